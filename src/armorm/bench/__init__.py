@@ -1,0 +1,1 @@
+"""Methods judged on preference pairs: accuracy with intervals, by section."""

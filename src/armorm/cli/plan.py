@@ -1,0 +1,44 @@
+"""`train --dry-run`: a recipe checked, and what running it would do, without loading a model or calling a network.
+
+In: a recipe's path.  Out: JSON facts.  Cost: reading the local files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from armorm.data.files import expand
+from armorm.recipe import Recipe, Source, load_recipe
+
+
+def plan(path: Path) -> dict[str, Any]:
+    """What a recipe reads, fits and judges. Raises RecipeError with every fault."""
+    recipe = load_recipe(path)
+    response, prompt = recipe.features.parts
+    return {
+        "recipe": recipe.name,
+        "backbone": recipe.backbone.model,
+        "objectives": list(recipe.load_objectives().names),
+        "ratings": [_place(s) for s in recipe.ratings],
+        "pairs": [_place(s) for s in recipe.pairs],
+        "bench": [held_out(recipe), *({"name": s.name, **_place(s.source)} for s in recipe.bench)],
+        "features": {"response": [str(p) for p in response], "prompt": [str(p) for p in prompt]},
+        "probe": {"candidates": recipe.features.response, "strengths": len(recipe.probe.alphas), "folds": recipe.probe.folds},
+        "debias": recipe.debias.model_dump(mode="json"),
+        "gate": recipe.gate.model_dump(mode="json"),
+        "stages": ["rows", "features", "probe", "debias", "gate", "model", "bench", "report"],
+    }
+
+
+def held_out(recipe: Recipe) -> dict[str, Any]:
+    """The suite that every run has: the pairs of the test prompts."""
+    return {"name": "held-out pairs", "share of prompts": recipe.splits.test}
+
+
+def _place(source: Source) -> dict[str, Any]:
+    if source.path is not None:
+        return {"files": [str(f) for f in expand(source.path)], "cap": source.cap}
+    if source.hub is not None:
+        return {"hub": source.hub, "split": source.split, "revision": source.revision, "cap": source.cap}
+    return {"builtin": source.builtin}

@@ -1,0 +1,1 @@
+"""Raw rows → validated rows, split by prompt."""

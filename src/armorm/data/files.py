@@ -1,0 +1,267 @@
+"""Files and hub data sets → raw records, one at a time, whatever the format.
+
+In: a path (.jsonl, .json, .csv, each also .gz, and .parquet), a glob pattern, or a hub data set.
+Out: `Record`s with their row number; a row that can't be read comes as a `BadRecord` in its place, and reading goes on.
+Cost: one pass; JSON Lines, CSV and Parquet are streamed, a .json list is held in memory.
+
+Rows are counted from 1: lines of a .jsonl file, entries of a .json list, records below the header of a .csv file.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from armorm.conversation import is_utf8
+from armorm.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One raw row: its number, its fields as they stand in the file, and the file."""
+
+    row: int
+    values: dict[str, Any]
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A row that is no record: the fault's name (`REMEDIES` has them all) and what to do about it."""
+
+    row: int
+    fault: str
+    remedy: str
+    where: str = ""
+
+
+REMEDIES = {
+    "not-json": "mend or remove the line: each must be one complete JSON object",
+    "not-csv": "mend the quotes and the number of cells: each record needs as many as the header",
+    "not-utf8": "save the file as UTF-8",
+    "truncated-file": "fetch the file again: it ends too early or is damaged from here on",
+    "not-an-object": "give one JSON object with named fields per row",
+}
+
+_BROKEN_FILE = (EOFError, zlib.error, gzip.BadGzipFile)
+
+
+def records(path: Path) -> Iterator[Record | BadRecord]:
+    """The rows of one file, streamed.
+
+    Raises DataError at once for a missing file, a folder or an unknown format; faults inside the file are yielded.
+    """
+    reader = _READERS.get(Path(path.name.removesuffix(".gz")).suffix)
+    if reader is None or path.name.endswith(".parquet.gz"):
+        raise DataError(f"{path}: the format is not known; files may end in .jsonl, .json, .csv (each also .gz), .parquet")
+    if not path.is_file():
+        seen = "is a folder, name the files in it (a pattern such as folder/*.jsonl will do)" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {seen}")
+    return _in_file(path, reader)
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files that a pattern names, sorted: `$NAME`, `${NAME}`, `~`, `*`, `?`, `[…]` and `**` are understood.
+
+    Raises DataError for an environment variable that is not set and for a pattern that no file matches.
+    """
+    missing = [a or b for a, b in _VARIABLE.findall(pattern) if (a or b) not in os.environ]
+    if missing:
+        raise DataError(f"{pattern}: the environment variable {missing[0]} is not set: set it to the folder that holds the files")
+    plain = Path(_VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], pattern)).expanduser()
+    if plain.is_file():
+        return [plain]
+    escaped = _VARIABLE.sub(lambda m: glob.escape(os.environ[m[1] or m[2]]), pattern)
+    found = sorted(Path(p) for p in glob.glob(str(Path(escaped).expanduser()), recursive=True) if Path(p).is_file())  # noqa: PTH207
+    if not found:
+        raise DataError(
+            f"{pattern}: no file matches ({plain}): check the folder and the ending; relative paths start at {Path.cwd()}"
+        )
+    return found
+
+
+def hub_records(dataset: str, split: str, revision: str | None, subset: str | None) -> Iterator[Record]:
+    """The rows of a Hugging Face data set, streamed; rows are counted from 1.
+
+    Raises DataError when the data set can't be reached or read, saying how to use local files instead.
+    """
+    import datasets  # takes a second to import, and only recipes that name the hub need it
+
+    where = f"{dataset}{f'/{subset}' if subset else ''}[{split}]"
+    try:
+        stream = datasets.load_dataset(dataset, name=subset, split=split, revision=revision, streaming=True)
+        for row, values in enumerate(stream, start=1):
+            yield Record(row, dict(values), where)
+    except Exception as error:  # the hub's client raises a dozen unrelated kinds
+        raise DataError(
+            f"{where}: the hub's data set can't be read ({type(error).__name__}: {str(error)[:300]}). Check its name, subset, "
+            f"split and revision. Without a network, run `hf download {dataset} --repo-type dataset --local-dir FOLDER` where "
+            f"there is one, bring the folder here, and name its files (FOLDER/**/*.parquet) as a local path in the recipe"
+        ) from error
+
+
+def fingerprint(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with _open(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+_Item = tuple[int, Any]  # the row and its fields, or the row and the name of its fault
+
+
+def _in_file(path: Path, reader: Callable[[Path], Iterator[_Item]]) -> Iterator[Record | BadRecord]:
+    where = str(path)
+    row = 0
+    try:
+        for row, found in reader(path):
+            if isinstance(found, str):
+                yield BadRecord(row, found, REMEDIES[found], where)
+            else:
+                yield Record(row, found, where)
+    except _BROKEN_FILE:
+        yield BadRecord(row + 1, "truncated-file", REMEDIES["truncated-file"], where)
+
+
+def _open(path: Path, *, unzip: bool = False) -> BufferedReader | gzip.GzipFile:
+    try:
+        return gzip.open(path, "rb") if unzip and path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def _json_lines(path: Path) -> Iterator[_Item]:
+    with _open(path, unzip=True) as stream:
+        for row, line in enumerate(stream, start=1):
+            try:
+                text = line.decode("utf-8-sig" if row == 1 else "utf-8")
+            except UnicodeDecodeError:
+                yield row, "not-utf8"
+                continue
+            if text.strip():
+                yield row, _object(text)
+
+
+def _object(text: str) -> dict[str, Any] | str:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return "not-json"
+    return value if isinstance(value, dict) else "not-an-object"
+
+
+def _json_list(path: Path) -> Iterator[_Item]:
+    # Entry by entry, so that the entries before a break are still read.
+    with _open(path, unzip=True) as stream:
+        text = stream.read().decode("utf-8-sig", "surrogateescape")
+    at = _after_space(text, 0)
+    if text[at : at + 1] != "[":
+        yield 1, "not-an-object" if text[at : at + 1] == "{" else "not-json"
+        return
+    at = _after_space(text, at + 1)
+    if text[at : at + 1] == "]":
+        return
+    for row in count(1):
+        start = at
+        try:
+            value, at = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            yield row, "not-json" if at < len(text) else "truncated-file"
+            return
+        if not is_utf8(text[start:at]):
+            yield row, "not-utf8"
+        else:
+            yield row, value if isinstance(value, dict) else "not-an-object"
+        at = _after_space(text, at)
+        if text[at : at + 1] != ",":
+            break
+        at = _after_space(text, at + 1)
+    if at == len(text):
+        yield row + 1, "truncated-file"
+    elif text[at] != "]" or _after_space(text, at + 1) < len(text):
+        yield row + 1, "not-json"
+
+
+_DECODER = json.JSONDecoder()
+
+
+def _after_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _csv(path: Path) -> Iterator[_Item]:
+    csv.field_size_limit(2**31 - 1)  # answers may be longer than the module's 128 KiB
+    with _open(path, unzip=True) as stream:
+        lines = (line.decode("utf-8-sig" if i == 0 else "utf-8", "surrogateescape") for i, line in enumerate(stream))
+        cells = csv.reader(lines, strict=True)
+        header = _next_cells(cells) or []
+        if isinstance(header, str) or not all(map(is_utf8, header)):
+            raise DataError(f"{path}: the header can't be read: {REMEDIES['not-utf8' if isinstance(header, list) else header]}")
+        if len(set(header)) < len(header):
+            raise DataError(f"{path}: columns of the header share a name: {', '.join(header)}: give each its own")
+        row = 0
+        while (found := _next_cells(cells)) is not None:
+            if found == []:  # a blank line
+                continue
+            row += 1
+            if isinstance(found, str):
+                yield row, found
+            elif not all(map(is_utf8, found)):
+                yield row, "not-utf8"
+            elif len(found) != len(header):
+                yield row, "not-csv"
+            else:
+                yield row, dict(zip(header, found, strict=True))
+
+
+def _next_cells(cells: Iterator[list[str]]) -> list[str] | str | None:
+    try:
+        return next(cells, None)
+    except csv.Error as error:
+        return "truncated-file" if "end of data" in str(error) else "not-csv"
+
+
+def _parquet(path: Path) -> Iterator[_Item]:
+    row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                for i in range(batch.num_rows):
+                    row += 1
+                    yield row, _parquet_row(batch, i)
+    except (pa.ArrowException, OSError):
+        yield row + 1, "truncated-file"
+
+
+def _parquet_row(batch: Any, i: int) -> dict[str, Any] | str:
+    try:
+        values: dict[str, Any] = batch.slice(i, 1).to_pylist()[0]
+    except UnicodeDecodeError:
+        return "not-utf8"
+    return values
+
+
+_READERS: dict[str, Callable[[Path], Iterator[_Item]]] = {
+    ".jsonl": _json_lines,
+    ".json": _json_list,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,363 @@
+"""Raw records → validated rows, and a count of every record that was left out, by reason.
+
+In: records of one source, its column names, the objectives.  Out: `Read`: rows, total, `FaultCounts`.
+Cost: one pass; the rows are held in memory.
+
+Texts are kept as they stand, letter by letter. A rating outside its scale faults the whole row; nothing is ever clipped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any, Generic, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from armorm.conversation import Message, fault_in, is_utf8, prompt_group
+from armorm.data.files import BadRecord, Record
+from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.errors import DataError
+from armorm.objectives import Objective, Objectives
+
+Row = TypeVar("Row", RatedResponse, PreferencePair)
+OnFault = Literal["drop", "fail"]
+
+
+class Columns(BaseModel):
+    """Which column holds what.
+
+    A rated row has `messages`, or `prompt` + `response`. A pair has `chosen` and `rejected`, as texts next to `prompt` or as
+    message lists (whole conversations, or only what follows `prompt`). `prompt` is a text or a list of messages, and `system`
+    may come with it. Message lists may be stored as JSON text, `prompt` excepted: its text is always text.
+
+    `ratings` maps objectives to columns; objectives it doesn't list are then not read from this source. Without it, each
+    objective's column is its own name. `group`, when named, overrides the group computed from the prompt.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = "id"
+    group: str | None = None
+    messages: str = "messages"
+    prompt: str = "prompt"
+    response: str = "response"
+    system: str | None = "system"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    section: str | None = "section"
+    subset: str | None = "subset"
+    ratings: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultCounts:
+    """What was left out and why.
+
+    `counts`: fault → rows dropped for it (a row counts once, for its first fault); `notes`: things seen in rows that may have
+    been kept ("rating-na": a rating that says "N/A"); `examples`: the first few of each fault, as "file:row: what (remedy)".
+    """
+
+    counts: Mapping[str, int]
+    notes: Mapping[str, int]
+    examples: tuple[str, ...]
+
+    @property
+    def dropped(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[Row]):
+    """What one source gave: `len(rows) + faults.dropped == total`."""
+
+    rows: tuple[Row, ...]
+    total: int
+    faults: FaultCounts
+
+
+def read_ratings(
+    records: Iterable[Record | BadRecord],
+    *,
+    source: str,
+    objectives: Objectives,
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    on_fault: OnFault = "drop",
+    where: str,
+) -> Read[RatedResponse]:
+    """Rated responses; `where` names the source's place in messages when a record does not know its file.
+
+    Raises DataError for `on_fault="fail"` with the first 20 faults, and for a named group or rating column that no record
+    has; ObjectiveMismatch when `columns.ratings` names an unknown objective.
+    """
+    named = {o.name: o.name for o in objectives} if columns.ratings is None else columns.ratings
+    wanted = [(objectives[objectives.column(name)], column) for name, column in named.items()]
+    tally = _Tally(where)
+
+    def parse(values: Mapping[str, Any], row_id: str) -> RatedResponse:
+        messages = _rated_messages(values, columns)
+        ratings = _ratings(values, wanted, tally)
+        return RatedResponse(row_id, _group(values, columns, messages), source, messages, ratings)
+
+    rows = _read(records, parse, source, columns, tally)
+    return tally.finish(rows, on_fault, [columns.group, *(columns.ratings or {}).values()])
+
+
+def read_pairs(
+    records: Iterable[Record | BadRecord],
+    *,
+    source: str,
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    on_fault: OnFault = "drop",
+    where: str,
+) -> Read[PreferencePair]:
+    """Preference pairs, of training or of a benchmark (RewardBench's fields are the default columns).
+
+    Raises DataError as `read_ratings` does.
+    """
+
+    def parse(values: Mapping[str, Any], row_id: str) -> PreferencePair:
+        context, chosen, rejected = _two_answers(values, columns)
+        group = _group(values, columns, context)
+        section, subset = _name(values, columns.section) or "", _name(values, columns.subset) or ""
+        return PreferencePair(row_id, group, source, context, chosen, rejected, section, subset)
+
+    tally = _Tally(where)
+    rows = _read(records, parse, source, columns, tally)
+    return tally.finish(rows, on_fault, [columns.group])
+
+
+def cap_rows(rows: tuple[Row, ...], cap: int | None, *, seed: int, strata: Callable[[Row], str]) -> tuple[Row, ...]:
+    """At most `cap` rows in their old order, each stratum with its share; a larger cap keeps all that a smaller one keeps.
+
+    Which rows stay depends on the seed, the ids and the strata, not on the rows' order. Raises DataError for a cap below 1.
+    """
+    if cap is None or cap >= len(rows):
+        return rows
+    if cap < 1:
+        raise DataError(f"the cap on rows is {cap}: it must be at least 1 (leave it out to keep every row)")
+    keys = [blake2b(f"{seed}:{r.id}".encode(), digest_size=8).digest() for r in rows]
+    groups: dict[str, list[int]] = {}
+    for i in sorted(range(len(rows)), key=keys.__getitem__):
+        groups.setdefault(strata(rows[i]), []).append(i)
+    # The r-th of a stratum's n rows stands at (r + 1/2)/n, so any first part of the sorted whole holds equal shares.
+    places = {i: ((r + 0.5) / len(g), keys[i]) for g in groups.values() for r, i in enumerate(g)}
+    return tuple(rows[i] for i in sorted(sorted(places, key=places.__getitem__)[:cap]))
+
+
+class _Faulty(Exception):  # noqa: N818 - one row's fault, never leaves this module
+    def __init__(self, name: str, what: str, remedy: str) -> None:
+        super().__init__(name, what, remedy)
+        self.name, self.what, self.remedy = name, what, remedy
+
+
+class _Tally:
+    """Counts while a source is read."""
+
+    LISTED = 20
+    EXAMPLES = 3
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.total = 0
+        self.counts: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self.columns: set[str] = set()
+        self.files: list[str] = []
+        self.examples: list[str] = []
+        self.first: list[str] = []
+
+    def met(self, record: Record | BadRecord) -> None:
+        self.total += 1
+        if record.where not in self.files[-1:]:
+            self.files.append(record.where)
+        if isinstance(record, Record):
+            self.columns.update(record.values)
+
+    def drop(self, record: Record | BadRecord, fault: _Faulty) -> None:
+        self.counts[fault.name] += 1
+        what = f"{fault.name}: {fault.what}" if fault.what else fault.name
+        line = f"{record.where or self.where}:{record.row}: {what} ({fault.remedy})"
+        line = line.encode("utf-8", "backslashreplace").decode()
+        if self.counts[fault.name] <= self.EXAMPLES:
+            self.examples.append(line)
+        if len(self.first) < self.LISTED:
+            self.first.append(line)
+
+    def finish(self, rows: tuple[Row, ...], on_fault: OnFault, named: Iterable[str | None]) -> Read[Row]:
+        faults = FaultCounts(dict(self.counts), dict(self.notes), tuple(self.examples))
+        if faults.dropped and on_fault == "fail":
+            more = f"\n… and {faults.dropped - len(self.first)} more" if faults.dropped > len(self.first) else ""
+            listed = "\n".join(self.first)
+            raise DataError(f"{self.where}: {faults.dropped} of {self.total} rows are faulty:\n{listed}{more}")
+        absent = [c for c in named if c is not None and c not in self.columns]
+        if absent and self.columns:
+            raise DataError(
+                f"{self.where}: no row has the column {absent[0]!r} that the recipe names; "
+                f"the columns are {', '.join(sorted(self.columns)[:40])}"
+            )
+        return Read(rows, self.total, faults)
+
+
+def _read(
+    records: Iterable[Record | BadRecord],
+    parse: Callable[[Mapping[str, Any], str], Row],
+    source: str,
+    columns: Columns,
+    tally: _Tally,
+) -> tuple[Row, ...]:
+    rows: dict[str, Row] = {}
+    for record in records:
+        tally.met(record)
+        try:
+            if isinstance(record, BadRecord):
+                raise _Faulty(record.fault, "", record.remedy)
+            later = f"{len(tally.files)}-" if len(tally.files) > 1 else ""
+            row_id = _name(record.values, columns.id) or f"{source}-{later}{record.row}"
+            row = parse(record.values, row_id)
+            if row_id in rows:
+                raise _Faulty("duplicate-id", repr(row_id), "give each row of a source an id of its own, or no id at all")
+            rows[row_id] = row
+        except _Faulty as fault:
+            tally.drop(record, fault)
+    return tuple(rows.values())
+
+
+def _name(values: Mapping[str, Any], column: str | None) -> str | None:
+    # A short text such as an id; numbers count, whole ones without a point (pandas turns ids with gaps into floats).
+    value = None if column is None else values.get(column)
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int | float):
+        raise _Faulty("not-text", f"column {column!r} holds a {type(value).__name__}", "give a text or a number")
+    if not is_utf8(str(value)):
+        raise _Faulty("not-utf8", f"column {column!r}", "remove the unpaired surrogates or bytes that are no UTF-8")
+    return str(value)
+
+
+def _group(values: Mapping[str, Any], columns: Columns, messages: Iterable[Message]) -> str:
+    given = _name(values, columns.group)
+    return prompt_group(messages) if given is None else f"c:{given}"
+
+
+def _has(values: Mapping[str, Any], *columns: str) -> bool:
+    return all(values.get(c) is not None for c in columns)
+
+
+def _missing(*ways: tuple[str, ...]) -> NoReturn:
+    need = " or ".join(" + ".join(repr(c) for c in way) for way in ways)
+    raise _Faulty("missing-field", f"needs {need}", "fill the columns in, or map the file's own names in the recipe's columns")
+
+
+def _rated_messages(values: Mapping[str, Any], columns: Columns) -> tuple[Message, ...]:
+    if _has(values, columns.messages) and values[columns.messages] != "":
+        return _conversation(_list_of(values[columns.messages]), columns.messages)
+    if not _has(values, columns.prompt, columns.response):
+        _missing((columns.messages,), (columns.prompt, columns.response))
+    answer = {"role": "assistant", "content": values[columns.response]}
+    return _conversation([*_prompt(values, columns), answer], columns.response)
+
+
+def _two_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Message, ...], str, str]:
+    if not _has(values, columns.chosen, columns.rejected):
+        _missing((columns.chosen, columns.rejected))
+    chosen, rejected = (_side(values, columns, c) for c in (columns.chosen, columns.rejected))
+    if chosen[:-1] != rejected[:-1]:
+        raise _Faulty("different-contexts", "", "let chosen and rejected differ in the last turn only")
+    good, bad = chosen[-1]["content"], rejected[-1]["content"]
+    if good.strip() == bad.strip():
+        raise _Faulty("chosen-equals-rejected", "", "remove the pair: it prefers nothing")
+    return chosen[:-1], good, bad
+
+
+def _side(values: Mapping[str, Any], columns: Columns, column: str) -> tuple[Message, ...]:
+    answer, prompted = values[column], _has(values, columns.prompt)
+    if isinstance(answer, str) and prompted:
+        return _conversation([*_prompt(values, columns), {"role": "assistant", "content": answer}], column)
+    turns = _list_of(answer)
+    follows = isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and turns[0].get("role") == "assistant"
+    return _conversation([*_prompt(values, columns), *turns] if follows and prompted else turns, column)
+
+
+def _prompt(values: Mapping[str, Any], columns: Columns) -> list[Any]:
+    prompt = values[columns.prompt]
+    turns = list(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    system = values.get(columns.system) if columns.system else None
+    has_system = bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") == "system"
+    return turns if system in (None, "") or has_system else [{"role": "system", "content": system}, *turns]
+
+
+def _list_of(value: Any) -> Any:
+    # CSV and some Parquet files store message lists as JSON text.
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _conversation(messages: Any, column: str) -> tuple[Message, ...]:
+    if fault := fault_in(messages):
+        raise _Faulty(str(fault), f"in column {column!r}", fault.remedy)
+    return tuple(Message(role=m["role"], content=m["content"]) for m in messages)
+
+
+_NOT_AVAILABLE = frozenset({"n/a", "na", "none", "null"})
+_TRUTHS = {"true": True, "false": False}
+
+
+def _ratings(values: Mapping[str, Any], wanted: Iterable[tuple[Objective, str]], tally: _Tally) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for objective, column in wanted:
+        value = values.get(column)
+        if isinstance(value, str):
+            value = value.strip()
+            listed = objective.categories is not None and value in objective.categories
+            if not listed and value.casefold() in _NOT_AVAILABLE:
+                tally.notes["rating-na"] += 1
+                continue
+        if value is not None and value != "":
+            found[objective.name] = _rating(value, objective, column)
+    if not found:
+        columns = ", ".join(column for _, column in wanted)
+        raise _Faulty("no-rating", "", f"rate it on one of the objectives' columns: {columns}")
+    return found
+
+
+def _rating(value: Any, objective: Objective, column: str) -> float:
+    scalar = isinstance(value, str | bool | int | float | Decimal)
+    what = f"column {column!r} holds {str(value)[:60]!r}" if scalar else f"column {column!r} holds a {type(value).__name__}"
+    try:
+        number = _number(value, objective) if scalar else None
+    except OverflowError:
+        raise _Faulty("rating-off-scale", what, f"give {_on_scale(objective)}") from None
+    if number is None:
+        raise _Faulty("rating-not-a-number", what, f"give {_on_scale(objective)}, or nothing where there is no rating")
+    if not math.isfinite(number):
+        raise _Faulty("rating-not-finite", what, "give a finite number, or nothing where there is no rating")
+    if not objective.min <= number <= objective.max:
+        raise _Faulty("rating-off-scale", what, f"give {_on_scale(objective)}, or correct the objective's scale")
+    return number
+
+
+def _number(value: Any, objective: Objective) -> float | None:
+    # Numbers, numbers written as text, truth values and categories; None for anything else.
+    if isinstance(value, str) and value in (objective.categories or {}):
+        return objective.raw(value)
+    try:
+        return float(_TRUTHS.get(value.casefold(), value) if isinstance(value, str) else value)
+    except ValueError:
+        return None
+
+
+def _on_scale(objective: Objective) -> str:
+    kinds = f" or one of {', '.join(sorted(objective.categories))}" if objective.categories else ""
+    return f"a number from {objective.min:g} to {objective.max:g}{kinds}"

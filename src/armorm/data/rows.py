@@ -1,0 +1,43 @@
+"""Rows: what every source becomes, whatever its file looked like.
+
+In: nothing (these are types).  Out: `RatedResponse` (stage 1), `PreferencePair` (stage 2 and benchmarks).  Cost: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from armorm.conversation import Message
+
+
+@dataclass(frozen=True, slots=True)
+class RatedResponse:
+    """A conversation whose last answer was rated on any subset of the objectives.
+
+    `ratings` are on the raw scale, absent where there is none; `group` is shared by all rows of a prompt.
+    """
+
+    id: str
+    group: str
+    source: str
+    messages: tuple[Message, ...]
+    ratings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two answers to the same context, the first preferred. `section` and `subset` name its place in a benchmark."""
+
+    id: str
+    group: str
+    source: str
+    context: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    section: str = ""
+    subset: str = ""
+
+    def conversation(self, answer: str) -> tuple[Message, ...]:
+        """The context with one of the answers as its last turn."""
+        return (*self.context, Message(role="assistant", content=answer))

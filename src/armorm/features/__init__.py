@@ -1,0 +1,1 @@
+"""Rows → features of a frozen decoder LLM, computed once and kept on disk."""

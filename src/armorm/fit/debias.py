@@ -1,0 +1,296 @@
+"""Debiasing (eq. 2, 3): takes out of each reward what it shares with a nuisance (verbosity, length).
+
+In: rewards [n k] and computed nuisances [n m] over a reference set.  Out: `DebiasFit` with the `Debias`, one matrix T.
+Cost: Pearson is a linear system; Spearman sorts the reference set some sixty times per objective.
+
+`Debias.apply` makes `DebiasedRewards`, the only thing the gate accepts: training and scoring can't disagree about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from armorm.errors import FitError, ObjectiveMismatch
+from armorm.objectives import Objectives
+
+Method = Literal["pearson", "spearman"]
+"""Which correlation becomes zero: `pearson` of the values, or `spearman`, of their ranks (the paper's)."""
+
+Itself = Literal["zeroed", "kept"]
+"""What happens to an objective that is itself a nuisance: `zeroed` (its reward leaves the score), `kept` as it is."""
+
+TOLERANCE = 1e-3
+"""The rank correlation that counts as none where several nuisances are taken out at once."""
+
+MAX_STEPS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class DebiasedRewards:
+    """Rewards r' [n k] after `Debias.apply`."""
+
+    values: Float[np.ndarray, "n k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Debias:
+    """r' = [rewards, computed] T, with `matrix` T [k+m k]; `computed` names the m computed nuisances, in order."""
+
+    objectives: Objectives
+    computed: tuple[str, ...]
+    matrix: Float[np.ndarray, "terms k"]
+
+    def __post_init__(self) -> None:
+        needed = (len(self.objectives) + len(self.computed), len(self.objectives))
+        if self.matrix.shape != needed:
+            raise ObjectiveMismatch(
+                f"the debiasing matrix is {self.matrix.shape}; {len(self.objectives)} objectives and {len(self.computed)} "
+                f"computed nuisances need {needed}: fit the debiasing again"
+            )
+
+    @classmethod
+    def identity(cls, objectives: Objectives, computed: tuple[str, ...] = ()) -> Debias:
+        """Takes nothing out."""
+        return cls(objectives, computed, np.eye(len(objectives) + len(computed), len(objectives)))
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The names of what a score is a sum over: objectives, then computed nuisances."""
+        return (*self.objectives.names, *self.computed)
+
+    def apply(self, rewards: Float[np.ndarray, "n k"], computed: Float[np.ndarray, "n m"]) -> DebiasedRewards:
+        """Eq. 2. Raises ObjectiveMismatch for other numbers of columns."""
+        return DebiasedRewards(self._terms(rewards, computed) @ self.matrix)
+
+    def coefficients(self, gate: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n terms"]:
+        """Gate weights [n k] → what each term is multiplied with [n k+m]: g·r' = (T g) · [rewards, computed]."""
+        return gate.astype(np.float64) @ self.matrix.T
+
+    def _terms(self, rewards: Float[np.ndarray, "n k"], computed: Float[np.ndarray, "n m"]) -> np.ndarray:
+        if (rewards.shape[1], computed.shape[1]) != (len(self.objectives), len(self.computed)):
+            raise ObjectiveMismatch(
+                f"the debiasing expects {len(self.objectives)} rewards and {len(self.computed)} computed nuisances "
+                f"({', '.join(self.computed) or 'none'}), got {rewards.shape[1]} and {computed.shape[1]}"
+            )
+        return np.concatenate([rewards, computed], axis=1, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class DebiasFit:
+    """A debiasing and what it did on the reference set.
+
+    `coefficients` [k q] are λ (r'_i = r_i − Σ_j λ_ij u_j; 0 in a nuisance objective's own row). `before`, `after` [k q]:
+    correlations of each reward with each nuisance, NaN where one of the two does not vary (a zeroed objective after).
+    """
+
+    debias: Debias
+    nuisances: tuple[str, ...]
+    coefficients: Float[np.ndarray, "k q"]
+    before: Float[np.ndarray, "k q"]
+    after: Float[np.ndarray, "k q"]
+    warnings: tuple[str, ...]
+
+
+def fit_debias(
+    rewards: Float[np.ndarray, "n k"],
+    computed: Float[np.ndarray, "n m"],
+    objectives: Objectives,
+    *,
+    nuisances: Sequence[str],
+    computed_names: Sequence[str],
+    method: Method = "spearman",
+    itself: Itself = "zeroed",
+) -> DebiasFit:
+    """Chooses λ so that no reward correlates with a nuisance over the reference set (eq. 3).
+
+    `nuisances` are names of objectives or of columns of `computed`. A reward or nuisance that does not vary gets λ = 0 and
+    a warning. With several nuisances Spearman's zero is approached from Pearson's step by step; what is left is in a warning.
+
+    Raises FitError for fewer than 3 rows, values that are not finite, unknown or repeated names; ObjectiveMismatch for
+    another number of columns.
+    """
+    names = _check(rewards, computed, objectives, nuisances, computed_names)
+    k, where = len(objectives), [names.index(nuisance) for nuisance in nuisances]
+    values = np.concatenate([rewards, computed], axis=1, dtype=np.float64)
+    varies = [_varies(column) for column in values.T]
+    warnings = [f"{names[c]}: does not vary over the reference set, nothing is taken out for it" for c in where if not varies[c]]
+    used = [j for j, column in enumerate(where) if varies[column]]
+    coefficients, left, u = np.zeros((k, len(where))), np.zeros(k), values[:, [where[j] for j in used]]
+    for i in (column for column in range(k) if column not in where):
+        if not varies[i]:
+            warnings.append(f"{names[i]}: the reward does not vary over the reference set, nothing is taken out of it")
+        elif used:
+            coefficients[i, used], left[i] = _zeros(values[:, i], u, method)
+    debias = Debias(objectives, tuple(computed_names), _matrix(coefficients, where, len(names), itself))
+    debiased, nuisance = debias.apply(rewards, computed).values, values[:, where]
+    before, after = (correlations(x, nuisance, method) for x in (values[:, :k], debiased))
+    for i in (column for column in range(k) if column not in where and varies[column]):
+        if np.ptp(debiased[:, i]) <= 1e-9 * np.ptp(values[:, i]):  # what is left is rounding
+            after[i] = np.nan
+            warnings.append(f"{names[i]}: is a linear function of the nuisances, nothing of it is left")
+        elif left[i] > TOLERANCE:
+            warnings.append(f"{names[i]}: a rank correlation of {left[i]:.4f} with a nuisance is left")
+    return DebiasFit(debias, tuple(nuisances), coefficients, before, after, tuple(warnings))
+
+
+def correlations(
+    values: Float[np.ndarray, "n k"], nuisance: Float[np.ndarray, "n q"], method: Method
+) -> Float[np.ndarray, "k q"]:
+    """Pearson's or Spearman's correlation of each column with each nuisance; NaN where one of them does not vary."""
+    a, b = (np.array(x, dtype=np.float64) for x in (values, nuisance))
+    varies = np.array([_varies(c) for c in a.T], dtype=bool)[:, None] & np.array([_varies(c) for c in b.T], dtype=bool)
+    if method == "spearman":
+        a, b = (rankdata(x, axis=0) if x.size else x for x in (a, b))
+    a, b = (x - x.mean(axis=0) if len(x) else x for x in (a, b))
+    spread = np.sqrt(np.outer((a * a).sum(axis=0), (b * b).sum(axis=0)))
+    return np.divide(a.T @ b, spread, out=np.full(varies.shape, np.nan), where=varies & (spread > 0))
+
+
+def _matrix(coefficients: Float[np.ndarray, "k q"], where: list[int], terms: int, itself: Itself) -> np.ndarray:
+    # Column i of T: 1 at the reward itself, −λ at each nuisance
+    k = len(coefficients)
+    T = np.eye(terms, k)
+    for j, row in enumerate(where):
+        T[row] -= coefficients[:, j]
+    if itself == "zeroed":
+        T[:, [row for row in where if row < k]] = 0.0
+    return T
+
+
+def _zeros(r: Float[np.ndarray, " n"], u: Float[np.ndarray, "n q"], method: Method) -> tuple[Float[np.ndarray, " q"], float]:
+    # λ, and the largest correlation that could not be brought to zero
+    found = _pearson_zero(r, u)
+    if method == "pearson":
+        return found, 0.0
+    ranks = [_centred_ranks(column) for column in u.T]
+    if len(ranks) > 1:
+        return _spearman_zeros(r, u, ranks, found)
+    root = _spearman_zero(r, u[:, 0], ranks[0], float(found[0]), tolerance=0.0)
+    return np.array([root]), abs(_rank_correlation(r - root * u[:, 0], ranks[0]))
+
+
+def _pearson_zero(r: Float[np.ndarray, " n"], u: Float[np.ndarray, "n q"]) -> Float[np.ndarray, " q"]:
+    # Cov(r − uλ, u) = 0  ⇔  Cov(u, u) λ = Cov(u, r); in units of each nuisance's deviation, so that scales don't matter
+    centred = u - u.mean(axis=0)
+    scale = centred.std(axis=0)
+    found: Float[np.ndarray, " q"] = np.linalg.lstsq(centred / scale, r - r.mean(), rcond=1e-10)[0]
+    return found / scale
+
+
+def _spearman_zeros(
+    r: Float[np.ndarray, " n"], u: Float[np.ndarray, "n q"], ranks: list[np.ndarray], start: Float[np.ndarray, " q"]
+) -> tuple[Float[np.ndarray, " q"], float]:
+    # Newton's steps from Pearson's solution; where three in a row bring nothing, one root per nuisance in turn, the others
+    # held, from the best so far. Returns the best λ seen and its largest |ρ|.
+    R = np.stack([rank / np.linalg.norm(rank) for rank in ranks])
+
+    def rho(coefficients: np.ndarray) -> np.ndarray:
+        mine = _centred_ranks(r - u @ coefficients)
+        return R @ mine / (np.linalg.norm(mine) or 1.0)
+
+    now, best, least, idle = start, start, float(np.abs(rho(start)).max()), 0
+    for _ in range(MAX_STEPS):
+        if least <= TOLERANCE / 100 or idle == 8:
+            break
+        now = _sweep(r, u, ranks, best) if idle % 4 == 3 else _newton(rho, now, 0.02 * r.std() / u.std(axis=0))
+        left = float(np.abs(rho(now)).max())
+        idle = 0 if left < 0.98 * least else idle + 1
+        if left < least:
+            best, least = now, left
+    return best, least
+
+
+def _newton(
+    rho: Callable[[np.ndarray], np.ndarray], at: Float[np.ndarray, " q"], widths: Float[np.ndarray, " q"]
+) -> Float[np.ndarray, " q"]:
+    # λ − J⁻¹ρ, with J by central differences in units of `widths` (wide enough to smooth the steps)
+    moves = np.diag(widths)
+    J = np.stack([(rho(at + move) - rho(at - move)) / 2 for move in moves], axis=1)
+    solved: Float[np.ndarray, " q"] = np.linalg.lstsq(J, rho(at), rcond=1e-6)[0]
+    return at - solved * widths
+
+
+def _sweep(
+    r: Float[np.ndarray, " n"], u: Float[np.ndarray, "n q"], ranks: list[np.ndarray], start: Float[np.ndarray, " q"]
+) -> Float[np.ndarray, " q"]:
+    now = start.copy()
+    for j, rank in enumerate(ranks):
+        rest = r - np.delete(u, j, axis=1) @ np.delete(now, j)
+        now[j] = _spearman_zero(rest, u[:, j], rank, now[j], tolerance=TOLERANCE / 100)
+    return now
+
+
+def _spearman_zero(
+    r: Float[np.ndarray, " n"], u: Float[np.ndarray, " n"], rank: Float[np.ndarray, " n"], start: float, *, tolerance: float
+) -> float:
+    # ρ(λ) = Spearman(r − λu, u) is a step function that never rises: each pair of rows changes its order at most once, in
+    # the one direction. Widen a bracket around the start until the sign changes, halve it down to the step, take its better side.
+    def rho(coefficient: float) -> float:
+        return _rank_correlation(r - coefficient * u, rank)
+
+    at_start = rho(start)
+    if abs(at_start) <= tolerance:
+        return float(start)
+    step = 0.05 * float(r.std() / u.std()) or 1.0
+    low = high = (float(start), at_start)
+    while low[1] < 0:
+        high, low = low, (low[0] - step, rho(low[0] - step))
+        step *= 2
+    while high[1] > 0:
+        low, high = high, (high[0] + step, rho(high[0] + step))
+        step *= 2
+    while min(low[1], -high[1]) > tolerance:
+        middle = (low[0] + high[0]) / 2
+        if middle in (low[0], high[0]):
+            break
+        there = (middle, rho(middle))
+        low, high = (there, high) if there[1] > 0 else (low, there)
+    return min(low, high, key=lambda side: abs(side[1]))[0]
+
+
+def _centred_ranks(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    return rankdata(x) - (len(x) + 1) / 2
+
+
+def _rank_correlation(values: Float[np.ndarray, " n"], rank: Float[np.ndarray, " n"]) -> float:
+    mine = _centred_ranks(values)
+    spread = float(np.sqrt((mine @ mine) * (rank @ rank)))
+    return float(mine @ rank) / spread if spread else 0.0
+
+
+def _varies(x: Float[np.ndarray, " n"]) -> bool:
+    return bool(len(x)) and float(np.ptp(x)) > 1e-12 * float(np.abs(x).max())
+
+
+def _check(
+    rewards: Float[np.ndarray, "n k"],
+    computed: Float[np.ndarray, "n m"],
+    objectives: Objectives,
+    nuisances: Sequence[str],
+    computed_names: Sequence[str],
+) -> tuple[str, ...]:
+    names = (*objectives.names, *computed_names)
+    if rewards.shape[1] != len(objectives) or computed.shape[1] != len(computed_names):
+        raise ObjectiveMismatch(
+            f"there are {rewards.shape[1]} rewards for {len(objectives)} objectives and {computed.shape[1]} computed "
+            f"columns for {len(computed_names)} names: give one column per name"
+        )
+    if len(rewards) != len(computed) or len(rewards) < 3:
+        raise FitError(
+            f"the reference set has {len(rewards)} rows of rewards and {len(computed)} of computed nuisances: "
+            "give at least 3 rows, the same for both"
+        )
+    if not (np.isfinite(rewards).all() and np.isfinite(computed).all()):
+        raise FitError("some rewards or nuisances of the reference set are NaN or infinite: leave those rows out")
+    if len(set(names)) < len(names) or len(set(nuisances)) < len(nuisances):
+        raise FitError(f"a name stands twice among {', '.join(names)} or the nuisances {', '.join(nuisances)}: rename it")
+    unknown = [name for name in nuisances if name not in names]
+    if unknown:
+        raise FitError(f"there is no nuisance {', '.join(unknown)}: choose among {', '.join(names)}")
+    return names

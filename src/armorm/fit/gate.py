@@ -1,0 +1,190 @@
+"""The gate (eq. 4, 5): reads the prompt, weighs the objectives; trained on preference pairs.
+
+In: prompt features [p d], debiased rewards of both answers [p k].  Out: `GateFit` with the `Gate`, a plain ReLU MLP.
+Cost: `steps` batches through the MLP; the features stay in the type they came in, a batch at a time is float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import minimize
+
+from armorm.errors import FitError, ObjectiveMismatch
+from armorm.fit.debias import DebiasedRewards
+from armorm.fit.gate_training import GateCurve, GateSettings, Pairs, accuracy, bradley_terry_loss, train_layers
+from armorm.objectives import Objectives
+
+__all__ = ["Gate", "GateCurve", "GateFit", "GateSettings", "bradley_terry_loss", "fit_constant_gate", "fit_gate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """g(x) = softmax(MLP(f(x)) / temperature) over the objectives; `scale` is β, which turns score margins into log-odds.
+
+    `weights` (each [out in]) and `biases` are the layers in order, with ReLU between them, all float32. A first layer of width
+    0 makes a gate that reads no prompt.
+    """
+
+    objectives: Objectives
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+    temperature: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        widths = [w.shape for w in self.weights]
+        fits = all(w.shape[0] == len(b) for w, b in zip(self.weights, self.biases, strict=True))
+        if not widths or not fits or any(a[0] != b[1] for a, b in pairwise(widths)):
+            raise FitError(f"the gate's layers don't fit together: weights {widths}, biases {[b.shape for b in self.biases]}")
+        if widths[-1][0] != len(self.objectives):
+            raise ObjectiveMismatch(
+                f"the gate weighs {widths[-1][0]} objectives, the list names {len(self.objectives)}: train the gate on this list"
+            )
+
+    @classmethod
+    def constant(cls, objectives: Objectives, weights: Float[np.ndarray, " k"], *, scale: float = 1.0, width: int = 0) -> Gate:
+        """The same weights for every prompt. `width` is that of the features it is to be called with (0: any).
+
+        Raises FitError unless the weights are non-negative and sum to 1.
+        """
+        if len(weights) != len(objectives) or (weights < 0).any() or not math.isclose(weights.sum(), 1.0, abs_tol=1e-6):
+            raise FitError(
+                f"constant weights must be {len(objectives)} non-negative numbers that sum to 1, got {weights.tolist()}"
+            )
+        with np.errstate(divide="ignore"):  # log 0 = −∞ is a weight of exactly 0
+            logits = np.log(weights.astype(np.float64)).astype(np.float32)
+        return cls(objectives, (np.zeros((len(objectives), width), np.float32),), (logits,), 1.0, float(scale))
+
+    @property
+    def width(self) -> int:
+        """The features' width; 0 for a gate that reads no prompt."""
+        return int(self.weights[0].shape[1])
+
+    def weights_for(self, prompts: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p k"]:
+        """Weights [p k] for prompt features, non-negative, each row sums to 1 (eq. 4). Raises FitError for another width."""
+        if self.width and prompts.shape[1] != self.width:
+            raise FitError(
+                f"the gate reads prompt features of width {self.width}, these have {prompts.shape[1]}: "
+                "use the backbone and the feature settings that it was trained with"
+            )
+        hidden = prompts[:, : self.width].astype(np.float32)
+        for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = (np.maximum(hidden, 0) if i else hidden) @ W.T + b
+        logits = hidden.astype(np.float64) / self.temperature
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)  # over k
+
+
+@dataclass(frozen=True, eq=False)
+class GateFit:
+    """A gate and its training. `best_step` is where its weights come from; `validation_accuracies`: one per seed, at its best
+    step, NaN without validation pairs."""
+
+    gate: Gate
+    curves: tuple[GateCurve, ...]
+    chosen_seed: int
+    best_step: int
+    validation_accuracies: tuple[float, ...]
+
+
+def fit_gate(
+    prompts: Float[np.ndarray, "p d"],
+    chosen: DebiasedRewards,
+    rejected: DebiasedRewards,
+    validation: Bool[np.ndarray, " p"],
+    objectives: Objectives,
+    *,
+    settings: GateSettings,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> GateFit:
+    """Trains the gate on the pairs outside `validation` and keeps the weights with the best validation loss.
+
+    Without validation pairs it trains to the end and keeps the last weights (and the first seed). The same seed gives the
+    same gate; the global random state is untouched. `progress(done, all)` counts steps over all seeds.
+
+    Raises TypeError for rewards that did not come from `Debias.apply`; FitError for no training pairs or values that are
+    not finite; ObjectiveMismatch for another number of objectives.
+    """
+    differences = _differences(chosen, rejected, objectives)
+    if not len(prompts) == len(differences) == len(validation):
+        raise FitError(
+            f"there are {len(prompts)} prompts, {len(differences)} pairs and {len(validation)} validation marks: "
+            "give one of each per pair"
+        )
+    bad = int((~np.isfinite(prompts).all(axis=1)).sum())
+    if bad:
+        raise FitError(f"{bad} of {len(prompts)} prompts have features that are NaN or infinite: extract them again")
+    pairs = Pairs(prompts, differences, validation, standardize=settings.standardize)
+    fits = [
+        train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps) for i in range(settings.seeds)
+    ]
+    best = min(range(len(fits)), key=lambda i: fits[i].loss if validation.any() else i)
+    layers = [(W.numpy(), b.numpy()) for W, b in pairs.folded(fits[best].layers)]
+    gate = Gate(objectives, tuple(W for W, _ in layers), tuple(b for _, b in layers), settings.temperature, fits[best].scale)
+    accuracies = tuple(fit.accuracy for fit in fits)
+    return GateFit(gate, tuple(fit.curve for fit in fits), seed + best, fits[best].step, accuracies)
+
+
+def fit_constant_gate(
+    chosen: DebiasedRewards,
+    rejected: DebiasedRewards,
+    validation: Bool[np.ndarray, " p"],
+    objectives: Objectives,
+) -> GateFit:
+    """The one weight vector on the simplex (and its β ≥ 0) with the least loss of eq. 5 over the training pairs.
+
+    It is the global optimum: in θ = β·w the loss is convex and the constraint is θ ≥ 0. The curve has one entry, the end.
+    Raises as `fit_gate` does.
+    """
+    differences = _differences(chosen, rejected, objectives)
+    if len(validation) != len(differences):
+        raise FitError(f"there are {len(differences)} pairs and {len(validation)} validation marks: give one per pair")
+    train = differences[~validation]
+    if not len(train):
+        raise FitError("no pair is left to train on: mark fewer pairs for validation")
+    found = minimize(_loss_and_gradient, np.ones(len(objectives)), args=(train,), jac=True, bounds=[(0, None)] * len(objectives))
+    scale = float(found.x.sum())
+    weights = found.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
+    losses: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
+    if validation.any():
+        margins = differences[validation] @ weights
+        losses, accuracies = (float(np.logaddexp(0, -scale * margins).mean()),), (accuracy(margins),)
+    step = int(found.nit)
+    curve = GateCurve(0, (step,), (float(found.fun),), losses, accuracies, (scale,))
+    gate = Gate.constant(objectives, weights, scale=scale)
+    return GateFit(gate, (curve,), 0, step, accuracies or (math.nan,))
+
+
+def _loss_and_gradient(
+    theta: Float[np.ndarray, " k"], differences: Float[np.ndarray, "p k"]
+) -> tuple[float, Float[np.ndarray, " k"]]:
+    # mean log(1 + exp(−Δθ)) and −Δ'σ(−Δθ)/p
+    margins = differences @ theta
+    wrong = np.exp(-np.logaddexp(0, margins))
+    return float(np.logaddexp(0, -margins).mean()), -(wrong @ differences) / len(margins)
+
+
+def _differences(chosen: object, rejected: object, objectives: Objectives) -> Float[np.ndarray, "p k"]:
+    if not isinstance(chosen, DebiasedRewards) or not isinstance(rejected, DebiasedRewards):
+        raise TypeError(
+            f"the gate is trained on DebiasedRewards, got {type(chosen).__name__} and {type(rejected).__name__}: make them with "
+            "Debias.apply (Debias.identity(objectives).apply where nothing is to be taken out)"
+        )
+    a, b = chosen.values, rejected.values
+    if a.shape != b.shape or a.shape[1] != len(objectives):
+        raise ObjectiveMismatch(
+            f"chosen rewards are {a.shape}, rejected {b.shape}, and there are {len(objectives)} objectives: "
+            "give both answers' rewards by the same probe"
+        )
+    bad = int((~np.isfinite(a - b).all(axis=1)).sum())
+    if bad:
+        raise FitError(f"{bad} of {len(a)} pairs have rewards that are NaN or infinite: leave those pairs out")
+    return np.asarray(a - b, dtype=np.float64)

@@ -1,0 +1,272 @@
+"""Linear probe (eq. 1): one ridge regression per objective, each over the rows that carry its label.
+
+In: `RidgeStatistics`, one per fold (folds made by prompt group).  Out: `ProbeFit` with the `Probe`, weights [k d].
+Cost: no row is read; per distinct gram matrix one eigendecomposition (d³) per fold and one for the final fit, whatever
+the number of strengths and objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+from jaxtyping import Float
+
+from armorm.errors import FitError, ObjectiveMismatch
+from armorm.fit.statistics import RidgeStatistics, SharedStatistics
+from armorm.objectives import Objectives
+
+NO_VARIANCE = 1e-10
+"""Labels (in [0, 1]) whose variance is below this are constant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Rewards as linear functions of features: `weights` [k d], `intercepts` [k], and `alphas` [k], the strengths of the fit."""
+
+    objectives: Objectives
+    weights: Float[np.ndarray, "k d"]
+    intercepts: Float[np.ndarray, " k"]
+    alphas: Float[np.ndarray, " k"]
+
+    def __post_init__(self) -> None:
+        if not len(self.objectives) == len(self.weights) == len(self.intercepts) == len(self.alphas):
+            raise ObjectiveMismatch(
+                f"a probe of {len(self.objectives)} objectives has {len(self.weights)} rows of weights, "
+                f"{len(self.intercepts)} intercepts and {len(self.alphas)} strengths: fit the probe again"
+            )
+
+    def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
+        """Rewards [n k] on the [0, 1] scale (predictions may lie outside it). Raises FitError for another width."""
+        if features.shape[1] != self.weights.shape[1]:
+            raise FitError(
+                f"the probe reads features of width {self.weights.shape[1]}, these have {features.shape[1]}: "
+                "use the backbone and the feature settings that it was fitted with"
+            )
+        return features.astype(np.float64) @ self.weights.T + self.intercepts
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeFit:
+    """A probe and how its strengths were chosen.
+
+    `cv_r2`, `cv_pearson` [k]: of held-out predictions, pooled over the folds, at the chosen strength (NaN where an objective
+    can't be fitted). `errors` [k a]: mean held-out squared error for each strength in `grid` [a]. `n`: labelled rows each.
+    """
+
+    probe: Probe
+    cv_r2: Float[np.ndarray, " k"]
+    cv_pearson: Float[np.ndarray, " k"]
+    errors: Float[np.ndarray, "k a"]
+    grid: Float[np.ndarray, " a"]
+    n: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def mean_cv_pearson(self) -> float:
+        """Mean over the objectives that could be fitted: what feature candidates are compared by."""
+        usable = self.cv_pearson[np.isfinite(self.cv_pearson)]
+        return float(usable.mean()) if len(usable) else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldOut:
+    # Sums over held-out rows for every strength: squared error, prediction, its square, its product with the label.
+    error: Float[np.ndarray, "a c"]
+    prediction: Float[np.ndarray, "a c"]
+    square: Float[np.ndarray, "a c"]
+    product: Float[np.ndarray, "a c"]
+
+    def __add__(self, other: _HeldOut) -> _HeldOut:
+        return _HeldOut(
+            self.error + other.error,
+            self.prediction + other.prediction,
+            self.square + other.square,
+            self.product + other.product,
+        )
+
+
+def fit_probe(
+    folds: Sequence[RidgeStatistics],
+    objectives: Objectives,
+    *,
+    alphas: Sequence[float],
+    intercept: bool = False,
+    min_rows: int = 50,
+) -> ProbeFit:
+    """Fits eq. 1 with a strength per objective chosen by cross-validation over `folds`, then refits on all of them.
+
+    `alphas` are scikit-learn's (the penalty is alpha · ‖w‖² beside the sum of squared errors). The paper has no intercept;
+    with one it is not penalised. An objective with no rows or constant labels gets zero weights and a warning.
+
+    Raises FitError for fewer than two folds, strengths that are not positive, or when no objective can be fitted;
+    ObjectiveMismatch when the statistics have another number of objectives.
+    """
+    grid = _check(folds, objectives, alphas)
+    k, total = len(objectives), reduce(add, folds)
+    weights, intercepts = np.zeros((k, total.d)), np.zeros(k)
+    chosen, r2, pearson = np.full(k, grid[-1]), np.full(k, np.nan), np.full(k, np.nan)
+    errors, warnings = np.full((k, len(grid)), np.nan), _warn_unlabelled(total, objectives)
+    fitted = 0
+    for columns in total.sharing():
+        everything = total.shared(columns)
+        at, usable = list(columns), _variance(everything) > NO_VARIANCE
+        held_out = reduce(add, _held_out_folds(folds, everything, grid, intercept=intercept))
+        errors[at] = np.where(usable, held_out.error / everything.n, np.nan).T
+        best = np.argmin(held_out.error, axis=0)
+        if sum(fold.shared(columns).n > 0 for fold in folds) < 2:
+            best[:] = len(grid) - 1
+            warnings += [f"{objectives[i].name}: all labelled rows lie in one fold, the strongest alpha was taken" for i in at]
+        chosen[at] = grid[best]
+        r2[at], pearson[at] = _scores(held_out, everything, best)
+        W, b = _fit(everything, chosen[at], intercept=intercept)
+        weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), b
+        if not usable.all():
+            b_constant = everything.label_sum / everything.n if intercept else np.zeros(len(at))
+            intercepts[at] = np.where(usable, b, b_constant)
+            r2[at], pearson[at] = np.where(usable, r2[at], np.nan), np.where(usable, pearson[at], np.nan)
+        fitted += int(usable.sum())
+        warnings += _warn(everything, objectives, usable, best, grid, min_rows)
+    if not fitted:
+        raise FitError(f"no objective can be fitted: {'; '.join(warnings)}: give rated rows with differing ratings")
+    probe = Probe(objectives, weights, intercepts, chosen)
+    return ProbeFit(probe, r2, pearson, errors, grid, total.n, tuple(warnings))
+
+
+def solve_ridge(gram: Float[np.ndarray, "d d"], moment: Float[np.ndarray, "d c"], alpha: float) -> Float[np.ndarray, "c d"]:
+    """W = (X'X + alpha I)⁻¹ X'y, a row per column of `moment`."""
+    return solve_ridge_path(gram, moment, np.array([alpha]))[0]
+
+
+def solve_ridge_path(
+    gram: Float[np.ndarray, "d d"], moment: Float[np.ndarray, "d c"], alphas: Float[np.ndarray, " a"]
+) -> Float[np.ndarray, "a c d"]:
+    """`solve_ridge` for many strengths from one eigendecomposition.
+
+    X'X = V diag(s) V'  ⇒  (X'X + alpha I)⁻¹ X'y = V diag(1 / (s + alpha)) V' X'y
+    """
+    s, V = np.linalg.eigh(gram)
+    s = np.maximum(s, 0.0)  # a Gram matrix has no negative eigenvalues, rounding has
+    turned = (V.T @ moment).T  # [c d]
+    return (turned / (s + alphas[:, None, None])) @ V.T
+
+
+def _centred(
+    sums: SharedStatistics, *, intercept: bool
+) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, "d c"], Float[np.ndarray, " d"], Float[np.ndarray, " c"]]:
+    # Gram and moment about the means (x̄, ȳ), which are zero without an intercept: X'X − n x̄x̄', X'y − n x̄ȳ
+    if not intercept:
+        return sums.gram, sums.moment, np.zeros_like(sums.feature_sum), np.zeros_like(sums.label_sum)
+    x, y = sums.feature_sum / sums.n, sums.label_sum / sums.n
+    return sums.gram - sums.n * np.outer(x, x), sums.moment - sums.n * np.outer(x, y), x, y
+
+
+def _fit_path(
+    sums: SharedStatistics, grid: Float[np.ndarray, " a"], *, intercept: bool
+) -> tuple[Float[np.ndarray, "a c d"], Float[np.ndarray, "a c"]]:
+    if not sums.n:
+        a, (d, c) = len(grid), sums.moment.shape
+        return np.zeros((a, c, d)), np.zeros((a, c))
+    gram, moment, x, y = _centred(sums, intercept=intercept)
+    W = solve_ridge_path(gram, moment, grid)
+    return W, y - W @ x
+
+
+def _fit(
+    sums: SharedStatistics, alphas: Float[np.ndarray, " c"], *, intercept: bool
+) -> tuple[Float[np.ndarray, "c d"], Float[np.ndarray, " c"]]:
+    # each objective at its own strength
+    distinct, which = np.unique(alphas, return_inverse=True)
+    W, b = _fit_path(sums, distinct, intercept=intercept)
+    own = np.arange(len(alphas))
+    return W[which, own], b[which, own]
+
+
+def _held_out_folds(
+    folds: Sequence[RidgeStatistics], everything: SharedStatistics, grid: Float[np.ndarray, " a"], *, intercept: bool
+) -> Iterator[_HeldOut]:
+    for fold in folds:
+        held_out = fold.shared(everything.columns)
+        W, b = _fit_path(everything - held_out, grid, intercept=intercept)
+        yield _held_out(held_out, W, b)
+
+
+def _held_out(fold: SharedStatistics, W: Float[np.ndarray, "a c d"], b: Float[np.ndarray, "a c"]) -> _HeldOut:
+    # For ŷ = Xw + b:  Σŷ = w·Σx + nb,  Σŷ² = w'Gw + 2b w·Σx + nb²,  Σŷy = w·m + bΣy,  Σ(y − ŷ)² = Σy² − 2Σŷy + Σŷ²
+    raw = W @ fold.feature_sum
+    square = ((W @ fold.gram) * W).sum(axis=-1) + 2 * b * raw + fold.n * b * b
+    product = (W * fold.moment.T).sum(axis=-1) + b * fold.label_sum
+    return _HeldOut(fold.label_square_sum - 2 * product + square, raw + fold.n * b, square, product)
+
+
+def _scores(
+    held_out: _HeldOut, everything: SharedStatistics, best: np.ndarray
+) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+    # R² and Pearson of the pooled held-out predictions at the chosen strengths, NaN where a variance is zero
+    own = np.arange(len(best))
+    error, p, pp, py = (t[best, own] for t in (held_out.error, held_out.prediction, held_out.square, held_out.product))
+    n, y = everything.n, everything.label_sum
+    label_spread = everything.label_square_sum - y * y / n
+    spread, joint = pp - p * p / n, py - p * y / n
+    floor = 1e-14 * np.maximum(pp, 1e-300)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r2 = np.where(label_spread > 0, 1 - error / label_spread, np.nan)
+        pearson = np.where((label_spread > 0) & (spread > floor), joint / np.sqrt(label_spread * spread), np.nan)
+    return r2, pearson
+
+
+def _variance(sums: SharedStatistics) -> Float[np.ndarray, " c"]:
+    return (sums.label_square_sum - sums.label_sum**2 / sums.n) / sums.n
+
+
+def _warn_unlabelled(total: RidgeStatistics, objectives: Objectives) -> list[str]:
+    return [f"{o.name}: no row is labelled, its weights are zero" for o, n in zip(objectives, total.n, strict=True) if not n]
+
+
+def _warn(
+    sums: SharedStatistics,
+    objectives: Objectives,
+    usable: np.ndarray,
+    best: np.ndarray,
+    grid: Float[np.ndarray, " a"],
+    min_rows: int,
+) -> list[str]:
+    found = []
+    for column, good, at in zip(sums.columns, usable, best, strict=True):
+        name = objectives[column].name
+        if not good:
+            found.append(f"{name}: all {sums.n} ratings are the same, its weights are zero")
+            continue
+        if sums.n < min_rows:
+            found.append(f"{name}: only {sums.n} labelled rows (at least {min_rows} are advised)")
+        if len(grid) > 1 and at in (0, len(grid) - 1):
+            end = "smallest" if at == 0 else "largest"
+            found.append(f"{name}: the chosen alpha {grid[at]:g} is the {end} of the grid: widen it on that side")
+    return found
+
+
+def _check(folds: Sequence[RidgeStatistics], objectives: Objectives, alphas: Sequence[float]) -> Float[np.ndarray, " a"]:
+    if len(folds) < 2:
+        raise FitError(f"cross-validation needs at least 2 folds, got {len(folds)}: split the rows by prompt group")
+    if folds[0].k != len(objectives):
+        raise ObjectiveMismatch(
+            f"the statistics have {folds[0].k} objectives, the list names {len(objectives)}: compute them with this list"
+        )
+    grid = np.unique(np.array(alphas, dtype=np.float64))
+    if not len(grid) or not np.isfinite(grid).all() or grid[0] <= 0:
+        raise FitError(f"alphas must be positive numbers, got {list(alphas)}")
+    return grid
+
+
+def refit(statistics: RidgeStatistics, probe: Probe, *, intercept: bool = False) -> Probe:
+    """A probe on other rows at the strengths that `probe` has; an objective without rows or variance keeps zero weights."""
+    weights, intercepts = np.zeros_like(probe.weights), np.zeros_like(probe.intercepts)
+    for columns in statistics.sharing():
+        sums, at = statistics.shared(columns), list(columns)
+        usable = _variance(sums) > NO_VARIANCE
+        W, b = _fit(sums, probe.alphas[at], intercept=intercept)
+        weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), np.where(usable, b, 0.0)
+    return Probe(probe.objectives, weights, intercepts, probe.alphas)

@@ -1,0 +1,1 @@
+"""The fitted parts put together: score, contributions, save and load."""

@@ -1,0 +1,68 @@
+"""The assembled model's config: what a saved reward model says of itself.
+
+In: the fitted parts' facts.  Out: `RewardModelConfig`, a Hugging Face config of type "armorm".  Cost: none (no torch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from armorm.objectives import Objectives
+
+FORMAT = 1
+
+
+class RewardModelConfig(PreTrainedConfig):
+    """Config of `RewardModel`.
+
+    `objectives`: list of facts (name, scale, …) in column order; `computed`: names of the computed nuisances that the
+    debiasing reads; `response_feature`, `prompt_feature`: feature specs ("18:mean"); `backbone_config`: the decoder's own
+    config; `backbone_layers`: its blocks before it was cut to the needed depth; `gate_hidden`: hidden widths of the gate;
+    `header_ids`: the tokens that close a prompt (used on bare token ids only); `closing_ids`: those behind an answer.
+    """
+
+    model_type = "armorm"
+
+    def __init__(
+        self,
+        objectives: Sequence[Mapping[str, Any]] = (),
+        computed: Sequence[str] = (),
+        response_feature: str = "final:last",
+        prompt_feature: str = "final:last",
+        backbone_config: Mapping[str, Any] | None = None,
+        backbone_layers: int = 0,
+        backbone_name: str = "",
+        gate_hidden: Sequence[int] = (),
+        gating_temperature: float = 1.0,
+        probe_bias: bool = False,
+        max_tokens: int = 2048,
+        header_ids: Sequence[int] = (),
+        closing_ids: Sequence[int] = (),
+        armorm_format: int = FORMAT,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["num_labels"] = 1
+        super().__init__(**kwargs)
+        self.objectives = [dict(o) for o in objectives]
+        self.computed = list(computed)
+        self.response_feature = response_feature
+        self.prompt_feature = prompt_feature
+        self.backbone_config = dict(backbone_config or {})
+        self.backbone_layers = backbone_layers
+        self.backbone_name = backbone_name
+        self.gate_hidden = list(gate_hidden)
+        self.gating_temperature = gating_temperature
+        self.probe_bias = probe_bias
+        self.max_tokens = max_tokens
+        self.header_ids = list(header_ids)
+        self.closing_ids = list(closing_ids)
+        self.armorm_format = armorm_format
+        self.hidden_size = int(self.backbone_config.get("hidden_size", 0))
+        self.vocab_size = int(self.backbone_config.get("vocab_size", 0))
+
+    @property
+    def named_objectives(self) -> Objectives:
+        return Objectives.from_json(self.objectives, where="config.json: objectives")

@@ -1,0 +1,338 @@
+"""The reward model: frozen decoder, probe, debiasing and gate in one Hugging Face model.
+
+In: conversations (or bare token ids).  Out: scores that are sums of named contributions (eq. 4).
+Cost: one forward pass of the decoder, cut to the deepest layer that is read; prompts that several answers share run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import ModelOutput
+
+from armorm.conversation import Conversation, Renderer
+from armorm.errors import BackboneError, CheckpointError, ObjectiveMismatch
+from armorm.features.backbone import Backbone
+from armorm.features.extract import Features, collected, extract, join_parts, pool
+from armorm.features.spec import FeatureSpec
+from armorm.fit.debias import Debias
+from armorm.fit.gate import Gate
+from armorm.fit.probe import Probe
+from armorm.model.config import FORMAT, RewardModelConfig
+from armorm.model.score import Score
+
+CHUNK = 256
+
+
+@dataclass
+class RewardOutput(ModelOutput):
+    """What `forward` returns for B rows; `logits` (B, 1) is the score, as TRL and RewardBench read it.
+
+    `rewards` (B, k) before debiasing, [0, 1] scale; `gating_output` (B, k), rows sum to 1; `coefficients` and `terms`
+    (B, k+m) whose products sum to `score` (B); `hidden_state` and `prompt_embedding`: the response's and prompt's features.
+    """
+
+    logits: Tensor | None = None
+    score: Tensor | None = None
+    rewards: Tensor | None = None
+    gating_output: Tensor | None = None
+    coefficients: Tensor | None = None
+    terms: Tensor | None = None
+    hidden_state: Tensor | None = None
+    prompt_embedding: Tensor | None = None
+
+
+class GatingNetwork(nn.Module):
+    """ReLU MLP with a softmax over the objectives (eq. 4); `logit_scale` is β, used in training only."""
+
+    def __init__(self, width: int, hidden: Sequence[int], k: int, temperature: float) -> None:
+        super().__init__()
+        widths = [width, *hidden, k]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.temperature = temperature
+        self.logit_scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, prompts: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+        hidden = prompts
+        for i, layer in enumerate(self.layers):
+            hidden = layer(hidden.relu() if i else hidden)
+        return torch.softmax(hidden / self.temperature, dim=-1)  # over k
+
+
+class RewardModel(PreTrainedModel):
+    """Interpretable reward model; `AutoModelForSequenceClassification` loads it after `import armorm`.
+
+    `score` takes conversations; `forward` takes token ids. Loading reads safetensors and JSON only.
+    """
+
+    config_class = RewardModelConfig
+    config: RewardModelConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    _keep_in_fp32_modules_strict = ["regression_layer", "reward_transform_matrix", "gating"]  # noqa: RUF012 - transformers' way
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: RewardModelConfig) -> None:
+        super().__init__(config)
+        if config.armorm_format != FORMAT:
+            raise CheckpointError(f"the model has format {config.armorm_format}, this version reads {FORMAT}: upgrade armorm")
+        self.objectives = config.named_objectives
+        self.response_spec = FeatureSpec.parse(config.response_feature)
+        self.prompt_spec = FeatureSpec.parse(config.prompt_feature)
+        facts = dict(config.backbone_config)
+        self.model = AutoModel.from_config(CONFIG_MAPPING[facts.pop("model_type")].from_dict(facts))
+        width, k = config.hidden_size, len(self.objectives)
+        self.regression_layer = nn.Linear(width * len(self.response_spec.parts), k, bias=config.probe_bias)
+        self.reward_transform_matrix = nn.Parameter(torch.eye(k + len(config.computed), k))
+        self.gating = GatingNetwork(width * len(self.prompt_spec.parts), config.gate_hidden, k, config.gating_temperature)
+        self.tokenizer: Any = None
+        self._renderer: Renderer | None = None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    # -- building, saving, loading -------------------------------------------------------------------------------------
+
+    @classmethod
+    def assemble(
+        cls,
+        backbone: Backbone,
+        renderer: Renderer,
+        probe: Probe,
+        debias: Debias,
+        gate: Gate,
+        *,
+        response: FeatureSpec,
+        prompt: FeatureSpec,
+    ) -> RewardModel:
+        """Put the fitted parts together. The backbone is cut to the depth that is needed.
+
+        Raises ObjectiveMismatch when the parts were fitted on different objectives.
+        """
+        if not probe.objectives.names == debias.objectives.names == gate.objectives.names:
+            raise ObjectiveMismatch(
+                f"the probe has {probe.objectives}, the debiasing {debias.objectives}, the gate {gate.objectives}: "
+                "fit the later parts again on this probe"
+            )
+        backbone.cut([*response.parts, *prompt.parts])
+        facts = {k: v for k, v in backbone.model.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+        config = RewardModelConfig(
+            objectives=probe.objectives.to_json(),
+            computed=debias.computed,
+            response_feature=str(response),
+            prompt_feature=str(prompt),
+            backbone_config=facts,
+            backbone_layers=backbone.layers,
+            backbone_name=backbone.name,
+            gate_hidden=[w.shape[0] for w in gate.weights[:-1]],
+            gating_temperature=gate.temperature,
+            probe_bias=bool(np.any(probe.intercepts)),
+            max_tokens=renderer.max_tokens,
+            header_ids=renderer.header_ids,
+            closing_ids=renderer.closing_ids,
+            pad_token_id=backbone.tokenizer.pad_token_id,
+            dtype=str(next(backbone.model.parameters()).dtype).removeprefix("torch."),
+        )
+        with torch.device("meta"):
+            model = cls(config)
+        model.model = backbone.model
+        model.regression_layer = _linear(probe.weights, probe.intercepts if config.probe_bias else None)
+        model.reward_transform_matrix = nn.Parameter(_float(debias.matrix))
+        model.gating = GatingNetwork(gate.width, config.gate_hidden, len(model.objectives), gate.temperature)
+        model.gating.layers = nn.ModuleList(_linear(w, b) for w, b in zip(gate.weights, gate.biases, strict=True))
+        model.gating.logit_scale = nn.Parameter(torch.tensor([gate.scale], dtype=torch.float32))
+        model.tokenizer = backbone.tokenizer
+        return model.requires_grad_(False).eval().to(backbone.device)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Write a Hugging Face folder: safetensors, config, tokenizer. Never pickles."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> RewardModel:
+        """Load a folder or hub id. Runs no code from it and reads no pickles.
+
+        Raises CheckpointError when the folder is no reward model or a file of it is missing or damaged.
+        """
+        kwargs.pop("trust_remote_code", None)
+        if Path(str(name)).exists() and not (Path(str(name)) / "config.json").is_file():
+            raise CheckpointError(f"{name}: no config.json in it; give a run's model folder (runs/NAME/model)")
+        try:
+            loaded = super().from_pretrained(name, *args, **{**kwargs, "use_safetensors": True})
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{name} can't be loaded as a reward model: {str(error).splitlines()[0]}") from error
+        except Exception as error:
+            if type(error).__name__ == "SafetensorError":
+                raise CheckpointError(f"{name}: a safetensors file is damaged or cut short ({error}): copy it again") from error
+            raise
+        model, info = loaded if isinstance(loaded, tuple) else (loaded, None)
+        revision = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
+        try:
+            model.tokenizer = AutoTokenizer.from_pretrained(name, **revision)
+        except (OSError, ValueError, KeyError):
+            model.tokenizer = None  # `forward` works without; `score` says what is missing
+        model.eval()
+        return (model, info) if info is not None else model  # type: ignore[return-value]
+
+    # -- scoring -------------------------------------------------------------------------------------------------------
+
+    @property
+    def backbone(self) -> Backbone:
+        """The decoder as the feature extractor sees it."""
+        c = self.config
+        return Backbone(c.backbone_name, self.model, self.tokenizer, c.backbone_layers, c.hidden_size, fingerprint="")
+
+    @property
+    def renderer(self) -> Renderer:
+        """Raises BackboneError when the folder had no tokenizer."""
+        if self.tokenizer is None:
+            raise BackboneError("this model came without tokenizer files: add them to its folder, or call it on token ids")
+        if self._renderer is None:
+            self._renderer = Renderer(self.tokenizer, max_tokens=self.config.max_tokens)
+        return self._renderer
+
+    @overload
+    def score(self, conversations: Conversation, *, batch_tokens: int = ...) -> Score: ...
+    @overload
+    def score(self, conversations: Sequence[Conversation], *, batch_tokens: int = ...) -> list[Score]: ...
+    def score(self, conversations: Any, *, batch_tokens: int = 8192) -> Score | list[Score]:
+        """Score one conversation (messages ending with the assistant's answer) or a list of them.
+
+        The result does not depend on what else is in the list. Raises ConversationError for a row that is none.
+        """
+        if conversations and isinstance(conversations[0], Mapping):
+            return self.score([conversations], batch_tokens=batch_tokens)[0]
+        scores: list[Score] = []
+        for i in range(0, len(conversations), CHUNK):
+            chunk = list(conversations[i : i + CHUNK])
+            features = extract(
+                chunk,
+                self.backbone,
+                self.renderer,
+                response=self.response_spec.parts,
+                prompt=self.prompt_spec.parts,
+                batch_tokens=batch_tokens,
+            )
+            scores += self.score_features(features)
+        return scores
+
+    def score_features(self, features: Features) -> list[Score]:
+        """Scores from features of this model's own layers and poolings."""
+        device = self.regression_layer.weight.device
+        out = self.heads(
+            torch.from_numpy(join_parts(features.response, self.response_spec)).to(device),
+            torch.from_numpy(join_parts(features.prompt, self.prompt_spec)).to(device),
+            torch.from_numpy(features.response_tokens).float().to(device),
+        )
+        return self._scores(out, features.truncated.tolist())
+
+    def heads(
+        self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]
+    ) -> RewardOutput:
+        """Probe, gate and debiasing on features: eq. 1 to 4 in five lines."""
+        rewards = self.regression_layer(response)
+        gate = self.gating(prompt)
+        computed = response_tokens[:, None].expand(-1, len(self.config.computed))
+        terms = torch.cat([rewards, computed], dim=1)
+        coefficients = gate @ self.reward_transform_matrix.T
+        score = (coefficients * terms).sum(dim=1)  # over k + m
+        return RewardOutput(score[:, None], score, rewards, gate, coefficients, terms, response, prompt)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "b t"],
+        attention_mask: Int[Tensor, "b t"] | None = None,
+        prompt_lengths: Int[Tensor, " b"] | None = None,
+        **_: Any,
+    ) -> RewardOutput:
+        """Scores of bare token ids, padded on either side.
+
+        `prompt_lengths`: tokens of each prompt, padding aside, with the header that opens the answer. Without them the last
+        place where the config's `header_ids` stand opens the answer, as TRL and RewardBench need it; text inside an answer
+        that imitates the header can then move it, so give the lengths, or use `score`.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        sizes = mask.sum(dim=1)
+        first = mask.argmax(dim=1)
+        prompts = self._prompt_lengths(input_ids, first, sizes) if prompt_lengths is None else prompt_lengths.to(sizes)
+        closing = self._closing_lengths(input_ids, first + sizes)
+        specs = (self.response_spec, self.prompt_spec)
+        with collected(self.backbone, {p.layer for s in specs for p in s.parts}) as states:
+            positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+            self.model(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
+            answer = (sizes - prompts - closing).clamp_min(1)
+            response = pool(states, specs[0].parts, first + prompts, answer, first + sizes)
+            prompt = pool(states, specs[1].parts, first, prompts, first + prompts)
+        return self.heads(_joined(response, specs[0]), _joined(prompt, specs[1]), answer.float())
+
+    def _prompt_lengths(self, ids: Int[Tensor, "b t"], first: Int[Tensor, " b"], sizes: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        header = torch.tensor(self.config.header_ids, device=ids.device)
+        if not len(header) or ids.shape[1] < len(header):
+            raise BackboneError("the answer's place is not known: give prompt_lengths, the number of tokens of each prompt")
+        found = (ids.unfold(1, len(header), 1) == header).all(dim=-1)
+        t = torch.arange(found.shape[1], device=ids.device)
+        inside = (t >= first[:, None]) & (t + len(header) < (first + sizes)[:, None])
+        last = torch.where(found & inside, t, -1).amax(dim=1)
+        if (last < 0).any():
+            rows = (last < 0).nonzero().flatten().tolist()
+            raise BackboneError(f"rows {rows} hold no answer header: give prompt_lengths, the number of tokens of each prompt")
+        return last + len(header) - first
+
+    def _closing_lengths(self, ids: Int[Tensor, "b t"], end: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        closing = torch.tensor(self.config.closing_ids, device=ids.device)
+        if not len(closing):
+            return torch.zeros_like(end)
+        at = (end[:, None] - len(closing) + torch.arange(len(closing), device=ids.device)).clamp_min(0)
+        return (ids.gather(1, at) == closing).all(dim=1).long() * len(closing)
+
+    def _scores(self, out: RewardOutput, truncated: Sequence[bool]) -> list[Score]:
+        names = self.objectives.names
+        terms = (*names, *self.config.computed)
+        rewards, gate, values, coefficients = (
+            t.double().cpu().numpy() for t in (out.rewards, out.gating_output, out.terms, out.coefficients) if t is not None
+        )
+        raw = self.objectives.from_unit(rewards)
+        contributions = coefficients * values
+        return [
+            Score(
+                score=float(contributions[i].sum()),
+                rewards=dict(zip(names, rewards[i].tolist(), strict=True)),
+                raw=dict(zip(names, raw[i].tolist(), strict=True)),
+                gate=dict(zip(names, gate[i].tolist(), strict=True)),
+                terms=dict(zip(terms, values[i].tolist(), strict=True)),
+                coefficients=dict(zip(terms, coefficients[i].tolist(), strict=True)),
+                contributions=dict(zip(terms, contributions[i].tolist(), strict=True)),
+                truncated=truncated[i],
+            )
+            for i in range(len(rewards))
+        ]
+
+
+def _joined(pooled: Mapping[str, Float[Tensor, "b d"]], spec: FeatureSpec) -> Float[Tensor, "b w"]:
+    return torch.cat([pooled[str(p)] for p in spec.parts], dim=1)
+
+
+def _float(array: np.ndarray) -> Tensor:
+    return torch.tensor(np.asarray(array), dtype=torch.float32)
+
+
+def _linear(weight: np.ndarray, bias: np.ndarray | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(_float(weight))
+    if bias is not None:
+        layer.bias = nn.Parameter(_float(bias))
+    return layer

@@ -1,0 +1,122 @@
+"""The features stage: every source of a recipe through the backbone, or found on disk.
+
+In: a recipe and its rows.  Out: `Stores`, one per source.  Cost: one pass of the decoder over what is not there yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from armorm.conversation import Renderer
+from armorm.features.backbone import Backbone, fingerprint, load_backbone
+from armorm.features.store import ExtractionSettings, Known, OnProgress, Row, Stored, store_features
+from armorm.pipeline.progress import Advance, Reporter
+from armorm.pipeline.rows import Rows
+from armorm.recipe import BackboneSettings, Recipe
+
+
+@dataclass(frozen=True)
+class Stores:
+    """A store per source, by kind of rows."""
+
+    ratings: dict[str, Stored]
+    pairs: dict[str, Stored]
+    suites: dict[str, Stored]
+
+    @property
+    def all(self) -> list[Stored]:
+        return [*self.ratings.values(), *self.pairs.values(), *self.suites.values()]
+
+    def to_json(self) -> dict[str, Any]:
+        tokens, seconds = sum(s.manifest["tokens"] for s in self.all), sum(s.seconds for s in self.all)
+        return {
+            "tokens": tokens,
+            "seconds": round(seconds, 1),
+            "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+            "truncated": sum(s.manifest["truncated"] for s in self.all),
+        }
+
+
+class LazyBackbone:
+    """The recipe's backbone, loaded when the first stage needs it, cut to the layers that the recipe reads."""
+
+    def __init__(self, settings: BackboneSettings, parts: list[Any], say: Callable[[str], None]) -> None:
+        self.settings, self.parts, self.say = settings, parts, say
+
+    @property
+    def options(self) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "dtype": s.dtype,
+            "revision": s.revision,
+            "chat_template": Path(s.chat_template).expanduser() if s.chat_template else None,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.settings.model, **self.options)
+
+    @cached_property
+    def loaded(self) -> tuple[Backbone, Renderer]:
+        self.say(f"loading {self.settings.model}")
+        backbone = load_backbone(self.settings.model, device=self.settings.device, **self.options)
+        renderer = Renderer(backbone.tokenizer, max_tokens=self.settings.max_tokens)
+        backbone.cut(self.parts)
+        return backbone, renderer
+
+
+def extraction_settings(recipe: Recipe) -> ExtractionSettings:
+    response, prompt = recipe.features.parts
+    return ExtractionSettings(
+        response,
+        prompt,
+        max_tokens=recipe.backbone.max_tokens,
+        store_dtype=recipe.features.store_dtype,
+        shard_rows=recipe.features.shard_rows,
+        batch_tokens=recipe.features.batch_tokens,
+    )
+
+
+def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone, reporter: Reporter) -> Stores:
+    """Features of every source, each extracted once per backbone, settings and rows."""
+    settings, known = extraction_settings(recipe), Known()
+
+    def store(name: str, found: tuple[Row, ...]) -> Stored:
+        with reporter.bar(f"features of {name}", len(found)) as advance:
+            stored = store_features(
+                folder,
+                name,
+                found,
+                lambda: backbone.loaded,
+                backbone.fingerprint,
+                settings,
+                known=known,
+                progress=_with_rate(advance),
+            )
+        known.add(stored, found)
+        return stored
+
+    return Stores(
+        {n: store(n, r) for n, r in rows.ratings.items()},
+        {n: store(n, r) for n, r in rows.pairs.items()},
+        {n: store(n, r) for n, r in rows.suites.items()},
+    )
+
+
+def _with_rate(advance: Advance) -> OnProgress:
+    start: list[float] = []
+    first: list[int] = []
+
+    def progress(done: int, _total: int, tokens: int) -> None:
+        if not start:
+            start.append(time.perf_counter())
+            first.append(tokens)
+        spent = time.perf_counter() - start[0]
+        advance(done, f"{(tokens - first[0]) / spent:,.0f} tokens/s" if spent > 1 else "")
+
+    return progress

@@ -1,0 +1,72 @@
+"""Progress on stderr: bars with rate and time left on a terminal, a line now and then elsewhere.
+
+In: what is done.  Out: lines on stderr; nothing on stdout.  Cost: none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int, str], None]
+"""Called with (units done, a note such as "1,240 tokens/s")."""
+
+EVERY_SECONDS = 20.0
+
+
+@dataclass
+class Reporter:
+    """Where a run tells what it is doing. `quiet` says nothing."""
+
+    quiet: bool = False
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(text, highlight=False)
+
+    def warn(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(f"[yellow]warning:[/] {text}", highlight=False)
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Advance]:
+        """A bar of `total` units."""
+        if self.quiet:
+            yield lambda _done, _note: None
+        elif self.console.is_terminal:
+            yield from self._drawn(label, total)
+        else:
+            yield self._printed(label, total)
+
+    def _drawn(self, label: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            task = progress.add_task(label, total=total, note="")
+            yield lambda done, note: progress.update(task, completed=done, note=note)
+
+    def _printed(self, label: str, total: int) -> Advance:
+        start = last = time.monotonic()
+
+        def advance(done: int, note: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= EVERY_SECONDS:
+                last = now
+                left = f", {(now - start) * (total - done) / done:.0f} s left" if done else ""
+                self.console.print(f"{label}: {done:,}/{total:,} {note}{left}", highlight=False)
+
+        return advance

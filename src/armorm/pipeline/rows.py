@@ -1,0 +1,170 @@
+"""A recipe's sources → validated rows by source, grouped by prompt, benchmark prompts kept out of training.
+
+In: a recipe, its objectives.  Out: `Rows`.  Cost: one pass over every file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from armorm.data.files import BadRecord, Record, expand, hub_records, records
+from armorm.data.reading import FaultCounts, Read, cap_rows, read_pairs, read_ratings
+from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.splits import Split, exclude_groups, join_groups, split_of
+from armorm.data.summary import SourceFacts
+from armorm.errors import DataError, RecipeError
+from armorm.objectives import Objectives
+from armorm.recipe import Recipe, Source, Suite
+
+Row = TypeVar("Row", RatedResponse, PreferencePair)
+Kind = Literal["ratings", "pairs", "bench"]
+_NO_FAULTS = FaultCounts({}, {}, ())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Everything that was read, by source; `facts` tells of every source what was kept and why the rest was not."""
+
+    ratings: dict[str, tuple[RatedResponse, ...]]
+    pairs: dict[str, tuple[PreferencePair, ...]]
+    suites: dict[str, tuple[PreferencePair, ...]]
+    facts: tuple[SourceFacts, ...]
+    faults: tuple[str, ...]
+
+    def splits(self, recipe: Recipe) -> dict[str, dict[str, int]]:
+        """Rows per kind and split."""
+        found: dict[str, dict[str, int]] = {}
+        for kind, sources in (("ratings", self.ratings), ("pairs", self.pairs)):
+            sides = [side_of(row.group, recipe) for rows in sources.values() for row in rows]
+            found[kind] = {split.value: sides.count(split) for split in Split}
+        return found
+
+
+def side_of(group: str, recipe: Recipe) -> Split:
+    """The split that a prompt group stands in."""
+    return split_of(group, seed=recipe.seed, validation=recipe.splits.validation, test=recipe.splits.test)
+
+
+def read_rows(recipe: Recipe, objectives: Objectives) -> Rows:
+    """Read all sources. Raises DataError for a source without usable rows (and for any fault if the recipe says `fail`)."""
+    reader = _Reader(recipe, objectives)
+    ratings = {n: rows for s in recipe.ratings for n, rows in reader.ratings(s)}
+    pairs = {n: rows for s in recipe.pairs for n, rows in reader.pairs(s)}
+    suites = {suite.name: reader.suite(suite) for suite in recipe.bench}
+    ratings, pairs, suites = _regrouped(ratings, pairs, suites)
+    held_out = {row.group for rows in suites.values() for row in rows}
+    for name, rows in ratings.items():
+        ratings[name] = reader.without(held_out, name, "ratings", rows)
+    for name, pair_rows in pairs.items():
+        pairs[name] = reader.without(held_out, name, "pairs", pair_rows)
+    return Rows(ratings, pairs, suites, tuple(reader.facts(ratings, pairs, suites)), tuple(reader.examples))
+
+
+class _Reader:
+    # Reads sources and keeps, for each, how many records there were and where the missing ones went.
+
+    def __init__(self, recipe: Recipe, objectives: Objectives) -> None:
+        self.recipe = recipe
+        self.objectives = objectives
+        self.seen: dict[tuple[Kind, str], tuple[int, dict[str, int], dict[str, int]]] = {}
+        self.examples: list[str] = []
+
+    def ratings(self, source: Source) -> Iterator[tuple[str, tuple[RatedResponse, ...]]]:
+        if source.builtin:
+            from armorm.data.starter import build
+
+            built = build(self.recipe.seed).ratings
+            for name in sorted({r.source for r in built}):
+                rows = tuple(r for r in built if r.source == name)
+                yield name, self._kept("ratings", name, Read(rows, len(rows), _NO_FAULTS), source)
+            return
+        for name, where, found in _places(source):
+            read = read_ratings(
+                found,
+                source=name,
+                objectives=self.objectives,
+                columns=source.columns,
+                on_fault=self.recipe.on_fault,
+                where=where,
+            )
+            yield name, self._kept("ratings", name, read, source)
+
+    def pairs(self, source: Source, kind: Kind = "pairs") -> Iterator[tuple[str, tuple[PreferencePair, ...]]]:
+        if source.builtin:
+            from armorm.data.starter import build
+
+            rows = build(self.recipe.seed).pairs
+            yield rows[0].source, self._kept(kind, rows[0].source, Read(rows, len(rows), _NO_FAULTS), source)
+            return
+        for name, where, found in _places(source):
+            read = read_pairs(found, source=name, columns=source.columns, on_fault=self.recipe.on_fault, where=where)
+            named = tuple(replace(r, section=source.section) for r in read.rows) if source.section else read.rows
+            yield name, self._kept(kind, name, replace(read, rows=named), source)
+
+    def suite(self, suite: Suite) -> tuple[PreferencePair, ...]:
+        files = [rows for _, rows in self.pairs(suite.source.model_copy(update={"name": suite.name}), "bench")]
+        return tuple(replace(r, section=suite.section_of(r.section, r.subset)) for rows in files for r in rows)
+
+    def without(self, groups: set[str], name: str, kind: Kind, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        kept, dropped = exclude_groups(rows, groups)
+        if dropped:
+            self.seen[kind, name][1]["prompt-in-benchmark"] = dropped
+        if not kept:
+            raise DataError(f"{name}: no usable row is left (drops: {self.seen[kind, name][1]}): check its columns and its file")
+        return kept
+
+    def facts(self, *kinds: dict[str, Any]) -> Iterator[SourceFacts]:
+        for kind, sources in zip(("ratings", "pairs", "bench"), kinds, strict=True):
+            for name, rows in sources.items():
+                total, drops, notes = self.seen[kind, name]  # type: ignore[index]
+                yield SourceFacts(name, kind, total, rows, drops, notes)  # type: ignore[arg-type]
+
+    def _kept(self, kind: Kind, name: str, read: Read[Row], source: Source) -> tuple[Row, ...]:
+        if (kind, name) in self.seen:
+            raise RecipeError(f"two {kind} sources are called {name!r}: give one of them another `name`")
+        rows = cap_rows(read.rows, source.cap, seed=self.recipe.seed, strata=_stratum)
+        drops = dict(read.faults.counts)
+        if len(rows) < len(read.rows):
+            drops["over-cap"] = len(read.rows) - len(rows)
+        self.seen[kind, name] = (read.total, drops, dict(read.faults.notes))
+        self.examples += read.faults.examples
+        return rows
+
+
+def _places(source: Source) -> Iterator[tuple[str, str, Iterator[Record | BadRecord]]]:
+    # One (name, place, records) per file of a pattern, or for a hub data set.
+    if source.hub is not None:
+        yield source.name or source.hub, source.hub, hub_records(source.hub, source.split, source.revision, source.subset)
+        return
+    assert source.path is not None
+    files = expand(source.path)
+    if source.name and len(files) > 1:
+        yield source.name, source.path, (r for f in files for r in records(f))
+        return
+    for file in files:
+        yield source.name or _stem(file), str(file), records(file)
+
+
+def _stem(file: Path) -> str:
+    return file.name.split(".")[0]
+
+
+def _stratum(row: RatedResponse | PreferencePair) -> str:
+    if isinstance(row, PreferencePair):
+        return f"{row.section}/{row.subset}"
+    return " ".join(f"{name}={round(value)}" for name, value in sorted(row.ratings.items()))
+
+
+def _regrouped(*kinds: Any) -> list[dict[str, Any]]:
+    # Rows that share a prompt, or a group that their source names, share one group in every file; a source's rows then stand
+    # in the order of their groups, so that answers to one prompt are neighbours.
+    flat: list[Any] = [row for sources in kinds for rows in sources.values() for row in rows]
+    groups = iter(join_groups(flat))
+    return [{n: _ordered([replace(r, group=next(groups)) for r in rows]) for n, rows in sources.items()} for sources in kinds]
+
+
+def _ordered(rows: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(sorted(rows, key=lambda r: (r.group, r.id)))

@@ -1,0 +1,252 @@
+"""From a recipe to a reward model: the stages in order. This file is the table of contents.
+
+In: a recipe, a folder.  Out: `Run`: the folder filled, and its results.  Cost: the features; everything after is cheap.
+
+    rows → features → probe → debias → gate → model → bench → report
+
+Each stage is keyed by what went into it: a second run does only what changed, a killed one goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from armorm.data.rows import PreferencePair
+from armorm.data.splits import Split
+from armorm.data.summary import summarise
+from armorm.errors import StorageError
+from armorm.features.spec import FeatureSpec
+from armorm.fit.debias import Debias
+from armorm.model.parts import load_debias, load_probe, save_debias
+from armorm.objectives import Objectives
+from armorm.pipeline import fitting
+from armorm.pipeline.examples import examples
+from armorm.pipeline.extraction import LazyBackbone, Stores, extract_all
+from armorm.pipeline.fitting import PairArrays, PairStores, RatingStores, pair_arrays
+from armorm.pipeline.judging import Judged, judge, methods
+from armorm.pipeline.planted import planted_table
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.provenance import provenance
+from armorm.pipeline.rows import Rows, read_rows
+from armorm.pipeline.stages import Stage, run_stage
+from armorm.recipe import STARTER, Recipe
+from armorm.report.page import write_report
+
+HELD_OUT = "held-out pairs"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, the results (what results.json holds), the page, and the stages that had to be computed."""
+
+    folder: Path
+    results: dict[str, Any]
+    report: Path
+    computed: tuple[str, ...]
+
+
+def train(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: Reporter | None = None) -> Run:
+    """Run all stages into `out`.
+
+    `features` is where features are kept (default: inside `out`), so that several runs can share them. Raises what the
+    stages raise: DataError, BackboneError, FitError, StorageError.
+    """
+    return _Training(recipe, out, features or out / "features", reporter or Reporter()).run()
+
+
+class _Training:
+    def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter) -> None:
+        self.recipe, self.out, self.reporter, self.features = recipe, out, reporter, features
+        self.objectives: Objectives = recipe.load_objectives()
+        response, prompt = recipe.features.parts
+        self.backbone = LazyBackbone(recipe.backbone, [*response, *prompt], reporter.say)
+        self.done: list[Stage] = []
+
+    def run(self) -> Run:
+        self._write_recipe()
+        self.reporter.say("reading rows")
+        self.rows: Rows = read_rows(self.recipe, self.objectives)
+        self.stores: Stores = extract_all(self.recipe, self.rows, self.features, self.backbone, self.reporter)
+        probe = self._stage("probe", {"ratings": self._keys("ratings"), **self._settings("probe", "features")}, self._probe)
+        debias = self._stage(
+            "debias", {"probe": probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}, self._debias
+        )
+        gate = self._stage("gate", {"debias": debias.key, **self._settings("gate")}, self._gate)
+        model = self._stage("model", {"gate": gate.key, "backbone": self.backbone.fingerprint}, self._model)
+        bench = self._stage(
+            "bench", {"gate": gate.key, "suites": self._keys("suites"), **self._settings("bench", "examples")}, self._bench
+        )
+        facts = {s.folder.name: s.facts for s in (probe, debias, gate, bench)}
+        report = self._stage(
+            "report", {"model": model.key, "bench": bench.key, "facts": facts}, lambda at: self._report(at, facts)
+        )
+        results = json.loads((report.folder / "results.json").read_text(encoding="utf-8"))
+        return Run(self.out, results, report.folder / "report.html", tuple(s.folder.name for s in self.done if s.fresh))
+
+    # -- the stages, in order ------------------------------------------------------------------------------------------------
+
+    def _probe(self, at: Path) -> dict[str, Any]:
+        return fitting.fit_probe_stage(at, self.recipe, self.objectives, self.ratings, self.reporter)
+
+    def _debias(self, at: Path) -> dict[str, Any]:
+        return fitting.fit_debias_stage(at, self.recipe, self.out / "probe", self.ratings, self.pairs, self.reporter)
+
+    def _gate(self, at: Path) -> dict[str, Any]:
+        """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
+        debias, probe = load_debias(self.out / "debias"), self.out / "probe"
+        facts = fitting.fit_gate_stage(at, self.recipe, probe, debias, self.pairs, self.reporter)
+        none = Debias.identity(self.objectives)
+        save_debias(at / "not-debiased", none)
+        raw = fitting.fit_gate_stage(at / "not-debiased", self.recipe, probe, none, self.pairs, self.reporter)
+        return {**facts, "single": raw["single"]}
+
+    def _model(self, at: Path) -> dict[str, Any]:
+        from armorm.model.reward_model import RewardModel
+
+        probe, feature = load_probe(self.out / "probe")
+        backbone, renderer = self.backbone.loaded
+        model = RewardModel.assemble(
+            backbone,
+            renderer,
+            probe,
+            load_debias(self.out / "debias"),
+            fitting.load_gates(self.out / "gate")["gate"],
+            response=FeatureSpec.parse(feature),
+            prompt=self.recipe.features.prompt_spec,
+        )
+        model.save_pretrained(at)
+        return {"parameters": sum(p.numel() for p in model.parameters())}
+
+    def _bench(self, at: Path) -> dict[str, Any]:
+        """Every method on the held-out pairs and on the recipe's suites."""
+        probe, feature = load_probe(self.out / "probe")
+        debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
+        raw = fitting.load_gates(self.out / "gate" / "not-debiased")
+        rival = fitting.fit_bradley_terry_stage(self.pairs)
+        single = self._facts("gate")["single"]
+        tried = methods(probe, feature, debias, gates, raw, single, rival)
+        suites, lengths, judged = [], [], {}
+        for name, pairs in self.suites.items():
+            judged[name], table, length = judge(name, pairs, tried, seed=self.recipe.seed)
+            suites.append(table)
+            lengths += length
+        gate_by = {
+            f"{name}: {s}": w
+            for name, p in self.suites.items()
+            for s, w in fitting.gate_by(gates["gate"], p.sections, p.prompts).items()
+        }
+        return {
+            "suites": suites,
+            "length": lengths,
+            "gate_by_section": gate_by,
+            "bradley_terry": {"feature": rival.feature, "strength": rival.strength},
+            "planted": self._planted(suites),
+            "examples": self._examples(judged),
+        }
+
+    def _report(self, at: Path, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        bench = facts["bench"]
+        results = {
+            "format": 1,
+            "name": self.recipe.name,
+            **provenance(),
+            "seconds": {"features": self.stores.to_json()["seconds"]} | {s.folder.name: s.seconds for s in self.done},
+            "backbone": self._backbone_facts(),
+            "data": summarise(self.rows.facts, self.objectives, self.rows.splits(self.recipe)),
+            "faults": list(self.rows.faults),
+            "probe": facts["probe"],
+            "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
+            "gate": facts["gate"],
+            **bench,
+            "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"]],
+        }
+        (at / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_report(results, at)
+        return {}
+
+    # -- what the stages read ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def ratings(self) -> RatingStores:
+        return {n: (self.stores.ratings[n], rows) for n, rows in self.rows.ratings.items()}
+
+    @cached_property
+    def pairs(self) -> PairArrays:
+        return self._arrays({n: (self.stores.pairs[n], rows) for n, rows in self.rows.pairs.items()})
+
+    @cached_property
+    def suites(self) -> dict[str, PairArrays]:
+        """The test split of the training pairs, and every suite of the recipe."""
+        held_out = self.pairs.take(self.pairs.at(Split.TEST))
+        found = {HELD_OUT: held_out} if len(held_out) else {}
+        return found | {n: self._arrays({n: (self.stores.suites[n], rows)}) for n, rows in self.rows.suites.items()}
+
+    def _arrays(self, stores: PairStores) -> PairArrays:
+        return pair_arrays(self.recipe, stores)
+
+    # -- small change --------------------------------------------------------------------------------------------------------
+
+    def _stage(self, name: str, inputs: dict[str, Any], compute: Any) -> Stage:
+        common = {"objectives": self.objectives.to_json(), "seed": self.recipe.seed, "splits": self.recipe.splits.model_dump()}
+        stage = run_stage(self.out / name, {**common, **inputs}, compute)
+        self.reporter.say(f"{name}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
+        self.done.append(stage)
+        return stage
+
+    def _keys(self, kind: str) -> dict[str, str]:
+        return {name: stored.folder.name for name, stored in getattr(self.stores, kind).items()}
+
+    def _settings(self, *names: str) -> dict[str, Any]:
+        whole = self.recipe.model_dump(mode="json")
+        return {name: whole[name] for name in names}
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        return next(s.facts for s in self.done if s.folder.name == name)
+
+    def _planted(self, suites: list[dict[str, Any]]) -> dict[str, Any] | None:
+        if self.recipe.objectives != STARTER:
+            return None
+        from armorm.data.starter import build
+
+        probe, feature = load_probe(self.out / "probe")
+        test = fitting.test_predictions(self.recipe, self.objectives, self.ratings, probe, feature)
+        debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
+        held_out, truth = self.suites[HELD_OUT], build(self.recipe.seed).truth
+        return planted_table(truth, probe, debias, gates, test, self._facts("debias"), suites[0], held_out)
+
+    def _examples(self, judged: dict[str, Judged]) -> list[dict[str, Any]]:
+        probe, feature = load_probe(self.out / "probe")
+        by_id = {r.id: r for rows in (*self.rows.pairs.values(), *self.rows.suites.values()) for r in rows}
+        name = list(judged)[-1] if judged else None
+        if name is None or not self.recipe.examples:
+            return []
+        debias, gate = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")["gate"]
+        found: dict[str, PreferencePair] = by_id
+        return examples(judged[name], found, probe, feature, debias, gate, count=self.recipe.examples)
+
+    def _backbone_facts(self) -> dict[str, Any]:
+        manifest = self.stores.all[0].manifest["backbone"]
+        return {
+            "model": self.recipe.backbone.model,
+            "dtype": self.recipe.backbone.dtype,
+            "layers": self._depth(),
+            "width": manifest["width"],
+            **self.stores.to_json(),
+        }
+
+    def _depth(self) -> int | str:
+        layers = {p.layer for parts in self.recipe.features.parts for p in parts}
+        return "all" if "final" in layers else int(np.max([int(x) for x in layers]))
+
+    def _write_recipe(self) -> None:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / "recipe.yaml").write_text(self.recipe.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{self.out}: can't be written: {error.strerror}; choose another --out") from error

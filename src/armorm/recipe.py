@@ -1,0 +1,316 @@
+"""The recipe: everything one training run needs, checked whole, every fault reported at once.
+
+In: a YAML file.  Out: `Recipe` (plain values; the functions that do the work take those, not the recipe).  Cost: none.
+Environment variables (`${ARMORM_DATA}`) may stand in any path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from armorm.data.reading import Columns
+from armorm.errors import ArmormError, RecipeError
+from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
+from armorm.objectives import Objectives, ScaleMap
+
+STARTER = "starter"
+RESPONSE_TOKENS = "response-tokens"
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """Where rows come from: exactly one of `path` (a file or a pattern), `hub` (a data set's id) or `builtin: starter`.
+
+    `cap` keeps at most so many rows of each file, evenly over its strata, the same ones every time. `name` renames a
+    single file's source (default: the file's stem). `section` puts all its pairs into one section of a benchmark.
+    """
+
+    path: str | None = None
+    hub: str | None = None
+    builtin: Literal["starter"] | None = None
+    name: str | None = None
+    split: str = "train"
+    subset: str | None = None
+    revision: str | None = None
+    cap: int | None = Field(default=None, ge=1)
+    section: str | None = None
+    columns: Columns = Columns()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if sum(x is not None for x in (self.path, self.hub, self.builtin)) != 1:
+            raise ValueError("give exactly one of path, hub and builtin")
+        return self
+
+
+class BackboneSettings(_Part):
+    """`model`: "smollm2" (embedded), a .gguf file, a folder, or a hub id."""
+
+    model: str = "smollm2"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    device: str = "auto"
+    max_tokens: int = Field(default=2048, ge=16)
+    chat_template: str | None = None
+
+
+class SplitSettings(_Part):
+    """Shares of the prompt groups: `test` chooses nothing, `validation` stops the gate, the rest trains."""
+
+    validation: Share = 0.1
+    test: Share = 0.1
+
+    @model_validator(mode="after")
+    def _some_left(self) -> SplitSettings:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave nothing to train on")
+        return self
+
+
+def _spec(text: str) -> str:
+    try:
+        return str(FeatureSpec.parse(text))
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _prompt_spec(text: str) -> str:
+    text = _spec(text)
+    if any(p.pooling is Pooling.CLOSING for p in FeatureSpec.parse(text).parts):
+        raise ValueError("a prompt has no closing token; pool its features with last or mean")
+    return text
+
+
+Spec = Annotated[str, AfterValidator(_spec)]
+PromptSpec = Annotated[str, AfterValidator(_prompt_spec)]
+
+
+class StoreToo(_Part):
+    """Features that no stage reads yet, saved in the same pass for later choices."""
+
+    response: list[Spec] = []
+    prompt: list[PromptSpec] = []
+
+
+class FeatureSettings(_Part):
+    """`response`: one feature, or several candidates of which held-out probe quality chooses; `prompt`: the gate's."""
+
+    response: list[Spec] = Field(default=["final:last"], min_length=1)
+    prompt: PromptSpec = "final:last"
+    store_too: StoreToo = StoreToo()
+    store_dtype: Literal["float32", "bfloat16", "float16"] = "float16"
+    shard_rows: int = Field(default=512, ge=1)
+    batch_tokens: int = Field(default=8192, ge=64)
+
+    @property
+    def candidates(self) -> list[FeatureSpec]:
+        return [FeatureSpec.parse(t) for t in self.response]
+
+    @property
+    def prompt_spec(self) -> FeatureSpec:
+        return FeatureSpec.parse(self.prompt)
+
+    @property
+    def parts(self) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+        """Every part to save: of responses, of prompts."""
+        response = [FeatureSpec.parse(t) for t in self.store_too.response]
+        prompt = [FeatureSpec.parse(t) for t in self.store_too.prompt]
+        return parts_of([*self.candidates, *response]), parts_of([self.prompt_spec, *prompt])
+
+
+class ProbeSettings(_Part):
+    alphas: list[Annotated[float, Field(gt=0)]] = Field(default=[10.0**e for e in range(-4, 9)], min_length=1)
+    folds: int = Field(default=5, ge=2)
+    intercept: bool = False
+
+
+class DebiasSettings(_Part):
+    """`nuisances`: objectives, or the computed "response-tokens"; none switches the stage off.
+
+    `reference`: names of the sources over whose answers the correlation is made zero (empty: all training pairs' answers).
+    """
+
+    nuisances: list[str] = []
+    method: Literal["spearman", "pearson"] = "spearman"
+    itself: Literal["zeroed", "kept"] = "zeroed"
+    reference: list[str] = []
+
+
+class GateRecipe(_Part):
+    """The gate's training; the defaults are the paper's."""
+
+    hidden: int = Field(default=1024, ge=1)
+    hidden_layers: int = Field(default=3, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    scale_learning_rate: float | None = Field(default=None, gt=0)
+    scale_init: float = 100.0
+    weight_decay: float = Field(default=0.0, ge=0)
+    steps: int = Field(default=10_000, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    standardize: bool = True
+    evaluate_every: int = Field(default=50, ge=1)
+    patience: int | None = Field(default=10, ge=1)
+    seeds: int = Field(default=1, ge=1)
+
+
+class Suite(_Part):
+    """A benchmark of pairs. `sections` renames sections or subsets, e.g. {math-prm: reasoning, "hep-*": reasoning}."""
+
+    name: str
+    source: Source
+    sections: dict[str, str] = {}
+
+    def section_of(self, section: str, subset: str) -> str:
+        for key in (subset, section):
+            for pattern, name in self.sections.items():
+                if key and fnmatch.fnmatch(key, pattern):
+                    return name
+        return section or subset or "all"
+
+
+class Recipe(_Part):
+    """One training run, resolved. `objectives` is a file's path, an inline list, or "starter"."""
+
+    name: str
+    seed: int = 0
+    backbone: BackboneSettings = BackboneSettings()
+    objectives: str | list[dict[str, Any]]
+    scale_map: dict[str, ScaleMap] = {}
+    ratings: list[Source] = Field(min_length=1)
+    pairs: list[Source] = Field(min_length=1)
+    bench: list[Suite] = []
+    on_fault: Literal["drop", "fail"] = "drop"
+    splits: SplitSettings = SplitSettings()
+    features: FeatureSettings = FeatureSettings()
+    probe: ProbeSettings = ProbeSettings()
+    debias: DebiasSettings = DebiasSettings()
+    gate: GateRecipe = GateRecipe()
+    examples: int = Field(default=6, ge=0)
+
+    def load_objectives(self) -> Objectives:
+        """The objectives with the recipe's scale maps applied. Raises DataError naming every faulty entry."""
+        if isinstance(self.objectives, list):
+            found = Objectives.from_json(self.objectives, where="recipe: objectives")
+        elif self.objectives == STARTER:
+            from armorm.data.starter import build
+
+            found = build(self.seed).objectives
+        else:
+            found = Objectives.from_file(Path(os.path.expandvars(self.objectives)).expanduser())
+        return Objectives([o.model_copy(update=self._map_of(o.name)) for o in found])
+
+    def _map_of(self, name: str) -> dict[str, ScaleMap]:
+        return next(({"scale_map": m} for pattern, m in self.scale_map.items() if fnmatch.fnmatch(name, pattern)), {})
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. Raises RecipeError with every fault, each with its key and a remedy."""
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe; the project's own are in recipes/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no YAML: {error}") from None
+    if not isinstance(given, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    try:
+        recipe = Recipe.model_validate(given)
+    except ValidationError as error:
+        faults = [_said(e) for e in error.errors()] + [f for _, f in _unset_variables(given)]
+        raise RecipeError(_all_faults(path, faults)) from None
+    if faults := list(_contradictions(recipe, given)):
+        raise RecipeError(_all_faults(path, faults))
+    return recipe
+
+
+def _all_faults(path: Path, faults: list[str]) -> str:
+    return f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n" + "\n".join(f"  - {f}" for f in faults)
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    key = ".".join(str(x) for x in error["loc"])
+    if error["type"] == "extra_forbidden":
+        names = _fields_at(error["loc"][:-1])
+        close = difflib.get_close_matches(str(error["loc"][-1]), names, n=1)
+        return f"{key}: no such key" + (f"; did you mean {close[0]!r}?" if close else f"; the keys here are {', '.join(names)}")
+    if error["type"] == "missing":
+        return f"{key}: missing; add it"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')} (got {error.get('input')!r})"
+
+
+def _fields_at(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for step in loc:
+        if isinstance(step, int):
+            continue
+        field = getattr(model, "model_fields", {}).get(step)
+        model = next(iter(_models_in(field.annotation)), None) if field else None
+    return list(getattr(model, "model_fields", {}))
+
+
+def _models_in(annotation: Any) -> Iterator[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)
+
+
+def _unset_variables(given: Any) -> Iterator[tuple[str, str]]:
+    for name in sorted(set(re.findall(r"\$\{(\w+)\}", json.dumps(given, default=str)))):
+        if name not in os.environ:
+            yield name, f"the environment variable {name} is not set: {name}=/path/to/it armorm train …"
+
+
+def _contradictions(recipe: Recipe, given: Any) -> Iterator[str]:
+    unset = dict(_unset_variables(given))
+    yield from unset.values()
+    if "ARMORM_DATA" not in unset:
+        try:
+            known = recipe.load_objectives().names
+        except ArmormError as error:
+            yield str(error)
+        else:
+            yield from _unknown_nuisances(recipe, known)
+        yield from _missing_files(recipe)
+    if recipe.backbone.chat_template and not Path(recipe.backbone.chat_template).expanduser().is_file():
+        yield f"backbone.chat_template: no such file: {recipe.backbone.chat_template}"
+    names = [s.name for s in recipe.bench]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        yield f"bench: named twice: {', '.join(twice)}"
+
+
+def _unknown_nuisances(recipe: Recipe, known: tuple[str, ...]) -> Iterator[str]:
+    for name in recipe.debias.nuisances:
+        if name not in known and name != RESPONSE_TOKENS:
+            yield f"debias.nuisances: {name!r} is neither an objective ({', '.join(known)}) nor {RESPONSE_TOKENS!r}"
+
+
+def _missing_files(recipe: Recipe) -> Iterator[str]:
+    from armorm.data.files import expand
+
+    sources = [("ratings", s) for s in recipe.ratings] + [("pairs", s) for s in recipe.pairs]
+    for key, source in sources + [(f"bench {s.name}", s.source) for s in recipe.bench]:
+        if source.path is not None:
+            try:
+                expand(source.path)
+            except ArmormError as error:
+                yield f"{key}: {error}"

@@ -1,0 +1,71 @@
+"""The Bradley–Terry reward model on frozen features: one linear head, fitted to pairs alone.
+
+In: features of chosen and rejected answers.  Out: `BradleyTerry`, a FeatureScorer.
+Cost: one logistic regression [p d] per strength and feature; the strength is chosen on held-out prompts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from armorm.errors import FitError
+from armorm.scoring import AnswerFeatures
+
+STRENGTHS = tuple(10.0**e for e in range(-6, 2))
+
+
+@dataclass(frozen=True)
+class BradleyTerry:
+    """score = w · feature; P(chosen ≻ rejected) = σ(score difference)."""
+
+    weights: Float[np.ndarray, " w"]
+    strength: float
+    feature: str
+    name: str = "bradley-terry"
+    label: str = "Bradley–Terry, linear"
+
+    def score_features(self, answers: AnswerFeatures) -> Float[np.ndarray, " n"]:
+        return answers.response.astype(np.float64) @ self.weights
+
+
+def fit_bradley_terry(
+    chosen: Mapping[str, Float[np.ndarray, "p _"]],
+    rejected: Mapping[str, Float[np.ndarray, "p _"]],
+    validation: Bool[np.ndarray, " p"],
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+) -> BradleyTerry:
+    """Fit on the pairs outside `validation`; feature and strength (scikit-learn's C) by log-loss on those inside.
+
+    `chosen` and `rejected` hold the same features by name, one array [p w] each. Differences are scaled to unit deviation per
+    column, which the weights undo. Raises FitError without training or validation pairs.
+    """
+    if not validation.any() or validation.all():
+        raise FitError(f"Bradley–Terry needs training and validation pairs; {validation.sum()} of {len(validation)} are for validation")
+    best: tuple[float, BradleyTerry] | None = None
+    for feature in chosen:
+        difference = chosen[feature].astype(np.float64) - rejected[feature].astype(np.float64)
+        scale = np.maximum(difference[~validation].std(axis=0), 1e-8)
+        for strength in strengths:
+            w = _fit(difference[~validation] / scale, strength) / scale
+            loss = float(np.logaddexp(0, -(difference[validation] @ w)).mean())
+            if best is None or loss < best[0]:
+                best = (loss, BradleyTerry(w, strength, feature))
+    assert best is not None
+    return best[1]
+
+
+def _fit(differences: Float[np.ndarray, "p w"], strength: float) -> Float[np.ndarray, " w"]:
+    # −log σ(w·(c − r)): logistic regression without intercept; every pair once each way makes two classes
+    X = np.concatenate([differences[::2], -differences[1::2]])
+    y = np.concatenate([np.ones(len(differences[::2])), np.zeros(len(differences[1::2]))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the strongest strengths need no last digit
+        return LogisticRegression(C=strength, fit_intercept=False, max_iter=300).fit(X, y).coef_[0]

@@ -1,0 +1,229 @@
+"""The probe equals scikit-learn's Ridge column by column; its cross-validation equals the explicit one; its quality is honest."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
+
+from armorm.errors import FitError, ObjectiveMismatch
+from armorm.fit.probe import fit_probe, solve_ridge
+from armorm.fit.quality import probe_quality
+from armorm.fit.statistics import RidgeStatistics
+from armorm.intervals import Interval, bootstrap_by_group, mean_by_group
+from armorm.objectives import Objective, Objectives
+
+ALPHAS = (0.01, 1.0, 100.0)
+FOLDS = 4
+
+
+def objectives(k=3):
+    return Objectives([Objective(name=f"o{i}", min=0, max=4) for i in range(k)])
+
+
+def rated(n=240, d=8, k=3, seed=0, noise=0.1):
+    """Linear ratings around 0.5; each row lacks the labels of one source."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, d)) + 0.5
+    ratings = 0.5 + features @ rng.normal(size=(d, k)) * 0.05 + noise * rng.normal(size=(n, k))
+    ratings[: n // 2, 0] = np.nan
+    ratings[n // 2 :, 2] = np.nan
+    return features, ratings, np.arange(n) % FOLDS
+
+
+def folds_of(features, ratings, fold):
+    return [RidgeStatistics.from_rows(features[fold == f], ratings[fold == f]) for f in range(FOLDS)]
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_probe_equals_ridge_per_column(intercept, alpha):
+    features, ratings, fold = rated()
+    fit = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=[alpha], intercept=intercept)
+    for i in range(3):
+        labelled = ~np.isnan(ratings[:, i])
+        ridge = Ridge(alpha=alpha, fit_intercept=intercept).fit(features[labelled], ratings[labelled, i])
+        np.testing.assert_allclose(fit.probe.weights[i], ridge.coef_, atol=1e-9)
+        np.testing.assert_allclose(fit.probe.intercepts[i], ridge.intercept_, atol=1e-9)
+        np.testing.assert_allclose(fit.probe.predict(features)[:, i], ridge.predict(features), atol=1e-9)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_fold_statistics_equal_explicit_cross_validation(intercept):
+    features, ratings, fold = rated(noise=1.0)
+    fit = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=ALPHAS, intercept=intercept)
+    for i in range(3):
+        labelled = ~np.isnan(ratings[:, i])
+        X, y, f = features[labelled], ratings[labelled, i], fold[labelled]
+        held_out = np.zeros((len(ALPHAS), len(y)))
+        for a, alpha in enumerate(ALPHAS):
+            for out in range(FOLDS):
+                ridge = Ridge(alpha=alpha, fit_intercept=intercept).fit(X[f != out], y[f != out])
+                held_out[a, f == out] = ridge.predict(X[f == out])
+        errors = ((held_out - y) ** 2).mean(axis=1)
+        best = errors.argmin()
+        np.testing.assert_allclose(fit.errors[i], errors, rtol=1e-9)
+        assert fit.probe.alphas[i] == ALPHAS[best]
+        np.testing.assert_allclose(fit.cv_r2[i], r2_score(y, held_out[best]), atol=1e-9)
+        np.testing.assert_allclose(fit.cv_pearson[i], pearsonr(y, held_out[best]).statistic, atol=1e-9)
+    assert fit.mean_cv_pearson == pytest.approx(fit.cv_pearson.mean())
+
+
+def test_strength_follows_the_noise():
+    quiet = fit_probe(folds_of(*rated(n=80, noise=0.01)), objectives(), alphas=(0.1, 10.0, 1000.0), intercept=True)
+    loud = fit_probe(folds_of(*rated(n=80, noise=3.0)), objectives(), alphas=(0.1, 10.0, 1000.0), intercept=True)
+    assert (quiet.probe.alphas < loud.probe.alphas).all()
+
+
+def test_permuted_labels_bring_the_probe_to_chance():
+    features, ratings, fold = rated(n=600, noise=0.02)
+    ratings = np.where(np.isnan(ratings), np.nanmean(ratings, axis=0), ratings)
+    honest = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=ALPHAS, intercept=True)
+    permuted = ratings[np.random.default_rng(1).permutation(len(ratings))]
+    chance = fit_probe(folds_of(features, permuted, fold), objectives(), alphas=ALPHAS, intercept=True)
+    assert honest.mean_cv_pearson > 0.6
+    assert abs(chance.mean_cv_pearson) < 0.12
+    assert (chance.cv_r2 < 0.02).all()
+
+
+def test_solver_meets_the_normal_equations():
+    rng = np.random.default_rng(3)
+    X, Y = rng.normal(size=(20, 5)), rng.normal(size=(20, 2))
+    W = solve_ridge(X.T @ X, X.T @ Y, 2.0)
+    np.testing.assert_allclose((X.T @ X + 2.0 * np.eye(5)) @ W.T, X.T @ Y, atol=1e-10)
+
+
+def test_what_cannot_be_fitted_is_zero_and_said():
+    features, ratings, fold = rated()
+    ratings[:, 1] = np.where(np.isnan(ratings[:, 1]), np.nan, 0.25)
+    ratings[:, 2] = np.nan
+    fit = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=ALPHAS, intercept=True)
+    assert not fit.probe.weights[1:].any()
+    assert fit.probe.intercepts[1:].tolist() == [0.25, 0.0]
+    assert np.isnan(fit.cv_pearson).tolist() == np.isnan(fit.cv_r2).tolist() == [False, True, True]
+    assert math.isfinite(fit.mean_cv_pearson)
+    told = "\n".join(fit.warnings)
+    assert "o1: all 240 ratings are the same" in told
+    assert "o2: no row is labelled" in told
+
+
+def test_warnings_for_the_edge_few_rows_and_one_fold():
+    features, ratings, fold = rated()
+    ratings[fold > 0, 0] = np.nan
+    fit = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=(1e5, 1e6), min_rows=150)
+    told = "\n".join(fit.warnings)
+    assert "o0: all labelled rows lie in one fold" in told
+    assert fit.probe.alphas[0] == 1e6
+    assert "o1: the chosen alpha 100000 is the smallest of the grid" in told
+    assert "o2: only 120 labelled rows (at least 150" in told
+    assert "o1: only" not in told
+
+
+def test_faults_are_errors():
+    folds = folds_of(*rated())
+    with pytest.raises(FitError, match="at least 2 folds"):
+        fit_probe(folds[:1], objectives(), alphas=ALPHAS)
+    with pytest.raises(FitError, match="positive"):
+        fit_probe(folds, objectives(), alphas=[0.0])
+    with pytest.raises(ObjectiveMismatch, match="3 objectives, the list names 2"):
+        fit_probe(folds, objectives(2), alphas=ALPHAS)
+    features, _, fold = rated()
+    with pytest.raises(FitError, match="no objective can be fitted"):
+        fit_probe(folds_of(features, np.full((240, 3), 0.5), fold), objectives(), alphas=ALPHAS)
+    with pytest.raises(FitError, match="width 8, these have 5"):
+        fit_probe(folds, objectives(), alphas=ALPHAS).probe.predict(np.zeros((2, 5)))
+
+
+# Quality and intervals
+
+
+def graded(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    asked = Objectives(
+        [Objective(name="help", min=0, max=4), Objective(name="safe", min=0, max=1), Objective(name="none", min=1, max=5)]
+    )
+    predicted = rng.uniform(size=(n, 3))
+    raw = np.stack(
+        [
+            np.round(4 * np.clip(predicted[:, 0] + 0.2 * rng.normal(size=n), 0, 1)),
+            (predicted[:, 1] + 0.4 * rng.normal(size=n) > 0.5).astype(float),
+            np.full(n, np.nan),
+        ],
+        axis=1,
+    )
+    raw[:20, 0] = np.nan
+    return predicted, raw, asked, [f"g{i // 4}" for i in range(n)]
+
+
+def test_quality_equals_the_reference_numbers():
+    predicted, raw, asked, groups = graded()
+    help_, safe, none = probe_quality(predicted, raw, asked, groups, seed=0, resamples=200)
+    p, y = predicted[20:, 0], raw[20:, 0]
+    assert (help_.name, help_.n, help_.auc) == ("help", 180, None)
+    assert help_.pearson.value == pytest.approx(pearsonr(p, y).statistic)
+    assert help_.spearman.value == pytest.approx(spearmanr(p, y).statistic)
+    assert help_.r2.value == pytest.approx(r2_score(y, 4 * p))
+    assert help_.rmse.value == pytest.approx(root_mean_squared_error(y, 4 * p))
+    assert safe.auc is not None
+    assert safe.auc.value == pytest.approx(roc_auc_score(raw[:, 1], predicted[:, 1]))
+    for interval in (help_.pearson, help_.spearman, help_.r2, help_.rmse, safe.auc):
+        assert interval.low < interval.value < interval.high
+    assert none.n == 0
+    assert none.to_json()["pearson"] == {"value": None, "low": None, "high": None}
+
+
+def test_auc_counts_ties_half():
+    predicted, raw, asked, groups = graded()
+    predicted[:, 1] = np.round(predicted[:, 1], 1)
+    auc = probe_quality(predicted, raw, asked, groups, seed=0, resamples=10)[1].auc
+    assert auc is not None
+    assert auc.value == pytest.approx(roc_auc_score(raw[:, 1], predicted[:, 1]))
+
+
+def test_undefined_quality_is_nan_without_warnings():
+    predicted, raw, asked, groups = graded()
+    raw[:, 0], raw[:, 1] = 3.0, np.nan
+    raw[0, 1] = 1.0
+    constant, single, _ = probe_quality(predicted, raw, asked, groups, seed=0, resamples=50)
+    assert all(math.isnan(i.value) for i in (constant.pearson, constant.spearman, constant.r2))
+    assert constant.rmse.value == pytest.approx(root_mean_squared_error(raw[:, 0], 4 * predicted[:, 0]))
+    assert single.n == 1
+    assert math.isnan(single.pearson.value)
+    assert math.isnan(single.rmse.low)
+    with pytest.raises(ObjectiveMismatch, match="a row per response"):
+        probe_quality(predicted, raw, asked, groups[1:], seed=0)
+    with pytest.raises(FitError, match="NaN or infinite"):
+        probe_quality(np.full_like(predicted, np.nan), raw, asked, groups, seed=0)
+
+
+def test_interval_of_a_mean_is_that_of_its_groups():
+    rng = np.random.default_rng(5)
+    means = rng.normal(size=400)
+    values, groups = np.repeat(means, 5), [str(i // 5) for i in range(2000)]
+    by_group = mean_by_group(values, groups, seed=1)
+    by_row = mean_by_group(values, [str(i) for i in range(2000)], seed=1)
+    expected = 2 * 1.96 * means.std() / math.sqrt(400)
+    assert by_group.value == pytest.approx(means.mean())
+    assert by_group.high - by_group.low == pytest.approx(expected, rel=0.12)
+    assert by_row.high - by_row.low < 0.6 * expected  # rows of a prompt are not independent
+    assert mean_by_group(values, groups, seed=1) == by_group
+
+
+def test_bootstrap_blocks_and_degenerate_groups(monkeypatch):
+    values, groups = np.arange(12.0), [str(i % 4) for i in range(12)]
+
+    def statistic(weights):
+        assert (weights.sum(axis=1) == 12).all()
+        return (weights @ values)[:, None]
+
+    whole = bootstrap_by_group(statistic, groups, seed=3, resamples=100)
+    monkeypatch.setattr("armorm.intervals.BLOCK", 12 * 7)
+    assert bootstrap_by_group(statistic, groups, seed=3, resamples=100) == whole
+    one = mean_by_group(values, ["only"] * 12, seed=0)
+    assert (one.value, math.isnan(one.low), math.isnan(one.high)) == (5.5, True, True)
+    assert math.isnan(mean_by_group(np.zeros(0), [], seed=0).value)
+    assert Interval(1.0, 0.5, math.nan).to_json() == {"value": 1.0, "low": 0.5, "high": None}

@@ -1,0 +1,132 @@
+"""Statistics of rows: merged shards are one pass, irregular labels cost no more than one matrix per objective."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from armorm.errors import CheckpointError, FitError, ObjectiveMismatch
+from armorm.fit.statistics import RidgeStatistics
+
+
+def rows(n=90, d=6, seed=0, dtype=np.float64):
+    """Three sources that label {0, 1}, {1, 2} and nothing."""
+    rng = np.random.default_rng(seed)
+    features, ratings = rng.normal(size=(n, d)).astype(dtype), rng.uniform(size=(n, 3))
+    ratings[: n // 3, 2] = np.nan
+    ratings[n // 3 : n - 5, 0] = np.nan
+    ratings[n - 5 :] = np.nan
+    return features, ratings
+
+
+def irregular_rows(n=200, d=4, k=3, seed=1):
+    rng = np.random.default_rng(seed)
+    features, ratings = rng.normal(size=(n, d)), rng.uniform(size=(n, k))
+    ratings[rng.uniform(size=(n, k)) < 0.5] = np.nan
+    return features, ratings
+
+
+def assert_statistics_of(statistics, features, ratings):
+    for i in range(ratings.shape[1]):
+        labelled = ~np.isnan(ratings[:, i])
+        X, y = features[labelled].astype(np.float64), ratings[labelled, i]
+        one = statistics.for_objective(i)
+        assert one.n == labelled.sum() == statistics.n[i]
+        np.testing.assert_allclose(one.gram, X.T @ X, atol=1e-9)
+        np.testing.assert_allclose(one.feature_sum, X.sum(axis=0), atol=1e-9)
+        np.testing.assert_allclose(one.moment[:, 0], X.T @ y, atol=1e-9)
+        np.testing.assert_allclose(one.label_sum[0], y.sum(), atol=1e-9)
+        np.testing.assert_allclose(one.label_square_sum[0], y @ y, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [rows, irregular_rows])
+def test_each_objective_has_the_sums_over_its_own_rows(make):
+    features, ratings = make()
+    assert_statistics_of(RidgeStatistics.from_rows(features, ratings), features, ratings)
+
+
+@pytest.mark.parametrize("make", [rows, irregular_rows])
+@pytest.mark.parametrize("cuts", [[0, 45, 90], [0, 1, 10, 10, 70, 90]])
+def test_merged_shards_are_one_pass(make, cuts):
+    features, ratings = make(n=90)
+    shards = [RidgeStatistics.from_rows(features[a:b], ratings[a:b]) for a, b in pairwise(cuts)]
+    merged = shards[0]
+    for shard in shards[1:]:
+        merged += shard
+    whole = RidgeStatistics.from_rows(features, ratings)
+    assert (merged.rows, merged.unlabelled, merged.n) == (whole.rows, whole.unlabelled, whole.n)
+    assert merged.sharing() == whole.sharing()
+    assert_statistics_of(merged, features, ratings)
+
+
+def test_regular_labels_make_a_part_per_pattern_and_count_rows_without_any():
+    statistics = RidgeStatistics.from_rows(*rows())
+    assert sorted(map(tuple, statistics.parts.tolist())) == [(False, True, True), (True, True, False)]
+    assert (statistics.rows, statistics.unlabelled) == (90, 5)
+
+
+def test_irregular_labels_never_cost_more_matrices_than_objectives():
+    features, ratings = irregular_rows()
+    assert len(np.unique(~np.isnan(ratings), axis=0)) == 8
+    statistics = RidgeStatistics.from_rows(features, ratings)
+    both = statistics + RidgeStatistics.from_rows(*irregular_rows(seed=2))
+    assert len(statistics.grams) == len(both.grams) == 3
+    for each in (statistics, both, statistics + RidgeStatistics.from_rows(*rows(d=4))):
+        assert not each.label_sums[~each.parts].any()
+        assert not each.label_square_sums[~each.parts].any()
+        assert not each.moments.transpose(0, 2, 1)[~each.parts].any()
+
+
+def test_objectives_with_the_same_rows_share_one_gram():
+    features, ratings = rows()
+    ratings[:, 1] = np.where(np.isnan(ratings[:, 0]), np.nan, 0.5)
+    statistics = RidgeStatistics.from_rows(features, ratings)
+    assert statistics.sharing() == ((0, 1), (2,)) or statistics.sharing() == ((2,), (0, 1))
+    assert statistics.for_objective(0).gram is statistics.for_objective(1).gram
+    with pytest.raises(FitError, match="not labelled on the same rows"):
+        statistics.shared((0, 2))
+
+
+def test_half_precision_features_are_summed_in_double_precision():
+    features, ratings = rows(dtype=np.float16)
+    statistics = RidgeStatistics.from_rows(features, ratings)
+    assert statistics.grams[0].dtype == np.float64
+    assert_statistics_of(statistics, features, ratings)
+
+
+def test_tensors_round_trip():
+    statistics = RidgeStatistics.from_rows(*rows())
+    tensors = statistics.to_tensors()
+    again = RidgeStatistics.from_tensors(tensors)
+    assert (again.n, again.rows, again.unlabelled) == (statistics.n, 90, 5)
+    assert_statistics_of(again, *rows())
+    with pytest.raises(CheckpointError, match="lack moments"):
+        RidgeStatistics.from_tensors({name: t for name, t in tensors.items() if name != "moments"})
+    with pytest.raises(CheckpointError, match=r"grams is \(1, 6, 6\) instead of \(2, 6, 6\)"):
+        RidgeStatistics.from_tensors({**tensors, "grams": tensors["grams"][:1]})
+
+
+def test_no_rows_are_statistics_too():
+    nothing = RidgeStatistics.from_rows(np.zeros((0, 6)), np.zeros((0, 3)))
+    assert nothing.n == (0, 0, 0)
+    assert nothing.sharing() == ()
+    assert_statistics_of(nothing + RidgeStatistics.from_rows(*rows()), *rows())
+    assert RidgeStatistics.from_tensors(nothing.to_tensors()).d == 6
+
+
+def test_bad_rows_are_counted_and_mismatches_named():
+    features, ratings = rows()
+    features[[3, 7], 0] = [np.nan, np.inf]
+    with pytest.raises(FitError, match="2 of 90 rows"):
+        RidgeStatistics.from_rows(features, ratings)
+    features, ratings = rows()
+    ratings[0, 0] = np.inf
+    with pytest.raises(FitError, match="1 of 90 rows have infinite ratings"):
+        RidgeStatistics.from_rows(features, ratings)
+    statistics = RidgeStatistics.from_rows(*rows())
+    with pytest.raises(FitError, match="width 6 and 5"):
+        statistics + RidgeStatistics.from_rows(*rows(d=5))
+    with pytest.raises(ObjectiveMismatch, match="3 and 2"):
+        statistics + RidgeStatistics.from_rows(rows()[0], rows()[1][:, :2])
