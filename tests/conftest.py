@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -39,6 +40,12 @@ def tiny_tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
+def new_tokenizer() -> Callable[[], transformers.PreTrainedTokenizerFast]:
+    """Makes a fresh tokenizer with the chat template above, for tests that change theirs."""
+    return tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama: 4 blocks, width 32, in float32, with tokenizer and chat template."""
     folder = tmp_path_factory.mktemp("tiny-llama")
@@ -60,6 +67,29 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers.LlamaModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a folder with a random decoder of any architecture: 4 blocks, width 32, the same seed every time."""
+
+    def make(config: transformers.PreTrainedConfig, tokenizer: transformers.PreTrainedTokenizerFast | None = None) -> Path:
+        tokenizer = tokenizer or tiny_tokenizer()
+        config = type(config).from_dict(config.to_dict())
+        config.vocab_size = len(tokenizer)
+        config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
+        if not hasattr(config, "n_embd"):
+            config.hidden_size, config.intermediate_size = 32, 64
+            config.num_hidden_layers = config.num_attention_heads = 4
+            if getattr(config, "layer_types", None):
+                config.layer_types = config.layer_types[:4]
+        torch.manual_seed(0)
+        folder = tmp_path_factory.mktemp(config.model_type)
+        transformers.AutoModel.from_config(type(config).from_dict(config.to_dict())).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture

@@ -35,18 +35,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'armorm' has no attribute {name!r}")
 
 
-def _register_config(auto: Any) -> None:
-    from armorm.model.config import RewardModelConfig
-
-    auto.AutoConfig.register(RewardModelConfig.model_type, RewardModelConfig, exist_ok=True)
-
-
-def _register_model(auto: Any) -> None:
-    from armorm.model.config import RewardModelConfig
-    from armorm.model.reward_model import RewardModel
-
-    auto.AutoModelForSequenceClassification.register(RewardModelConfig, RewardModel, exist_ok=True)
-
-
-wrapt.register_post_import_hook(_register_config, "transformers.models.auto.configuration_auto")
-wrapt.register_post_import_hook(_register_model, "transformers.models.auto.modeling_auto")
+# These modules register themselves; importing one while it is itself being imported does nothing.
+for _auto, _ours in (("configuration_auto", "armorm.model.config"), ("modeling_auto", "armorm.model.reward_model")):
+    wrapt.register_post_import_hook(lambda _module, ours=_ours: import_module(ours), f"transformers.models.auto.{_auto}")

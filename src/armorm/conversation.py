@@ -178,9 +178,15 @@ class Renderer:
             return Rendered(prompt, answer, closing, dropped_turns=turns)
         # Keep the BOS and at least the header that opens the answer: the gate reads the prompt's last token.
         bos = self._bos if prompt[: len(self._bos)] == self._bos else ()
-        keep = max(len(prompt) - over - len(bos), min(8, len(prompt) - len(bos)))
+        least = min(max(8, len(self.header_ids)), len(prompt) - len(bos))
+        keep = max(len(prompt) - over - len(bos), least)
         prompt = bos + prompt[len(prompt) - keep :]
         room = self.max_tokens - len(prompt) - len(closing)
+        if room < 1:
+            raise BackboneError(
+                f"max_tokens is {self.max_tokens}, the chat template's own tokens take {len(prompt) + len(closing)}: "
+                f"use at least {2 * (len(prompt) + len(closing))}"
+            )
         return Rendered(prompt, answer[-room:] if len(answer) > room else answer, closing, turns, over)
 
     def _frame_of(self, context: tuple[tuple[str, str], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -114,7 +114,7 @@ class FeatureSettings(_Part):
     store_too: StoreToo = StoreToo()
     store_dtype: Literal["float32", "bfloat16", "float16"] = "float16"
     shard_rows: int = Field(default=512, ge=1)
-    batch_tokens: int = Field(default=8192, ge=64)
+    batch_tokens: int = Field(default=4096, ge=64)
 
     @property
     def candidates(self) -> list[FeatureSpec]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +30,7 @@ class AnswerFeatures:
         return len(self.tokens)
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores conversations: [n], higher is better, NaN where there is no verdict."""
 
@@ -39,6 +40,7 @@ class Scorer(Protocol):
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]: ...
 
 
+@runtime_checkable
 class FeatureScorer(Protocol):
     """Scores answers from their features: [n], higher is better. `label` is what a table calls it."""
 

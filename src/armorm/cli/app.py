@@ -7,6 +7,7 @@ Cost: none until a command runs; `armorm --help` starts without torch.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 def main() -> None:
     """Run the command line; errors become one message on stderr and an exit code."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the libraries' own bars, read when they are imported
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app(standalone_mode=True)
     except ArmormError as error:

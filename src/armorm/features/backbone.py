@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, Literal
 import torch
 import transformers
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from armorm.errors import BackboneError, MissingExtra
 from armorm.features.spec import FINAL, Part
@@ -95,8 +95,8 @@ def load_backbone(
     options: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model = transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), **options)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        model = transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BackboneError(_not_loaded(name, error)) from error
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)

@@ -25,6 +25,8 @@ from armorm.features.packing import Batch, Entry, pack, split_answers
 from armorm.features.spec import FINAL, FeatureSpec, Part, Pooling
 
 States = Mapping[str, Float[Tensor, "b t d"]]
+Live = Mapping[str, Tensor]
+"""`States` that change while they are held: each forward pass replaces them."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def pool(
 Arrays = dict[str, Float[np.ndarray, "n d"]]
 
 
-def _run_plain(batch: Batch, backbone: Backbone, states: States, answers: Arrays, prompts: Arrays, _: int) -> None:
+def _run_plain(batch: Batch, backbone: Backbone, states: Live, answers: Arrays, prompts: Arrays, _: int) -> None:
     entries = [g[0] for g in batch.groups]
     backbone.model(input_ids=_right_padded([e.rendered.ids for e in entries], backbone), use_cache=False)
     lengths = _lengths([e.rendered for e in entries], backbone.device)
@@ -129,7 +131,7 @@ def _run_plain(batch: Batch, backbone: Backbone, states: States, answers: Arrays
     _keep(answers, entries, pool(states, _parts(answers), lengths.prompt, lengths.answer, lengths.total))
 
 
-def _run_shared(batch: Batch, backbone: Backbone, states: States, answers: Arrays, prompts: Arrays, budget: int) -> None:
+def _run_shared(batch: Batch, backbone: Backbone, states: Live, answers: Arrays, prompts: Arrays, budget: int) -> None:
     firsts = [g[0].rendered for g in batch.groups]
     ids, mask = _left_padded([r.prompt for r in firsts], backbone)
     width = ids.shape[1]

@@ -178,14 +178,13 @@ def open_store(folder: Path) -> Stored | None:
     """The complete store in a folder, or None when there is none (or only a part of one)."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / 'manifest.json'} is damaged ({error}): remove the folder and run again") from None
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{folder}: features of format {manifest.get('format')}, this version reads {FORMAT}: extract again"
-        )
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{folder}: features of format {found}, this version reads {FORMAT}: extract again")
     return Stored(folder, manifest)
 
 
@@ -211,7 +210,7 @@ def store_features(
     backbone, renderer = load()
     objectives = sorted({name for row in rows if isinstance(row, RatedResponse) for name in row.ratings})
     shards = [rows[i : i + settings.shard_rows] for i in range(0, len(rows), settings.shard_rows)]
-    _check_space(folder, rows, backbone.width, settings)
+    _check_space(home, rows, backbone.width, settings)
     done = tokens = truncated = 0
     with _disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
@@ -360,7 +359,7 @@ def _finished(home: Path, name: str, rows: int) -> dict[str, int] | None:
         facts = json.loads((home / f"{name}.json").read_text(encoding="utf-8"))
         with safe_open(home / f"{name}.safetensors", framework="pt") as f:
             whole = f.get_slice("prompt/tokens").get_shape()[0] == rows == len(facts["ids"])
-    except (OSError, SafetensorError, ValueError, KeyError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
     return {"tokens": facts["tokens"], "truncated": facts["truncated"]} if whole else None
 
@@ -370,11 +369,11 @@ def _read_shard(folder: Path, name: str, objectives: tuple[str, ...]) -> Block:
         facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         with safe_open(folder / f"{name}.safetensors", framework="pt") as f:
             tensors = {k: _numpy(f.get_tensor(k)) for k in f.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, ValueError) as error:
+        return Block(tensors, tuple(facts["ids"]), objectives)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / name}: missing or damaged ({error}): remove it and manifest.json, and run again"
         ) from None
-    return Block(tensors, tuple(facts["ids"]), objectives)
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -411,14 +410,15 @@ def _ticker(progress: OnProgress | None, done: int, total: int, before: int) -> 
     return tick
 
 
-def _check_space(folder: Path, rows: Sequence[Row], width: int, settings: ExtractionSettings) -> None:
+def _check_space(home: Path, rows: Sequence[Row], width: int, settings: ExtractionSettings) -> None:
     if not rows:
         return
     per_row = width * (len(_sides(rows[0])) * len(settings.response) + len(settings.prompt))
-    need = len(rows) * per_row * torch.empty(0, dtype=getattr(torch, settings.store_dtype)).element_size()
-    there = next(p for p in (folder, *folder.parents) if p.exists())
+    whole = len(rows) * per_row * torch.empty(0, dtype=getattr(torch, settings.store_dtype)).element_size()
+    need = whole - sum(f.stat().st_size for f in home.glob("shard-*.safetensors"))
+    there = next(p for p in (home, *home.parents) if p.exists())
     if need > (free := shutil.disk_usage(there).free):
-        raise StorageError(f"{folder}: the features need {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: choose another --out")
+        raise StorageError(f"{home}: the features need {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: choose another --out")
 
 
 class _disk_errors:  # noqa: N801 - reads as a statement
@@ -434,4 +434,6 @@ class _disk_errors:  # noqa: N801 - reads as a statement
             raise StorageError(
                 f"{self.home}: the disk is full. The complete shards are kept: free some space and run the same command again"
             ) from error
+        if isinstance(error, OSError):
+            raise StorageError(f"{self.home}: can't be written ({error}): choose another --out") from error
         return False

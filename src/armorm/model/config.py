@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from armorm.objectives import Objectives
 
@@ -66,3 +66,6 @@ class RewardModelConfig(PreTrainedConfig):
     @property
     def named_objectives(self) -> Objectives:
         return Objectives.from_json(self.objectives, where="config.json: objectives")
+
+
+AutoConfig.register(RewardModelConfig.model_type, RewardModelConfig, exist_ok=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
@@ -230,6 +230,7 @@ class RewardModel(PreTrainedModel):
             scores += self.score_features(features)
         return scores
 
+    @torch.no_grad()
     def score_features(self, features: Features) -> list[Score]:
         """Scores from features of this model's own layers and poolings."""
         device = self.regression_layer.weight.device
@@ -336,3 +337,6 @@ def _linear(weight: np.ndarray, bias: np.ndarray | None) -> nn.Linear:
     if bias is not None:
         layer.bias = nn.Parameter(_float(bias))
     return layer
+
+
+AutoModelForSequenceClassification.register(RewardModelConfig, RewardModel, exist_ok=True)

@@ -63,7 +63,7 @@ class LazyBackbone:
 
     @cached_property
     def loaded(self) -> tuple[Backbone, Renderer]:
-        self.say(f"loading {self.settings.model}")
+        self.say(f"loading {self.settings.model} (a GGUF file is converted the first time, about half a minute)")
         backbone = load_backbone(self.settings.model, device=self.settings.device, **self.options)
         renderer = Renderer(backbone.tokenizer, max_tokens=self.settings.max_tokens)
         backbone.cut(self.parts)

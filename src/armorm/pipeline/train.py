@@ -123,7 +123,7 @@ class _Training:
         model.save_pretrained(at)
         return {"parameters": sum(p.numel() for p in model.parameters())}
 
-    def _bench(self, at: Path) -> dict[str, Any]:
+    def _bench(self, _at: Path) -> dict[str, Any]:
         """Every method on the held-out pairs and on the recipe's suites."""
         probe, feature = load_probe(self.out / "probe")
         debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")

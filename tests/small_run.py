@@ -1,0 +1,107 @@
+"""A whole run in small: two sources of ratings on different scales, pairs, a benchmark with sections, a recipe.
+
+In: a folder, a backbone's folder.  Out: the recipe's path.  Cost: none; training on it takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROMPTS = 60
+GOOD, BAD, FILLER = "fine thank you", "return x", "hello how are you"
+OBJECTIVES = [
+    {"name": "panel-quality", "min": 0, "max": 4, "rater": "test"},
+    {"name": "panel-verbosity", "min": 0, "max": 4, "direction": "neutral", "rater": "test"},
+    {"name": "judge-quality", "min": 1, "max": 10, "rater": "test"},
+]
+
+
+def write_rows(folder: Path, *, shuffled: bool = False) -> None:
+    """ratings-panel, ratings-judge (120 rows together), pairs (80 rows) and bench (24 rows) as JSON Lines, objectives as JSON.
+
+    Quality is the share of good words in an answer; the panel likes length too. `shuffled` permutes the ratings over the rows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(0)
+    panel, judge = [], []
+    for i in range(PROMPTS):
+        for n, rows in enumerate((panel, judge)):
+            answer, quality, length = _answer(draw)
+            ratings = _panel(quality, length, i) if n == 0 else {"judge-quality": str(round(1 + 9 * quality))}
+            rows.append({"id": f"r{i}-{n}", "prompt": _prompt(i), "response": answer, **ratings})
+    for rows, names in ((panel, ("panel-quality", "panel-verbosity")), (judge, ("judge-quality",))):
+        if shuffled:
+            given = [{n: r.pop(n) for n in names if n in r} for r in rows]
+            draw.shuffle(given)
+            for row, ratings in zip(rows, given, strict=True):
+                row.update(ratings)
+    judge.append({"id": "broken", "prompt": _prompt(0), "response": "fine", "judge-quality": "11"})
+    pairs = [_pair(draw, i % PROMPTS, f"p{i}") for i in range(80)]
+    bench = [_pair(draw, PROMPTS + i, f"b{i}") | {"section": ("chat", "code")[i % 2]} for i in range(23)]
+    bench.append(_pair(draw, 0, "b-seen") | {"section": "chat"})
+    for name, rows in (("ratings-panel", panel), ("ratings-judge", judge), ("pairs", pairs), ("bench", bench)):
+        write_lines(folder / f"{name}.jsonl", rows)
+    (folder / "objectives.json").write_text(json.dumps(OBJECTIVES), encoding="utf-8")
+
+
+def write_recipe(folder: Path, backbone: Path, **changes: Any) -> Path:
+    """The rows' recipe; `changes` replace or extend whole parts of it (dicts are merged)."""
+    recipe: dict[str, Any] = {
+        "name": "small",
+        "backbone": {"model": str(backbone), "dtype": "float32", "device": "cpu", "max_tokens": 256},
+        "objectives": str(folder / "objectives.json"),
+        "ratings": [{"path": str(folder / "ratings-*.jsonl")}],
+        "pairs": [{"path": str(folder / "pairs.jsonl")}],
+        "bench": [{"name": "small-bench", "source": {"path": str(folder / "bench.jsonl")}}],
+        "splits": {"validation": 0.15, "test": 0.2},
+        "features": {"response": ["2:mean", "final:last"], "prompt": "2:last", "store_dtype": "float32"},
+        "probe": {"folds": 3},
+        "debias": {"nuisances": ["panel-verbosity"]},
+        "gate": {"hidden": 16, "hidden_layers": 1, "steps": 40, "batch_size": 32, "evaluate_every": 10},
+        "examples": 4,
+    }
+    for key, value in changes.items():
+        recipe[key] = {**recipe[key], **value} if isinstance(value, dict) else value
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _panel(quality: float, length: float, i: int) -> dict[str, int]:
+    ratings = {"panel-quality": round(4 * min(1.0, 0.7 * quality + 0.3 * length)), "panel-verbosity": round(4 * length)}
+    if i % 5 == 0:  # a label is missing here and there
+        del ratings[("panel-quality", "panel-verbosity")[i % 2]]
+    return ratings
+
+
+def _answer(draw: random.Random) -> tuple[str, float, float]:
+    words = draw.randint(2, 14)
+    quality = draw.random()
+    chosen = [GOOD if draw.random() < quality else BAD for _ in range(words)]
+    return " ".join(chosen), chosen.count(GOOD) / words, (words - 2) / 12
+
+
+def _pair(draw: random.Random, i: int, row_id: str) -> dict[str, Any]:
+    one, two = _answer(draw), _answer(draw)
+    while abs(one[1] - two[1]) < 0.1:
+        two = _answer(draw)
+    chosen, rejected = (one, two) if one[1] > two[1] else (two, one)
+    return {"id": row_id, "prompt": _prompt(i), "chosen": chosen[0], "rejected": rejected[0]}
+
+
+def _prompt(i: int) -> str:
+    return f"{FILLER} {i} + {i % 7} is?"
