@@ -8,13 +8,20 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from armorm.conversation import Renderer
-from armorm.features.backbone import Backbone, load_backbone
+from armorm.features.backbone import Backbone, DType, load_backbone
+from armorm.features.spec import FeatureSpec
+from armorm.fit.debias import Debias
+from armorm.fit.gate import Gate
+from armorm.fit.probe import Probe
+from armorm.model.reward_model import RewardModel
+from armorm.objectives import Objective, Objectives
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -71,21 +78,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes a folder with a random decoder of any architecture: 4 blocks, width 32, the same seed every time."""
+    """Writes a folder with a random decoder of any architecture, the same for the same config."""
 
     def make(config: transformers.PreTrainedConfig, tokenizer: transformers.PreTrainedTokenizerFast | None = None) -> Path:
         tokenizer = tokenizer or tiny_tokenizer()
         config = type(config).from_dict(config.to_dict())
         config.vocab_size = len(tokenizer)
         config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
-        if not hasattr(config, "n_embd"):
-            config.hidden_size, config.intermediate_size = 32, 64
-            config.num_hidden_layers = config.num_attention_heads = 4
-            if getattr(config, "layer_types", None):
-                config.layer_types = config.layer_types[:4]
         torch.manual_seed(0)
         folder = tmp_path_factory.mktemp(config.model_type)
-        transformers.AutoModel.from_config(type(config).from_dict(config.to_dict())).save_pretrained(folder)
+        transformers.AutoModel.from_config(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return folder
 
@@ -100,3 +102,44 @@ def tiny(tiny_folder: Path) -> Backbone:
 @pytest.fixture
 def renderer(tiny: Backbone) -> Renderer:
     return Renderer(tiny.tokenizer, max_tokens=512)
+
+
+Parts = tuple[Probe, Debias, Gate]
+RESPONSE, PROMPT = FeatureSpec.parse("2:mean+final:last"), FeatureSpec.parse("3:last+1:mean")
+
+
+def random_parts(objectives: Objectives, response: int, prompt: int, computed: tuple[str, ...] = ()) -> Parts:
+    """Random fitted parts for features of these widths. The debiasing reads the nuisances in `computed`, in small steps."""
+    rng = np.random.default_rng(0)
+    k, m = len(objectives), len(computed)
+    probe = Probe(objectives, rng.normal(size=(k, response)) / 10, rng.normal(size=k), np.ones(k))
+    matrix = np.concatenate([np.eye(k) + rng.normal(size=(k, k)) / 10, rng.normal(size=(m, k)) / 100])
+    layers = [rng.normal(size=shape).astype(np.float32) / 4 for shape in ((6, prompt), (k, 6))]
+    biases = [rng.normal(size=n).astype(np.float32) for n in (6, k)]
+    return probe, Debias(objectives, computed, matrix), Gate(objectives, tuple(layers), tuple(biases), 2.0, 3.0)
+
+
+@pytest.fixture(scope="session")
+def parts() -> Parts:
+    """A random probe, debiasing (which reads the answer's length) and gate, for features of two parts of width 32 each."""
+    scales = {"helpful": (0, 4), "safe": (0, 1), "verbosity": (1, 10)}
+    objectives = Objectives([Objective(name=n, min=low, max=high) for n, (low, high) in scales.items()])
+    return random_parts(objectives, 64, 64, ("response-tokens",))
+
+
+@pytest.fixture(scope="session")
+def assembled(tiny_folder: Path) -> Callable[..., RewardModel]:
+    """Puts parts on a freshly loaded tiny backbone."""
+
+    def make(probe: Probe, debias: Debias, gate: Gate, *, dtype: DType = "float32", max_tokens: int = 256) -> RewardModel:
+        backbone = load_backbone(str(tiny_folder), dtype=dtype, device="cpu")
+        renderer = Renderer(backbone.tokenizer, max_tokens=max_tokens)
+        return RewardModel.assemble(backbone, renderer, probe, debias, gate, response=RESPONSE, prompt=PROMPT)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(assembled: Callable[..., RewardModel], parts: Parts) -> RewardModel:
+    """The tiny backbone with the random parts. Shared by all tests: to be changed in copies only."""
+    return assembled(*parts)

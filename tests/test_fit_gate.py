@@ -291,3 +291,19 @@ def test_pairs_keep_the_training_moments_only():
     inputs = pairs.inputs(pairs.train).numpy()
     np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(inputs.std(axis=0), 1, atol=1e-5)
+
+
+def test_an_objective_without_differences_gets_no_weight() -> None:
+    objectives = Objectives([Objective(name=n, min=0, max=1) for n in ("a", "zeroed", "b")])
+    rng = np.random.default_rng(0)
+    prompts = rng.normal(size=(200, 4)).astype(np.float32)
+    chosen = rng.normal(size=(200, 3)) * [1, 0, 1] + [0.3, 0, 0]
+    rejected = rng.normal(size=(200, 3)) * [1, 0, 1]
+    validation = np.arange(200) % 5 == 0
+    settings = GateSettings(hidden=8, hidden_layers=1, steps=30, batch_size=64, evaluate_every=10, scale_init=1.0)
+    args = (DebiasedRewards(chosen), DebiasedRewards(rejected), validation, objectives)
+    for gate in (fit_gate(prompts, *args, settings=settings, seed=0).gate, fit_constant_gate(*args).gate):
+        weights = gate.weights_for(prompts)
+        assert np.isfinite(weights).all()
+        assert (weights[:, 1] == 0).all()
+        np.testing.assert_allclose(weights.sum(axis=1), 1)

@@ -110,7 +110,8 @@ def fit_gate(
     same gate; the global random state is untouched. `progress(done, all)` counts steps over all seeds.
 
     Raises TypeError for rewards that did not come from `Debias.apply`; FitError for no training pairs or values that are
-    not finite; ObjectiveMismatch for another number of objectives.
+    not finite; ObjectiveMismatch for another number of objectives. An objective whose reward is the same in every pair's two
+    answers (a zeroed nuisance) gets the weight 0.
     """
     differences = _differences(chosen, rejected, objectives)
     if not len(prompts) == len(differences) == len(validation):
@@ -149,7 +150,9 @@ def fit_constant_gate(
     train = differences[~validation]
     if not len(train):
         raise FitError("no pair is left to train on: mark fewer pairs for validation")
-    found = minimize(_loss_and_gradient, np.ones(len(objectives)), args=(train,), jac=True, bounds=[(0, None)] * len(objectives))
+    live = (differences != 0).any(axis=0)
+    bounds = [(0, None) if alive else (0, 0) for alive in live]
+    found = minimize(_loss_and_gradient, live.astype(np.float64), args=(train,), jac=True, bounds=bounds)
     scale = float(found.x.sum())
     weights = found.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
     losses: tuple[float, ...] = ()

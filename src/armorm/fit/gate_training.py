@@ -149,6 +149,7 @@ def train_layers(
     """Trains from one seed; `done` steps of earlier seeds are counted in what `progress` hears."""
     generator = torch.Generator().manual_seed(seed)
     layers = _new_layers(pairs.prompts.shape[1], pairs.differences.shape[1], settings, generator)
+    _leave_out(layers, (pairs.differences == 0).all(dim=0))
     scale = torch.tensor(float(settings.scale_init), requires_grad=True)
     optimizer, schedule = _optimizer(layers, scale, settings)
     log, recent, everything = _Log(settings.patience), [], settings.seeds * settings.steps
@@ -188,6 +189,13 @@ def _new_layers(d: int, k: int, settings: GateSettings, generator: torch.Generat
         b = torch.empty(outputs).uniform_(-bound, bound, generator=generator)
         layers.append((W.requires_grad_(), b.requires_grad_()))
     return layers
+
+
+def _leave_out(layers: Layers, dead: Bool[Tensor, " k"]) -> None:
+    # An objective whose reward never differs (a zeroed nuisance) has no gradient, but could serve as a place to put weight
+    # away. Its logit is −∞ from the start and stays there: its weight is exactly 0.
+    with torch.no_grad():
+        layers[-1][1][dead] = -math.inf
 
 
 def _optimizer(

@@ -21,7 +21,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
 from armorm.conversation import Conversation, Renderer
-from armorm.errors import BackboneError, CheckpointError, ObjectiveMismatch
+from armorm.errors import BackboneError, CheckpointError, DataError, ObjectiveMismatch
 from armorm.features.backbone import Backbone
 from armorm.features.extract import Features, collected, extract, join_parts, pool
 from armorm.features.spec import FeatureSpec
@@ -171,22 +171,27 @@ class RewardModel(PreTrainedModel):
         kwargs.pop("trust_remote_code", None)
         if Path(str(name)).exists() and not (Path(str(name)) / "config.json").is_file():
             raise CheckpointError(f"{name}: no config.json in it; give a run's model folder (runs/NAME/model)")
+        # What a file lacks or holds in another shape is found in `info`; transformers alone would fill it with random numbers.
+        ours = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
-            loaded = super().from_pretrained(name, *args, **{**kwargs, "use_safetensors": True})
-        except (OSError, ValueError, KeyError) as error:
+            model, info = super().from_pretrained(name, *args, **{**kwargs, **ours})
+        except (OSError, ValueError, KeyError, DataError) as error:
             raise CheckpointError(f"{name} can't be loaded as a reward model: {str(error).splitlines()[0]}") from error
         except Exception as error:
             if type(error).__name__ == "SafetensorError":
                 raise CheckpointError(f"{name}: a safetensors file is damaged or cut short ({error}): copy it again") from error
             raise
-        model, info = loaded if isinstance(loaded, tuple) else (loaded, None)
+        if lacking := sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"]))):
+            raise CheckpointError(
+                f"{name}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all): copy them again"
+            )
         revision = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
         try:
             model.tokenizer = AutoTokenizer.from_pretrained(name, **revision)
         except (OSError, ValueError, KeyError):
             model.tokenizer = None  # `forward` works without; `score` says what is missing
         model.eval()
-        return (model, info) if info is not None else model  # type: ignore[return-value]
+        return (model, info) if kwargs.get("output_loading_info") else model
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 
