@@ -48,6 +48,7 @@ def main() -> None:
         "batched, prompts shared": seconds([conversations], share=True),
     }
     facts = provenance()
+    where = f"{facts['machine']}; commit {facts['commit']}"
     print(
         f"{len(conversations)} answers to {len(groups)} prompts, {tokens:,} tokens; {facts['machine']}; commit {facts['commit']}"
     )

@@ -58,6 +58,7 @@ def main() -> None:
     theirs = one_by_one(features, ratings, folds)
     end = time.perf_counter()
     facts = provenance()
+    where = f"{facts['machine']}; commit {facts['commit']}"
     print(
         f"{given.rows:,} rows, width {given.width}, {given.objectives} objectives; {facts['machine']}; commit {facts['commit']}"
     )

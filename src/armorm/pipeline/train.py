@@ -36,6 +36,7 @@ from armorm.pipeline.provenance import provenance
 from armorm.pipeline.rows import Rows, read_rows
 from armorm.pipeline.stages import Stage, run_stage
 from armorm.recipe import STARTER, Recipe
+from armorm.report.markdown import render_markdown
 from armorm.report.page import write_report
 
 HELD_OUT = "held-out pairs"
@@ -167,6 +168,7 @@ class _Training:
             "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"]],
         }
         (at / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (at / "report.md").write_text(render_markdown(results), encoding="utf-8")
         write_report(results, at)
         return {}
 
