@@ -49,9 +49,7 @@ def main() -> None:
     }
     facts = provenance()
     where = f"{facts['machine']}; commit {facts['commit']}"
-    print(
-        f"{len(conversations)} answers to {len(groups)} prompts, {tokens:,} tokens; {facts['machine']}; commit {facts['commit']}"
-    )
+    print(f"{len(conversations)} answers to {len(groups)} prompts, {tokens:,} tokens; {where}")
     slowest = ways["one at a time"]
     for way, spent in ways.items():
         print(f"{way:26} {spent:8.2f} s  {tokens / spent:8,.0f} tokens/s  {slowest / spent:5.2f}x")

@@ -59,9 +59,7 @@ def main() -> None:
     end = time.perf_counter()
     facts = provenance()
     where = f"{facts['machine']}; commit {facts['commit']}"
-    print(
-        f"{given.rows:,} rows, width {given.width}, {given.objectives} objectives; {facts['machine']}; commit {facts['commit']}"
-    )
+    print(f"{given.rows:,} rows, width {given.width}, {given.objectives} objectives; {where}")
     print(f"sufficient statistics      {middle - start:8.2f} s  {(end - middle) / (middle - start):6.1f}x")
     print(f"one ridge fit at a time    {end - middle:8.2f} s  largest weight difference {np.abs(ours - theirs).max():.1e}")
 
