@@ -133,7 +133,7 @@ def test_suites_have_every_method_and_section(run: Run):
 def test_the_report_opens_without_a_network(run: Run):
     page = run.report.read_text(encoding="utf-8")
     assert "small-bench" in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     assert "<script" not in page
 
 

@@ -29,6 +29,7 @@ Features = Annotated[
     Path | None, typer.Option(help="Where features are kept, to share them between runs [default: in OUT].")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -40,11 +41,11 @@ def main() -> None:
     except ArmormError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as left:  # typer turns the first into the second
+        if isinstance(left, SystemExit) and left.code != INTERRUPTED:
+            raise
         print("\nstopped; what is complete is kept: run the same command again and it goes on from there", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+        sys.exit(INTERRUPTED)
 
 
 @app.command()

@@ -50,8 +50,8 @@ class Features:
 
 
 def join_parts(by_part: Mapping[str, Float[np.ndarray, "n d"]], spec: FeatureSpec) -> Float[np.ndarray, "n w"]:
-    """A spec's feature: its parts side by side, w = number of parts · d."""
-    return np.concatenate([np.asarray(by_part[str(p)], dtype=np.float32) for p in spec.parts], axis=1)
+    """A spec's feature: its parts side by side, w = number of parts · d, in the type they come in."""
+    return np.concatenate([by_part[str(p)] for p in spec.parts], axis=1)
 
 
 @torch.inference_mode()

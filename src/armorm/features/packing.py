@@ -42,15 +42,16 @@ def pack(rendered: Sequence[Rendered], *, batch_tokens: int, share: bool = True)
     """Distinct conversations in batches of about `batch_tokens` padded tokens, longest first.
 
     Conversations with the same prompt tokens form a group; with `share` a group of two or more answers goes into a shared
-    batch. A conversation longer than the budget makes a batch of its own.
+    batch, whose prompts fit the budget and whose answers are then split by length (`split_answers`). A conversation longer
+    than the budget makes a batch of its own.
     """
     groups = _groups(rendered)
     many = [g for g in groups if share and len(g) > 1]
     single = [(e,) for g in groups for e in g if not share or len(g) == 1]
     single.sort(key=lambda g: (len(g[0].rendered), g[0].rows), reverse=True)
     many.sort(key=lambda g: (len(g[0].rendered.prompt), g[0].rows), reverse=True)
-    plain = _cut(single, [len(g[0].rendered) for g in single], [1] * len(single), batch_tokens)
-    shared = _cut(many, [len(g[0].rendered.prompt) for g in many], [len(g) for g in many], batch_tokens)
+    plain = _cut(single, [len(g[0].rendered) for g in single], batch_tokens)
+    shared = _cut(many, [len(g[0].rendered.prompt) for g in many], batch_tokens)
     return [Batch(tuple(b), shared=False) for b in plain] + [Batch(tuple(b), shared=True) for b in shared]
 
 
@@ -60,7 +61,7 @@ def split_answers(batch: Batch, *, batch_tokens: int) -> list[list[tuple[int, En
     flat.sort(key=lambda ie: (_tail(ie[1]), ie[1].rows), reverse=True)
     prompt = max(len(g[0].rendered.prompt) for g in batch.groups)
     # The prompt's keys and values are copied per answer: they weigh on memory, hardly on arithmetic.
-    return _cut(flat, [_tail(e) + prompt // 4 for _, e in flat], [1] * len(flat), batch_tokens)
+    return _cut(flat, [_tail(e) + prompt // 4 for _, e in flat], batch_tokens)
 
 
 def _tail(entry: Entry) -> int:
@@ -74,14 +75,13 @@ def _groups(rendered: Sequence[Rendered]) -> list[tuple[Entry, ...]]:
     return [tuple(Entry(rendered[rows[0]], tuple(rows)) for rows in answers.values()) for answers in by_prompt.values()]
 
 
-def _cut(items: Sequence[T], lengths: Sequence[int], widths: Sequence[int], budget: int) -> list[list[T]]:
+def _cut(items: Sequence[T], lengths: Sequence[int], budget: int) -> list[list[T]]:
     # Greedy: items come longest first, so a batch's first length bounds its padding.
     batches: list[list[T]] = []
-    longest = width = 0
-    for item, length, w in zip(items, lengths, widths, strict=True):
-        if not batches or longest * (width + w) > budget:
+    longest = 0
+    for item, length in zip(items, lengths, strict=True):
+        if not batches or longest * (len(batches[-1]) + 1) > budget:
             batches.append([])
-            longest, width = length, 0
+            longest = length
         batches[-1].append(item)
-        width += w
     return batches

@@ -66,7 +66,7 @@ class Block:
     objectives: tuple[str, ...]
 
     def features(self, side: str, spec: FeatureSpec) -> Float[np.ndarray, "n w"]:
-        """A side's response features (or side "prompt": the prompts') joined as the spec says, float32."""
+        """A side's response features (or side "prompt": the prompts') joined as the spec says, in the type they are stored in."""
         return join_parts({str(p): self.tensors[f"{side}/{p}"] for p in spec.parts}, spec)
 
     def tokens(self, side: str) -> Int[np.ndarray, " n"]:
@@ -214,6 +214,7 @@ def store_features(
     done = tokens = truncated = 0
     with _disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(home)
         for i, part in enumerate(shards):
             name = _shard_name(i, len(shards))
             facts = _finished(home, name, len(part))
@@ -386,6 +387,17 @@ def _gathered(blocks: list[np.ndarray]) -> np.ndarray:
 
 def _shard_name(i: int, count: int) -> str:
     return f"shard-{i:05d}-of-{count:05d}"
+
+
+def _remove_leftovers(home: Path) -> None:
+    # A killed run leaves the file that it was writing, with its process id in the name.
+    for file in home.glob("*.part") if os.name == "posix" else ():
+        try:
+            os.kill(int(file.suffixes[-2].removeprefix(".")), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)
+        except PermissionError:  # another user's run is writing it
+            continue
 
 
 def _write_json(path: Path, facts: Mapping[str, Any]) -> None:

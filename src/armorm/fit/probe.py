@@ -19,6 +19,7 @@ from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.statistics import RidgeStatistics, SharedStatistics
 from armorm.objectives import Objectives
 
+BLOCK = 8192  # rows that are in float64 at one time
 NO_VARIANCE = 1e-10
 """Labels (in [0, 1]) whose variance is below this are constant."""
 
@@ -46,7 +47,8 @@ class Probe:
                 f"the probe reads features of width {self.weights.shape[1]}, these have {features.shape[1]}: "
                 "use the backbone and the feature settings that it was fitted with"
             )
-        return features.astype(np.float64) @ self.weights.T + self.intercepts
+        blocks = [features[i : i + BLOCK].astype(np.float64) @ self.weights.T for i in range(0, max(len(features), 1), BLOCK)]
+        return np.concatenate(blocks) + self.intercepts
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ In: Probe, Debias, Gate.  Out: a folder each; read back they give the same numbe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -21,6 +21,8 @@ from armorm.fit.probe import Probe
 from armorm.objectives import Objectives
 
 FORMAT = 1
+Part = TypeVar("Part")
+Tensors = dict[str, np.ndarray]
 
 
 def save_probe(folder: Path, probe: Probe, feature: str) -> None:
@@ -30,8 +32,7 @@ def save_probe(folder: Path, probe: Probe, feature: str) -> None:
 
 def load_probe(folder: Path) -> tuple[Probe, str]:
     """The probe and the spec of the feature it reads."""
-    tensors, objectives, facts = _load(folder, "probe")
-    return Probe(objectives, tensors["weights"], tensors["intercepts"], tensors["alphas"]), facts["feature"]
+    return _load(folder, "probe", lambda t, o, f: (Probe(o, t["weights"], t["intercepts"], t["alphas"]), f["feature"]))
 
 
 def save_debias(folder: Path, debias: Debias) -> None:
@@ -39,8 +40,7 @@ def save_debias(folder: Path, debias: Debias) -> None:
 
 
 def load_debias(folder: Path) -> Debias:
-    tensors, objectives, facts = _load(folder, "debias")
-    return Debias(objectives, tuple(facts["computed"]), tensors["matrix"])
+    return _load(folder, "debias", lambda t, o, f: Debias(o, tuple(f["computed"]), t["matrix"]))
 
 
 def save_gate(folder: Path, gate: Gate, name: str = "gate") -> None:
@@ -51,15 +51,12 @@ def save_gate(folder: Path, gate: Gate, name: str = "gate") -> None:
 
 
 def load_gate(folder: Path, name: str = "gate") -> Gate:
-    tensors, objectives, facts = _load(folder, name)
-    layers = range(facts["layers"])
-    return Gate(
-        objectives,
-        tuple(tensors[f"layers.{i}.weight"] for i in layers),
-        tuple(tensors[f"layers.{i}.bias"] for i in layers),
-        facts["temperature"],
-        facts["scale"],
-    )
+    def gate(t: Tensors, o: Objectives, f: dict[str, Any]) -> Gate:
+        layers = range(f["layers"])
+        weights, biases = (tuple(t[f"layers.{i}.{kind}"] for i in layers) for kind in ("weight", "bias"))
+        return Gate(o, weights, biases, f["temperature"], f["scale"])
+
+    return _load(folder, name, gate)
 
 
 def _save(folder: Path, name: str, tensors: Mapping[str, np.ndarray], objectives: Objectives, facts: Mapping[str, Any]) -> None:
@@ -69,12 +66,12 @@ def _save(folder: Path, name: str, tensors: Mapping[str, np.ndarray], objectives
     (folder / f"{name}.json").write_text(json.dumps(whole, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _load(folder: Path, name: str) -> tuple[dict[str, np.ndarray], Objectives, dict[str, Any]]:
+def _load(folder: Path, name: str, build: Callable[[Tensors, Objectives, dict[str, Any]], Part]) -> Part:
     try:
         facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / f"{name}.safetensors")
-    except (OSError, SafetensorError, ValueError) as error:
+        if facts.get("format") != FORMAT:
+            raise CheckpointError(f"{folder / name}: format {facts.get('format')}, this version reads {FORMAT}: train again")
+        objectives = Objectives.from_json(facts["objectives"], where=f"{folder / name}.json")
+        return build(load_file(folder / f"{name}.safetensors"), objectives, facts)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / name}: missing or damaged ({error}): remove the folder and train again") from None
-    if facts.get("format") != FORMAT:
-        raise CheckpointError(f"{folder / name}: format {facts.get('format')}, this version reads {FORMAT}: train again")
-    return tensors, Objectives.from_json(facts["objectives"], where=f"{folder / name}.json"), facts

@@ -119,12 +119,20 @@ class RewardModel(PreTrainedModel):
     ) -> RewardModel:
         """Put the fitted parts together. The backbone is cut to the depth that is needed.
 
-        Raises ObjectiveMismatch when the parts were fitted on different objectives.
+        Raises ObjectiveMismatch when the parts were fitted on different objectives, BackboneError when on features of
+        another width.
         """
         if not probe.objectives.names == debias.objectives.names == gate.objectives.names:
             raise ObjectiveMismatch(
                 f"the probe has {probe.objectives}, the debiasing {debias.objectives}, the gate {gate.objectives}: "
                 "fit the later parts again on this probe"
+            )
+        needed = (backbone.width * len(response.parts), backbone.width * len(prompt.parts))
+        layers = gate.weights if gate.width else (np.zeros((len(gate.biases[0]), needed[1])), *gate.weights[1:])
+        if (widths := (probe.weights.shape[1], layers[0].shape[1])) != needed:
+            raise BackboneError(
+                f"the probe and the gate read features of widths {widths}, {response} and {prompt} of {backbone.name} have "
+                f"{needed}: use the backbone and the features that they were fitted on"
             )
         backbone.cut([*response.parts, *prompt.parts])
         facts = {k: v for k, v in backbone.model.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
@@ -150,8 +158,8 @@ class RewardModel(PreTrainedModel):
         model.model = backbone.model
         model.regression_layer = _linear(probe.weights, probe.intercepts if config.probe_bias else None)
         model.reward_transform_matrix = nn.Parameter(_float(debias.matrix))
-        model.gating = GatingNetwork(gate.width, config.gate_hidden, len(model.objectives), gate.temperature)
-        model.gating.layers = nn.ModuleList(_linear(w, b) for w, b in zip(gate.weights, gate.biases, strict=True))
+        model.gating = GatingNetwork(needed[1], config.gate_hidden, len(model.objectives), gate.temperature)
+        model.gating.layers = nn.ModuleList(_linear(w, b) for w, b in zip(layers, gate.biases, strict=True))
         model.gating.logit_scale = nn.Parameter(torch.tensor([gate.scale], dtype=torch.float32))
         model.tokenizer = backbone.tokenizer
         return model.requires_grad_(False).eval().to(backbone.device)
@@ -181,7 +189,7 @@ class RewardModel(PreTrainedModel):
             if type(error).__name__ == "SafetensorError":
                 raise CheckpointError(f"{name}: a safetensors file is damaged or cut short ({error}): copy it again") from error
             raise
-        if lacking := sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"]))):
+        if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
             raise CheckpointError(
                 f"{name}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all): copy them again"
             )

@@ -10,6 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from armorm import __version__
 
 
 def provenance() -> dict[str, Any]:
-    """Version, commit of the code (None outside a checkout), machine and command line."""
-    return {"version": __version__, "commit": _commit(), "machine": machine(), "command": _command()}
+    """Time (UTC), version, commit of the code (None outside a checkout), machine and command line."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"created": created, "version": __version__, "commit": _commit(), "machine": machine(), "command": _command()}
 
 
 def machine() -> str:

@@ -109,7 +109,7 @@ def _suite(suite: Mapping[str, Any]) -> str:
         against = (
             ["", ""]
             if versus is None
-            else [_i(versus["difference"], 100, 1), "" if versus["p"] is None else f"{versus['p']:.2g}"]
+            else [_i(versus["difference"], 100.0, 1), "" if versus["p"] is None else f"{versus['p']:.2g}"]
         )
         rows.append(
             [m["label"], _a(whole), *(_a(m["sections"][s]) for s in sections), *against, whole["ties"], whole["unscored"]]
@@ -164,4 +164,4 @@ def _i(interval: Mapping[str, Any] | None, times: float = 1.0, digits: int = 2) 
 
 
 def _a(accuracy: Mapping[str, Any]) -> str:
-    return _i(accuracy, 100, 1)
+    return _i(accuracy, 100.0, 1)

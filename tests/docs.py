@@ -1,0 +1,56 @@
+"""Generated parts of the documentation: `make docs` (`python -m tests.docs`) rewrites them, tests/test_docs.py compares.
+
+In: the command line's help, the code's tables of faults.  Out: the text between `<!-- NAME -->` and `<!-- /NAME -->`.  Cost: none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[1]
+
+
+def help_text() -> str:
+    """`armorm --help` as an 80-column terminal without colours shows it."""
+    from armorm.cli.app import app
+
+    plain = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    shown = CliRunner().invoke(app, ["--help"], prog_name="armorm", env=plain).stdout
+    lines = [line.rstrip() for line in shown.strip("\n").splitlines()]
+    return "```text\n" + "\n".join(lines).strip("\n") + "\n```"
+
+
+def faults_table() -> str:
+    """The names of faulty rows with their remedies, from the code."""
+    from armorm.conversation import Fault
+    from armorm.data.files import REMEDIES
+
+    rows = [f"| `{name}` | {remedy} |" for name, remedy in {**REMEDIES, **Fault.REMEDIES}.items()]
+    return "\n".join(["| fault | what to do |", "|---|---|", *rows])
+
+
+PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
+    "help": ("README.md", help_text),
+    "faults": ("docs/data.md", faults_table),
+}
+
+
+def block(name: str) -> re.Pattern[str]:
+    """Matches a generated part with its markers; group 1 is the part."""
+    return re.compile(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", re.DOTALL)
+
+
+def main() -> None:
+    for name, (file, make) in PARTS.items():
+        path = ROOT / file
+        text = path.read_text(encoding="utf-8")
+        made = make()
+        path.write_text(block(name).sub(lambda _, n=name, m=made: f"<!-- {n} -->\n{m}\n<!-- /{n} -->", text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
