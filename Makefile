@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check lint format types open-data clean
+.PHONY: demo test check lint format types docs open-data clean
 
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
@@ -23,6 +23,9 @@ format: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)  ## rewrite the generated parts of README.md and docs/
+	$(BIN)/python -m tests.docs
 
 open-data: $(READY)  ## the measured run on the real data in the folder ARMORM_DATA
 	$(BIN)/armorm train recipes/open-data.yaml --out runs/open

@@ -1,6 +1,7 @@
 """Generated parts of the documentation: `make docs` (`python -m tests.docs`) rewrites them, tests/test_docs.py compares.
 
-In: the command line's help, the code's tables of faults.  Out: the text between `<!-- NAME -->` and `<!-- /NAME -->`.  Cost: none.
+In: the command line's help, the code's tables of faults.  Out: the text between `<!-- NAME -->` and `<!-- /NAME -->`.
+Cost: none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def help_text() -> str:
 
     plain = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
     shown = CliRunner().invoke(app, ["--help"], prog_name="armorm", env=plain).stdout
-    lines = [line.rstrip() for line in shown.strip("\n").splitlines()]
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
     return "```text\n" + "\n".join(lines).strip("\n") + "\n```"
 
 

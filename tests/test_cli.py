@@ -14,7 +14,6 @@ from small_run import read_lines, write_lines, write_recipe, write_rows
 from armorm import __version__
 from armorm.cli import main
 from armorm.errors import StorageError
-from armorm.pipeline.train import Run
 
 COMMANDS = ("demo", "train", "score", "explain", "doctor")
 Outcome = tuple[int, str, str]
@@ -28,11 +27,13 @@ def armorm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     def run(*words: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["armorm", *map(str, words)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        try:
             main()
-            sys.exit(0)
-        out, err = capsys.readouterr()
-        return left.value.code or 0, out, err
+        except SystemExit as left:
+            code = left.code
+        else:
+            code = 0
+        return int(code or 0), *capsys.readouterr()
 
     return run
 
@@ -51,8 +52,8 @@ def trained(rows: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFact
     from armorm.pipeline.progress import Reporter
     from armorm.recipe import load_recipe
 
-    run: Run = train(load_recipe(write_recipe(rows, tiny_folder)), tmp_path_factory.mktemp("runs") / "small", reporter=Reporter(quiet=True))
-    return run.folder
+    recipe = load_recipe(write_recipe(rows, tiny_folder))
+    return train(recipe, tmp_path_factory.mktemp("runs") / "small", reporter=Reporter(quiet=True)).folder
 
 
 def only_message(outcome: Outcome, code: int) -> str:
@@ -163,7 +164,9 @@ def test_a_full_disk_is_1(armorm: Armorm, rows: Path, tiny_folder: Path, monkeyp
     assert "Free some space" in only_message(armorm("train", write_recipe(rows, tiny_folder)), 1)
 
 
-def test_an_interruption_is_130_and_says_how_to_go_on(armorm: Armorm, rows: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interruption_is_130_and_says_how_to_go_on(
+    armorm: Armorm, rows: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

@@ -164,7 +164,7 @@ def test_the_saved_model_scores_as_the_pipeline_did(run: Run, rows: Path):
     bench = read_lines(rows / "bench.jsonl")
     by_texts = {(r["prompt"], r["chosen"], r["rejected"]): r for r in bench}
     examples = run.results["examples"]
-    assert len(examples) == 4 or len(examples) >= 2
+    assert len(examples) >= 2
     for example in examples:
         texts = {a["label"]: a for a in example["answers"]}
         row = by_texts[example["prompt"].removeprefix("user: "), texts["chosen"]["text"], texts["rejected"]["text"]]
@@ -208,7 +208,7 @@ def test_length_can_be_taken_out_as_a_computed_nuisance(run: Run, rows: Path, ti
 def test_a_source_without_a_usable_row_is_named(rows: Path, tiny_folder: Path, tmp_path: Path):
     (tmp_path / "nothing.jsonl").write_text('{"prompt": "hello", "response": "fine"}\n')
     recipe = load_recipe(write_recipe(rows, tiny_folder, ratings=[{"path": str(tmp_path / "nothing.jsonl")}]))
-    with pytest.raises(DataError, match="nothing: no usable row is left.*no-rating"):
+    with pytest.raises(DataError, match=r"nothing: no usable row is left.*no-rating"):
         train(recipe, tmp_path / "run", reporter=QUIET)
 
 

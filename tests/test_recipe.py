@@ -107,7 +107,7 @@ def test_missing_keys_are_named(tmp_path: Path, key: str):
             {"debias": {"nuisances": ["panel-lenght"]}},
             r"debias.nuisances: 'panel-lenght' is neither an objective .*panel-verbosity",
         ),
-        ({"objectives": [{"name": "x", "min": 1, "max": 1}]}, r"objectives\[0\].*min < max"),
+        ({"objectives": [{"name": "x", "min": 1, "max": 1}]}, r"recipe: objectives\[0\].*min < max"),
         ({"objectives": "nowhere.json"}, r"nowhere.json: no such file"),
         ({"ratings": [{"path": "nowhere-*.jsonl"}]}, r"ratings: nowhere-\*.jsonl: no file matches"),
         ({"backbone": {"chat_template": "nowhere.jinja"}}, r"backbone.chat_template: no such file: nowhere.jinja"),
@@ -170,7 +170,7 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str):
 
 
 def test_a_missing_recipe_says_where_there_are_some(tmp_path: Path):
-    with pytest.raises(RecipeError, match="no such recipe; .* recipes/"):
+    with pytest.raises(RecipeError, match=r"no such recipe; .* recipes/"):
         load_recipe(tmp_path / "nowhere.yaml")
 
 

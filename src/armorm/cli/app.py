@@ -25,9 +25,7 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Out = Annotated[Path, typer.Option(help="The run's folder.")]
-Features = Annotated[
-    Path | None, typer.Option(help="Where features are kept, to share them between runs [default: in OUT].")
-]
+Features = Annotated[Path | None, typer.Option(help="Where features are kept, to share them between runs [default: in OUT].")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 INTERRUPTED = 130
 
@@ -77,9 +75,7 @@ def train(
 @app.command()
 def score(
     model: Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")],
-    file: Annotated[
-        Path, typer.Argument(help="Rows with `messages`, or `prompt` and `response`: JSONL, Parquet, CSV.")
-    ],
+    file: Annotated[Path, typer.Argument(help="Rows with `messages`, or `prompt` and `response`: JSONL, Parquet, CSV.")],
     full: Annotated[bool, typer.Option("--full", help="Rewards, gate, coefficients and contributions too.")] = False,
     quiet: Quiet = False,
 ) -> None:

@@ -81,6 +81,7 @@ def _quality(
     in_raw = np.asarray(objective.from_unit(predicted))
     unit = np.asarray(objective.to_unit(raw))
     ranks = rankdata(predicted), rankdata(unit)
+    binary = objective.binary and len(np.unique(raw)) <= 2  # a 0 to 1 scale may also hold ratings between its ends
 
     def statistics(weights: np.ndarray) -> np.ndarray:
         error = weights @ (in_raw - raw) ** 2
@@ -90,11 +91,11 @@ def _quality(
             1 - _ratio(error, _spread(weights, raw)),
             np.sqrt(error / weights.sum(axis=1)),
         ]
-        return np.stack([*columns, weighted_auc(weights, predicted, unit > 0.5)] if objective.binary else columns, axis=1)
+        return np.stack([*columns, weighted_auc(weights, predicted, unit > 0.5)] if binary else columns, axis=1)
 
     intervals = bootstrap_by_group(statistics, groups, seed=seed, resamples=resamples)
     pearson, spearman, r2, rmse = intervals[:4]
-    auc = intervals[4] if objective.binary else None
+    auc = intervals[4] if binary else None
     return ObjectiveQuality(objective.name, n, pearson, spearman, r2, rmse, auc)
 
 

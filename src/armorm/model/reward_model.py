@@ -198,7 +198,7 @@ class RewardModel(PreTrainedModel):
             model.tokenizer = AutoTokenizer.from_pretrained(name, **revision)
         except (OSError, ValueError, KeyError):
             model.tokenizer = None  # `forward` works without; `score` says what is missing
-        model.eval()
+        model.requires_grad_(False).eval()
         return (model, info) if kwargs.get("output_loading_info") else model
 
     # -- scoring -------------------------------------------------------------------------------------------------------

@@ -289,8 +289,6 @@ def _reference(
             found.append(AnswerFeatures(stored.features("response", spec)[at], prompts, tokens))
     in_pairs = pairs.take(pairs.at(*sides) & np.array([not wanted or s in wanted for s in pairs.sources], dtype=np.bool_))
     found += [in_pairs.chosen[feature], in_pairs.rejected[feature]]
-    if unknown := wanted - set(ratings) - set(pairs.sources):
-        raise FitError(f"debias.reference names {', '.join(sorted(unknown))}, which the recipe has not: name sources of its own")
     return AnswerFeatures(*(np.concatenate([getattr(a, f) for a in found]) for f in ("response", "prompt", "tokens")))
 
 

@@ -49,12 +49,19 @@ def side_of(group: str, recipe: Recipe) -> Split:
 
 
 def read_rows(recipe: Recipe, objectives: Objectives) -> Rows:
-    """Read all sources. Raises DataError for a source without usable rows (and for any fault if the recipe says `fail`)."""
+    """Read all sources.
+
+    Raises DataError for a source without usable rows (and for any fault if the recipe says `fail`), RecipeError for two
+    sources of one name and for a debiasing reference that is none of them.
+    """
     reader = _Reader(recipe, objectives)
     ratings = {n: rows for s in recipe.ratings for n, rows in reader.ratings(s)}
     pairs = {n: rows for s in recipe.pairs for n, rows in reader.pairs(s)}
     suites = {suite.name: reader.suite(suite) for suite in recipe.bench}
     ratings, pairs, suites = _regrouped(ratings, pairs, suites)
+    if unknown := set(recipe.debias.reference) - set(ratings) - set(pairs):
+        known = ", ".join(sorted({*ratings, *pairs}))
+        raise RecipeError(f"debias.reference names {', '.join(sorted(unknown))}; the recipe's sources are {known}")
     held_out = {row.group for rows in suites.values() for row in rows}
     for name, rows in ratings.items():
         ratings[name] = reader.without(held_out, name, "ratings", rows)
