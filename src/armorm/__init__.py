@@ -35,6 +35,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'armorm' has no attribute {name!r}")
 
 
-# These modules register themselves; importing one while it is itself being imported does nothing.
-for _auto, _ours in (("configuration_auto", "armorm.model.config"), ("modeling_auto", "armorm.model.reward_model")):
-    wrapt.register_post_import_hook(lambda _module, ours=_ours: import_module(ours), f"transformers.models.auto.{_auto}")
+def _when_imported(theirs: str, ours: str) -> None:
+    # Our module registers itself; importing one that is itself being imported does nothing.
+    wrapt.register_post_import_hook(lambda _module: import_module(ours), theirs)
+
+
+_when_imported("transformers.models.auto.configuration_auto", "armorm.model.config")
+_when_imported("transformers.models.auto.modeling_auto", "armorm.model.reward_model")

@@ -199,7 +199,7 @@ class RewardModel(PreTrainedModel):
         except (OSError, ValueError, KeyError):
             model.tokenizer = None  # `forward` works without; `score` says what is missing
         model.requires_grad_(False).eval()
-        return (model, info) if kwargs.get("output_loading_info") else model
+        return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,8 @@ def fit_bradley_terry(
     column, which the weights undo. Raises FitError without training or validation pairs.
     """
     if not validation.any() or validation.all():
-        raise FitError(f"Bradley–Terry needs training and validation pairs; {validation.sum()} of {len(validation)} are for validation")
+        n = int(validation.sum())
+        raise FitError(f"Bradley–Terry needs training and validation pairs; {n} of {len(validation)} are for validation")
     best: tuple[float, BradleyTerry] | None = None
     for feature in chosen:
         difference = chosen[feature].astype(np.float64) - rejected[feature].astype(np.float64)
