@@ -137,8 +137,9 @@ def test_a_backbone_without_chat_template(armorm: Armorm, rows: Path, tiny_folde
 
 
 @pytest.mark.parametrize("command", ["score", "explain"])
-def test_a_folder_that_is_no_model(armorm: Armorm, rows: Path, tmp_path: Path, command: str):
-    message = only_message(armorm(command, tmp_path, rows / "bench.jsonl"), 2)
+def test_a_folder_that_is_no_model(armorm: Armorm, tmp_path: Path, command: str):
+    write_lines(tmp_path / "rows.jsonl", [{"prompt": "hello", "response": "fine"}])
+    message = only_message(armorm(command, tmp_path, tmp_path / "rows.jsonl"), 2)
     assert "no config.json in it; give a run's model folder (runs/NAME/model)" in message
 
 

@@ -111,17 +111,21 @@ def doctor(json_: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.callback(invoke_without_command=True)
-def _version(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> bool:  # typer takes what a callback returns as the value
+    if wanted:
         from armorm import __version__
 
         print(__version__)
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        raise typer.Exit(2)
+    return wanted
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
 
 
 def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool, quiet: bool) -> None:
