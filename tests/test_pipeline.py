@@ -11,7 +11,7 @@ import pytest
 from small_run import OBJECTIVES, read_lines, write_recipe, write_rows
 
 from armorm import RewardModel
-from armorm.errors import DataError, FitError
+from armorm.errors import DataError, RecipeError
 from armorm.pipeline import extraction, train
 from armorm.pipeline.progress import Reporter
 from armorm.pipeline.train import Run
@@ -213,5 +213,5 @@ def test_a_source_without_a_usable_row_is_named(rows: Path, tiny_folder: Path, t
 
 
 def test_an_unknown_reference_source_is_named(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):
-    with pytest.raises(FitError, match="nowhere"):
+    with pytest.raises(RecipeError, match="names 'nowhere'; the recipe.s sources are"):
         again(run, rows, tiny_folder, tmp_path / "other", debias={"reference": ["nowhere"]})

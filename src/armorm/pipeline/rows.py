@@ -60,8 +60,8 @@ def read_rows(recipe: Recipe, objectives: Objectives) -> Rows:
     suites = {suite.name: reader.suite(suite) for suite in recipe.bench}
     ratings, pairs, suites = _regrouped(ratings, pairs, suites)
     if unknown := set(recipe.debias.reference) - set(ratings) - set(pairs):
-        known = ", ".join(sorted({*ratings, *pairs}))
-        raise RecipeError(f"debias.reference names {', '.join(sorted(unknown))}; the recipe's sources are {known}")
+        strange, known = (", ".join(map(repr, sorted(names))) for names in (unknown, {*ratings, *pairs}))
+        raise RecipeError(f"debias.reference names {strange}; the recipe's sources are {known}")
     held_out = {row.group for rows in suites.values() for row in rows}
     for name, rows in ratings.items():
         ratings[name] = reader.without(held_out, name, "ratings", rows)
