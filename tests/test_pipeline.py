@@ -213,5 +213,5 @@ def test_a_source_without_a_usable_row_is_named(rows: Path, tiny_folder: Path, t
 
 
 def test_an_unknown_reference_source_is_named(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):
-    with pytest.raises(RecipeError, match="names 'nowhere'; the recipe.s sources are"):
+    with pytest.raises(RecipeError, match="names 'nowhere'"):
         again(run, rows, tiny_folder, tmp_path / "other", debias={"reference": ["nowhere"]})
