@@ -72,14 +72,22 @@ def fit_probe_stage(
     }
 
 
-def fold_statistics(recipe: Recipe, objectives: Objectives, ratings: RatingStores, spec: FeatureSpec) -> list[RidgeStatistics]:
-    """Sufficient statistics per fold of prompt groups, test prompts left out; one pass, one shard in memory at a time."""
+def fold_statistics(
+    recipe: Recipe, objectives: Objectives, ratings: RatingStores, spec: FeatureSpec, *, permuted: bool = False
+) -> list[RidgeStatistics]:
+    """Sufficient statistics per fold of prompt groups, test prompts left out; one pass, one shard in memory at a time.
+
+    `permuted` gives each shard's ratings to its rows in a random order: what a probe that learns nothing is fitted on.
+    """
+    generator = np.random.default_rng(recipe.seed)
     folds: list[RidgeStatistics | None] = [None] * recipe.probe.folds
     for stored, rows in ratings.values():
         fold = np.array([_fold(r.group, recipe) for r in rows])
         start = 0
         for block in stored.blocks():
             features, labels = block.features("response", spec), objectives.to_unit(block.ratings(objectives))
+            if permuted:
+                labels = labels[generator.permutation(len(labels))]
             at = fold[start : start + len(features)]
             start += len(features)
             for i in range(recipe.probe.folds):
@@ -91,6 +99,12 @@ def fold_statistics(recipe: Recipe, objectives: Objectives, ratings: RatingStore
     if len(found) < len(folds):
         raise FitError(f"only {len(found)} of {len(folds)} folds hold prompts: give more rated prompts, or fewer `probe.folds`")
     return found
+
+
+def permuted_probe(recipe: Recipe, objectives: Objectives, ratings: RatingStores, probe: Probe, feature: str) -> Probe:
+    """The probe as it comes out on permuted ratings, at the same strengths: stage 1 turned off."""
+    folds = fold_statistics(recipe, objectives, ratings, FeatureSpec.parse(feature), permuted=True)
+    return refit(reduce(add, folds), probe, intercept=recipe.probe.intercept)
 
 
 @dataclass(frozen=True)

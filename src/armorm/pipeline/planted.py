@@ -6,7 +6,7 @@ Cost: none to speak of.  Everything is measured on held-out prompts, the referen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,18 @@ def planted_table(
     debias: Debias,
     gates: Mapping[str, Gate],
     test: Predicted,
+    permuted: Predicted,
     debias_facts: Mapping[str, Any],
     suite: Mapping[str, Any],
     pairs: PairArrays,
 ) -> dict[str, Any]:
-    """All rows of the table. `suite` holds the methods' accuracies on the held-out pairs, `pairs` the same pairs."""
+    """All rows of the table.
+
+    `test` and `permuted` are the held-out rated rows with the predictions of the probe, and of the one fitted on permuted
+    ratings; `suite` holds the methods' accuracies on the held-out pairs, `pairs` the same pairs.
+    """
     rows = [
-        *_probe_rows(truth, probe, debias, test),
+        *_probe_rows(truth, probe, debias, test, permuted),
         *_debias_rows(truth, debias_facts),
         *_gate_rows(truth, debias, gates, pairs),
         *_gain_rows(suite),
@@ -41,19 +46,30 @@ def planted_table(
     return {"rows": rows}
 
 
-def _probe_rows(truth: Truth, probe: Probe, debias: Debias, test: Predicted) -> list[dict[str, Any]]:
-    planted = np.array([truth.qualities[i] for i in test.ids])
-    freed = debias.apply(test.rewards, np.zeros((len(test.ids), len(debias.computed)))).values
+def _probe_rows(truth: Truth, probe: Probe, debias: Debias, test: Predicted, permuted: Predicted) -> list[dict[str, Any]]:
+    names, shown = probe.objectives.names, truth.shown - {truth.nuisance}
+    found, off = _agreement(truth, names, debias, test), _agreement(truth, names, debias, permuted)
+    raw = _agreement(truth, names, Debias.identity(probe.objectives, debias.computed), test)
     rows = []
-    for i, name in enumerate(probe.objectives.names):
-        rated = np.isfinite(test.raw[:, i])
-        kept = name != truth.nuisance
-        value = _pearson((freed if kept else test.rewards)[rated, i], planted[rated, i])
-        before = _pearson(test.rewards[rated, i], planted[rated, i])
+    for name in names:
         aim = PROBE_AIM if name in truth.shown else None
-        row = _row(f"probe: {name} against the planted rating (Pearson)", aim, value)
-        rows.append(row | {"ablation": {"what": "without debiasing", "value": before} if kept else None})
-    return rows
+        row = _row(f"probe: {name} against the planted rating (Pearson)", aim, found[name])
+        rows.append(row | {"ablation": {"what": "fitted on permuted ratings", "value": off[name]}})
+    mean, before = (float(np.mean([values[n] for n in shown])) for values in (found, raw))
+    whole = _row(f"the same, mean of the {len(shown)} that the text shows and debiasing changes", PROBE_AIM, mean)
+    return [*rows, whole | {"ablation": {"what": "without debiasing", "value": before}}]
+
+
+def _agreement(truth: Truth, names: Sequence[str], debias: Debias, predicted: Predicted) -> dict[str, float]:
+    # Pearson of each debiased reward (of the nuisance: its raw one) with the planted rating, over the rows rated on it
+    planted = np.array([truth.qualities[i] for i in predicted.ids])
+    freed = debias.apply(predicted.rewards, np.zeros((len(predicted.ids), len(debias.computed)))).values
+    found = {}
+    for i, name in enumerate(names):
+        rated = np.isfinite(predicted.raw[:, i])
+        values = predicted.rewards if name == truth.nuisance else freed
+        found[name] = _pearson(values[rated, i], planted[rated, i])
+    return found
 
 
 def _debias_rows(truth: Truth, facts: Mapping[str, Any]) -> list[dict[str, Any]]:

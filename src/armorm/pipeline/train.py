@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from armorm import __version__
 from armorm.data.rows import PreferencePair
 from armorm.data.splits import Split
 from armorm.data.summary import summarise
@@ -195,7 +196,8 @@ class _Training:
     # -- small change --------------------------------------------------------------------------------------------------------
 
     def _stage(self, name: str, inputs: dict[str, Any], compute: Any) -> Stage:
-        common = {"objectives": self.objectives.to_json(), "seed": self.recipe.seed, "splits": self.recipe.splits.model_dump()}
+        splits = self.recipe.splits.model_dump()
+        common = {"armorm": __version__, "objectives": self.objectives.to_json(), "seed": self.recipe.seed, "splits": splits}
         stage = run_stage(self.out / name, {**common, **inputs}, compute)
         self.reporter.say(f"{name}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
         self.done.append(stage)
@@ -217,10 +219,11 @@ class _Training:
         from armorm.data.starter import build
 
         probe, feature = load_probe(self.out / "probe")
-        test = fitting.test_predictions(self.recipe, self.objectives, self.ratings, probe, feature)
+        off = fitting.permuted_probe(self.recipe, self.objectives, self.ratings, probe, feature)
+        test, permuted = (fitting.test_predictions(self.recipe, self.objectives, self.ratings, p, feature) for p in (probe, off))
         debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
         held_out, truth = self.suites[HELD_OUT], build(self.recipe.seed).truth
-        return planted_table(truth, probe, debias, gates, test, self._facts("debias"), suites[0], held_out)
+        return planted_table(truth, probe, debias, gates, test, permuted, self._facts("debias"), suites[0], held_out)
 
     def _examples(self, judged: dict[str, Judged]) -> list[dict[str, Any]]:
         probe, feature = load_probe(self.out / "probe")
