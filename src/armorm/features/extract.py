@@ -62,7 +62,7 @@ def extract(
     *,
     response: Sequence[Part],
     prompt: Sequence[Part],
-    batch_tokens: int = 8192,
+    batch_tokens: int = 4096,
     on_tokens: Callable[[int], None] | None = None,
 ) -> Features:
     """Features of the conversations.

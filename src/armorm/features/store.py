@@ -54,7 +54,7 @@ class ExtractionSettings:
     max_tokens: int = 2048
     store_dtype: DType = "float16"
     shard_rows: int = 512
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
 
 
 @dataclass(frozen=True)

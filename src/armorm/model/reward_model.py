@@ -222,7 +222,7 @@ class RewardModel(PreTrainedModel):
     def score(self, conversations: Conversation, *, batch_tokens: int = ...) -> Score: ...
     @overload
     def score(self, conversations: Sequence[Conversation], *, batch_tokens: int = ...) -> list[Score]: ...
-    def score(self, conversations: Any, *, batch_tokens: int = 8192) -> Score | list[Score]:
+    def score(self, conversations: Any, *, batch_tokens: int = 4096) -> Score | list[Score]:
         """Score one conversation (messages ending with the assistant's answer) or a list of them.
 
         The result does not depend on what else is in the list. Raises ConversationError for a row that is none.
