@@ -10,7 +10,7 @@ Each stage is keyed by what went into it: a second run does only what changed, a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from armorm import __version__
 from armorm.data.rows import PreferencePair
 from armorm.data.splits import Split
-from armorm.data.summary import summarise
+from armorm.data.summary import SourceFacts, summarise
 from armorm.errors import StorageError
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
@@ -160,7 +160,7 @@ class _Training:
             **provenance(),
             "seconds": {"features": self.stores.to_json()["seconds"]} | {s.folder.name: s.seconds for s in self.done},
             "backbone": self._backbone_facts(),
-            "data": summarise(self.rows.facts, self.objectives, self.rows.splits(self.recipe)),
+            "data": summarise(self._source_facts(), self.objectives, self.rows.splits(self.recipe)),
             "faults": list(self.rows.faults),
             "probe": facts["probe"],
             "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
@@ -234,6 +234,10 @@ class _Training:
         debias, gate = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")["gate"]
         found: dict[str, PreferencePair] = by_id
         return examples(judged[name], found, probe, feature, debias, gate, count=self.recipe.examples)
+
+    def _source_facts(self) -> list[SourceFacts]:
+        stores = {"ratings": self.stores.ratings, "pairs": self.stores.pairs, "bench": self.stores.suites}
+        return [replace(f, truncated=stores[f.kind][f.name].manifest["truncated"]) for f in self.rows.facts]
 
     def _backbone_facts(self) -> dict[str, Any]:
         manifest = self.stores.all[0].manifest["backbone"]
