@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from small_run import write_recipe, write_rows
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from armorm.conversation import Renderer
@@ -23,6 +24,10 @@ from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
+from armorm.pipeline import train
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.train import Run
+from armorm.recipe import load_recipe
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -144,3 +149,18 @@ def assembled(tiny_folder: Path) -> Callable[..., RewardModel]:
 def tiny_model(assembled: Callable[..., RewardModel], parts: Parts) -> RewardModel:
     """The tiny backbone with the random parts. Shared by all tests: to be changed in copies only."""
     return assembled(*parts)
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small run's rated rows, pairs and benchmark."""
+    folder = tmp_path_factory.mktemp("rows")
+    write_rows(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(rows: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole run on the tiny decoder; its folder is read, never changed."""
+    recipe = load_recipe(write_recipe(rows, tiny_folder))
+    return train(recipe, tmp_path_factory.mktemp("runs") / "small", reporter=Reporter(quiet=True))

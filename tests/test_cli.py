@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_run import read_lines, write_lines, write_recipe, write_rows
+from small_run import read_lines, write_lines, write_recipe
 
 from armorm import __version__
 from armorm.cli import main
 from armorm.errors import StorageError
+from armorm.pipeline.train import Run
 
 COMMANDS = ("demo", "train", "score", "explain", "doctor")
 Outcome = tuple[int, str, str]
@@ -39,21 +40,9 @@ def armorm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rows")
-    write_rows(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(rows: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(run: Run) -> Path:
     """A run's folder."""
-    from armorm.pipeline import train
-    from armorm.pipeline.progress import Reporter
-    from armorm.recipe import load_recipe
-
-    recipe = load_recipe(write_recipe(rows, tiny_folder))
-    return train(recipe, tmp_path_factory.mktemp("runs") / "small", reporter=Reporter(quiet=True)).folder
+    return run.folder
 
 
 def only_message(outcome: Outcome, code: int) -> str:

@@ -21,19 +21,6 @@ QUIET = Reporter(quiet=True)
 STAGES = ("probe", "debias", "gate", "model", "bench", "report")
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rows")
-    write_rows(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(rows: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    recipe = load_recipe(write_recipe(rows, tiny_folder))
-    return train(recipe, tmp_path_factory.mktemp("runs") / "small", reporter=QUIET)
-
-
 def again(run: Run, rows: Path, backbone: Path, out: Path, **changes: Any) -> Run:
     """A run with another recipe that finds this run's folder as it was."""
     shutil.copytree(run.folder, out)
