@@ -114,6 +114,12 @@ def test_a_json_list_is_read_up_to_its_break(tmp_path, text, expected):
     assert found(path) == expected
 
 
+def test_a_json_file_of_lines_is_read_as_lines(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_bytes(b'{"a": 1}\n{"a": 2\n{"a": 3}\n')
+    assert found(path) == [(1, {"a": 1}), (2, "not-json"), (3, {"a": 3})]
+
+
 def test_faulty_csv_records_are_named_and_reading_goes_on(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b'a,b\n1,2\n\n3\n"x"y,4\n\xff,5\n6,7\n8,"open')
@@ -187,7 +193,7 @@ def test_hub_rows_are_counted_and_the_arguments_handed_on(monkeypatch):
         (1, {"a": 1}, "owner/set/part[test]"),
         (2, {"a": 2}, "owner/set/part[test]"),
     ]
-    assert calls == [("owner/set", {"name": "part", "split": "test", "revision": "abc", "streaming": True})]
+    assert calls == [("owner/set", {"name": "part", "split": "test", "revision": "abc", "data_dir": None, "streaming": True})]
 
 
 def test_an_unreachable_hub_says_how_to_bring_the_files(monkeypatch):
@@ -195,7 +201,7 @@ def test_an_unreachable_hub_says_how_to_bring_the_files(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
-    with pytest.raises(DataError, match=r"no route.*hf download owner/set .*local path"):
+    with pytest.raises(DataError, match=r"no route.*hf download owner/set .*as the `path`"):
         next(hub_records("owner/set", "train", None, None))
 
 

@@ -4,7 +4,8 @@ In: a path (.jsonl, .json, .csv, each also .gz, and .parquet), a glob pattern, o
 Out: `Record`s with their row number; a row that can't be read comes as a `BadRecord` in its place, and reading goes on.
 Cost: one pass; JSON Lines, CSV and Parquet are streamed, a .json list is held in memory.
 
-Rows are counted from 1: lines of a .jsonl file, entries of a .json list, records below the header of a .csv file.
+Rows are counted from 1: lines of a .jsonl file, entries of a .json list, records below the header of a .csv file. A .json file
+that starts with an object instead of a list is read as JSON Lines (SHP's files are such).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,17 @@ from armorm.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One raw row: its number, its fields as they stand in the file, and the file."""
+    """One raw row: its number, its fields as they stand in the file, and the file.
+
+    `notes`: quirks that its reader met and put right, one word each ("overall-score-bug"), to be counted. `part` tells several
+    records apart that one raw row gave.
+    """
 
     row: int
     values: dict[str, Any]
     where: str = ""
+    notes: tuple[str, ...] = ()
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,18 @@ class BadRecord:
     remedy: str
     where: str = ""
 
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An answer or a pair that its source leaves out on purpose, by reason ("tie"): counted, and no fault."""
+
+    row: int
+    reason: str
+    where: str = ""
+
+
+Found = Record | BadRecord | Skipped
+"""What reading yields, one for one."""
 
 REMEDIES = {
     "not-json": "mend or remove the line: each must be one complete JSON object",
@@ -75,8 +94,8 @@ def records(path: Path) -> Iterator[Record | BadRecord]:
     return _in_file(path, reader)
 
 
-def expand(pattern: str) -> list[Path]:
-    """The files that a pattern names, sorted: `$NAME`, `${NAME}`, `~`, `*`, `?`, `[…]` and `**` are understood.
+def expand(pattern: str, *, folders: bool = False) -> list[Path]:
+    """The files (and `folders`) that a pattern names, sorted: `$NAME`, `${NAME}`, `~`, `*`, `?`, `[…]` and `**` are understood.
 
     Raises DataError for an environment variable that is not set and for a pattern that no file matches.
     """
@@ -84,7 +103,7 @@ def expand(pattern: str) -> list[Path]:
     if missing:
         raise DataError(f"{pattern}: the environment variable {missing[0]} is not set: set it to the folder that holds the files")
     plain = Path(_VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], pattern)).expanduser()
-    if plain.is_file():
+    if plain.is_file() or (folders and plain.is_dir()):
         return [plain]
     escaped = _VARIABLE.sub(lambda m: glob.escape(os.environ[m[1] or m[2]]), pattern)
     found = sorted(Path(p) for p in glob.glob(str(Path(escaped).expanduser()), recursive=True) if Path(p).is_file())  # noqa: PTH207
@@ -95,23 +114,27 @@ def expand(pattern: str) -> list[Path]:
     return found
 
 
-def hub_records(dataset: str, split: str, revision: str | None, subset: str | None) -> Iterator[Record]:
-    """The rows of a Hugging Face data set, streamed; rows are counted from 1.
+def hub_records(
+    dataset: str, split: str, revision: str | None, subset: str | None, *, data_dir: str | None = None
+) -> Iterator[Record]:
+    """The rows of a Hugging Face data set, streamed; rows are counted from 1. `data_dir` is a folder inside its repository.
 
     Raises DataError when the data set can't be reached or read, saying how to use local files instead.
     """
     import datasets  # takes a second to import, and only recipes that name the hub need it
 
-    where = f"{dataset}{f'/{subset}' if subset else ''}[{split}]"
+    where = f"{dataset}{''.join(f'/{part}' for part in (subset, data_dir) if part)}[{split}]"
     try:
-        stream = datasets.load_dataset(dataset, name=subset, split=split, revision=revision, streaming=True)
+        stream = datasets.load_dataset(
+            dataset, name=subset, split=split, revision=revision, data_dir=data_dir, streaming=True
+        )
         for row, values in enumerate(stream, start=1):
             yield Record(row, dict(values), where)
     except Exception as error:  # the hub's client raises a dozen unrelated kinds
         raise DataError(
             f"{where}: the hub's data set can't be read ({type(error).__name__}: {str(error)[:300]}). Check its name, subset, "
             f"split and revision. Without a network, run `hf download {dataset} --repo-type dataset --local-dir FOLDER` where "
-            f"there is one, bring the folder here, and name its files (FOLDER/**/*.parquet) as a local path in the recipe"
+            f"there is one, bring the folder here, and name it as the `path`"
         ) from error
 
 
@@ -144,6 +167,17 @@ def _open(path: Path, *, unzip: bool = False) -> BufferedReader | gzip.GzipFile:
         return gzip.open(path, "rb") if unzip and path.suffix == ".gz" else path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def _json(path: Path) -> Iterator[_Item]:
+    return _json_lines(path) if _holds_lines(path) else _json_list(path)
+
+
+def _holds_lines(path: Path) -> bool:
+    # Two lines or more, the first one a whole object: then it is neither a list nor one object spread over lines.
+    with _open(path, unzip=True) as stream:
+        lines = list(islice((text for text in stream if text.strip()), 2))
+    return len(lines) == 2 and isinstance(_object(lines[0].decode("utf-8-sig", "replace")), dict)
 
 
 def _json_lines(path: Path) -> Iterator[_Item]:
@@ -261,7 +295,7 @@ def _parquet_row(batch: Any, i: int) -> dict[str, Any] | str:
 
 _READERS: dict[str, Callable[[Path], Iterator[_Item]]] = {
     ".jsonl": _json_lines,
-    ".json": _json_list,
+    ".json": _json,
     ".csv": _csv,
     ".parquet": _parquet,
 }

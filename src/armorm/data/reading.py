@@ -1,7 +1,7 @@
 """Raw records → validated rows, and a count of every record that was left out, by reason.
 
-In: records of one source, its column names, the objectives.  Out: `Read`: rows, total, `FaultCounts`.
-Cost: one pass; the rows are held in memory.
+In: records of one source, its column names, the objectives.  Out: a `Stream` of rows, or all of them as a `Read`.
+Cost: one pass; a stream holds no rows, only a digest of each.
 
 Texts are kept as they stand, letter by letter. A rating outside its scale faults the whole row; nothing is ever clipped.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, Generic, Literal, NoReturn, TypeVar
@@ -20,13 +20,15 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from armorm.conversation import Message, fault_in, is_utf8, prompt_group
-from armorm.data.files import BadRecord, Record
-from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.files import BadRecord, Found, Record, Skipped
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.errors import DataError
 from armorm.objectives import Objective, Objectives
 
-Row = TypeVar("Row", RatedResponse, PreferencePair)
+Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 OnFault = Literal["drop", "fail"]
+Repeats = Literal["keep", "drop"]
+"""Whether a row that says what an earlier one said stays (`keep`, with a note) or goes (`drop`, counted as skipped)."""
 
 
 class Columns(BaseModel):
@@ -59,17 +61,25 @@ class Columns(BaseModel):
 class FaultCounts:
     """What was left out and why.
 
-    `counts`: fault → rows dropped for it (a row counts once, for its first fault); `notes`: things seen in rows that may have
-    been kept ("rating-na": a rating that says "N/A"); `examples`: the first few of each fault, as "file:row: what (remedy)".
+    `counts`: fault → rows dropped for it (a row counts once, for its first fault); `skipped`: reason → rows left out on purpose
+    ("tie", "repeated"), which `on_fault="fail"` does not mind; `notes`: things seen in rows that may have been kept
+    ("rating-na": a rating that says "N/A"); `examples`: the first few of each fault, as "file:row: what (remedy)".
     """
 
     counts: Mapping[str, int]
     notes: Mapping[str, int]
     examples: tuple[str, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def dropped(self) -> int:
-        return sum(self.counts.values())
+        """Faulty rows and those left out on purpose."""
+        return sum(self.counts.values()) + sum(self.skipped.values())
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Reason → rows, of both kinds."""
+        return {**self.counts, **self.skipped}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +91,84 @@ class Read(Generic[Row]):
     faults: FaultCounts
 
 
+class Stream(Generic[Row]):
+    """Rows of one source as they are read, none of them held.
+
+    Iterating once gives the rows and, at its end, raises DataError for a named column that no record has. `total` and
+    `faults` count what has passed so far. Faults go to `on_fault_line` as they are met, "file:row: what (remedy)".
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Found],
+        parse: Callable[[Mapping[str, Any], str, _Tally], Row],
+        *,
+        source: str,
+        columns: Columns,
+        named: Iterable[str | None],
+        where: str,
+        repeats: Repeats,
+        on_fault_line: Callable[[str], None] | None,
+    ) -> None:
+        self._records, self._source, self._columns, self._named = records, source, columns, list(named)
+        self._parse: Callable[[Mapping[str, Any], str, _Tally], Row] = parse
+        self._repeats, self._seen = repeats, set[bytes]()
+        self._tally = _Tally(where, on_fault_line)
+        self._ids: set[bytes] = set()
+
+    def __iter__(self) -> Iterator[Row]:
+        for found in self._records:
+            if (row := self._row(found)) is not None:
+                yield row
+        self._tally.check_columns(self._named)
+
+    @property
+    def total(self) -> int:
+        return self._tally.total
+
+    @property
+    def faults(self) -> FaultCounts:
+        return self._tally.counted()
+
+    def read(self, on_fault: OnFault = "drop") -> Read[Row]:
+        """All rows at once. Raises DataError for `on_fault="fail"` with the first 20 faults."""
+        rows = tuple(self)
+        self._tally.check_faults(on_fault)
+        return Read(rows, self.total, self.faults)
+
+    def _row(self, found: Found) -> Row | None:
+        tally = self._tally
+        tally.met(found)
+        if isinstance(found, Skipped):
+            tally.skipped[found.reason] += 1
+            return None
+        try:
+            if isinstance(found, BadRecord):
+                raise _Faulty(found.fault, "", found.remedy)
+            later = f"{len(tally.files)}-" if len(tally.files) > 1 else ""
+            part = f"-{found.part}" if found.part else ""
+            row_id = _name(found.values, self._columns.id) or f"{self._source}-{later}{found.row}{part}"
+            row = self._parse(found.values, row_id, tally)
+            if (digest := _digest(row_id)) in self._ids:
+                raise _Faulty("duplicate-id", repr(row_id), "give each row of a source an id of its own, or no id at all")
+            self._ids.add(digest)
+        except _Faulty as fault:
+            tally.drop(found, fault)
+            return None
+        return None if self._is_repeat(row) else row
+
+    def _is_repeat(self, row: Row) -> bool:
+        digest = _digest(repr(_said_by(row)))
+        if digest not in self._seen:
+            self._seen.add(digest)
+            return False
+        drop = self._repeats == "drop"
+        (self._tally.skipped if drop else self._tally.notes)["repeated"] += 1
+        return drop
+
+
 def read_ratings(
-    records: Iterable[Record | BadRecord],
+    records: Iterable[Found],
     *,
     source: str,
     objectives: Objectives,
@@ -90,46 +176,112 @@ def read_ratings(
     on_fault: OnFault = "drop",
     where: str,
 ) -> Read[RatedResponse]:
-    """Rated responses; `where` names the source's place in messages when a record does not know its file.
+    """Rated responses, all at once; see `stream_ratings`.
 
     Raises DataError for `on_fault="fail"` with the first 20 faults, and for a named group or rating column that no record
     has; ObjectiveMismatch when `columns.ratings` names an unknown objective.
     """
+    return stream_ratings(records, source=source, objectives=objectives, columns=columns, where=where).read(on_fault)
+
+
+def stream_ratings(
+    records: Iterable[Found],
+    *,
+    source: str,
+    objectives: Objectives,
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    where: str,
+    repeats: Repeats = "keep",
+    on_fault_line: Callable[[str], None] | None = None,
+) -> Stream[RatedResponse]:
+    """Rated responses as they come; `where` names the source's place in messages when a record does not know its file.
+
+    `repeats`: what becomes of a row whose text and ratings were all there before.
+    """
     named = {o.name: o.name for o in objectives} if columns.ratings is None else columns.ratings
     wanted = [(objectives[objectives.column(name)], column) for name, column in named.items()]
-    tally = _Tally(where)
 
-    def parse(values: Mapping[str, Any], row_id: str) -> RatedResponse:
+    def parse(values: Mapping[str, Any], row_id: str, tally: _Tally) -> RatedResponse:
         messages = _rated_messages(values, columns)
         ratings = _ratings(values, wanted, tally)
         return RatedResponse(row_id, _group(values, columns, messages), source, messages, ratings)
 
-    rows = _read(records, parse, source, columns, tally)
-    return tally.finish(rows, on_fault, [columns.group, *(columns.ratings or {}).values()])
+    must = [columns.group, *(columns.ratings or {}).values()]
+    return Stream(
+        records, parse, source=source, columns=columns, named=must, where=where, repeats=repeats, on_fault_line=on_fault_line
+    )
 
 
 def read_pairs(
-    records: Iterable[Record | BadRecord],
+    records: Iterable[Found],
     *,
     source: str,
     columns: Columns = Columns(),  # noqa: B008 - frozen
     on_fault: OnFault = "drop",
     where: str,
 ) -> Read[PreferencePair]:
-    """Preference pairs, of training or of a benchmark (RewardBench's fields are the default columns).
+    """Preference pairs, all at once; see `stream_pairs`. Raises DataError as `read_ratings` does."""
+    return stream_pairs(records, source=source, columns=columns, where=where).read(on_fault)
 
-    Raises DataError as `read_ratings` does.
-    """
 
-    def parse(values: Mapping[str, Any], row_id: str) -> PreferencePair:
+def stream_pairs(
+    records: Iterable[Found],
+    *,
+    source: str,
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    where: str,
+    repeats: Repeats = "keep",
+    on_fault_line: Callable[[str], None] | None = None,
+) -> Stream[PreferencePair]:
+    """Preference pairs as they come (RewardBench's fields are the default columns)."""
+
+    def parse(values: Mapping[str, Any], row_id: str, _tally: _Tally) -> PreferencePair:
         context, chosen, rejected = _two_answers(values, columns)
         group = _group(values, columns, context)
         section, subset = _name(values, columns.section) or "", _name(values, columns.subset) or ""
         return PreferencePair(row_id, group, source, context, chosen, rejected, section, subset)
 
-    tally = _Tally(where)
-    rows = _read(records, parse, source, columns, tally)
-    return tally.finish(rows, on_fault, [columns.group])
+    return Stream(
+        records,
+        parse,
+        source=source,
+        columns=columns,
+        named=[columns.group],
+        where=where,
+        repeats=repeats,
+        on_fault_line=on_fault_line,
+    )
+
+
+def stream_items(
+    records: Iterable[Found],
+    *,
+    source: str,
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    where: str,
+    on_fault_line: Callable[[str], None] | None = None,
+) -> Stream[BenchmarkItem]:
+    """Benchmark items as they come: pairs, or `chosen` and `rejected` as lists of texts next to `prompt`.
+
+    Repeats stay: a benchmark is scored as it was published.
+    """
+
+    def parse(values: Mapping[str, Any], row_id: str, _tally: _Tally) -> BenchmarkItem:
+        context, chosen, rejected = _many_answers(values, columns)
+        group = _group(values, columns, context)
+        section, subset = _name(values, columns.section) or "", _name(values, columns.subset) or ""
+        return BenchmarkItem(row_id, group, source, context, chosen, rejected, section, subset)
+
+    return Stream(
+        records,
+        parse,
+        source=source,
+        columns=columns,
+        named=[columns.group],
+        where=where,
+        repeats="keep",
+        on_fault_line=on_fault_line,
+    )
 
 
 def cap_rows(rows: tuple[Row, ...], cap: int | None, *, seed: int, strata: Callable[[Row], str]) -> tuple[Row, ...]:
@@ -162,22 +314,25 @@ class _Tally:
     LISTED = 20
     EXAMPLES = 3
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, on_fault_line: Callable[[str], None] | None = None) -> None:
         self.where = where
+        self.on_fault_line = on_fault_line
         self.total = 0
         self.counts: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self.columns: set[str] = set()
         self.files: list[str] = []
         self.examples: list[str] = []
         self.first: list[str] = []
 
-    def met(self, record: Record | BadRecord) -> None:
+    def met(self, found: Found) -> None:
         self.total += 1
-        if record.where not in self.files[-1:]:
-            self.files.append(record.where)
-        if isinstance(record, Record):
-            self.columns.update(record.values)
+        if found.where not in self.files[-1:]:
+            self.files.append(found.where)
+        if isinstance(found, Record):
+            self.columns.update(found.values)
+            self.notes.update(found.notes)
 
     def drop(self, record: Record | BadRecord, fault: _Faulty) -> None:
         self.counts[fault.name] += 1
@@ -188,44 +343,36 @@ class _Tally:
             self.examples.append(line)
         if len(self.first) < self.LISTED:
             self.first.append(line)
+        if self.on_fault_line:
+            self.on_fault_line(line)
 
-    def finish(self, rows: tuple[Row, ...], on_fault: OnFault, named: Iterable[str | None]) -> Read[Row]:
-        faults = FaultCounts(dict(self.counts), dict(self.notes), tuple(self.examples))
-        if faults.dropped and on_fault == "fail":
-            more = f"\n… and {faults.dropped - len(self.first)} more" if faults.dropped > len(self.first) else ""
+    def counted(self) -> FaultCounts:
+        return FaultCounts(dict(self.counts), dict(self.notes), tuple(self.examples), dict(self.skipped))
+
+    def check_faults(self, on_fault: OnFault) -> None:
+        faulty = sum(self.counts.values())
+        if faulty and on_fault == "fail":
+            more = f"\n… and {faulty - len(self.first)} more" if faulty > len(self.first) else ""
             listed = "\n".join(self.first)
-            raise DataError(f"{self.where}: {faults.dropped} of {self.total} rows are faulty:\n{listed}{more}")
+            raise DataError(f"{self.where}: {faulty} of {self.total} rows are faulty:\n{listed}{more}")
+
+    def check_columns(self, named: Iterable[str | None]) -> None:
         absent = [c for c in named if c is not None and c not in self.columns]
         if absent and self.columns:
             raise DataError(
                 f"{self.where}: no row has the column {absent[0]!r} that the recipe names; "
                 f"the columns are {', '.join(sorted(self.columns)[:40])}"
             )
-        return Read(rows, self.total, faults)
 
 
-def _read(
-    records: Iterable[Record | BadRecord],
-    parse: Callable[[Mapping[str, Any], str], Row],
-    source: str,
-    columns: Columns,
-    tally: _Tally,
-) -> tuple[Row, ...]:
-    rows: dict[str, Row] = {}
-    for record in records:
-        tally.met(record)
-        try:
-            if isinstance(record, BadRecord):
-                raise _Faulty(record.fault, "", record.remedy)
-            later = f"{len(tally.files)}-" if len(tally.files) > 1 else ""
-            row_id = _name(record.values, columns.id) or f"{source}-{later}{record.row}"
-            row = parse(record.values, row_id)
-            if row_id in rows:
-                raise _Faulty("duplicate-id", repr(row_id), "give each row of a source an id of its own, or no id at all")
-            rows[row_id] = row
-        except _Faulty as fault:
-            tally.drop(record, fault)
-    return tuple(rows.values())
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _said_by(row: RatedResponse | PreferencePair | BenchmarkItem) -> Any:
+    if isinstance(row, RatedResponse):
+        return row.messages, sorted(row.ratings.items())
+    return row.context, row.chosen, row.rejected
 
 
 def _name(values: Mapping[str, Any], column: str | None) -> str | None:
@@ -275,6 +422,27 @@ def _two_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Mes
     if good.strip() == bad.strip():
         raise _Faulty("chosen-equals-rejected", "", "remove the pair: it prefers nothing")
     return chosen[:-1], good, bad
+
+
+def _many_answers(
+    values: Mapping[str, Any], columns: Columns
+) -> tuple[tuple[Message, ...], tuple[str, ...], tuple[str, ...]]:
+    sides = [values.get(c) for c in (columns.chosen, columns.rejected)]
+    if not (_has(values, columns.prompt) and all(_is_texts(side) for side in sides)):
+        one, good, bad = _two_answers(values, columns)
+        return one, (good,), (bad,)
+    context: tuple[Message, ...] = ()
+    for column, side in zip((columns.chosen, columns.rejected), sides, strict=True):
+        if not side:
+            raise _Faulty("missing-field", f"column {column!r} is empty", "give at least one chosen and one rejected answer")
+        for answer in side:
+            context = _conversation([*_prompt(values, columns), {"role": "assistant", "content": answer}], column)[:-1]
+    chosen, rejected = sides
+    return context, tuple(chosen or ()), tuple(rejected or ())
+
+
+def _is_texts(side: Any) -> bool:
+    return isinstance(side, list) and all(isinstance(answer, str) for answer in side)
 
 
 def _side(values: Mapping[str, Any], columns: Columns, column: str) -> tuple[Message, ...]:

@@ -1,6 +1,6 @@
 """Rows: what every source becomes, whatever its file looked like.
 
-In: nothing (these are types).  Out: `RatedResponse` (stage 1), `PreferencePair` (stage 2 and benchmarks).  Cost: none.
+In: nothing (these are types).  Out: `RatedResponse` (stage 1), `PreferencePair` (stage 2), `BenchmarkItem`.  Cost: none.
 """
 
 from __future__ import annotations
@@ -37,6 +37,32 @@ class PreferencePair:
     rejected: str
     section: str = ""
     subset: str = ""
+
+    def conversation(self, answer: str) -> tuple[Message, ...]:
+        """The context with one of the answers as its last turn."""
+        return (*self.context, Message(role="assistant", content=answer))
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkItem:
+    """One question of a benchmark: answers that should win (`chosen`) and answers that should lose (`rejected`), in order.
+
+    A pair has one of each; best-of-four one and three; RM-Bench three and three, by style.
+    """
+
+    id: str
+    group: str
+    source: str
+    context: tuple[Message, ...]
+    chosen: tuple[str, ...]
+    rejected: tuple[str, ...]
+    section: str = ""
+    subset: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Chosen, then rejected: the order of an item's scores."""
+        return self.chosen + self.rejected
 
     def conversation(self, answer: str) -> tuple[Message, ...]:
         """The context with one of the answers as its last turn."""

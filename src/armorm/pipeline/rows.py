@@ -133,7 +133,7 @@ class _Reader:
         if (kind, name) in self.seen:
             raise RecipeError(f"two {kind} sources are called {name!r}: give one of them another `name`")
         rows = cap_rows(read.rows, source.cap, seed=self.recipe.seed, strata=_stratum)
-        drops = dict(read.faults.counts)
+        drops = read.faults.drops
         if len(rows) < len(read.rows):
             drops["over-cap"] = len(read.rows) - len(rows)
         self.seen[kind, name] = (read.total, drops, dict(read.faults.notes))

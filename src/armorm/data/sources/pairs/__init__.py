@@ -1,0 +1,1 @@
+"""Sets of preference pairs (stage 2)."""

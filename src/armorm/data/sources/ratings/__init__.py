@@ -1,0 +1,1 @@
+"""Sets of absolutely rated answers (stage 1)."""

@@ -1,0 +1,104 @@
+"""What a public data set is: where it lies, what it may be used for, and how its records become rows.
+
+In: nothing (these are types).  Out: `Place`, `RatingSource`, `PairSource`, `each`.  Cost: none.
+
+A source's `unfold` turns the set's own records into flat ones that `data.reading` understands: for ratings `messages` and one
+value per objective under the objective's name, as raw as the set has it; for pairs `prompt`, `chosen` and `rejected`, or whole
+conversations. It yields a `Skipped` for what the source leaves out on purpose, a `BadRecord` for what it cannot read, and never
+raises on a record's content. Texts, roles, scales and ids are checked once, in `data.reading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from typing import Literal
+
+from armorm.data.files import BadRecord, Found, Record, Skipped
+from armorm.objectives import Objective
+
+Unfold = Callable[[Iterable[Found]], Iterator[Found]]
+Confidence = Literal["read", "remembered"]
+"""How sure a schema is: read in a public card or code, or remembered and checked at run time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a set's files are.
+
+    `hub`: the data set's id on the Hugging Face hub, empty where it is not there (`url` then says where it is). `subset`: its
+    configuration; `data_dir`: a folder in its repository; `revision`: a commit, where the newest is not the right one.
+    `files`: patterns of this split's files in a local copy; without any, those whose path names the split.
+    """
+
+    hub: str = ""
+    split: str = "train"
+    subset: str | None = None
+    data_dir: str | None = None
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingSource:
+    """A set of absolutely rated answers.
+
+    `rows`: records as published (0: not known); `fields`: those that are read; `rater`: who or what gave the ratings.
+    `repeats`: "drop" what says again what an earlier row said, or "keep" it because each row is one annotator's label.
+    """
+
+    name: str
+    title: str
+    place: Place
+    licence: str
+    rows: int
+    fields: tuple[str, ...]
+    rater: str
+    objectives: tuple[Objective, ...]
+    unfold: Unfold
+    confidence: Confidence = "read"
+    repeats: Literal["keep", "drop"] = "drop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSource:
+    """A set of preference pairs; `made` says in a sentence how a pair comes about."""
+
+    name: str
+    title: str
+    place: Place
+    licence: str
+    rows: int
+    fields: tuple[str, ...]
+    made: str
+    unfold: Unfold
+    confidence: Confidence = "read"
+    repeats: Literal["keep", "drop"] = "drop"
+
+
+def each(one: Callable[[Record], Iterable[Found]]) -> Unfold:
+    """An `unfold` that looks at one record at a time; bad and skipped ones pass through."""
+
+    @wraps(one)
+    def unfold(records: Iterable[Found]) -> Iterator[Found]:
+        for record in records:
+            yield from one(record) if isinstance(record, Record) else (record,)
+
+    return unfold
+
+
+def flat(record: Record, part: int | str = "", *, notes: tuple[str, ...] = (), **values: object) -> Record:
+    """A flat record made of a raw one; `part` tells the several flat records of one raw record apart (their ids end in it)."""
+    return Record(record.row, dict(values), record.where, notes, str(part))
+
+
+def skipped(record: Record, reason: str) -> Skipped:
+    """What the source leaves out on purpose, counted under `reason`."""
+    return Skipped(record.row, reason, record.where)
+
+
+def bad(record: Record, fault: str, remedy: str) -> BadRecord:
+    """What cannot be read; the remedy says what the record needs."""
+    return BadRecord(record.row, fault, remedy, record.where)
