@@ -24,9 +24,8 @@ from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
-from armorm.pipeline import train
 from armorm.pipeline.progress import Reporter
-from armorm.pipeline.train import Run
+from armorm.pipeline.train import Run, train
 from armorm.recipe import load_recipe
 
 TEMPLATE = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 
@@ -34,9 +35,59 @@ def faults_table() -> str:
     return "\n".join(["| fault | what to do |", "|---|---|", *rows])
 
 
+def rating_sources_table() -> str:
+    """The rating sources with what a reader needs to choose among them."""
+    from armorm.data.sources.registry import rating_sources
+
+    rows = [
+        f"| `{s.name}` | {s.title} | {_where(s.place)} | {_rows(s.rows)} | {s.licence} | {s.rater} "
+        f"| {', '.join(o.name for o in s.objectives)} |"
+        for s in rating_sources().values()
+    ]
+    head = "| name | set | where, split | records | licence | rater | objectives |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
+
+
+def pair_sources_table() -> str:
+    """The pair sources, with how a pair is made."""
+    from armorm.data.sources.registry import pair_sources
+
+    rows = [
+        f"| `{s.name}` | {s.title} | {_where(s.place)} | {_rows(s.rows)} | {s.licence} | {s.made} |"
+        for s in pair_sources().values()
+    ]
+    return "\n".join(["| name | set | where, split | records | licence | a pair |", "|---|---|---|---|---|---|", *rows])
+
+
+def benchmarks_table() -> str:
+    """The benchmarks, with their rule."""
+    from armorm.data.benchmarks.registry import benchmarks
+
+    rows = [
+        f"| `{b.name}` | {b.title} | {'; '.join(dict.fromkeys(_where(p.place) for p in b.parts))} | {_rows(b.rows)} "
+        f"| {len(b.subsets)} | {b.licence} | {b.rule.value} |"
+        for b in benchmarks().values()
+    ]
+    return "\n".join(
+        ["| name | benchmark | where, split | items | subsets | licence | rule |", "|---|---|---|---|---|---|---|", *rows]
+    )
+
+
+def _rows(published: int) -> str:
+    return f"{published:,}" if published else "not known"
+
+
+def _where(place: Any) -> str:
+    where = f"`{place.hub}`" if place.hub else f"[{place.url.removeprefix('https://')}]({place.url})"
+    return f"{where}, {place.split}"
+
+
 PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "help": ("README.md", help_text),
     "faults": ("docs/data.md", faults_table),
+    "rating-sources": ("docs/sources.md", rating_sources_table),
+    "pair-sources": ("docs/sources.md", pair_sources_table),
+    "benchmarks": ("docs/benchmarks.md", benchmarks_table),
 }
 
 

@@ -16,7 +16,7 @@ from armorm.cli import main
 from armorm.errors import StorageError
 from armorm.pipeline.train import Run
 
-COMMANDS = ("demo", "train", "score", "explain", "doctor")
+COMMANDS = ("demo", "train", "score", "explain", "bench", "data", "doctor")
 Outcome = tuple[int, str, str]
 Armorm = Callable[..., Outcome]
 
@@ -150,7 +150,7 @@ def test_a_full_disk_is_1(armorm: Armorm, rows: Path, tiny_folder: Path, monkeyp
     def full(*_: object, **__: object) -> None:
         raise StorageError("the disk is full. Free some space and run the same command again")
 
-    monkeypatch.setattr("armorm.pipeline.train", full)
+    monkeypatch.setattr("armorm.pipeline.train.train", full)
     assert "Free some space" in only_message(armorm("train", write_recipe(rows, tiny_folder)), 1)
 
 
@@ -160,7 +160,7 @@ def test_an_interruption_is_130_and_says_how_to_go_on(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("armorm.pipeline.train", stop)
+    monkeypatch.setattr("armorm.pipeline.train.train", stop)
     code, out, err = armorm("train", write_recipe(rows, tiny_folder))
     assert (code, out) == (130, "")
     assert "run the same command again" in err
@@ -257,3 +257,34 @@ def test_doctor_fails_and_gives_the_command_when_something_needed_is_missing(arm
     code, out, _ = armorm("doctor", "--json")
     assert code == 1
     assert {c["name"]: c for c in json.loads(out)}["no-such-package"]["remedy"] == "pip install no-such-package"
+
+
+def test_bench_prints_tables_json_and_csv(armorm: Armorm, rows: Path, trained: Path, tmp_path: Path):
+    words = ("bench", trained / "model", "--suite", rows / "bench.jsonl", "--out", tmp_path / "out")
+    code, out, err = armorm(*words)
+    assert code == 0, err
+    assert "overall" in out
+    assert "chat" in out
+    assert "scoring bench" in err or "loading" in err
+    code, out, _ = armorm(*words, "--json", "--quiet")
+    results = json.loads(out)
+    assert code == 0
+    assert results["items"] == 24
+    code, out, err = armorm(*words, "--csv", "--quiet", "--limit", 10)
+    assert (code, err) == (0, "")
+    assert out.startswith("level,aggregate,name,value")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["left_out"] == {"over-cap": 14}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--suite", "rewardbnch"), "did you mean 'rewardbench'"),
+        (("--suite", "no/such.jsonl"), "no file matches"),
+        (("--suite", "rewardbench", "--path", "no/such"), "no file matches"),
+        (("--suite", "rewardbench", "--section", "a=b"), "has sections of its own"),
+        (("--suite", "rewardbench", "--section", "ab"), "write PATTERN=SECTION"),
+    ],
+)
+def test_bench_says_what_is_wrong_with_a_suite(armorm: Armorm, trained: Path, words: tuple[str, ...], said: str, tmp_path: Path):
+    assert said in only_message(armorm("bench", trained / "model", *words, "--out", tmp_path, "--quiet"), 2).replace("\n", " ")

@@ -12,9 +12,9 @@ from small_run import OBJECTIVES, read_lines, write_recipe, write_rows
 
 from armorm import RewardModel
 from armorm.errors import DataError, RecipeError
-from armorm.pipeline import extraction, train
+from armorm.pipeline import extraction
 from armorm.pipeline.progress import Reporter
-from armorm.pipeline.train import Run
+from armorm.pipeline.train import Run, train
 from armorm.recipe import load_recipe
 
 QUIET = Reporter(quiet=True)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from small_run import OBJECTIVES
 
+from armorm.data.sources.registry import RELEASED_ORDER
 from armorm.data.starter import RECIPE
 from armorm.errors import RecipeError
 from armorm.objectives import ScaleMap
@@ -79,7 +80,7 @@ def test_a_key_like_none_lists_the_keys_there(tmp_path: Path):
 @pytest.mark.parametrize("key", ["name", "objectives", "ratings", "pairs"])
 def test_missing_keys_are_named(tmp_path: Path, key: str):
     path = written(tmp_path, {k: v for k, v in WHOLE.items() if k != key})
-    with pytest.raises(RecipeError, match=f"- {key}: missing; add it"):
+    with pytest.raises(RecipeError, match=f"- {key}: missing; (add it|list them, name a file)"):
         load_recipe(path)
 
 
@@ -100,8 +101,8 @@ def test_missing_keys_are_named(tmp_path: Path, key: str):
         ({"features": {"response": []}}, r"features.response: .*at least 1 item"),
         ({"features": {"prompt": "final:closing"}}, r"features.prompt: a prompt has no closing token.*last or mean"),
         ({"features": {"store_too": {"prompt": ["18:sum"]}}}, r"features.store_too.prompt.0: .*LAYER:POOLING"),
-        ({"ratings": [{"hub": "a/b", "path": "c.jsonl"}]}, r"ratings.0: give exactly one of path, hub and builtin"),
-        ({"ratings": [{"cap": 3}]}, r"ratings.0: give exactly one of path, hub and builtin"),
+        ({"ratings": [{"hub": "a/b", "path": "c.jsonl"}]}, r"ratings.0: give exactly one of source, path, hub and builtin"),
+        ({"ratings": [{"cap": 3}]}, r"ratings.0: give exactly one of source, path, hub and builtin"),
         ({"ratings": [{"hub": "a/b", "cap": 0}]}, r"ratings.0.cap: .*greater than or equal to 1"),
         (
             {"debias": {"nuisances": ["panel-lenght"]}},
@@ -221,6 +222,64 @@ def stub_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+NAMED = {"name": "named", "ratings": ["helpsteer", "ultrafeedback"], "pairs": ["shp"], "bench": ["rewardbench"]}
+
+
+def test_public_sets_are_named_by_a_word_and_bring_their_objectives(tmp_path: Path):
+    recipe = load_recipe(written(tmp_path, NAMED))
+    assert [s.source for s in (*recipe.ratings, *recipe.pairs)] == ["helpsteer", "ultrafeedback", "shp"]
+    assert (recipe.bench[0].name, recipe.bench[0].benchmark) == ("rewardbench", "rewardbench")
+    assert recipe.load_objectives().names == RELEASED_ORDER[:10]
+
+
+def test_the_eight_sets_give_the_released_models_objectives_in_any_order(tmp_path: Path):
+    eight = [
+        "openorca",
+        "code-ultrafeedback",
+        "argilla-math",
+        "capybara",
+        "prometheus",
+        "beavertails",
+        "ultrafeedback",
+        "helpsteer",
+    ]
+    assert load_recipe(written(tmp_path, NAMED | {"ratings": eight})).load_objectives().names == RELEASED_ORDER
+
+
+def test_ones_own_objectives_stand_behind_those_of_the_public_sets(tmp_path: Path):
+    own = [{"name": "mine", "min": 1, "max": 3}, {"name": "helpsteer-coherence", "min": 0, "max": 4, "rater": "me"}]
+    recipe = NAMED | {"objectives": own, "ratings": ["helpsteer", {"hub": "owner/mine"}]}
+    recipe["scale_map"] = {"helpsteer-verbosity": "end_points"}
+    found = load_recipe(written(tmp_path, recipe)).load_objectives()
+    assert found.names == (*RELEASED_ORDER[:5], "mine")
+    assert found[2].rater == "me"
+    assert [o.scale_map for o in found[1:3]] == [ScaleMap.BIN_CENTRES, ScaleMap.END_POINTS]  # the set's, one's own
+    assert found[4].scale_map is ScaleMap.END_POINTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ratings": ["helpstear"]}, r"ratings: there is no rating source 'helpstear': did you mean 'helpsteer'\?"),
+        ({"pairs": ["beavertails"]}, r"pairs: there is no pair source 'beavertails'"),
+        ({"bench": ["rewardbanch"]}, r"bench: there is no benchmark 'rewardbanch': did you mean 'rewardbench'\?"),
+        ({"bench": [{"benchmark": "rm-bench", "sections": {"a": "b"}}]}, r"bench.0: rm-bench has sections of its own"),
+        ({"bench": [{"benchmark": "rm-bench", "source": "shp"}]}, r"bench.0: give either a benchmark's name or a source"),
+        ({"bench": [{"source": "shp"}]}, r"bench.0: name: missing"),
+        ({"ratings": [{"source": "helpsteer", "subset": "x"}]}, r"ratings.0: helpsteer knows its own subset and columns"),
+        ({"ratings": [{"source": "helpsteer", "hub": "a/b"}]}, r"ratings.0: give exactly one of source"),
+        ({"ratings": [{"source": "helpsteer", "path": "no/such/folder"}]}, r"ratings: no/such/folder: no file matches"),
+        ({"ratings": ["helpsteer", "armorm-multi"]}, r"helpsteer and armorm-multi both rate helpsteer-helpfulness"),
+        ({"ratings": [{"hub": "a/b"}]}, r"objectives: missing; list them"),
+    ],
+)
+def test_faults_of_named_sets_are_said(tmp_path: Path, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, NAMED | changes))
+    assert re.search(said, str(caught.value)), str(caught.value)
+
+
 def test_every_shipped_recipe_is_whole(stub_data: Path):
     assert len(RECIPES) >= 3
     recipes = {path.stem: load_recipe(path) for path in RECIPES}
@@ -239,10 +298,8 @@ def test_the_papers_recipe_is_the_papers():
     (path,) = [p for p in RECIPES if p.stem == "armorm-llama3-8b"]
     recipe = load_recipe(path)
     names = recipe.load_objectives().names
-    assert len(names) == 19
-    assert names[:5] == tuple(f"helpsteer-{x}" for x in ("helpfulness", "correctness", "coherence", "complexity", "verbosity"))
-    assert names[10:14] == ("beavertails-is_safe", "prometheus-score", "argilla-overall_quality", "argilla-judge_lm")
-    assert len(recipe.pairs) == 10
-    assert set(recipe.debias.reference) <= {s.name for s in recipe.pairs}
+    assert names == RELEASED_ORDER
+    assert len(recipe.pairs) == 9  # HH-RLHF is one set here; PRM800K, the tenth, is not on the hub and stands there as a comment
+    assert set(recipe.debias.reference) <= {s.source for s in recipe.pairs}
     assert recipe.gate == GateRecipe(patience=None)
     assert (recipe.debias.nuisances, recipe.debias.method) == (["helpsteer-verbosity"], "spearman")

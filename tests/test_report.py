@@ -62,7 +62,7 @@ def interval(value, width=0.04):
 
 def accuracy(value, n, unscored=0):
     share = {"value": float(value), "low": float(value - 1 / n**0.5), "high": float(min(1.0, value + 1 / n**0.5))}
-    return share | {"n": n, "ties": n // 90, "unscored": unscored, "strict": float(value - 1 / 180)}
+    return share | {"n": n, "ties": n // 90, "unscored": unscored, "halves": float(value)}
 
 
 def fake_suites(rng):

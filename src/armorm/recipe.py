@@ -11,17 +11,19 @@ import fnmatch
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Columns
+from armorm.data.sources.registry import objectives_of, pair_source, rating_source
 from armorm.errors import ArmormError, RecipeError
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
-from armorm.objectives import Objectives, ScaleMap
+from armorm.objectives import Objective, Objectives, ScaleMap
 
 STARTER = "starter"
 RESPONSE_TOKENS = "response-tokens"
@@ -33,27 +35,38 @@ class _Part(BaseModel):
 
 
 class Source(_Part):
-    """Where rows come from: exactly one of `path` (a file or a pattern), `hub` (a data set's id) or `builtin: starter`.
+    """Where rows come from: a public set by its name (`source`), a file or pattern (`path`), a data set of the hub (`hub`), or
+    `builtin: starter`. The name alone will do: `ratings: [helpsteer, ultrafeedback]`.
 
-    `cap` keeps at most so many rows of each file, evenly over its strata, the same ones every time. `name` renames a
-    single file's source (default: the file's stem). `section` puts all its pairs into one section of a benchmark.
+    With `source`, `path` is a local copy of the set's files, which is then read in place of the hub. `cap` keeps at most so many
+    rows of each file, evenly over its strata, the same ones every time. `name` renames a single file's source (default: the set's
+    name or the file's stem). `section` puts all its pairs into one section of a benchmark.
     """
 
+    source: str | None = None
     path: str | None = None
     hub: str | None = None
     builtin: Literal["starter"] | None = None
     name: str | None = None
-    split: str = "train"
+    split: str | None = None
     subset: str | None = None
     revision: str | None = None
     cap: int | None = Field(default=None, ge=1)
     section: str | None = None
     columns: Columns = Columns()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        return {"source": given} if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        if sum(x is not None for x in (self.path, self.hub, self.builtin)) != 1:
-            raise ValueError("give exactly one of path, hub and builtin")
+        places = (self.hub, self.builtin, *(() if self.source else (self.path,)), self.source)
+        if sum(x is not None for x in places) != 1:
+            raise ValueError("give exactly one of source, path, hub and builtin (a source may have a path besides)")
+        if self.source and (self.subset or self.columns != Columns()):
+            raise ValueError(f"{self.source} knows its own subset and columns: leave them out, or read the set by path or hub")
         return self
 
 
@@ -170,11 +183,40 @@ class GateRecipe(_Part):
 
 
 class Suite(_Part):
-    """A benchmark of pairs. `sections` renames sections or subsets, e.g. {math-prm: reasoning, "hep-*": reasoning}."""
+    """A benchmark: a published one by its name (`bench: [rewardbench]`; `path` is a local copy of its files), or pairs of your
+    own from a `source`. `sections` renames sections or subsets of your own, e.g. {math-prm: reasoning, "hep-*": reasoning}.
+    """
 
-    name: str
-    source: Source
+    name: str = ""
+    benchmark: str | None = None
+    path: str | None = None
+    cap: int | None = Field(default=None, ge=1)
+    source: Source | None = None
     sections: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        given = {"benchmark": given} if isinstance(given, str) else given
+        named = isinstance(given, dict) and given.get("benchmark") and not given.get("name")
+        return {**given, "name": given["benchmark"]} if named else given
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Suite:
+        if (self.benchmark is None) == (self.source is None):
+            raise ValueError("give either a benchmark's name or a source of pairs")
+        if not self.name:
+            raise ValueError("name: missing; add it")
+        if self.benchmark and self.sections:
+            raise ValueError(f"{self.benchmark} has sections of its own: leave `sections` out")
+        if self.source and (self.path or self.cap):
+            raise ValueError("give path and cap within the source")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """At most so many items."""
+        return self.source.cap if self.source else self.cap
 
     def section_of(self, section: str, subset: str) -> str:
         for key in (subset, section):
@@ -185,12 +227,16 @@ class Suite(_Part):
 
 
 class Recipe(_Part):
-    """One training run, resolved. `objectives` is a file's path, an inline list, or "starter"."""
+    """One training run, resolved.
+
+    `objectives` is a file's path, an inline list, or "starter"; it may be left out where `ratings` names public sets, which bring
+    their own. Those come first, in the released model's order.
+    """
 
     name: str
     seed: int = 0
     backbone: BackboneSettings = BackboneSettings()
-    objectives: str | list[dict[str, Any]]
+    objectives: str | list[dict[str, Any]] | None = None
     scale_map: dict[str, ScaleMap] = {}
     ratings: list[Source] = Field(min_length=1)
     pairs: list[Source] = Field(min_length=1)
@@ -205,15 +251,23 @@ class Recipe(_Part):
 
     def load_objectives(self) -> Objectives:
         """The objectives with the recipe's scale maps applied. Raises DataError naming every faulty entry."""
+        named = objectives_of(s.source for s in self.ratings if s.source) if any(s.source for s in self.ratings) else ()
+        own = {o.name: o for o in self._own_objectives()}
+        found = [own.pop(o.name, o) for o in named] + list(own.values())
+        if not found:
+            raise RecipeError("objectives: missing; list them, name a file that does, or name public sets in `ratings`")
+        return Objectives([o.model_copy(update=self._map_of(o.name)) for o in found])
+
+    def _own_objectives(self) -> Iterable[Objective]:
+        if self.objectives is None:
+            return ()
         if isinstance(self.objectives, list):
-            found = Objectives.from_json(self.objectives, where="recipe: objectives")
-        elif self.objectives == STARTER:
+            return Objectives.from_json(self.objectives, where="recipe: objectives")
+        if self.objectives == STARTER:
             from armorm.data.starter import build
 
-            found = build(self.seed).objectives
-        else:
-            found = Objectives.from_file(Path(os.path.expandvars(self.objectives)).expanduser())
-        return Objectives([o.model_copy(update=self._map_of(o.name)) for o in found])
+            return build(self.seed).objectives
+        return Objectives.from_file(Path(os.path.expandvars(self.objectives)).expanduser())
 
     def _map_of(self, name: str) -> dict[str, ScaleMap]:
         return next(({"scale_map": m} for pattern, m in self.scale_map.items() if fnmatch.fnmatch(name, pattern)), {})
@@ -283,19 +337,37 @@ def _unset_variables(given: Any) -> Iterator[tuple[str, str]]:
 def _contradictions(recipe: Recipe, given: Any) -> Iterator[str]:
     unset = dict(_unset_variables(given))
     yield from unset.values()
+    unknown = list(_unknown_names(recipe))
+    yield from unknown
     if "ARMORM_DATA" not in unset:
-        try:
-            known = recipe.load_objectives().names
-        except ArmormError as error:
-            yield str(error)
-        else:
-            yield from _unknown_nuisances(recipe, known)
+        if not unknown:
+            try:
+                known = recipe.load_objectives().names
+            except ArmormError as error:
+                yield str(error)
+            else:
+                yield from _unknown_nuisances(recipe, known)
         yield from _missing_files(recipe)
     if recipe.backbone.chat_template and not Path(recipe.backbone.chat_template).expanduser().is_file():
         yield f"backbone.chat_template: no such file: {recipe.backbone.chat_template}"
     names = [s.name for s in recipe.bench]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         yield f"bench: named twice: {', '.join(twice)}"
+
+
+def _unknown_names(recipe: Recipe) -> Iterator[str]:
+    sources: list[tuple[str, Callable[[str], Any], str | None]] = [
+        *(("ratings", rating_source, s.source) for s in recipe.ratings),
+        *(("pairs", pair_source, s.source) for s in recipe.pairs),
+        *(("bench", benchmark, s.benchmark) for s in recipe.bench),
+        *((f"bench {s.name}", pair_source, s.source.source) for s in recipe.bench if s.source),
+    ]
+    for key, find, name in sources:
+        if name is not None:
+            try:
+                find(name)
+            except ArmormError as error:
+                yield f"{key}: {error}"
 
 
 def _unknown_nuisances(recipe: Recipe, known: tuple[str, ...]) -> Iterator[str]:
@@ -307,10 +379,15 @@ def _unknown_nuisances(recipe: Recipe, known: tuple[str, ...]) -> Iterator[str]:
 def _missing_files(recipe: Recipe) -> Iterator[str]:
     from armorm.data.files import expand
 
-    sources = [("ratings", s) for s in recipe.ratings] + [("pairs", s) for s in recipe.pairs]
-    for key, source in sources + [(f"bench {s.name}", s.source) for s in recipe.bench]:
+    sources: list[tuple[str, Source | Suite]] = [
+        *(("ratings", s) for s in recipe.ratings),
+        *(("pairs", s) for s in recipe.pairs),
+        *((f"bench {s.name}", s.source or s) for s in recipe.bench),
+    ]
+    for key, source in sources:
         if source.path is not None:
+            whole = isinstance(source, Suite) or source.source is not None
             try:
-                expand(source.path)
+                expand(source.path, folders=whole)
             except ArmormError as error:
                 yield f"{key}: {error}"

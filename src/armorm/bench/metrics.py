@@ -137,8 +137,8 @@ def accuracy_by(
     if MACRO in sections:
         raise DataError(f"a section is called {MACRO!r}, the name of the mean over sections: rename the section")
     outcomes = PairOutcomes.from_scores(chosen, rejected)
-    _check_lengths(outcomes.values, sections, "sections")
-    _check_lengths(outcomes.values, groups, "groups")
+    check_lengths(outcomes.values, sections, "sections")
+    check_lengths(outcomes.values, groups, "groups")
     by_section: dict[str, Accuracy] = {}
     for section in dict.fromkeys(sections):
         rows = [row for row, name in enumerate(sections) if name == section]
@@ -164,12 +164,12 @@ def paired_difference(
     as its negative, so their signs are flipped together, group by group; the observed arrangement counts as one of
     them, so p is never below 1 / (permutations + 1). Raises `DataError` when lengths differ.
     """
-    _check_lengths(a.values, b.values, "outcomes of the other method")
-    _check_lengths(a.values, groups, "groups")
+    check_lengths(a.values, b.values, "outcomes of the other method")
+    check_lengths(a.values, groups, "groups")
     both = a.scored & b.scored
     if not both.any():
         return PairedDifference(Interval.undefined(), math.nan)
-    membership = _membership([group for group, kept in zip(groups, both, strict=True) if kept])
+    membership = places_of([group for group, kept in zip(groups, both, strict=True) if kept])
     gaps = a.values[both] - b.values[both]
     sums = np.bincount(membership, weights=gaps)
     sizes = np.bincount(membership).astype(np.float64)
@@ -177,8 +177,8 @@ def paired_difference(
     def difference(counts: Counts) -> Float[np.ndarray, "b 1"]:
         return (counts @ sums / (counts @ sizes))[:, None]
 
-    interval = bootstrap_by_group(difference, _places(len(sums)), seed=seed, resamples=resamples)[0]
-    return PairedDifference(_bounded(interval, -1.0), _sign_flip(sums, seed, permutations))
+    interval = bootstrap_by_group(difference, place_names(len(sums)), seed=seed, resamples=resamples)[0]
+    return PairedDifference(bounded(interval, -1.0), sign_flip(sums, seed, permutations))
 
 
 def length_correlation(
@@ -197,27 +197,27 @@ def length_correlation(
     whose longer answer scores higher, minus the rest. Both intervals resample prompts. Answers with a NaN score are
     left out; NaN comes back where scores or lengths do not vary. Raises `DataError` when lengths differ.
     """
-    _check_lengths(scores, lengths, "lengths")
-    _check_lengths(scores, prompts, "prompts")
+    check_lengths(scores, lengths, "lengths")
+    check_lengths(scores, prompts, "prompts")
     kept = ~np.isnan(scores)
     if not kept.any():
         return LengthCorrelation(Interval.undefined(), Interval.undefined())
-    membership = _membership([prompt for prompt, row in zip(prompts, kept, strict=True) if row])
+    membership = places_of([prompt for prompt, row in zip(prompts, kept, strict=True) if row])
     score, length = scores[kept], lengths[kept].astype(np.float64)
     pooled = _pooled_spearman(score, length, membership, seed, resamples)
     within = _within_spearman(score, length, membership, seed, resamples)
-    return LengthCorrelation(_bounded(pooled, -1.0), _bounded(within, -1.0))
+    return LengthCorrelation(bounded(pooled, -1.0), bounded(within, -1.0))
 
 
 def _sectioned(outcomes: PairOutcomes, sections: Sequence[str], groups: Sequence[str], *, seed: int, resamples: int) -> Accuracy:
     """Unweighted mean over sections of the mean over each section's scored pairs; one section is the plain mean."""
-    _check_lengths(outcomes.values, groups, "groups")
+    check_lengths(outcomes.values, groups, "groups")
     scored = outcomes.scored
     n, ties, unscored = int(scored.sum()), outcomes.ties, outcomes.unscored
     if n == 0:
         return Accuracy(math.nan, math.nan, math.nan, n, ties, unscored, math.nan)
-    group = _membership([name for name, kept in zip(groups, scored, strict=True) if kept])
-    section = _membership([name for name, kept in zip(sections, scored, strict=True) if kept])
+    group = places_of([name for name, kept in zip(groups, scored, strict=True) if kept])
+    section = places_of([name for name, kept in zip(sections, scored, strict=True) if kept])
     values = outcomes.values[scored]
     n_groups, n_sections = int(group.max()) + 1, int(section.max()) + 1
     right, strict, sizes = (
@@ -230,8 +230,8 @@ def _sectioned(outcomes: PairOutcomes, sections: Sequence[str], groups: Sequence
         means = np.divide(counts @ right, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
         return np.nanmean(means, axis=1, keepdims=True)
 
-    drawn = bootstrap_by_group(macro, _places(n_groups), seed=seed, resamples=resamples)[0]
-    one = _exact_at_the_ends(_bounded(drawn, 0.0), n_groups)
+    drawn = bootstrap_by_group(macro, place_names(n_groups), seed=seed, resamples=resamples)[0]
+    one = exact_at_the_ends(bounded(drawn, 0.0), n_groups)
     strict_value = float(np.mean(strict.sum(axis=0) / sizes.sum(axis=0)))
     return Accuracy(one.value, one.low, one.high, n, ties, unscored, strict_value)
 
@@ -247,7 +247,7 @@ def _group_sums(
     return cells.reshape(n_groups, n_sections)
 
 
-def _exact_at_the_ends(one: Interval, n_groups: int) -> Interval:
+def exact_at_the_ends(one: Interval, n_groups: int) -> Interval:
     """The binomial bound over groups where all outcomes are alike, so that no resample differs from the data."""
     bound = _TAIL ** (1 / n_groups)
     if one.value == 1.0:
@@ -255,24 +255,25 @@ def _exact_at_the_ends(one: Interval, n_groups: int) -> Interval:
     return Interval(0.0, 0.0, 1.0 - bound) if one.value == 0.0 else one
 
 
-def _bounded(one: Interval, lowest: float) -> Interval:
+def bounded(one: Interval, lowest: float) -> Interval:
     """The whole range [lowest, 1] where the value is known and its interval is not: a single group says no more."""
     return Interval(one.value, lowest, 1.0) if math.isnan(one.low) and not math.isnan(one.value) else one
 
 
-def _sign_flip(sums: Float[np.ndarray, " groups"], seed: int, permutations: int) -> float:
+def sign_flip(sums: Float[np.ndarray, " groups"], seed: int, permutations: int) -> float:
     """Share of sign assignments whose |sum| reaches the observed one."""
     moving = sums[sums != 0]  # a sum of zero is its own negative
     if len(moving) == 0:
         return 1.0
     generator = np.random.default_rng([seed, 1])  # a stream apart from the bootstrap's
-    observed = abs(moving.sum())
+    # sums of halves are exact in floating point; weighted ones get some room, so that the observed arrangement counts as reached
+    least = abs(moving.sum()) - 1e-12 * np.abs(moving).sum()
     block = max(1, _CELLS // len(moving))
     reached = 0
     for start in range(0, permutations, block):
         signs = generator.integers(2, size=(min(block, permutations - start), len(moving)), dtype=np.int8)
         flipped = moving.sum() - 2 * (signs.astype(np.float64) @ moving)
-        reached += int(np.sum(np.abs(flipped) >= observed))  # sums of halves: exact in floating point
+        reached += int(np.sum(np.abs(flipped) >= least))
     return (reached + 1) / (permutations + 1)
 
 
@@ -311,7 +312,7 @@ def _within_spearman(
     def correlation(counts: Counts) -> Float[np.ndarray, "b 1"]:
         return _ratio(counts @ ab, counts @ aa, counts @ bb)
 
-    return bootstrap_by_group(correlation, _places(len(ab)), seed=seed, resamples=resamples)[0]
+    return bootstrap_by_group(correlation, place_names(len(ab)), seed=seed, resamples=resamples)[0]
 
 
 def _ranks_within(values: Float[np.ndarray, " n"], membership: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -330,17 +331,17 @@ def _ratio(ab: Float[np.ndarray, " b"], aa: Float[np.ndarray, " b"], bb: Float[n
     return np.divide(ab, scale, out=np.full(len(ab), np.nan), where=scale > 1e-12)[:, None]
 
 
-def _places(n_groups: int) -> list[str]:
+def place_names(n_groups: int) -> list[str]:
     """One name a group, in order: the statistics here take sums per group, so each group is one row."""
     return [f"{place:09d}" for place in range(n_groups)]
 
 
-def _membership(names: Sequence[str]) -> Int[np.ndarray, " n"]:
+def places_of(names: Sequence[str]) -> Int[np.ndarray, " n"]:
     """The place of each row's name among the sorted distinct names."""
     places = {name: place for place, name in enumerate(sorted(set(names)))}
     return np.array([places[name] for name in names], dtype=np.int64)
 
 
-def _check_lengths(values: np.ndarray, others: Sequence[Any] | np.ndarray, what: str) -> None:
+def check_lengths(values: np.ndarray, others: Sequence[Any] | np.ndarray, what: str) -> None:
     if len(values) != len(others):
         raise DataError(f"{len(values)} scored items but {len(others)} {what}: give one for each, in the same order")

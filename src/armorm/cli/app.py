@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from armorm.cli import auditing, selecting
+from armorm.cli.data import data_app
 from armorm.errors import ArmormError, DataError
 
 app = typer.Typer(
@@ -23,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Interpretable, steerable reward models: train, score, explain.",
 )
+app.add_typer(data_app, name="data")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Out = Annotated[Path, typer.Option(help="The run's folder.")]
 Features = Annotated[Path | None, typer.Option(help="Where features are kept, to share them between runs [default: in OUT].")]
@@ -72,18 +75,10 @@ def train(
         _train(recipe, out, features, json_=json_, quiet=quiet)
 
 
-@app.command()
-def score(
-    model: Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")],
-    file: Annotated[Path, typer.Argument(help="Rows with `messages`, or `prompt` and `response`: JSONL, Parquet, CSV.")],
-    full: Annotated[bool, typer.Option("--full", help="Rewards, gate, coefficients and contributions too.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Score a file of conversations; one JSON object per row on stdout, in order."""
-    from armorm.cli.scoring import scored_rows
-
-    for row in scored_rows(model, file, full=full, quiet=quiet):
-        print(json.dumps(row, ensure_ascii=False))
+app.command("score")(selecting.score)
+app.command("best-of")(selecting.best_of)
+app.command("select")(selecting.select)
+app.command("pairs")(selecting.pairs)
 
 
 @app.command()
@@ -98,6 +93,73 @@ def explain(
 
     score = explained(model, file, row)
     _print(score.to_json() if json_ else score, json_=json_)
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")],
+    suite: Annotated[str, typer.Option(help="A benchmark's name (`armorm data sources` lists them) or a file of pairs.")],
+    path: Annotated[str | None, typer.Option(help="A local copy of the benchmark's files, read instead of the hub.")] = None,
+    section: Annotated[list[str] | None, typer.Option(help="For a file: PATTERN=SECTION of subsets; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, evenly over the subsets.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for results [default: runs/bench/MODEL/SUITE].")] = None,
+    batch_tokens: Annotated[int, typer.Option(min=64, help="Tokens per batch; more on a GPU.")] = 4096,
+    json_: Json = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a benchmark: sections, subsets and overall with 95 % intervals, beside the published numbers."""
+    from armorm.cli.benching import bench_tables, suite_of
+    from armorm.pipeline.benchmarking import csv_of, run_benchmark
+    from armorm.pipeline.progress import Reporter
+
+    chosen = suite_of(suite, path=path, sections=section or [], limit=limit)
+    results = run_benchmark(model, chosen, out, batch_tokens=batch_tokens, reporter=Reporter(quiet=quiet))
+    if csv_:
+        print(csv_of(results), end="")
+        return
+    _print(results if json_ else bench_tables(results), json_=json_)
+    if not json_:
+        print(f"results: {results['folder']}")
+
+
+app.command("audit")(auditing.audit)
+
+
+@app.command("export")
+def export_(
+    model: Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    layout: Annotated[str, typer.Option(help="armorm: this package's; released: the released ArmoRM checkpoint's.")] = "armorm",
+    shard_size: Annotated[str, typer.Option(help="The largest size of a weights file.")] = "5GB",
+    json_: Json = False,
+) -> None:
+    """Write a model folder in another layout, for programs that were made for the released ArmoRM checkpoint."""
+    from armorm.cli.exchange import exported, table
+
+    facts = exported(model, out, layout=layout, shard_size=shard_size)
+    _print(facts if json_ else table(facts), json_=json_)
+
+
+@app.command("import")
+def import_(
+    regression: Annotated[Path, typer.Option(help="The regression's weights (.pt or .safetensors): `weight` [k, d].")],
+    gate: Annotated[Path, typer.Option(help="The gate's state dict (.pt or .safetensors).")],
+    backbone: Annotated[str, typer.Option(help="The decoder they were trained on: a folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the model.")],
+    transform: Annotated[Path | None, typer.Option(help="The reward transform [k, k], if there is one.")] = None,
+    objectives: Annotated[Path | None, typer.Option(help="A JSON list of objectives [default: the released 19].")] = None,
+    temperature: Annotated[float, typer.Option(min=1e-6, help="The gate's, as it was trained.")] = 10.0,
+    dtype: Annotated[str, typer.Option(help="Of the decoder: bfloat16, float16 or float32.")] = "bfloat16",
+    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest conversation [default: the decoder's].")] = None,
+    json_: Json = False,
+) -> None:
+    """Make a model folder of the parts that the public ArmoRM training scripts save, and their backbone."""
+    from armorm.cli.exchange import Parts, imported, table
+
+    parts = Parts(regression, gate, transform)
+    facts = imported(parts, backbone, out, objectives=objectives, temperature=temperature, dtype=dtype, max_tokens=max_tokens)
+    _print(facts if json_ else table(facts), json_=json_)
 
 
 @app.command()
@@ -130,7 +192,7 @@ def _top(
 
 def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool, quiet: bool) -> None:
     from armorm.cli.tables import run_tables
-    from armorm.pipeline import train
+    from armorm.pipeline.train import train
     from armorm.pipeline.progress import Reporter
     from armorm.recipe import load_recipe
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from armorm.data.files import expand
-from armorm.recipe import Recipe, Source, load_recipe
+from armorm.recipe import Recipe, Source, Suite, load_recipe
 
 
 def plan(path: Path) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def plan(path: Path) -> dict[str, Any]:
         "objectives": list(recipe.load_objectives().names),
         "ratings": [_place(s) for s in recipe.ratings],
         "pairs": [_place(s) for s in recipe.pairs],
-        "bench": [held_out(recipe), *({"name": s.name, **_place(s.source)} for s in recipe.bench)],
+        "bench": [held_out(recipe), *(_suite(s) for s in recipe.bench)],
         "features": {"response": [str(p) for p in response], "prompt": [str(p) for p in prompt]},
         "probe": {"candidates": recipe.features.response, "strengths": len(recipe.probe.alphas), "folds": recipe.probe.folds},
         "debias": recipe.debias.model_dump(mode="json"),
@@ -36,9 +36,17 @@ def held_out(recipe: Recipe) -> dict[str, Any]:
     return {"name": "held-out pairs", "share of prompts": recipe.splits.test}
 
 
+def _suite(suite: Suite) -> dict[str, Any]:
+    if suite.source is not None:
+        return {"name": suite.name, **_place(suite.source)}
+    return {"name": suite.name, "benchmark": suite.benchmark, "path": suite.path, "cap": suite.cap}
+
+
 def _place(source: Source) -> dict[str, Any]:
+    if source.source is not None:
+        return {"source": source.source, "path": source.path, "cap": source.cap}
     if source.path is not None:
         return {"files": [str(f) for f in expand(source.path)], "cap": source.cap}
     if source.hub is not None:
-        return {"hub": source.hub, "split": source.split, "revision": source.revision, "cap": source.cap}
+        return {"hub": source.hub, "split": source.split or "train", "revision": source.revision, "cap": source.cap}
     return {"builtin": source.builtin}

@@ -125,9 +125,7 @@ def hub_records(
 
     where = f"{dataset}{''.join(f'/{part}' for part in (subset, data_dir) if part)}[{split}]"
     try:
-        stream = datasets.load_dataset(
-            dataset, name=subset, split=split, revision=revision, data_dir=data_dir, streaming=True
-        )
+        stream = datasets.load_dataset(dataset, name=subset, split=split, revision=revision, data_dir=data_dir, streaming=True)
         for row, values in enumerate(stream, start=1):
             yield Record(row, dict(values), where)
     except Exception as error:  # the hub's client raises a dozen unrelated kinds

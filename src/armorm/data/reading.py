@@ -424,9 +424,7 @@ def _two_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Mes
     return chosen[:-1], good, bad
 
 
-def _many_answers(
-    values: Mapping[str, Any], columns: Columns
-) -> tuple[tuple[Message, ...], tuple[str, ...], tuple[str, ...]]:
+def _many_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Message, ...], tuple[str, ...], tuple[str, ...]]:
     sides = [values.get(c) for c in (columns.chosen, columns.rejected)]
     if not (_has(values, columns.prompt) and all(_is_texts(side) for side in sides)):
         one, good, bad = _two_answers(values, columns)

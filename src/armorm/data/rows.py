@@ -67,3 +67,27 @@ class BenchmarkItem:
     def conversation(self, answer: str) -> tuple[Message, ...]:
         """The context with one of the answers as its last turn."""
         return (*self.context, Message(role="assistant", content=answer))
+
+    @property
+    def pairs(self) -> tuple[PreferencePair, ...]:
+        """Pairs that hold every answer at least once, for whatever works on pairs: the i-th holds the i-th of either side."""
+        n = max(len(self.chosen), len(self.rejected))
+        return tuple(
+            PreferencePair(
+                self.id if n == 1 else f"{self.id}#{i}",
+                self.group,
+                self.source,
+                self.context,
+                self.chosen[i % len(self.chosen)],
+                self.rejected[i % len(self.rejected)],
+                self.section,
+                self.subset,
+            )
+            for i in range(n)
+        )
+
+
+def item_of(pair: PreferencePair) -> BenchmarkItem:
+    """A pair as an item with one answer on either side."""
+    answers = (pair.chosen,), (pair.rejected,)
+    return BenchmarkItem(pair.id, pair.group, pair.source, pair.context, *answers, pair.section, pair.subset)

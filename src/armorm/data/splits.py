@@ -17,10 +17,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from armorm.conversation import prompt_group
-from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.errors import DataError
 
-Row = TypeVar("Row", RatedResponse, PreferencePair)
+AnyRow = RatedResponse | PreferencePair | BenchmarkItem
+Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 
 
 class Split(StrEnum):
@@ -71,13 +72,13 @@ def components(prompt_groups: Sequence[str], given: Sequence[str | None]) -> lis
     return [names[int(labels[prompts[p]])] for p in prompt_groups]
 
 
-def join_groups(rows: Sequence[RatedResponse | PreferencePair]) -> list[str]:
+def join_groups(rows: Sequence[AnyRow]) -> list[str]:
     """Row by row, the component of the row's computed prompt group and of the group that its source gave it, if any."""
     computed = [computed_group(r) for r in rows]
     return components(computed, [r.group if r.group != c else None for r, c in zip(rows, computed, strict=True)])
 
 
-def computed_group(row: RatedResponse | PreferencePair) -> str:
+def computed_group(row: AnyRow) -> str:
     """The prompt group computed from the row's first user turn, whatever group its source gave it."""
     return prompt_group(row.messages if isinstance(row, RatedResponse) else row.context)
 

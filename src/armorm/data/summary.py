@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.objectives import Objective, Objectives
 
 BINS = 20
@@ -28,7 +28,7 @@ class SourceFacts:
     name: str
     kind: Literal["ratings", "pairs", "bench"]
     total: int
-    rows: Sequence[RatedResponse] | Sequence[PreferencePair]
+    rows: Sequence[RatedResponse] | Sequence[PreferencePair] | Sequence[BenchmarkItem]
     drops: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0

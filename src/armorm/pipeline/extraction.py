@@ -104,7 +104,7 @@ def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone
     return Stores(
         {n: store(n, r) for n, r in rows.ratings.items()},
         {n: store(n, r) for n, r in rows.pairs.items()},
-        {n: store(n, r) for n, r in rows.suites.items()},
+        {n: store(n, r) for n, r in rows.suite_pairs.items()},
     )
 
 

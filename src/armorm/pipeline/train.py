@@ -30,7 +30,7 @@ from armorm.pipeline import fitting
 from armorm.pipeline.examples import examples
 from armorm.pipeline.extraction import LazyBackbone, Stores, extract_all
 from armorm.pipeline.fitting import PairArrays, PairStores, RatingStores, pair_arrays
-from armorm.pipeline.judging import Judged, judge, methods
+from armorm.pipeline.judging import Graded, Judged, judge, methods
 from armorm.pipeline.planted import planted_table
 from armorm.pipeline.progress import Reporter
 from armorm.pipeline.provenance import provenance
@@ -73,7 +73,7 @@ class _Training:
     def run(self) -> Run:
         self._write_recipe()
         self.reporter.say("reading rows")
-        self.rows: Rows = read_rows(self.recipe, self.objectives)
+        self.rows: Rows = read_rows(self.recipe, self.objectives, self.reporter)
         self.stores: Stores = extract_all(self.recipe, self.rows, self.features, self.backbone, self.reporter)
         probe = self._stage("probe", {"ratings": self._keys("ratings"), **self._settings("probe", "features")}, self._probe)
         debias = self._stage(
@@ -135,7 +135,7 @@ class _Training:
         tried = methods(probe, feature, debias, gates, raw, single, rival)
         suites, lengths, judged = [], [], {}
         for name, pairs in self.suites.items():
-            judged[name], table, length = judge(name, pairs, tried, seed=self.recipe.seed)
+            judged[name], table, length = judge(name, self._graded(name, pairs), pairs, tried, seed=self.recipe.seed)
             suites.append(table)
             lengths += length
         gate_by = {
@@ -188,7 +188,11 @@ class _Training:
         """The test split of the training pairs, and every suite of the recipe."""
         held_out = self.pairs.take(self.pairs.at(Split.TEST))
         found = {HELD_OUT: held_out} if len(held_out) else {}
-        return found | {n: self._arrays({n: (self.stores.suites[n], rows)}) for n, rows in self.rows.suites.items()}
+        return found | {n: self._arrays({n: (self.stores.suites[n], rows)}) for n, rows in self.rows.suite_pairs.items()}
+
+    def _graded(self, name: str, pairs: PairArrays) -> Graded:
+        suite = next((s for s in self.recipe.bench if s.name == name), None)
+        return Graded.of_pairs(pairs) if suite is None else Graded.by(suite, self.rows.suites[name])
 
     def _arrays(self, stores: PairStores) -> PairArrays:
         return pair_arrays(self.recipe, stores)
@@ -227,7 +231,7 @@ class _Training:
 
     def _examples(self, judged: dict[str, Judged]) -> list[dict[str, Any]]:
         probe, feature = load_probe(self.out / "probe")
-        by_id = {r.id: r for rows in (*self.rows.pairs.values(), *self.rows.suites.values()) for r in rows}
+        by_id = {r.id: r for rows in (*self.rows.pairs.values(), *self.rows.suite_pairs.values()) for r in rows}
         name = list(judged)[-1] if judged else None
         if name is None or not self.recipe.examples:
             return []

@@ -12,7 +12,6 @@ from typing import Any
 from armorm.report.plots import Panel, common_limits, dot_plot
 from armorm.report.reading import count, interval, number, p_value, percent, points, signed, span_percent, span_points
 
-MACRO = "macro"
 _SETTLED = 0.05
 _TERMS_SHOWN = 10
 
@@ -74,8 +73,7 @@ def _suite(suite: Mapping[str, Any]) -> dict[str, Any]:
     methods = suite["methods"]
     sections = list(dict.fromkeys(name for one in methods for name in one.get("sections") or {}))
     columns = {"all pairs": [one.get("overall") for one in methods]} | {
-        "mean of sections" if name == MACRO else name: [(one.get("sections") or {}).get(name) for one in methods]
-        for name in sorted(sections, key=lambda name: name == MACRO)
+        name: [(one.get("sections") or {}).get(name) for one in methods] for name in sections
     }
     parsed = {title: [interval(cell) for cell in cells] for title, cells in columns.items()}
     limits = common_limits([one for cells in parsed.values() for one in cells], include=[0.5], low=0.0, high=1.0)

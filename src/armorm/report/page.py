@@ -38,15 +38,18 @@ def write_report(results: Mapping[str, Any], folder: Path) -> Path:
     The same results give the same bytes. Raises `MissingExtra` without jinja2 or matplotlib, `StorageError` where the
     file can't be written.
     """
-    page = render_page(results)
-    path = folder / "report.html"
+    return write_page(render_page(results), folder / "report.html")
+
+
+def write_page(page: str, path: Path) -> Path:
+    """Write a page beside its place, then rename it. Raises `StorageError` where the file can't be written."""
     unfinished = path.with_suffix(".html.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(page.encode("utf-8", errors="replace"))  # half an emoji in the data is no reason to stop
         unfinished.replace(path)
     except OSError as fault:
-        raise StorageError(f"the report can't be written to {path}: {fault}; choose another folder") from fault
+        raise StorageError(f"the page can't be written to {path}: {fault}; choose another folder") from fault
     return path
 
 
@@ -66,12 +69,13 @@ def render_page(results: Mapping[str, Any]) -> str:
         "provenance": _provenance(results),
     }
     contents = [(name, _TITLES[name]) for name, part in sections.items() if part]
-    template = _environment().get_template(_TEMPLATE)
+    template = environment().get_template(_TEMPLATE)
     page = template.render(results=results, contents=contents, titles=_TITLES, facts=_facts(results), **sections)
     return str(page).lstrip()
 
 
-def _environment() -> Any:
+def environment() -> Any:
+    """Jinja with the reports' filters; everything is escaped. Raises `MissingExtra` without jinja2."""
     try:
         import jinja2
     except ImportError as missing:

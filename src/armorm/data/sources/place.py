@@ -29,7 +29,7 @@ def place_records(place: Place, path: str | None = None) -> Iterator[Record | Ba
     if not place.hub:
         raise DataError(
             f"this set is not on the Hugging Face hub: fetch it from {place.url} and give the folder as `path` "
-            f"(read are {', '.join(place.files)})"
+            f"(read are {', '.join(_patterns(place))})"
         )
     return hub_records(place.hub, place.split, place.revision, place.subset, data_dir=place.data_dir)
 
@@ -49,7 +49,7 @@ def files_at(place: Place, path: str) -> list[Path]:
     chosen = _matching(every, within, place)
     if not chosen:
         seen = ", ".join(str(f.relative_to(within)) for f in every[:8]) or "no data file at all"
-        wanted = " or ".join(place.files) or f"files that name the split {place.split!r}"
+        wanted = " or ".join(_patterns(place)) or f"files that name the split {place.split!r}"
         source = f"`hf download {place.hub} --repo-type dataset --local-dir {folder}`" if place.hub else place.url
         raise DataError(f"{within}: holds {seen}; needed are {wanted}: fetch them from {source}, or name the files themselves")
     return chosen
@@ -57,10 +57,14 @@ def files_at(place: Place, path: str) -> list[Path]:
 
 def _matching(files: list[Path], folder: Path, place: Place) -> list[Path]:
     if place.files:
-        return sorted({f for pattern in place.files for f in folder.glob(pattern) if f.is_file()})
+        return sorted({f for p in _patterns(place) for f in folder.glob(p) if f.is_file() and not _hidden(f, folder)})
     words = {f: _words(f.relative_to(folder)) for f in files}
     named = [f for f in files if place.split in words[f]]
     return named or [f for f in files if not words[f] & SPLITS]
+
+
+def _patterns(place: Place) -> list[str]:
+    return [pattern.replace("{split}", place.split) for pattern in place.files]
 
 
 def _words(path: Path) -> set[str]:

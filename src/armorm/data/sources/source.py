@@ -29,7 +29,8 @@ class Place:
 
     `hub`: the data set's id on the Hugging Face hub, empty where it is not there (`url` then says where it is). `subset`: its
     configuration; `data_dir`: a folder in its repository; `revision`: a commit, where the newest is not the right one.
-    `files`: patterns of this split's files in a local copy; without any, those whose path names the split.
+    `files`: patterns of this split's files in a local copy ("{split}" stands for its name); without any, those whose path names
+    the split.
     """
 
     hub: str = ""

@@ -1,0 +1,64 @@
+"""JudgeBench: hard pairs where one answer is right and one is wrong, both by the same model, in four sections.
+
+In: records of ScalerLab/JudgeBench (splits `gpt` and `claude`).  Out: `BENCHMARKS`.  Cost: one pass.
+
+`label` says which of `response_A` and `response_B` is right ("A>B" or "B>A"; anything else is a fault, `unknown-label`). The
+section follows from `source`: MMLU-Pro's are knowledge, LiveBench has reasoning and math, LiveCodeBench is coding; an item of
+another source keeps the source's name and stands in no section. The overall value is the mean over pairs. A tie is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.files import Found, Record
+from armorm.data.sources.fields import text_fault
+from armorm.data.sources.source import Place, bad, each, flat
+
+SECTION_OF = {"mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math", "livecodebench": "coding"}
+GPT_SIZES = {"knowledge": 154, "reasoning": 98, "math": 56, "coding": 42}
+CLAUDE_SIZES = dict.fromkeys(GPT_SIZES, 0)  # 270 in all
+_SIDES = {"A>B": ("response_A", "response_B"), "B>A": ("response_B", "response_A")}
+
+
+def _pair(record: Record) -> Iterator[Found]:
+    if fault := text_fault(record, "question", "response_A", "response_B", "label", "source"):
+        yield fault
+        return
+    values = record.values
+    if values["label"] not in _SIDES:
+        yield bad(record, "unknown-label", "give 'label' as A>B or B>A")
+        return
+    chosen, rejected = (values[name] for name in _SIDES[values["label"]])
+    subset = next((s for start, s in SECTION_OF.items() if values["source"].startswith(start)), values["source"])
+    yield flat(record, id=values.get("pair_id"), prompt=values["question"], chosen=chosen, rejected=rejected, subset=subset)
+
+
+def _judgebench(name: str, title: str, split: str, model: str, sizes: Mapping[str, int], items: int) -> Benchmark:
+    files = (f"**/{split}[-.]*parquet", f"**/{split}[-.]*jsonl", f"**/*response_model={model}.jsonl")
+    return Benchmark(
+        name=name,
+        title=title,
+        parts=(Part(place=Place(hub="ScalerLab/JudgeBench", split=split, files=files), unfold=each(_pair)),),
+        licence="not stated",
+        rule=Rule.PAIRS,
+        subsets=sizes,
+        aggregates=(
+            Aggregate(
+                name="official",
+                sections=tuple(Section(name=s, subsets={s: float(size or 1)}, by_items=True) for s, size in sizes.items()),
+                weights=None,
+            ),
+        ),
+        url="https://github.com/ScalerLab/JudgeBench",
+        items=items,
+    )
+
+
+BENCHMARKS = (
+    _judgebench("judgebench", "JudgeBench, answers by GPT-4o", "gpt", "gpt-4o-2024-05-13", GPT_SIZES, 350),
+    _judgebench(
+        "judgebench-claude", "JudgeBench, answers by Claude 3.5 Sonnet", "claude", "claude-3-5-sonnet-20240620", CLAUDE_SIZES, 270
+    ),
+)

@@ -1,0 +1,79 @@
+"""RM-Bench: three right and three wrong answers to a prompt in three styles, so that substance and style can be told apart.
+
+In: records of THU-KEG/RM-Bench (`total_dataset.json`).  Out: `BENCHMARKS`.  Cost: one pass.
+
+The styles, in order: concise, detailed, detailed with Markdown. Each right answer is compared with each wrong one; `hard` is
+where the wrong one has the richer style, `normal` where both have the same, `easy` where the right one has the richer. A
+domain's value is the mean of the three, the overall value the mean of four domains: chat, code, math and safety, where the two
+safety sets are one.
+
+Ids are unique within a domain at best, and are written `domain/id`. The domain of a row without one is the file's
+(`chat_filtered.json`; note `domain-of-file`). Other than three answers on a side are a fault (`wrong-number-of-answers`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.files import Found, Record
+from armorm.data.sources.fields import text_fault
+from armorm.data.sources.source import Place, bad, each, flat
+
+SIZES = {"chat": 129, "code": 228, "math": 529, "safety-refuse": 284, "safety-response": 157}
+DOMAINS = ("chat", "code", "math", "safety")
+PARTS = ("easy", "normal", "hard")
+STYLES = 3
+_FILE = re.compile(r"(\w+(?:-\w+)?)_filtered\.")
+
+
+def _item(record: Record) -> Iterator[Found]:
+    values = record.values
+    domain = values.get("domain")
+    notes: tuple[str, ...] = ()
+    if domain is None and (named := _FILE.search(record.where)) and named[1] in SIZES:
+        domain, notes = named[1], ("domain-of-file",)
+    with_domain = Record(record.row, {**values, "domain": domain}, record.where)
+    if fault := text_fault(with_domain, "prompt", "domain"):
+        yield fault
+        return
+    sides = [values.get(name) for name in ("chosen", "rejected")]
+    if not all(isinstance(side, list) for side in sides):
+        yield bad(record, "missing-field", f"give lists of {STYLES} answers as 'chosen' and 'rejected'")
+    elif not all(isinstance(answer, str) for side in sides for answer in side or ()):
+        yield bad(record, "not-text", "give texts in the lists 'chosen' and 'rejected'")
+    elif any(len(side or ()) != STYLES for side in sides):
+        yield bad(record, "wrong-number-of-answers", f"give {STYLES} answers on each side, one in each style")
+    else:
+        row_id = values.get("id")
+        row_id = f"{domain}/{row_id}" if isinstance(row_id, int | str) and row_id != "" else row_id
+        yield flat(record, notes=notes, id=row_id, prompt=values["prompt"], chosen=sides[0], rejected=sides[1], subset=domain)
+
+
+def _aggregate(name: str, parts: tuple[str, ...], note: str = "") -> Aggregate:
+    sections = tuple(Section(name=d, subsets={f"{d}/{part}": 1.0 for part in parts}) for d in DOMAINS)
+    return Aggregate(name=name, sections=sections, weights=dict.fromkeys(DOMAINS, 1.0), note=note)
+
+
+_PLACE = Place(hub="THU-KEG/RM-Bench", files=("**/total_dataset.json", "**/train-*.parquet"))
+
+BENCHMARKS = (
+    Benchmark(
+        name="rm-bench",
+        title="RM-Bench",
+        parts=(
+            Part(place=Place(hub="THU-KEG/RM-Bench", files=("**/total_dataset.json", "**/train-*.parquet")), unfold=each(_item)),
+        ),
+        licence="ODC-BY",
+        rule=Rule.STYLE_MATRIX,
+        subsets=SIZES,
+        aggregates=(
+            _aggregate("official", PARTS),
+            _aggregate("easy", ("easy",), "the right answer has the richer style"),
+            _aggregate("normal", ("normal",), "both answers have the same style"),
+            _aggregate("hard", ("hard",), "the wrong answer has the richer style"),
+        ),
+        url="https://github.com/THU-KEG/RM-Bench",
+    ),
+)

@@ -1,0 +1,134 @@
+"""Rows of any source as one Parquet file, in the columns that this package's own reader takes without being told.
+
+In: an opened source.  Out: a file, whole or not at all.
+Cost: one pass; one row group is held, at most 10,000 rows or 64 MB of text.
+
+Ratings: `id`, `group`, `source`, `messages` (list of role and content), and a double per objective on its raw scale, null where
+there is none. Pairs: `id`, `group`, `source`, `section`, `subset`, `chosen` and `rejected` as whole conversations.
+The file's metadata hold the objectives' facts under `armorm`, the counts of what was left out under `armorm.counts`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from armorm.data.opening import METADATA_KEY, Opened
+from armorm.data.reading import FaultCounts
+from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.errors import DataError, StorageError
+from armorm.objectives import Objectives
+
+FORMAT = 1
+GROUP_ROWS = 10_000
+GROUP_CHARACTERS = 64_000_000
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_RATED = ("id", "group", "source", "messages")
+_NOT_FREE = frozenset({*_RATED, "prompt", "response", "system", "chosen", "rejected", "section", "subset"})
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: `rows` of `total` records, and what was left out."""
+
+    path: Path
+    kind: str
+    rows: int
+    total: int
+    faults: FaultCounts
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": str(self.path), "kind": self.kind, "rows": self.rows, "records": self.total, **_counts(self.faults)}
+
+
+def export(opened: Opened, path: Path) -> Exported:
+    """Write the rows to `path`; a file that is there is replaced once the new one is whole.
+
+    Raises DataError for a path that doesn't end in .parquet, for an objective named like another column, and when no row is
+    left; StorageError when the file can't be written.
+    """
+    if path.suffix != ".parquet" or path.is_dir():
+        raise DataError(f"{path}: rows are exported as one Parquet file: name one that ends in .parquet")
+    schema = _schema(opened)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = _write(opened, schema, part)
+        if not rows:
+            raise DataError(f"{opened.where or opened.name}: there is no row to export{_why(opened.stream.faults)}")
+        part.replace(path)
+    except OSError as fault:
+        raise StorageError(f"{path} can't be written: {fault.strerror or fault}; choose another place") from fault
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return Exported(path, opened.kind, rows, opened.stream.total, opened.stream.faults)
+
+
+def _write(opened: Opened, schema: pa.Schema, part: Path) -> int:
+    rows = 0
+    with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        for group in _groups(opened.stream):
+            writer.write_table(pa.Table.from_pylist([_cells(row, opened.objectives) for row in group], schema=schema))
+            rows += len(group)
+        counts = {"records": opened.stream.total, "rows": rows, **_counts(opened.stream.faults)}
+        writer.add_key_value_metadata({"armorm.counts": json.dumps(counts)})
+    return rows
+
+
+def _schema(opened: Opened) -> pa.Schema:
+    columns = [(name, pa.string()) for name in ("id", "group", "source")]
+    if opened.kind == "ratings":
+        taken = [o.name for o in opened.objectives if o.name in _NOT_FREE]
+        if taken:
+            raise DataError(f"an objective can't be named {taken[0]!r}, as one of the other columns is: rename it")
+        columns += [("messages", _MESSAGES), *((o.name, pa.float64()) for o in opened.objectives)]
+    else:
+        columns += [("section", pa.string()), ("subset", pa.string()), ("chosen", _MESSAGES), ("rejected", _MESSAGES)]
+    facts: dict[str, Any] = {"format": FORMAT, "kind": opened.kind, "source": opened.name}
+    if opened.kind == "ratings":
+        facts["objectives"] = opened.objectives.to_json()
+    return pa.schema(columns, metadata={METADATA_KEY: json.dumps(facts).encode()})
+
+
+def _groups(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    group, characters = list[Any](), 0
+    for row in rows:
+        group.append(row)
+        characters += _characters(row)
+        if len(group) >= GROUP_ROWS or characters >= GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def _characters(row: RatedResponse | PreferencePair) -> int:
+    if isinstance(row, RatedResponse):
+        return sum(len(m["content"]) for m in row.messages)
+    return 2 * sum(len(m["content"]) for m in row.context) + len(row.chosen) + len(row.rejected)
+
+
+def _cells(row: RatedResponse | PreferencePair, objectives: Objectives) -> dict[str, Any]:
+    named = {"id": row.id, "group": row.group, "source": row.source}
+    if isinstance(row, RatedResponse):
+        return {**named, "messages": row.messages, **{o.name: row.ratings.get(o.name) for o in objectives}}
+    sides = {"chosen": row.conversation(row.chosen), "rejected": row.conversation(row.rejected)}
+    return {**named, "section": row.section, "subset": row.subset, **sides}
+
+
+def _counts(faults: FaultCounts) -> dict[str, Any]:
+    return {"faults": dict(faults.counts), "skipped": dict(faults.skipped), "notes": dict(faults.notes)}
+
+
+def _why(faults: FaultCounts) -> str:
+    drops = ", ".join(f"{n:,} {reason}" for reason, n in faults.drops.items())
+    first = f"; the first: {faults.examples[0]}" if faults.examples else ""
+    return f" (left out: {drops}){first}" if drops else ""

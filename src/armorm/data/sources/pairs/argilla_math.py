@@ -1,0 +1,43 @@
+"""Argilla's mathematical pairs: two answers to one prompt, the set's own choice.
+
+In: raw records of argilla/distilabel-math-preference-dpo.  Out: one pair per record.  Cost: none beyond reading.
+
+`chosen_response` is preferred to `rejected_response` where the ratings say so too. Equal ratings are skipped as `tie`, a rejected
+answer with the higher rating as `reversed`, a rating that is missing or "N/A" as `unrated`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from armorm.data.files import Found, Record
+from armorm.data.sources.fields import text_fault
+from armorm.data.sources.ratings.argilla_math import FIELDS, FOLLOWING, LICENCE, PLACE, ROWS, SIDES
+from armorm.data.sources.scored import against_ratings, score_of
+from armorm.data.sources.source import PairSource, each, flat
+
+
+def _pair(record: Record) -> Iterator[Found]:
+    values = record.values
+    if fault := text_fault(record, "instruction", "chosen_response", "rejected_response"):
+        yield fault
+        return
+    scores = (score_of(values.get(f"{side}_rating"), FOLLOWING) for side in SIDES)
+    yield against_ratings(record, *scores) or flat(
+        record, prompt=values["instruction"], chosen=values["chosen_response"], rejected=values["rejected_response"]
+    )
+
+
+SOURCES = (
+    PairSource(
+        name="argilla-math",
+        title="Distilabel math preferences",
+        place=PLACE,
+        licence=LICENCE,
+        rows=ROWS,
+        fields=FIELDS,
+        made="the set's chosen and rejected answers, where the chosen one is rated higher",
+        unfold=each(_pair),
+        confidence="remembered",
+    ),
+)

@@ -1,0 +1,86 @@
+"""HH-RLHF: dialogues with two last answers, a crowd worker's choice between them.
+
+In: records of Anthropic/hh-rlhf.  Out: one pair per record.  Cost: one pass.
+
+`chosen` and `rejected` are flat texts, each turn behind a blank line and "Human:" or "Assistant:". Only these two markers part
+turns: "Human:" inside a line is text. Turns lose the white space around them. A text that starts with "Human:" without the blank
+line is read (note `no-first-blank-line`); one that starts with anything else is `no-transcript`. What then is no dialogue is
+counted by the checks that all pairs pass: empty turns (`empty-turn`), two turns of one role (`not-alternating`), a last turn that
+is not the assistant's (`no-answer`), contexts that differ (`different-contexts`), equal answers (`chosen-equals-rejected`).
+
+`hh-helpful` reads the three helpful folders, `hh-harmless` is harmless-base, `hh-rlhf` all four. The test files are the `split`
+"test". The set's fifth folder, red-team-attempts, has single transcripts with a rating of the attack and no pairs: no split
+names it, and given as a file each record is refused as `red-team-attempts`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from armorm.conversation import Message
+from armorm.data.files import Found, Record
+from armorm.data.sources.fields import text_fault
+from armorm.data.sources.source import PairSource, Place, bad, each, flat
+
+ROLES = {"Human": "user", "Assistant": "assistant"}
+_MARKER = re.compile(r"\n\n(Human|Assistant):")
+
+
+def turns_of(transcript: str) -> list[Message] | None:
+    """The turns of a flat transcript; None where there is text before the first turn, or no turn."""
+    before, *parts = _MARKER.split(transcript)
+    if before.strip() or not parts:
+        return None
+    return [Message(role=ROLES[r], content=t.strip()) for r, t in zip(parts[::2], parts[1::2], strict=True)]
+
+
+@each
+def unfold(record: Record) -> Iterator[Found]:
+    """One pair of whole conversations."""
+    values = record.values
+    if "transcript" in values and "chosen" not in values:
+        yield bad(
+            record,
+            "red-team-attempts",
+            "give the files of helpful-base, helpful-online, helpful-rejection-sampled or harmless-base: red-team-attempts "
+            "holds single transcripts and no pairs",
+        )
+        return
+    if fault := text_fault(record, "chosen", "rejected"):
+        yield fault
+        return
+    texts = [values["chosen"], values["rejected"]]
+    bare = [bool(_BARE_START.match(text)) for text in texts]
+    chosen, rejected = (turns_of(f"\n\n{text.lstrip()}" if b else text) for text, b in zip(texts, bare, strict=True))
+    if chosen is None or rejected is None:
+        yield bad(record, "no-transcript", "let chosen and rejected start with a blank line and 'Human:'")
+    else:
+        yield flat(record, notes=("no-first-blank-line",) if any(bare) else (), chosen=chosen, rejected=rejected)
+
+
+_BARE_START = re.compile(r"(?!\n\n)\s*(Human|Assistant):")
+
+
+def _source(name: str, title: str, place: Place, rows: int) -> PairSource:
+    return PairSource(
+        name=name,
+        title=title,
+        place=place,
+        licence="MIT",
+        rows=rows,
+        fields=("chosen", "rejected"),
+        made="two last answers to one dialogue, a crowd worker's choice",
+        unfold=unfold,
+    )
+
+
+# A folder's name may stand for several, on the hub as in a local copy.
+_HUB = "Anthropic/hh-rlhf"
+_HELPFUL = Place(hub=_HUB, data_dir="helpful-*", files=("helpful-*/{split}.jsonl.gz", "helpful-*/{split}.jsonl"))
+_HARMLESS = Place(hub=_HUB, data_dir="harmless-base", files=("{split}.jsonl.gz", "{split}.jsonl"))
+SOURCES = (
+    _source("hh-rlhf", "HH-RLHF, helpful and harmless", Place(hub=_HUB), 160_800),
+    _source("hh-helpful", "HH-RLHF, helpful", _HELPFUL, 0),
+    _source("hh-harmless", "HH-RLHF, harmless", _HARMLESS, 0),
+)

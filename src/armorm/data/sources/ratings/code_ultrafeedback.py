@@ -1,0 +1,110 @@
+"""CodeUltraFeedback: one of five coding preferences, from 1 to 5, of four answers per prompt, by GPT-3.5.
+
+In: raw records of coseal/CodeUltraFeedback, one per prompt.  Out: one rated answer per response.  Cost: none beyond reading.
+
+A record rates its `preference` alone, so each answer gets one of the five objectives. Annotations come in another order than
+the responses and are joined to them by `model`. A response without an annotation (some records have none at all) or rated "N/A"
+is skipped as `unrated`. Faults: a preference that is none of the five (`unknown-preference`), a model that answers or is
+annotated twice (`duplicate-id`), and an annotation of a model that gave no answer (`missing-field`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from armorm.data.files import Found, Record
+from armorm.data.sources.fields import text_fault
+from armorm.data.sources.scored import UNRATED, is_absent, not_list
+from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skipped
+from armorm.objectives import Objective, ScaleMap
+
+PLACE = Place(hub="coseal/CodeUltraFeedback")
+LICENCE = "MIT"
+ROWS = 10000
+FIELDS = ("instruction", "preference", "responses", "annotations")
+PREFERENCES = ("complexity", "style", "explanation", "instruction-following", "readability")
+BY_PREFERENCE = {
+    name: Objective(
+        name=f"code-{name}",
+        source=PLACE.hub,
+        min=1,
+        max=5,
+        rater="GPT-3.5",
+        licence=LICENCE,
+        scale_map=ScaleMap.BIN_CENTRES,
+    )
+    for name in PREFERENCES
+}
+
+
+def responses_of(record: Record) -> tuple[list[tuple[int, str, Any]], list[Found]]:
+    """A prompt's responses as place, text and raw rating (None where there is none), and what can't be read.
+
+    Where the list is not empty, the record's instruction is a text and its preference one of the five.
+    """
+    values = record.values
+    if fault := text_fault(record, "instruction", "preference"):
+        return [], [fault]
+    if values["preference"] not in BY_PREFERENCE:
+        known = ", ".join(PREFERENCES)
+        return [], [bad(record, "unknown-preference", f"the record's 'preference' is one of {known}")]
+    texts, faults = _by_model(record, "responses", "response")
+    ratings, more = _by_model(record, "annotations", "rating")
+    orphans = [m for m in ratings if m not in texts]
+    faults += more + [bad(record, "missing-field", f"model {m[:60]!r} has an annotation, but no response") for m in orphans]
+    found = []
+    for place, (model, text) in enumerate(texts.items()):
+        if isinstance(text, str):
+            found.append((place, text, ratings.get(model)))
+        else:
+            faults.append(bad(record, "not-text", "each of 'responses' has a text as 'response'"))
+    return found, faults
+
+
+def _by_model(record: Record, field: str, value: str) -> tuple[dict[str, Any], list[Found]]:
+    # Model → value. A model that comes twice is left out: which of the two is meant can't be known.
+    entries = record.values.get(field)
+    if field == "annotations" and entries is None:
+        return {}, []
+    if not isinstance(entries, list):
+        return {}, [not_list(record, field, f"objects with 'model' and {value!r}")]
+    found: dict[str, Any] = {}
+    twice: set[str] = set()
+    faults: list[Found] = []
+    for entry in entries:
+        model = entry.get("model") if isinstance(entry, dict) else None
+        if not isinstance(model, str):
+            faults.append(bad(record, "missing-field", f"each of {field!r} is an object with a text as 'model'"))
+        elif model in found:
+            twice.add(model)
+        else:
+            found[model] = entry.get(value)
+    faults += [bad(record, "duplicate-id", f"model {m[:60]!r} stands twice in {field!r}: keep one") for m in sorted(twice)]
+    return {m: v for m, v in found.items() if m not in twice}, faults
+
+
+def _answers(record: Record) -> Iterator[Found]:
+    responses, faults = responses_of(record)
+    for place, text, rating in responses:
+        if is_absent(rating):
+            yield skipped(record, UNRATED)
+        else:
+            name = BY_PREFERENCE[record.values["preference"]].name
+            yield flat(record, place, prompt=record.values["instruction"], response=text, **{name: rating})
+    yield from faults
+
+
+SOURCES = (
+    RatingSource(
+        name="code-ultrafeedback",
+        title="CodeUltraFeedback",
+        place=PLACE,
+        licence=LICENCE,
+        rows=ROWS,
+        fields=FIELDS,
+        rater="GPT-3.5",
+        objectives=tuple(BY_PREFERENCE.values()),
+        unfold=each(_answers),
+    ),
+)

@@ -1,0 +1,143 @@
+"""One model on one benchmark: `armorm bench`.
+
+In: a model's name, a recipe's `Suite`.  Out: a folder with scores, results and a page; the results as JSON facts.
+Cost: one forward pass per answer; scores are kept as they come, so a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from armorm.bench.aggregate import figures
+from armorm.bench.metrics import length_correlation
+from armorm.bench.published import published
+from armorm.bench.run import Scores, score_items
+from armorm.data.benchmarks.registry import benchmark
+from armorm.data.reading import Read, cap_rows
+from armorm.data.rows import BenchmarkItem
+from armorm.errors import DataError, StorageError
+from armorm.model.scorer import ModelScorer
+from armorm.pipeline.judging import Graded
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.provenance import provenance
+from armorm.pipeline.rows import read_suite
+from armorm.recipe import Suite
+from armorm.report.bench_page import write_bench_page
+
+FORMAT = 1
+
+
+def run_benchmark(
+    model: str,
+    suite: Suite,
+    out: Path | None = None,
+    *,
+    seed: int = 0,
+    batch_tokens: int = 4096,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Score the suite's items and write `scores.jsonl`, `results.json`, `results.csv` and `report.html` into `out`.
+
+    `out` is runs/bench/MODEL/SUITE unless it is given. Raises CheckpointError when the model can't be loaded, DataError when the
+    benchmark's files can't be had or hold no usable item, StorageError when the folder can't be written.
+    """
+    reporter = reporter or Reporter()
+    reporter.say(f"reading {suite.name}")
+    read = read_suite(suite, seed=seed)
+    items = cap_rows(read.rows, suite.limit, seed=seed, strata=lambda item: item.subset)
+    if not items:
+        raise DataError(f"{suite.name}: no usable item (left out: {read.faults.drops or 'nothing'}): check the file's fields")
+    reporter.say(f"loading {model}")
+    scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
+    folder = out or Path("runs") / "bench" / _slug(model) / _slug(suite.name)
+    start = time.perf_counter()
+    with reporter.bar(f"scoring {suite.name}", len(items)) as advance:
+        scores = score_items(
+            items,
+            scorer,
+            kept=folder / "scores.jsonl",
+            key=scorer.fingerprint,
+            progress=lambda done, _all: advance(done, "items"),
+        )
+    results = judged(model, suite, read, items, scores, seed=seed) | {"seconds": round(time.perf_counter() - start, 1)}
+    _write(folder, results)
+    return results | {"folder": str(folder)}
+
+
+def judged(
+    model: str, suite: Suite, read: Read[BenchmarkItem], items: Sequence[BenchmarkItem], scores: Sequence[Scores], *, seed: int
+) -> dict[str, Any]:
+    """Scores → facts: figures with intervals, length correlation, published rows beside them."""
+    graded = Graded.by(suite, items)
+    found = figures(graded.outcomes(scores), graded.aggregates, seed=seed)
+    named = None if suite.benchmark is None else benchmark(suite.benchmark)
+    return {
+        "format": FORMAT,
+        "model": model,
+        "suite": suite.name,
+        "title": named.title if named else suite.name,
+        "rule": graded.rule.value,
+        **provenance(),
+        "items": len(items),
+        "answers": sum(len(item.answers) for item in items),
+        "prompts": len({item.group for item in items}),
+        "published_items": named.rows if named else None,
+        "left_out": read.faults.drops | ({"over-cap": len(read.rows) - len(items)} if len(items) < len(read.rows) else {}),
+        "fault_examples": list(read.faults.examples),
+        "figures": found.to_json(),
+        "length": _length(items, scores, seed).to_json(),
+        "published": [asdict(row) for row in (published(suite.benchmark) if suite.benchmark else ())],
+    }
+
+
+def csv_of(results: Mapping[str, Any]) -> str:
+    """The figures as CSV: level, name, value, low, high, n, ties, unscored."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["level", "aggregate", "name", "value", "low", "high", "halves", "n", "ties", "unscored"])
+    for level, aggregate, name, figure in rows_of(results):
+        fields = (figure.get(k) for k in ("value", "low", "high", "halves", "n", "ties", "unscored"))
+        writer.writerow([level, aggregate, name, *("" if x is None else x for x in fields)])
+    return text.getvalue()
+
+
+def rows_of(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str, Mapping[str, Any]]]:
+    """Every figure as (level, aggregate, name, figure): overall and sections of each aggregate, then subsets."""
+    for aggregate, found in results["figures"]["aggregates"].items():
+        yield "overall", aggregate, "overall", found["overall"]
+        for name, figure in found["sections"].items():
+            yield "section", aggregate, name, figure
+    for name, figure in results["figures"]["subsets"].items():
+        yield "subset", "", name, figure
+
+
+def _length(items: Sequence[BenchmarkItem], scores: Sequence[Scores], seed: int) -> Any:
+    lengths = np.array([len(answer) for item in items for answer in item.answers], dtype=np.float64)
+    groups = [item.group for item in items for _ in item.answers]
+    return length_correlation(np.concatenate(list(scores)), lengths, groups, seed=seed)
+
+
+def _write(folder: Path, results: Mapping[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (folder / "results.csv").write_text(csv_of(results), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
+    write_bench_page(results, folder)
+
+
+def _slug(name: str) -> str:
+    path = Path(name)
+    parts = path.parts[-2:] if path.name == "model" else path.parts[-1:]  # runs/open/model → open-model
+    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-") or "model"

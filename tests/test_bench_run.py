@@ -1,0 +1,112 @@
+"""Scoring a benchmark's items: whole, in pieces, and after a stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from armorm.bench.run import score_items
+from armorm.data.rows import BenchmarkItem
+from armorm.errors import StorageError
+
+
+def item(i: int, chosen: int = 1, rejected: int = 1) -> BenchmarkItem:
+    context = ({"role": "user", "content": f"question {i}"},)
+    answers = [tuple(f"{side} {i}-{j}" + "x" * i for j in range(n)) for side, n in (("good", chosen), ("bad", rejected))]
+    return BenchmarkItem(f"{i}", f"g{i}", "s", context, answers[0], answers[1], subset="one")
+
+
+ITEMS = [item(i, chosen=1 + i % 3, rejected=1 + i % 4) for i in range(400)]
+
+
+class Counting:
+    """A scorer whose score can be told from the text, and that counts what it is asked."""
+
+    name = "counting"
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.asked: list[str] = []
+        self.stop_after = stop_after
+
+    def score(self, conversations):
+        if self.stop_after is not None and len(self.asked) >= self.stop_after:
+            raise KeyboardInterrupt
+        texts = [c[-1]["content"] for c in conversations]
+        self.asked += texts
+        return np.array([value_of(t) for t in texts])
+
+
+def value_of(text: str) -> float:
+    return float("nan") if text.startswith("bad 7-") else (sum(map(ord, text)) % 997) / 7.0
+
+
+def expected(one: BenchmarkItem) -> list[float]:
+    return [value_of(a) for a in one.answers]
+
+
+def test_every_answer_is_scored_once_and_lands_in_its_place():
+    scorer = Counting()
+    told: list[tuple[int, int]] = []
+    found = score_items(ITEMS, scorer, progress=lambda done, total: told.append((done, total)))
+    for one, scores in zip(ITEMS, found, strict=True):
+        np.testing.assert_array_equal(scores, expected(one))
+    assert sorted(scorer.asked) == sorted(a for one in ITEMS for a in one.answers)
+    assert told[0] == (0, 400)
+    assert told[-1] == (400, 400)
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path: Path):
+    kept = tmp_path / "deep" / "scores.jsonl"
+    first = Counting(stop_after=600)
+    with pytest.raises(KeyboardInterrupt):
+        score_items(ITEMS, first, kept=kept, key="model")
+    second = Counting()
+    found = score_items(ITEMS, second, kept=kept, key="model")
+    assert set(first.asked).isdisjoint(second.asked)
+    assert len(first.asked) + len(second.asked) == sum(len(one.answers) for one in ITEMS)
+    for one, scores in zip(ITEMS, found, strict=True):
+        np.testing.assert_array_equal(scores, expected(one))
+    third = Counting()
+    score_items(ITEMS, third, kept=kept, key="model")
+    assert third.asked == []
+
+
+def test_a_line_that_was_cut_short_is_scored_again(tmp_path: Path):
+    kept = tmp_path / "scores.jsonl"
+    score_items(ITEMS, Counting(), kept=kept, key="model")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-20])
+    scorer = Counting()
+    score_items(ITEMS, scorer, kept=kept, key="model")
+    assert 1 <= len(scorer.asked) <= 6  # the answers of one item
+    again = Counting()
+    score_items(ITEMS, again, kept=kept, key="model")
+    assert again.asked == []
+    assert sum(1 for line in kept.read_text().splitlines() if line.startswith("{") and line.endswith("}")) == 401
+
+
+def test_another_models_scores_are_not_taken(tmp_path: Path):
+    kept = tmp_path / "scores.jsonl"
+    score_items(ITEMS[:5], Counting(), kept=kept, key="one model")
+    scorer = Counting()
+    score_items(ITEMS[:5], scorer, kept=kept, key="another")
+    assert len(scorer.asked) == sum(len(one.answers) for one in ITEMS[:5])
+    assert json.loads(kept.read_text().splitlines()[0]) == {"format": 1, "key": "another"}
+
+
+def test_a_changed_answer_is_scored_anew(tmp_path: Path):
+    kept = tmp_path / "scores.jsonl"
+    score_items(ITEMS[:3], Counting(), kept=kept, key="m")
+    changed = BenchmarkItem("0", "g0", "s", ITEMS[0].context, ("other",), ITEMS[0].rejected)
+    scorer = Counting()
+    score_items([changed, *ITEMS[1:3]], scorer, kept=kept, key="m")
+    assert scorer.asked == list(changed.answers)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="choose another --out"):
+        score_items(ITEMS[:1], Counting(), kept=tmp_path / "file" / "scores.jsonl", key="m")
