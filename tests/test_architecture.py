@@ -106,17 +106,20 @@ def test_modules_stay_readable():
 
 
 def test_nothing_unpickles_or_runs_foreign_code():
-    found = []
+    found, tensors_only = [], []
     for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
                 found += [f"{named(module)}:{node.lineno}: {n}" for n in names if n.split(".")[0] in {"pickle", "dill", "joblib"}]
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                found.append(f"{named(module)}:{node.lineno}: torch.load")
+                safe = any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+                (tensors_only if safe else found).append(f"{named(module)}:{node.lineno}: torch.load")
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code" and ast.unparse(node.value) != "False":
                 found.append(f"{named(module)}:{node.value.lineno}: trust_remote_code")
     assert not found
+    # The public scripts save their parts as .pt files: one place reads those, as tensors alone.
+    assert [place.split(":")[0] for place in tensors_only] == ["model/public_parts.py"]
 
 
 def test_the_package_exports_what_it_names():
@@ -139,4 +142,4 @@ def test_every_all_names_what_is_there():
                 bound |= {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
                 bound |= {ast.unparse(t) for n in tree.body if isinstance(n, ast.Assign) for t in n.targets}
                 assert set(exported) <= bound, named(module)
-    assert stated >= 4
+    assert stated >= 3

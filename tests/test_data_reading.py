@@ -323,7 +323,7 @@ def test_real_ratings_are_all_read(name, rows, groups):
     stream = chain.from_iterable(map(records, expand(f"$ARMORM_DATA/ratings/{name}.jsonl.gz")))
     read = read_ratings(stream, source=name, objectives=objectives, where=name, on_fault="fail")
     assert (len(read.rows), read.total, len({r.group for r in read.rows})) == (rows, rows, groups)
-    assert not read.faults.notes
+    assert set(read.faults.notes) <= {"repeated"}
 
 
 @pytest.mark.data

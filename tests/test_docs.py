@@ -56,7 +56,7 @@ def test_recipes_that_the_pages_name_exist():
 
 
 def test_the_readmes_recipe_is_valid(tmp_path: Path):
-    (text,) = re.findall(r"```yaml\n(.*?)```", read("README.md"), re.DOTALL)
+    text, named = re.findall(r"```yaml\n(.*?)```", read("README.md"), re.DOTALL)
     recipe = yaml.safe_load(text)
     for source in (*recipe["ratings"], *recipe["pairs"], *(s["source"] for s in recipe.get("bench", []))):
         if "path" in source:
@@ -64,6 +64,8 @@ def test_the_readmes_recipe_is_valid(tmp_path: Path):
             (tmp_path / source["path"]).touch()
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     assert load_recipe(tmp_path / "recipe.yaml").name == recipe["name"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "named", **yaml.safe_load(named)}), encoding="utf-8")
+    assert len(load_recipe(tmp_path / "recipe.yaml").load_objectives()) == 11
 
 
 def test_make_commands_that_the_pages_name_exist():

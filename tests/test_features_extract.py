@@ -17,7 +17,9 @@ from armorm.features.packing import pack, split_answers
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
 
 RESPONSE = FeatureSpec.parse("1:last+1:closing+1:mean+3:last+3:mean+final:last+final:closing+final:mean").parts
-PROMPT = FeatureSpec.parse("1:last+2:mean+final:last+final:mean").parts
+PROMPT = FeatureSpec.parse("1:last+2:mean+3:turn+final:last+final:mean+final:turn").parts
+
+END_OF_TURN = 2  # <|im_end|>
 
 SMALL = {
     "hidden_size": 32,
@@ -80,6 +82,8 @@ def reference(backbone, conversation, part: Part, *, of_prompt: bool):
         return states[start:stop].mean(axis=0)
     if part.pooling is Pooling.CLOSING:
         return states[stop]
+    if part.pooling is Pooling.TURN:
+        return states[max(i for i, t in enumerate(rendered.prompt) if t == END_OF_TURN)]
     return states[stop - 1 if of_prompt else len(rendered) - 1]
 
 
@@ -103,15 +107,35 @@ def same(one: Features, two: Features) -> None:
 
 def test_every_layer_and_pooling_equals_a_plain_forward_pass(decoder):
     parts = [Part(layer, pooling) for layer in ("1", "2", "3", "final") for pooling in Pooling]
+    response = [p for p in parts if p.pooling is not Pooling.TURN]
     prompt = [p for p in parts if p.pooling is not Pooling.CLOSING]
-    got = features(decoder, response=parts, prompt=prompt)
+    got = features(decoder, response=response, prompt=prompt)
     for i, conversation in enumerate(CONVERSATIONS):
-        for part in parts:
+        for part in response:
             want = reference(decoder, conversation, part, of_prompt=False)
             close(got.response[str(part)][i], want, f"{part} of row {i}")
         for part in prompt:
             want = reference(decoder, conversation, part, of_prompt=True)
             close(got.prompt[str(part)][i], want, f"prompt {part} of row {i}")
+
+
+def test_the_turn_of_a_template_without_header_is_the_prompts_last_token(random_folder, new_tokenizer):
+    tokenizer = new_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    backbone = load_backbone(str(random_folder(ARCHITECTURES["llama"], tokenizer)), dtype="float32", device="cpu")
+    assert not Renderer(tokenizer, max_tokens=512).header_ids
+    got = features(backbone)
+    np.testing.assert_array_equal(got.prompt["final:turn"], got.prompt["final:last"])
+
+
+def test_a_prompt_that_was_cut_keeps_its_turn(llama):
+    long, short = talk("hello " * 60, "yes"), CONVERSATIONS[0]
+    got = features(llama, [long, short], max_tokens=30)
+    assert got.truncated.tolist() == [True, False]
+    rendered = Renderer(llama.tokenizer, max_tokens=30).render(long)
+    with torch.inference_mode():
+        states = llama.model(input_ids=torch.tensor([rendered.prompt])).last_hidden_state[0].numpy()
+    close(got.prompt["final:turn"][0], states[rendered.prompt.index(END_OF_TURN)])
 
 
 def test_a_closing_that_the_template_lacks_is_the_last_token(random_folder, new_tokenizer):

@@ -311,6 +311,13 @@ def test_a_bfloat16_backbone_keeps_its_heads_in_float32(assembled, parts, tmp_pa
     np.testing.assert_allclose(numbers(loaded.score(CONVERSATIONS)), before, atol=1e-5)
 
 
+def test_the_decoders_dtype_can_be_asked_for(saved):
+    loaded = RewardModel.from_pretrained(saved, dtype=torch.bfloat16)
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+    assert loaded.regression_layer.weight.dtype == torch.float32
+    assert {p.dtype for p in RewardModel.from_pretrained(saved).model.parameters()} == {torch.float32}
+
+
 AUTO = """
 import json, sys
 import armorm

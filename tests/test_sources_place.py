@@ -3,12 +3,14 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import os
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 from armorm.data.files import Record
+from armorm.data.opening import Request, open_source
 from armorm.data.sources import registry
 from armorm.data.sources.place import files_at, place_records
 from armorm.data.sources.read import source_pairs, source_ratings
@@ -246,3 +248,18 @@ def test_only_the_wanted_objectives_are_read_and_the_row_keeps_the_name_given(tm
     more = Objectives([Objective(name="y", min=0, max=1), *source.objectives])
     read = source_ratings(source, path=str(tmp_path), objectives=more, name="mine").read()
     assert [(r.id, r.source, r.ratings) for r in read.rows] == [("mine-1", "mine", {"x": 3.0})]
+
+
+def test_another_split_keeps_only_the_patterns_that_follow_the_split():
+    place = Place(hub="a/b", files=("x/{split}.jsonl", "x/train-only.jsonl"), revision="abc")
+    assert place.at() == place.at("train") == place
+    assert place.at("test") == Place(hub="a/b", split="test", files=("x/{split}.jsonl",), revision="abc")
+    assert place.at(revision="def").revision == "def"
+
+
+@pytest.mark.data
+def test_helpful_dialogues_alone_come_from_a_folder_that_has_both():
+    if not (folder := os.environ.get("ARMORM_DATA", "")):
+        pytest.skip("ARMORM_DATA is not set")
+    opened = open_source(Request("hh-helpful", path=f"{folder}/raw/hh-rlhf", split="test", kind="pairs"))
+    assert sum(1 for _ in opened.stream) == 2333

@@ -101,14 +101,21 @@ def _spec(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def _prompt_spec(text: str) -> str:
+def _response_spec(text: str) -> str:
     text = _spec(text)
-    if any(p.pooling is Pooling.CLOSING for p in FeatureSpec.parse(text).parts):
-        raise ValueError("a prompt has no closing token; pool its features with last or mean")
+    if any(p.pooling is Pooling.TURN for p in FeatureSpec.parse(text).parts):
+        raise ValueError("only a prompt ends in a user's turn; pool an answer's features with last, closing or mean")
     return text
 
 
-Spec = Annotated[str, AfterValidator(_spec)]
+def _prompt_spec(text: str) -> str:
+    text = _spec(text)
+    if any(p.pooling is Pooling.CLOSING for p in FeatureSpec.parse(text).parts):
+        raise ValueError("a prompt has no closing token; pool its features with last, turn or mean")
+    return text
+
+
+Spec = Annotated[str, AfterValidator(_response_spec)]
 PromptSpec = Annotated[str, AfterValidator(_prompt_spec)]
 
 

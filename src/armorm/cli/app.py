@@ -17,6 +17,7 @@ from rich.console import Console
 
 from armorm.cli import auditing, selecting
 from armorm.cli.data import data_app
+from armorm.cli.steering import steer_app
 from armorm.errors import ArmormError, DataError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="Interpretable, steerable reward models: train, score, explain.",
 )
 app.add_typer(data_app, name="data")
+app.add_typer(steer_app, name="steer")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Out = Annotated[Path, typer.Option(help="The run's folder.")]
 Features = Annotated[Path | None, typer.Option(help="Where features are kept, to share them between runs [default: in OUT].")]
@@ -84,15 +86,23 @@ app.command("pairs")(selecting.pairs)
 @app.command()
 def explain(
     model: Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")],
-    file: Annotated[Path, typer.Argument(help="Conversations, as for `score`.")],
+    file: Annotated[Path, typer.Argument(help="Conversations, as for `score`; a row may hold `chosen` and `rejected` instead.")],
     row: Annotated[int, typer.Option(help="Which row, counted from 1.")] = 1,
+    against: Annotated[int | None, typer.Option(help="Another row: explain the difference between the two.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="A steering profile (YAML) to score under.")] = None,
+    prompt_only: Annotated[bool, typer.Option("--prompt-only", help="Only the weights that the row's prompt opens.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page there too.")] = None,
     json_: Json = False,
 ) -> None:
-    """Show what one conversation's score is the sum of."""
-    from armorm.cli.scoring import explained
+    """Show what a score is the sum of, or which objectives make the difference between two answers."""
+    from armorm.cli.explaining import explained
 
-    score = explained(model, file, row)
-    _print(score.to_json() if json_ else score, json_=json_)
+    found = explained(model, file, row, against=against, profile=profile, prompt_only=prompt_only)
+    if html is not None:
+        from armorm.report.explain_page import write_explain_page
+
+        write_explain_page(found.to_page(), html)
+    _print(found.to_json() if json_ else found.tables(), json_=json_)
 
 
 @app.command()
@@ -132,26 +142,27 @@ def export_(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     layout: Annotated[str, typer.Option(help="armorm: this package's; released: the released ArmoRM checkpoint's.")] = "armorm",
     shard_size: Annotated[str, typer.Option(help="The largest size of a weights file.")] = "5GB",
+    dtype: Annotated[str | None, typer.Option(help="Of the decoder, where it is not to be as the model's config says.")] = None,
     json_: Json = False,
 ) -> None:
     """Write a model folder in another layout, for programs that were made for the released ArmoRM checkpoint."""
     from armorm.cli.exchange import exported, table
 
-    facts = exported(model, out, layout=layout, shard_size=shard_size)
+    facts = exported(model, out, layout=layout, shard_size=shard_size, dtype=dtype)
     _print(facts if json_ else table(facts), json_=json_)
 
 
 @app.command("import")
 def import_(
-    regression: Annotated[Path, typer.Option(help="The regression's weights (.pt or .safetensors): `weight` [k, d].")],
-    gate: Annotated[Path, typer.Option(help="The gate's state dict (.pt or .safetensors).")],
+    regression: Annotated[Path, typer.Option(help="The regression's weights, .pt or .safetensors.")],
+    gate: Annotated[Path, typer.Option(help="The gate's state dict, .pt or .safetensors.")],
     backbone: Annotated[str, typer.Option(help="The decoder they were trained on: a folder or hub id.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model.")],
-    transform: Annotated[Path | None, typer.Option(help="The reward transform [k, k], if there is one.")] = None,
-    objectives: Annotated[Path | None, typer.Option(help="A JSON list of objectives [default: the released 19].")] = None,
+    transform: Annotated[Path | None, typer.Option(help="The reward transform, if there is one.")] = None,
+    objectives: Annotated[Path | None, typer.Option(help="A JSON list of objectives, if not the released 19.")] = None,
     temperature: Annotated[float, typer.Option(min=1e-6, help="The gate's, as it was trained.")] = 10.0,
     dtype: Annotated[str, typer.Option(help="Of the decoder: bfloat16, float16 or float32.")] = "bfloat16",
-    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest conversation [default: the decoder's].")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest conversation, where it is not the decoder's.")] = None,
     json_: Json = False,
 ) -> None:
     """Make a model folder of the parts that the public ArmoRM training scripts save, and their backbone."""
@@ -192,8 +203,8 @@ def _top(
 
 def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool, quiet: bool) -> None:
     from armorm.cli.tables import run_tables
-    from armorm.pipeline.train import train
     from armorm.pipeline.progress import Reporter
+    from armorm.pipeline.train import train
     from armorm.recipe import load_recipe
 
     checked = load_recipe(recipe)

@@ -103,7 +103,7 @@ def _open_ratings(source: RatingSource, request: Request, looked: Watch, on_faul
         if not own:
             names = ", ".join(o.name for o in source.objectives)
             raise DataError(f"{request.objectives} lists none of {source.name}'s objectives, which are {names}")
-    place = source.place if request.split is None else replace(source.place, split=request.split, files=())
+    place = source.place.at(request.split)
     limited = replace(source, place=place, unfold=_after(looked, source.unfold))
     stream = source_ratings(limited, path=request.path, objectives=own, on_fault_line=on_fault_line)
     where = request.path or _hub(place.hub, place.split)
@@ -113,7 +113,7 @@ def _open_ratings(source: RatingSource, request: Request, looked: Watch, on_faul
 def _open_pairs(source: PairSource, request: Request, looked: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
     if request.objectives:
         raise DataError(f"{source.name} holds pairs, which have no objectives: leave --objectives out")
-    place = source.place if request.split is None else replace(source.place, split=request.split, files=())
+    place = source.place.at(request.split)
     limited = replace(source, place=place, unfold=_after(looked, source.unfold))
     stream = source_pairs(limited, path=request.path, on_fault_line=on_fault_line)
     where = request.path or _hub(place.hub, place.split)

@@ -95,9 +95,16 @@ def load_backbone(
     options: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model = transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+        # What a file lacks or holds in another shape is found in `info`; transformers alone would fill it with random numbers.
+        loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BackboneError(_not_loaded(name, error)) from error
+    if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
+        raise BackboneError(
+            f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
+            "copy them again"
+        )
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)
     model = _decoder_of(model).eval().requires_grad_(False).to(_device(device))

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from armorm.conversation import Conversation, Rendered, Renderer
-from armorm.errors import BackboneError
+from armorm.errors import BackboneError, RecipeError
 from armorm.features.backbone import Backbone, blocks_of
 from armorm.features.packing import Batch, Entry, pack, split_answers
 from armorm.features.spec import FINAL, FeatureSpec, Part, Pooling
@@ -69,18 +69,22 @@ def extract(
 
     `batch_tokens` bounds the padded tokens of a batch; the result does not depend on it (nor on order or padding) beyond
     rounding. `on_tokens` is told the tokens of each finished batch. Raises ConversationError for a row that is no
-    conversation, BackboneError for a layer that is not there or for features that are not finite.
+    conversation, BackboneError for a layer that is not there or for features that are not finite, RecipeError for a response
+    pooled at `turn`.
     """
     backbone.check([*response, *prompt])
+    if wrong := [str(p) for p in response if p.pooling is Pooling.TURN]:
+        raise RecipeError(f"{', '.join(wrong)}: only a prompt ends with its turn; pool answers with last, closing or mean")
     rendered = [renderer.render(c) for c in conversations]
     n, d = len(rendered), backbone.width
     answers = {str(p): np.empty((n, d), dtype=np.float32) for p in response}
     prompts = {str(p): np.empty((n, d), dtype=np.float32) for p in prompt}
     total = 0
+    header = len(renderer.header_ids) if any(p.pooling is Pooling.TURN for p in prompt) else 1
     with collected(backbone, {p.layer for p in (*response, *prompt)}) as states:
         for batch in pack(rendered, batch_tokens=batch_tokens, share=backbone.shares_prefix):
             run = _run_shared if batch.shared else _run_plain
-            run(batch, backbone, states, answers, prompts, batch_tokens)
+            run(batch, backbone, states, answers, prompts, header, batch_tokens)
             total += batch.tokens
             if on_tokens:
                 on_tokens(batch.tokens)
@@ -96,12 +100,18 @@ def extract(
 
 
 def pool(
-    states: States, parts: Iterable[Part], start: Int[Tensor, " b"], answer: Int[Tensor, " b"], end: Int[Tensor, " b"]
+    states: States,
+    parts: Iterable[Part],
+    start: Int[Tensor, " b"],
+    answer: Int[Tensor, " b"],
+    end: Int[Tensor, " b"],
+    *,
+    header: int = 1,
 ) -> dict[str, Float[Tensor, "b d"]]:
     """Pool hidden states over the tokens [start, end) of each row, whose first `answer` tokens are the text itself.
 
     `mean` averages the text's tokens in float32; `closing` is the token right behind them (the last one where nothing
-    follows); `last` is token end − 1.
+    follows); `last` is token end − 1; `turn` the first of the `header` tokens that [start, end) ends with (of a prompt).
     """
     pooled = {}
     for part in parts:
@@ -114,6 +124,8 @@ def pool(
             pooled[str(part)] = total / answer[:, None].clamp_min(1)
         elif part.pooling is Pooling.CLOSING:
             pooled[str(part)] = h[rows, torch.minimum(start + answer, end - 1)].float()
+        elif part.pooling is Pooling.TURN:
+            pooled[str(part)] = h[rows, torch.maximum(start, end - max(header, 1))].float()
         else:
             pooled[str(part)] = h[rows, end - 1].float()
     return pooled
@@ -122,16 +134,18 @@ def pool(
 Arrays = dict[str, Float[np.ndarray, "n d"]]
 
 
-def _run_plain(batch: Batch, backbone: Backbone, states: Live, answers: Arrays, prompts: Arrays, _: int) -> None:
+def _run_plain(batch: Batch, backbone: Backbone, states: Live, answers: Arrays, prompts: Arrays, header: int, _: int) -> None:
     entries = [g[0] for g in batch.groups]
     backbone.model(input_ids=_right_padded([e.rendered.ids for e in entries], backbone), use_cache=False)
     lengths = _lengths([e.rendered for e in entries], backbone.device)
     zero = torch.zeros_like(lengths.prompt)
-    _keep(prompts, entries, pool(states, _parts(prompts), zero, lengths.prompt, lengths.prompt))
+    _keep(prompts, entries, pool(states, _parts(prompts), zero, lengths.prompt, lengths.prompt, header=header))
     _keep(answers, entries, pool(states, _parts(answers), lengths.prompt, lengths.answer, lengths.total))
 
 
-def _run_shared(batch: Batch, backbone: Backbone, states: Live, answers: Arrays, prompts: Arrays, budget: int) -> None:
+def _run_shared(
+    batch: Batch, backbone: Backbone, states: Live, answers: Arrays, prompts: Arrays, header: int, budget: int
+) -> None:
     firsts = [g[0].rendered for g in batch.groups]
     ids, mask = _left_padded([r.prompt for r in firsts], backbone)
     width = ids.shape[1]
@@ -139,7 +153,7 @@ def _run_shared(batch: Batch, backbone: Backbone, states: Live, answers: Arrays,
     backbone.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), past_key_values=cache, use_cache=True)
     sizes = mask.sum(dim=1)
     whole = torch.full_like(sizes, width)
-    pooled = pool(states, _parts(prompts), whole - sizes, sizes, whole)
+    pooled = pool(states, _parts(prompts), whole - sizes, sizes, whole, header=header)
     for i, group in enumerate(batch.groups):
         _keep(prompts, group, {k: v[[i] * len(group)] for k, v in pooled.items()})
     keys_values = [(layer.keys, layer.values) for layer in cache.layers]

@@ -19,12 +19,14 @@ class Pooling(StrEnum):
 
     For a response: `last` is the conversation's very last token (the paper's), `closing` the first token behind the
     answer's text (`<|im_end|>`, `<|eot_id|>`), `mean` the average over the answer's own tokens.
-    For a prompt: `last` is the last token of the rendered prompt (the paper's), `mean` the average over the prompt.
+    For a prompt: `last` is the last token of the rendered prompt (the paper's), `mean` the average over the prompt, `turn` the
+    first token of the header between question and answer: the one that ends the user's turn (the released model's).
     """
 
     LAST = "last"
     CLOSING = "closing"
     MEAN = "mean"
+    TURN = "turn"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -21,6 +21,8 @@ class RewardModelConfig(PreTrainedConfig):
     `objectives`: list of facts (name, scale, …) in column order; `computed`: names of the computed nuisances that the
     debiasing reads; `response_feature`, `prompt_feature`: feature specs ("18:mean"); `backbone_config`: the decoder's own
     config; `backbone_layers`: its blocks before it was cut to the needed depth; `gate_hidden`: hidden widths of the gate;
+    `gate_scale`: what the gate's weights are multiplied with when scoring: 1 for a gate trained here, whose β (the tensor
+    `gating.logit_scale`) takes no part in scores; another number for a gate that came with a scale of its own (see `released`).
     `header_ids`: the tokens that close a prompt (used on bare token ids only); `closing_ids`: those behind an answer.
     """
 
@@ -37,6 +39,7 @@ class RewardModelConfig(PreTrainedConfig):
         backbone_name: str = "",
         gate_hidden: Sequence[int] = (),
         gating_temperature: float = 1.0,
+        gate_scale: float = 1.0,
         probe_bias: bool = False,
         max_tokens: int = 2048,
         header_ids: Sequence[int] = (),
@@ -55,6 +58,7 @@ class RewardModelConfig(PreTrainedConfig):
         self.backbone_name = backbone_name
         self.gate_hidden = list(gate_hidden)
         self.gating_temperature = gating_temperature
+        self.gate_scale = gate_scale
         self.probe_bias = probe_bias
         self.max_tokens = max_tokens
         self.header_ids = list(header_ids)

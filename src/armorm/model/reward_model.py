@@ -7,6 +7,8 @@ Cost: one forward pass of the decoder, cut to the deepest layer that is read; pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,12 +18,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
 from armorm.conversation import Conversation, Renderer
-from armorm.errors import BackboneError, CheckpointError, DataError, ObjectiveMismatch
+from armorm.errors import BackboneError, CheckpointError, ConversationError, DataError, ObjectiveMismatch
 from armorm.features.backbone import Backbone
 from armorm.features.extract import Features, collected, extract, join_parts, pool
 from armorm.features.spec import FeatureSpec
@@ -29,17 +31,21 @@ from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.model.config import FORMAT, RewardModelConfig
+from armorm.model.released import beta_of, is_released, released_config
 from armorm.model.score import Score
+from armorm.model.weights import check_weights
 
 CHUNK = 256
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
 @dataclass
 class RewardOutput(ModelOutput):
     """What `forward` returns for B rows; `logits` (B, 1) is the score, as TRL and RewardBench read it.
 
-    `rewards` (B, k) before debiasing, [0, 1] scale; `gating_output` (B, k), rows sum to 1; `coefficients` and `terms`
-    (B, k+m) whose products sum to `score` (B); `hidden_state` and `prompt_embedding`: the response's and prompt's features.
+    `rewards` (B, k) before debiasing, [0, 1] scale; `gating_output` (B, k), rows sum to 1 (to the config's `gate_scale`);
+    `coefficients` and `terms` (B, k+m) whose products sum to `score` (B); `hidden_state` and `prompt_embedding`: the
+    response's and prompt's features.
     """
 
     logits: Tensor | None = None
@@ -53,20 +59,24 @@ class RewardOutput(ModelOutput):
 
 
 class GatingNetwork(nn.Module):
-    """ReLU MLP with a softmax over the objectives (eq. 4); `logit_scale` is β, used in training only."""
+    """ReLU MLP with a softmax over the objectives (eq. 4), times `scale`, which is 1 unless the gate came with one.
 
-    def __init__(self, width: int, hidden: Sequence[int], k: int, temperature: float) -> None:
+    `logit_scale` is β, used in training only.
+    """
+
+    def __init__(self, width: int, hidden: Sequence[int], k: int, temperature: float, scale: float = 1.0) -> None:
         super().__init__()
         widths = [width, *hidden, k]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.temperature = temperature
+        self.scale = scale
         self.logit_scale = nn.Parameter(torch.ones(1))
 
     def forward(self, prompts: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         hidden = prompts
         for i, layer in enumerate(self.layers):
             hidden = layer(hidden.relu() if i else hidden)
-        return torch.softmax(hidden / self.temperature, dim=-1)  # over k
+        return torch.softmax(hidden / self.temperature, dim=-1) * self.scale  # over k
 
 
 class RewardModel(PreTrainedModel):
@@ -95,7 +105,9 @@ class RewardModel(PreTrainedModel):
         width, k = config.hidden_size, len(self.objectives)
         self.regression_layer = nn.Linear(width * len(self.response_spec.parts), k, bias=config.probe_bias)
         self.reward_transform_matrix = nn.Parameter(torch.eye(k + len(config.computed), k))
-        self.gating = GatingNetwork(width * len(self.prompt_spec.parts), config.gate_hidden, k, config.gating_temperature)
+        self.gating = GatingNetwork(
+            width * len(self.prompt_spec.parts), config.gate_hidden, k, config.gating_temperature, config.gate_scale
+        )
         self.tokenizer: Any = None
         self._renderer: Renderer | None = None
         self.post_init()
@@ -116,8 +128,11 @@ class RewardModel(PreTrainedModel):
         *,
         response: FeatureSpec,
         prompt: FeatureSpec,
+        gate_scale: float = 1.0,
     ) -> RewardModel:
         """Put the fitted parts together. The backbone is cut to the depth that is needed.
+
+        `gate_scale` multiplies the gate's weights when scoring; it is not β, which is `gate.scale`.
 
         Raises ObjectiveMismatch when the parts were fitted on different objectives, BackboneError when on features of
         another width.
@@ -146,6 +161,7 @@ class RewardModel(PreTrainedModel):
             backbone_name=backbone.name,
             gate_hidden=[w.shape[0] for w in gate.weights[:-1]],
             gating_temperature=gate.temperature,
+            gate_scale=gate_scale,
             probe_bias=bool(np.any(probe.intercepts)),
             max_tokens=renderer.max_tokens,
             header_ids=renderer.header_ids,
@@ -158,7 +174,7 @@ class RewardModel(PreTrainedModel):
         model.model = backbone.model
         model.regression_layer = _linear(probe.weights, probe.intercepts if config.probe_bias else None)
         model.reward_transform_matrix = nn.Parameter(_float(debias.matrix))
-        model.gating = GatingNetwork(needed[1], config.gate_hidden, len(model.objectives), gate.temperature)
+        model.gating = GatingNetwork(needed[1], config.gate_hidden, len(model.objectives), gate.temperature, gate_scale)
         model.gating.layers = nn.ModuleList(_linear(w, b) for w, b in zip(layers, gate.biases, strict=True))
         model.gating.logit_scale = nn.Parameter(torch.tensor([gate.scale], dtype=torch.float32))
         model.tokenizer = backbone.tokenizer
@@ -172,13 +188,19 @@ class RewardModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> RewardModel:
-        """Load a folder or hub id. Runs no code from it and reads no pickles.
+        """Load a folder or hub id, of this package's layout or the released ArmoRM's. Runs no code from it, reads no pickles.
 
         Raises CheckpointError when the folder is no reward model or a file of it is missing or damaged.
         """
         kwargs.pop("trust_remote_code", None)
-        if Path(str(name)).exists() and not (Path(str(name)) / "config.json").is_file():
-            raise CheckpointError(f"{name}: no config.json in it; give a run's model folder (runs/NAME/model)")
+        hub = {k: kwargs[k] for k in HUB_OPTIONS if k in kwargs}
+        facts = {} if isinstance(kwargs.get("config"), RewardModelConfig) else _facts(str(name), hub)
+        if released := is_released(facts):
+            kwargs["config"] = released_config(facts, str(name))
+        if (dtype := kwargs.get("dtype", kwargs.get("torch_dtype"))) not in (None, "auto"):
+            config = deepcopy(kwargs["config"]) if kwargs.get("config") else RewardModelConfig.from_pretrained(name, **hub)
+            config.backbone_config["dtype"] = str(dtype).removeprefix("torch.")  # the decoder's own; the heads stay in float32
+            kwargs["config"] = config
         # What a file lacks or holds in another shape is found in `info`; transformers alone would fill it with random numbers.
         ours = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
@@ -191,15 +213,26 @@ class RewardModel(PreTrainedModel):
             raise
         if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
             raise CheckpointError(
-                f"{name}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all): copy them again"
+                f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
+                "copy them again"
             )
-        revision = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
         try:
-            model.tokenizer = AutoTokenizer.from_pretrained(name, **revision)
+            model.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
         except (OSError, ValueError, KeyError):
             model.tokenizer = None  # `forward` works without; `score` says what is missing
+        if released:
+            model._speak_released(facts)
         model.requires_grad_(False).eval()
         return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def _speak_released(self, facts: Mapping[str, Any]) -> None:
+        # What that layout keeps elsewhere: a factor of the score where β is here, and the template's tokens in the tokenizer.
+        self.gating.scale = self.config.gate_scale = float(self.gating.logit_scale)
+        self.gating.logit_scale.fill_(beta_of(facts))
+        if getattr(self.tokenizer, "chat_template", None):
+            with suppress(BackboneError, ConversationError):
+                self.config.header_ids, self.config.closing_ids = map(list, (self.renderer.header_ids, self.renderer.closing_ids))
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 
@@ -275,11 +308,12 @@ class RewardModel(PreTrainedModel):
     ) -> RewardOutput:
         """Scores of bare token ids, padded on either side.
 
-        `prompt_lengths`: tokens of each prompt, padding aside, with the header that opens the answer. Without them the last
+        Without `attention_mask`, padding tokens at either end of a row are passed over. `prompt_lengths`: tokens of each
+        prompt, padding aside, with the header that opens the answer. Without them the last
         place where the config's `header_ids` stand opens the answer, as TRL and RewardBench need it; text inside an answer
         that imitates the header can then move it, so give the lengths, or use `score`.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        mask = self._mask(input_ids) if attention_mask is None else attention_mask
         sizes = mask.sum(dim=1)
         first = mask.argmax(dim=1)
         prompts = self._prompt_lengths(input_ids, first, sizes) if prompt_lengths is None else prompt_lengths.to(sizes)
@@ -290,8 +324,18 @@ class RewardModel(PreTrainedModel):
             self.model(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
             answer = (sizes - prompts - closing).clamp_min(1)
             response = pool(states, specs[0].parts, first + prompts, answer, first + sizes)
-            prompt = pool(states, specs[1].parts, first, prompts, first + prompts)
+            prompt = pool(states, specs[1].parts, first, prompts, first + prompts, header=len(self.config.header_ids))
         return self.heads(_joined(response, specs[0]), _joined(prompt, specs[1]), answer.float())
+
+    def _mask(self, ids: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+        # A padding token that texts hold too (the end of a turn, BOS, EOS) says nothing about where a row ends.
+        c, pad = self.config, self.config.pad_token_id
+        eos = c.backbone_config.get("eos_token_id")
+        ends = eos if isinstance(eos, list) else [eos]
+        if pad is None or pad in (*c.closing_ids, *c.header_ids, c.backbone_config.get("bos_token_id"), *ends):
+            return torch.ones_like(ids)
+        real = (ids != pad).long()
+        return ((real.cumsum(dim=1) > 0) & (real.flip(1).cumsum(dim=1).flip(1) > 0)).long()
 
     def _prompt_lengths(self, ids: Int[Tensor, "b t"], first: Int[Tensor, " b"], sizes: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         header = torch.tensor(self.config.header_ids, device=ids.device)
@@ -334,6 +378,26 @@ class RewardModel(PreTrainedModel):
             )
             for i in range(len(rewards))
         ]
+
+
+def _facts(name: str, hub: Mapping[str, Any]) -> dict[str, Any]:
+    # config.json as it is, of a folder whose weights are all there.
+    folder = Path(name)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{name}: no config.json in it; give a run's model folder (runs/NAME/model)")
+    try:
+        facts, _ = PreTrainedConfig.get_config_dict(name, **hub)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{name} can't be loaded as a reward model: {str(error).splitlines()[0]}") from error
+    if facts.get("model_type") != RewardModelConfig.model_type and not is_released(facts):
+        what = ", ".join(map(str, facts.get("architectures") or ())) or facts.get("model_type") or "nothing known"
+        raise CheckpointError(
+            f"{name}: its config.json says {what}, which is no reward model of named objectives; give a run's model folder "
+            "(runs/NAME/model), or one in the released ArmoRM's layout"
+        )
+    if folder.is_dir():
+        check_weights(folder)
+    return facts
 
 
 def _joined(pooled: Mapping[str, Float[Tensor, "b d"]], spec: FeatureSpec) -> Float[Tensor, "b w"]:

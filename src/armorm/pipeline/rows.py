@@ -186,8 +186,7 @@ def read_suite(suite: Suite, *, seed: int = 0, on_fault: OnFault = "drop") -> Re
 
 def _at(named: Named, source: Source) -> Named:
     # A recipe may ask for another split or revision than the set's usual one.
-    place = replace(named.place, split=source.split or named.place.split, revision=source.revision or named.place.revision)
-    return replace(named, place=place)
+    return replace(named, place=named.place.at(source.split, source.revision))
 
 
 def _suite_records(source: Source) -> Iterator[Found]:

@@ -11,7 +11,7 @@ raises on a record's content. Texts, roles, scales and ids are checked once, in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Literal
 
@@ -40,6 +40,12 @@ class Place:
     revision: str | None = None
     files: tuple[str, ...] = ()
     url: str = ""
+
+    def at(self, split: str | None = None, revision: str | None = None) -> Place:
+        """The same set's other split or revision; patterns that name this split alone don't hold there."""
+        other = split is not None and split != self.split
+        files = tuple(f for f in self.files if "{split}" in f) if other else self.files
+        return replace(self, split=split or self.split, revision=revision or self.revision, files=files)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,11 @@
 In: raw records of nvidia/HelpSteer, answers to one prompt side by side.  Out: all pairs of a prompt's answers.
 Cost: memory for one prompt's answers and a hash of each prompt.
 
-A pair is any two answers to one prompt that differ in the mean of `helpfulness` and `correctness`; the other ratings play no part.
-How the paper's pairs of this set were made is not published; the card of an earlier mixture by the same makers names that mean.
-Equal means are skipped as `tie`, pairs with an unrated answer as `unrated`, a prompt with one answer as `single-answer`. Answers to a
-prompt are neighbours in the file; where a prompt comes again later, its pairs carry the note `prompt-apart`: none is made across the
-gap.
+A pair is any two answers to one prompt that differ in the mean of `helpfulness` and `correctness`; the other ratings play no
+part. How the paper's pairs of this set were made is not published; the card of an earlier mixture by the same makers names that
+mean. Equal means are skipped as `tie`, pairs with an unrated answer as `unrated`, a prompt with one answer as `single-answer`.
+Answers to a prompt are neighbours in the file; where a prompt comes again later, its pairs carry the note `prompt-apart`: none is
+made across the gap.
 """
 
 from __future__ import annotations

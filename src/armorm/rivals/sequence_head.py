@@ -1,0 +1,112 @@
+"""A Bradley–Terry reward model as others publish it: a decoder with a one-logit head (`…ForSequenceClassification`).
+
+In: a folder or hub id.  Out: `SequenceHead`, a Scorer on the same rendered tokens as this package's own models.
+Cost: one forward pass of the decoder per distinct conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from jaxtyping import Float
+from safetensors import SafetensorError
+
+from armorm.conversation import Conversation, Rendered, Renderer
+from armorm.errors import BackboneError, ConversationError
+from armorm.features.backbone import DType
+from armorm.features.packing import pack
+
+
+class SequenceHead:
+    """score = w · h, h the last token's state behind the final norm; NaN for a conversation that the chat template refuses.
+
+    The last token is known from the row's own length, so a padding token that also ends turns (a common choice) moves nothing.
+    The head is applied in float32, whatever `dtype` the decoder runs in. Raises BackboneError for a folder that can't be read,
+    lacks weights, or has another head than one logit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: str,
+        *,
+        dtype: DType = "bfloat16",
+        device: str = "auto",
+        batch_tokens: int = 4096,
+        max_tokens: int | None = None,
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.batch_tokens = batch_tokens
+        model, tokenizer = _loaded(folder, dtype)
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        model = model.eval().requires_grad_(False).to(device)
+        self._decoder, self._head = model.base_model, model.score
+        longest = max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
+        self._renderer = Renderer(tokenizer, max_tokens=longest)
+
+    @torch.inference_mode()
+    def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
+        """Scores [n], higher is better; they don't depend on order or batch beyond rounding."""
+        rendered = {i: r for i, c in enumerate(conversations) if (r := self._rendered(c)) is not None}
+        rows = list(rendered)
+        scores = np.full(len(conversations), np.nan)
+        for batch in pack(list(rendered.values()), batch_tokens=self.batch_tokens, share=False):
+            entries = [group[0] for group in batch.groups]
+            logits = self._logits([e.rendered for e in entries])
+            for entry, logit in zip(entries, logits, strict=True):
+                scores[[rows[row] for row in entry.rows]] = logit
+        return scores
+
+    def _rendered(self, conversation: Conversation) -> Rendered | None:
+        try:
+            return self._renderer.render(conversation)
+        except ConversationError:
+            return None
+
+    def _logits(self, rendered: Sequence[Rendered]) -> list[float]:
+        # Padding on the right needs no mask: a causal decoder's tokens never see what follows.
+        device = self._head.weight.device
+        ids = torch.zeros(len(rendered), max(map(len, rendered)), dtype=torch.long)
+        for i, row in enumerate(rendered):
+            ids[i, : len(row)] = torch.tensor(row.ids)
+        states = self._decoder(input_ids=ids.to(device), use_cache=False).last_hidden_state
+        last = torch.tensor([len(row) - 1 for row in rendered], device=device)
+        hidden = states[torch.arange(len(rendered), device=device), last].float()
+        bias = 0 if self._head.bias is None else self._head.bias.float()
+        return (hidden @ self._head.weight[0].float() + bias).tolist()
+
+
+def _loaded(folder: str, dtype: DType) -> tuple[Any, Any]:
+    path = Path(folder).expanduser()
+    source = str(path) if path.is_dir() else folder
+    options: dict[str, Any] = {"trust_remote_code": False}
+    loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=getattr(torch, dtype), **loading, **options
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BackboneError(
+            f"{folder} can't be loaded as a reward model with a sequence head: {first}. Name a folder with config.json, "
+            "safetensors and tokenizer files, or a hub id that this machine can reach"
+        ) from error
+    if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
+        raise BackboneError(
+            f"{folder}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all), which would be random numbers: "
+            "name a trained reward model, or copy its files again"
+        )
+    head = getattr(model, "score", None)
+    if not isinstance(head, torch.nn.Linear) or head.out_features != 1:
+        raise BackboneError(
+            f"{folder}: {type(model).__name__} with {model.config.num_labels} labels has no head of one logit: name a reward "
+            "model that was trained with num_labels=1"
+        )
+    return model, tokenizer
