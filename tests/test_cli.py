@@ -16,7 +16,10 @@ from armorm.cli import main
 from armorm.errors import StorageError
 from armorm.pipeline.train import Run
 
-COMMANDS = ("demo", "train", "score", "explain", "bench", "data", "doctor")
+COMMANDS = (
+    *("demo", "train", "score", "best-of", "select", "pairs", "explain", "steer", "audit", "bench", "data", "export", "import"),
+    "doctor",
+)
 Outcome = tuple[int, str, str]
 Armorm = Callable[..., Outcome]
 
@@ -176,7 +179,7 @@ def test_a_dry_run_is_a_plan(armorm: Armorm, rows: Path, tiny_folder: Path, tmp_
     plan = json.loads(out)
     assert plan["objectives"] == ["panel-quality", "panel-verbosity", "judge-quality"]
     assert [Path(f).name for f in plan["ratings"][0]["files"]] == ["ratings-judge.jsonl", "ratings-panel.jsonl"]
-    assert plan["stages"] == ["rows", "features", "probe", "debias", "gate", "model", "bench", "report"]
+    assert plan["stages"] == ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"]
     assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,7 @@ from armorm.pipeline.train import Run, train
 from armorm.recipe import load_recipe
 
 QUIET = Reporter(quiet=True)
-STAGES = ("probe", "debias", "gate", "model", "bench", "report")
+STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
 
 
 def again(run: Run, rows: Path, backbone: Path, out: Path, **changes: Any) -> Run:

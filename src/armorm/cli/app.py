@@ -112,6 +112,7 @@ def bench(
     path: Annotated[str | None, typer.Option(help="A local copy of the benchmark's files, read instead of the hub.")] = None,
     section: Annotated[list[str] | None, typer.Option(help="For a file: PATTERN=SECTION of subsets; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, evenly over the subsets.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="A steering profile (YAML): what it costs and brings.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder for results [default: runs/bench/MODEL/SUITE].")] = None,
     batch_tokens: Annotated[int, typer.Option(min=64, help="Tokens per batch; more on a GPU.")] = 4096,
     json_: Json = False,
@@ -120,11 +121,13 @@ def bench(
 ) -> None:
     """Score a benchmark: sections, subsets and overall with 95 % intervals, beside the published numbers."""
     from armorm.cli.benching import bench_tables, suite_of
+    from armorm.model.profile import Profile
     from armorm.pipeline.benchmarking import csv_of, run_benchmark
     from armorm.pipeline.progress import Reporter
 
     chosen = suite_of(suite, path=path, sections=section or [], limit=limit)
-    results = run_benchmark(model, chosen, out, batch_tokens=batch_tokens, reporter=Reporter(quiet=quiet))
+    steered = Profile.from_yaml(profile) if profile else None
+    results = run_benchmark(model, chosen, out, profile=steered, batch_tokens=batch_tokens, reporter=Reporter(quiet=quiet))
     if csv_:
         print(csv_of(results), end="")
         return

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.table import Table
 
+from armorm.cli.explaining import comparison_table
 from armorm.data.benchmarks.registry import benchmark, benchmarks
 from armorm.data.files import expand
 from armorm.errors import DataError
@@ -41,6 +42,8 @@ def _is_file(name: str) -> bool:
 def bench_tables(results: Mapping[str, Any]) -> list[Any]:
     """Overall and sections, the subsets, the published rows, and what was left out."""
     parts: list[Any] = [_sections(results), _subsets(results)]
+    if steered := results.get("profile"):
+        parts.append(comparison_table(steered["comparison"], steered["name"]))
     if results["published"]:
         parts.append(_published(results))
     return [*parts, *_remarks(results)]

@@ -27,7 +27,7 @@ def plan(path: Path) -> dict[str, Any]:
         "probe": {"candidates": recipe.features.response, "strengths": len(recipe.probe.alphas), "folds": recipe.probe.folds},
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": recipe.gate.model_dump(mode="json"),
-        "stages": ["rows", "features", "probe", "debias", "gate", "model", "bench", "report"],
+        "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"],
     }
 
 

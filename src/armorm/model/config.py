@@ -23,6 +23,7 @@ class RewardModelConfig(PreTrainedConfig):
     config; `backbone_layers`: its blocks before it was cut to the needed depth; `gate_hidden`: hidden widths of the gate;
     `gate_scale`: what the gate's weights are multiplied with when scoring: 1 for a gate trained here, whose β (the tensor
     `gating.logit_scale`) takes no part in scores; another number for a gate that came with a scale of its own (see `released`).
+    `profile`: a steering profile that is baked in, as `Profile.to_json` has it;
     `header_ids`: the tokens that close a prompt (used on bare token ids only); `closing_ids`: those behind an answer.
     """
 
@@ -44,6 +45,7 @@ class RewardModelConfig(PreTrainedConfig):
         max_tokens: int = 2048,
         header_ids: Sequence[int] = (),
         closing_ids: Sequence[int] = (),
+        profile: Mapping[str, Any] | None = None,
         armorm_format: int = FORMAT,
         **kwargs: Any,
     ) -> None:
@@ -63,6 +65,7 @@ class RewardModelConfig(PreTrainedConfig):
         self.max_tokens = max_tokens
         self.header_ids = list(header_ids)
         self.closing_ids = list(closing_ids)
+        self.profile = None if profile is None else dict(profile)
         self.armorm_format = armorm_format
         self.hidden_size = int(self.backbone_config.get("hidden_size", 0))
         self.vocab_size = int(self.backbone_config.get("vocab_size", 0))

@@ -38,6 +38,8 @@ def released_faults(model: RewardModel) -> list[str]:
         faults.append(f"answers are read at {model.response_spec}, there at {RESPONSE}{also}: train with `features.response` so")
     if str(model.prompt_spec) != PROMPT:
         faults.append(f"prompts are read at {model.prompt_spec}, there at {PROMPT}: train with `features.prompt: {PROMPT}`")
+    if c.profile is not None:
+        faults.append("a steering profile is baked in: export the model that it was baked from")
     if c.computed:
         faults.append(f"the score has the computed term {', '.join(c.computed)}: leave it out of `debias.nuisances`")
     if c.probe_bias:

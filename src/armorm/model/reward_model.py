@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file
 
 from armorm.conversation import Conversation, Renderer
 from armorm.errors import BackboneError, CheckpointError, ConversationError, DataError, ObjectiveMismatch
@@ -31,8 +31,14 @@ from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.model.config import FORMAT, RewardModelConfig
+from armorm.model.profile import FILE, Profile
+from armorm.model.reference import FILES as REFERENCE_FILES
+from armorm.model.reference import Reference
 from armorm.model.released import beta_of, is_released, released_config
 from armorm.model.score import Score
+from armorm.model.steer import Steering
+from armorm.model.uncertainty import FILES as UNCERTAINTY_FILES
+from armorm.model.uncertainty import Uncertainty
 from armorm.model.weights import check_weights
 
 CHUNK = 256
@@ -45,7 +51,8 @@ class RewardOutput(ModelOutput):
 
     `rewards` (B, k) before debiasing, [0, 1] scale; `gating_output` (B, k), rows sum to 1 (to the config's `gate_scale`);
     `coefficients` and `terms` (B, k+m) whose products sum to `score` (B); `hidden_state` and `prompt_embedding`: the
-    response's and prompt's features.
+    response's and prompt's features. Under a profile, `gating_output` holds the steered weights, `gate_as_trained` the
+    gate's own, and `coefficients` and `terms` have one more column for each constraint.
     """
 
     logits: Tensor | None = None
@@ -56,6 +63,7 @@ class RewardOutput(ModelOutput):
     terms: Tensor | None = None
     hidden_state: Tensor | None = None
     prompt_embedding: Tensor | None = None
+    gate_as_trained: Tensor | None = None
 
 
 class GatingNetwork(nn.Module):
@@ -109,6 +117,8 @@ class RewardModel(PreTrainedModel):
             width * len(self.prompt_spec.parts), config.gate_hidden, k, config.gating_temperature, config.gate_scale
         )
         self.tokenizer: Any = None
+        self.uncertainty: Uncertainty | None = None
+        self.reference: Reference | None = None
         self._renderer: Renderer | None = None
         self.post_init()
 
@@ -185,6 +195,11 @@ class RewardModel(PreTrainedModel):
         super().save_pretrained(save_directory, **kwargs)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
+        if self.config.profile is not None:
+            Profile.from_json(self.config.profile).to_yaml(Path(save_directory) / FILE)
+        for beside in (self.uncertainty, self.reference):
+            if beside is not None:
+                beside.save(Path(save_directory))
 
     @classmethod
     def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> RewardModel:
@@ -222,6 +237,9 @@ class RewardModel(PreTrainedModel):
             model.tokenizer = None  # `forward` works without; `score` says what is missing
         if released:
             model._speak_released(facts)
+        if (folder := _beside(str(name), hub)) is not None:
+            model.uncertainty = Uncertainty.load(folder, model.objectives)
+            model.reference = Reference.load(folder, model.objectives.names)
         model.requires_grad_(False).eval()
         return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
 
@@ -252,16 +270,21 @@ class RewardModel(PreTrainedModel):
         return self._renderer
 
     @overload
-    def score(self, conversations: Conversation, *, batch_tokens: int = ...) -> Score: ...
+    def score(self, conversations: Conversation, *, batch_tokens: int = ..., profile: Profile | None = ...) -> Score: ...
     @overload
-    def score(self, conversations: Sequence[Conversation], *, batch_tokens: int = ...) -> list[Score]: ...
-    def score(self, conversations: Any, *, batch_tokens: int = 4096) -> Score | list[Score]:
+    def score(
+        self, conversations: Sequence[Conversation], *, batch_tokens: int = ..., profile: Profile | None = ...
+    ) -> list[Score]: ...
+    def score(self, conversations: Any, *, batch_tokens: int = 4096, profile: Profile | None = None) -> Score | list[Score]:
         """Score one conversation (messages ending with the assistant's answer) or a list of them.
 
-        The result does not depend on what else is in the list. Raises ConversationError for a row that is none.
+        The result does not depend on what else is in the list. A `profile` steers this call, in place of one that is baked in
+        (`Profile()` steers nothing). Raises ConversationError for a row that is none,
+        RecipeError for a profile that does not fit.
         """
         if conversations and isinstance(conversations[0], Mapping):
-            return self.score([conversations], batch_tokens=batch_tokens)[0]
+            return self.score([conversations], batch_tokens=batch_tokens, profile=profile)[0]
+        self.steering(profile)  # says what does not fit before the decoder runs
         scores: list[Score] = []
         for i in range(0, len(conversations), CHUNK):
             chunk = list(conversations[i : i + CHUNK])
@@ -273,31 +296,47 @@ class RewardModel(PreTrainedModel):
                 prompt=self.prompt_spec.parts,
                 batch_tokens=batch_tokens,
             )
-            scores += self.score_features(features)
+            scores += self.score_features(features, profile)
         return scores
 
     @torch.no_grad()
-    def score_features(self, features: Features) -> list[Score]:
+    def score_features(self, features: Features, profile: Profile | None = None) -> list[Score]:
         """Scores from features of this model's own layers and poolings."""
         device = self.regression_layer.weight.device
         out = self.heads(
             torch.from_numpy(join_parts(features.response, self.response_spec)).to(device),
             torch.from_numpy(join_parts(features.prompt, self.prompt_spec)).to(device),
             torch.from_numpy(features.response_tokens).float().to(device),
+            profile,
         )
-        return self._scores(out, features.truncated.tolist())
+        return self._scores(out, features.truncated.tolist(), self.steering(profile))
+
+    def steering(self, profile: Profile | None = None) -> Steering | None:
+        """What a profile, or else the one that is baked in, does here; None without either. Raises RecipeError."""
+        if profile is None and self.config.profile is None:
+            return None
+        wanted = profile or Profile.from_json(self.config.profile, where="config.json: profile")
+        return Steering.of(wanted, self.objectives.names, self.config.computed, self.reward_transform_matrix)
 
     def heads(
-        self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]
+        self,
+        response: Float[Tensor, "b w"],
+        prompt: Float[Tensor, "b v"],
+        response_tokens: Float[Tensor, " b"],
+        profile: Profile | None = None,
     ) -> RewardOutput:
-        """Probe, gate and debiasing on features: eq. 1 to 4 in five lines."""
+        """Probe, gate, profile and debiasing on features: eq. 1 to 4 in a few lines."""
         rewards = self.regression_layer(response)
         gate = self.gating(prompt)
         computed = response_tokens[:, None].expand(-1, len(self.config.computed))
         terms = torch.cat([rewards, computed], dim=1)
-        coefficients = gate @ self.reward_transform_matrix.T
-        score = (coefficients * terms).sum(dim=1)  # over k + m
-        return RewardOutput(score[:, None], score, rewards, gate, coefficients, terms, response, prompt)
+        as_trained, steering = gate, self.steering(profile)
+        if steering is None:
+            coefficients = gate @ self.reward_transform_matrix.T
+        else:
+            gate, coefficients, terms = steering.combine(gate, terms, self.reward_transform_matrix)
+        score = (coefficients * terms).sum(dim=1)  # over k + m, and constraints
+        return RewardOutput(score[:, None], score, rewards, gate, coefficients, terms, response, prompt, as_trained)
 
     def forward(
         self,
@@ -357,14 +396,15 @@ class RewardModel(PreTrainedModel):
         at = (end[:, None] - len(closing) + torch.arange(len(closing), device=ids.device)).clamp_min(0)
         return (ids.gather(1, at) == closing).all(dim=1).long() * len(closing)
 
-    def _scores(self, out: RewardOutput, truncated: Sequence[bool]) -> list[Score]:
+    def _scores(self, out: RewardOutput, truncated: Sequence[bool], steering: Steering | None = None) -> list[Score]:
         names = self.objectives.names
-        terms = (*names, *self.config.computed)
-        rewards, gate, values, coefficients = (
-            t.double().cpu().numpy() for t in (out.rewards, out.gating_output, out.terms, out.coefficients) if t is not None
-        )
+        constraints = steering.labels if steering else ()
+        terms = (*names, *self.config.computed, *constraints)
+        parts = (out.rewards, out.gating_output, out.terms, out.coefficients, out.gate_as_trained)
+        rewards, gate, values, coefficients, as_trained = (t.double().cpu().numpy() for t in parts if t is not None)
         raw = self.objectives.from_unit(rewards)
         contributions = coefficients * values
+        stds, reward_stds = self._unsure(out, coefficients)
         return [
             Score(
                 score=float(contributions[i].sum()),
@@ -375,9 +415,32 @@ class RewardModel(PreTrainedModel):
                 coefficients=dict(zip(terms, coefficients[i].tolist(), strict=True)),
                 contributions=dict(zip(terms, contributions[i].tolist(), strict=True)),
                 truncated=truncated[i],
+                std=stds[i],
+                reward_std=reward_stds[i],
+                profile=steering.profile.name if steering else None,
+                gate_as_trained=dict(zip(names, as_trained[i].tolist(), strict=True)) if steering else {},
+                constraints=constraints,
             )
             for i in range(len(rewards))
         ]
+
+    def _unsure(self, out: RewardOutput, coefficients: np.ndarray) -> tuple[list[float | None], list[dict[str, float | None]]]:
+        # Standard deviations of the scores, and of the rewards by name.
+        n = len(coefficients)
+        if self.uncertainty is None or out.hidden_state is None:
+            return [None] * n, [{}] * n
+        found = self.uncertainty.of_score(out.hidden_state.double().cpu().numpy(), coefficients)
+        rows = [[None if np.isnan(x) else x for x in row] for row in found.reward_std.tolist()]
+        return found.std.tolist(), [dict(zip(self.objectives.names, row, strict=True)) for row in rows]
+
+
+def _beside(name: str, hub: Mapping[str, Any]) -> Path | None:
+    # The folder that holds what is kept beside the weights: the model's own, or the hub's snapshot where it has such files.
+    if Path(name).is_dir():
+        return Path(name)
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    kept = [cached_file(name, file, **quiet, **hub) for file in (*UNCERTAINTY_FILES, *REFERENCE_FILES)]
+    return next((Path(file).parent for file in kept if file), None)
 
 
 def _facts(name: str, hub: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,12 @@ In: the heads' outputs for one row.  Out: `Score`.  Cost: none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,12 @@ class Score:
 
     `rewards`: predicted rating per objective, [0, 1] scale; `raw`: the same on the rating's own scale; `gate`: weight per
     objective, sums to 1; `coefficients`: what each term is multiplied with after debiasing (objectives, then computed
-    nuisances); `terms`: the multiplied values; `contributions`: coefficient · term, they sum to `score`.
-    `truncated` says that the conversation did not fit and lost its oldest part.
+    nuisances, then a profile's constraints); `terms`: the multiplied values; `contributions`: coefficient · term, they sum to
+    `score`. `truncated` says that the conversation did not fit and lost its oldest part. `std` and `reward_std`: how far the
+    score and the rewards may be off because ratings were few, as standard deviations; None where the model doesn't know.
+
+    Under a steering profile, `profile` is its name, `gate` holds the steered weights, `gate_as_trained` those that the gate
+    gave, and `constraints` names the terms that are constraints.
     """
 
     score: float
@@ -31,26 +36,38 @@ class Score:
     coefficients: Mapping[str, float]
     contributions: Mapping[str, float]
     truncated: bool = False
+    std: float | None = None
+    reward_std: Mapping[str, float | None] = field(default_factory=dict)
+    profile: str | None = None
+    gate_as_trained: Mapping[str, float] = field(default_factory=dict)
+    constraints: tuple[str, ...] = ()
 
     def __float__(self) -> float:
         return self.score
 
     def to_json(self) -> dict[str, Any]:
+        steered = {"profile": self.profile, "gate_as_trained": dict(self.gate_as_trained), "constraints": list(self.constraints)}
         return {
             "score": self.score,
             "rewards": dict(self.rewards),
             "raw": dict(self.raw),
             "gate": dict(self.gate),
+            "terms": dict(self.terms),
             "coefficients": dict(self.coefficients),
             "contributions": dict(self.contributions),
             "truncated": self.truncated,
+            "std": self.std,
+            "reward_std": dict(self.reward_std),
+            **(steered if self.profile is not None else {}),
         }
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
-        table = Table(title=f"score {self.score:.4f}", title_justify="left")
+        unsure = "" if self.std is None else f" ± {self.std:.4f}"
+        table = Table(title=f"score {self.score:.4f}{unsure}", title_justify="left")
         for name in ("term", "reward", "raw", "gate", "coefficient", "contribution"):
             table.add_column(name, justify="left" if name == "term" else "right")
         for term, contribution in sorted(self.contributions.items(), key=lambda c: -abs(c[1])):
             raw, gate = (f"{d[term]:.3f}" if term in d else "" for d in (self.raw, self.gate))
-            table.add_row(term, f"{self.terms[term]:.3f}", raw, gate, f"{self.coefficients[term]:+.4f}", f"{contribution:+.4f}")
+            cells = (f"{self.terms[term]:.3f}", raw, gate, f"{self.coefficients[term]:+.4f}", f"{contribution:+.4f}")
+            table.add_row(Text(term), *cells)
         yield table

@@ -6,6 +6,7 @@ In: a `RewardModel`.  Out: a `Scorer`.  Cost: the decoder's pass; prompts that s
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,10 @@ from jaxtyping import Float
 
 from armorm.conversation import Conversation
 from armorm.errors import ConversationError
+from armorm.model.profile import Profile
+from armorm.model.reference import FILES as REFERENCE_FILES
 from armorm.model.reward_model import RewardModel
+from armorm.model.uncertainty import FILES as UNCERTAINTY_FILES
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,31 @@ class ModelScorer:
     name: str
     model: RewardModel
     batch_tokens: int = 4096
+    profile: Profile | None = None
 
     @classmethod
-    def load(cls, name: str, *, batch_tokens: int = 4096) -> ModelScorer:
-        """A model folder or hub id, on a GPU where there is one. Raises CheckpointError when it is no reward model."""
+    def load(cls, name: str, *, batch_tokens: int = 4096, profile: Profile | None = None) -> ModelScorer:
+        """A model folder or hub id, on a GPU where there is one.
+
+        Raises CheckpointError when it is no reward model, RecipeError for a profile that does not fit it.
+        """
         model = RewardModel.from_pretrained(name)
-        return cls(name, model.to("cuda") if torch.cuda.is_available() else model, batch_tokens)
+        model.steering(profile)
+        return cls(name, model.to("cuda") if torch.cuda.is_available() else model, batch_tokens, profile)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the folder's weights, config and tokenizer; of a hub model, its id and commit."""
+        """A hash of all that scores depend on: weights, config, tokenizer, profile; of a hub model, its id and commit."""
+        config = {k: v for k, v in self.model.config.to_dict().items() if k not in _VOLATILE}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        if self.profile is not None:
+            digest.update(self.profile.fingerprint.encode())
         folder = Path(self.name)
         if not folder.is_dir():
-            return f"{self.name}@{getattr(self.model.config, '_commit_hash', None)}"
-        digest = hashlib.sha256()
-        for file in sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".jinja", ".model"}):
+            digest.update(f"{self.name}@{getattr(self.model.config, '_commit_hash', None)}".encode())
+            return digest.hexdigest()[:16]
+        aside = {*UNCERTAINTY_FILES, *REFERENCE_FILES}
+        for file in sorted(f for f in folder.iterdir() if f.name not in aside and f.name.endswith(_READ)):
             with file.open("rb") as stream:
                 digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()[:16]
@@ -49,9 +63,13 @@ class ModelScorer:
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
         """Scores [n], higher is better."""
         try:
-            found = self.model.score(conversations, batch_tokens=self.batch_tokens)
+            found = self.model.score(conversations, batch_tokens=self.batch_tokens, profile=self.profile)
         except ConversationError:
             if len(conversations) == 1:
                 return np.array([np.nan])
             return np.concatenate([self.score([one]) for one in conversations])
         return np.array([one.score for one in found], dtype=np.float64)
+
+
+_READ = (".safetensors", "tokenizer.json", "tokenizer_config.json", ".jinja", ".model")
+_VOLATILE = {"transformers_version", "_name_or_path", "name_or_path"}

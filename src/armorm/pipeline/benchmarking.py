@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ import numpy as np
 
 from armorm.bench.aggregate import figures
 from armorm.bench.metrics import length_correlation
+from armorm.bench.profiles import profile_comparison
 from armorm.bench.published import published
 from armorm.bench.run import Scores, score_items
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError, StorageError
+from armorm.model.profile import Profile
 from armorm.model.scorer import ModelScorer
 from armorm.pipeline.judging import Graded
 from armorm.pipeline.progress import Reporter
@@ -42,14 +44,17 @@ def run_benchmark(
     suite: Suite,
     out: Path | None = None,
     *,
+    profile: Profile | None = None,
     seed: int = 0,
     batch_tokens: int = 4096,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score the suite's items and write `scores.jsonl`, `results.json`, `results.csv` and `report.html` into `out`.
 
-    `out` is runs/bench/MODEL/SUITE unless it is given. Raises CheckpointError when the model can't be loaded, DataError when the
-    benchmark's files can't be had or hold no usable item, StorageError when the folder can't be written.
+    `out` is runs/bench/MODEL/SUITE unless it is given. With a steering `profile` the items are scored under it as well, and the
+    results say what it costs and brings, section by section. Raises CheckpointError when the model can't be loaded, RecipeError
+    for a profile that does not fit it, DataError when the benchmark's files can't be had or hold no usable item, StorageError
+    when the folder can't be written.
     """
     reporter = reporter or Reporter()
     reporter.say(f"reading {suite.name}")
@@ -59,19 +64,33 @@ def run_benchmark(
         raise DataError(f"{suite.name}: no usable item (left out: {read.faults.drops or 'nothing'}): check the file's fields")
     reporter.say(f"loading {model}")
     scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
-    folder = out or Path("runs") / "bench" / _slug(model) / _slug(suite.name)
+    scorer.model.steering(profile)  # says what does not fit before anything is scored
+    folder = out or Path("runs") / "bench" / slug(model) / slug(suite.name)
     start = time.perf_counter()
-    with reporter.bar(f"scoring {suite.name}", len(items)) as advance:
-        scores = score_items(
-            items,
-            scorer,
-            kept=folder / "scores.jsonl",
-            key=scorer.fingerprint,
-            progress=lambda done, _all: advance(done, "items"),
-        )
-    results = judged(model, suite, read, items, scores, seed=seed) | {"seconds": round(time.perf_counter() - start, 1)}
+    scores = _scored(items, scorer, folder / "scores.jsonl", f"scoring {suite.name}", reporter)
+    results = judged(model, suite, read, items, scores, seed=seed)
+    if profile is not None:
+        kept = folder / f"scores-{profile.fingerprint}.jsonl"
+        steered = _scored(items, replace(scorer, profile=profile), kept, f"scoring under {profile.name}", reporter)
+        results |= {"profile": _steered(profile, Graded.by(suite, items), scores, steered, seed)}
+    results |= {"seconds": round(time.perf_counter() - start, 1)}
     _write(folder, results)
     return results | {"folder": str(folder)}
+
+
+def _scored(items: Sequence[BenchmarkItem], scorer: ModelScorer, kept: Path, label: str, reporter: Reporter) -> list[Scores]:
+    with reporter.bar(label, len(items)) as advance:
+        return score_items(items, scorer, kept=kept, key=scorer.fingerprint, progress=lambda done, _all: advance(done, "items"))
+
+
+def _steered(profile: Profile, graded: Graded, base: Sequence[Scores], steered: Sequence[Scores], seed: int) -> dict[str, Any]:
+    before, after = graded.outcomes(base), graded.outcomes(steered)
+    return {
+        "name": profile.name,
+        **profile.to_json(),
+        "figures": figures(after, graded.aggregates, seed=seed).to_json(),
+        "comparison": profile_comparison(before, after, graded.aggregates, seed=seed),
+    }
 
 
 def judged(
@@ -137,7 +156,8 @@ def _write(folder: Path, results: Mapping[str, Any]) -> None:
     write_bench_page(results, folder)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A folder's name for a model or a suite: runs/open/model → open-model."""
     path = Path(name)
-    parts = path.parts[-2:] if path.name == "model" else path.parts[-1:]  # runs/open/model → open-model
+    parts = path.parts[-2:] if path.name == "model" else path.parts[-1:]
     return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-") or "model"

@@ -2,7 +2,7 @@
 
 In: a recipe, a folder.  Out: `Run`: the folder filled, and its results.  Cost: the features; everything after is cheap.
 
-    rows → features → probe → debias → gate → model → bench → report
+    rows → features → probe → uncertainty → debias → gate → model → bench → report
 
 Each stage is keyed by what went into it: a second run does only what changed, a killed one goes on where it was.
 """
@@ -25,6 +25,7 @@ from armorm.errors import StorageError
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.model.parts import load_debias, load_probe, save_debias
+from armorm.model.uncertainty import Uncertainty
 from armorm.objectives import Objectives
 from armorm.pipeline import fitting
 from armorm.pipeline.examples import examples
@@ -34,11 +35,14 @@ from armorm.pipeline.judging import Graded, Judged, judge, methods
 from armorm.pipeline.planted import planted_table
 from armorm.pipeline.progress import Reporter
 from armorm.pipeline.provenance import provenance
+from armorm.pipeline.reference import reference_of
 from armorm.pipeline.rows import Rows, read_rows
 from armorm.pipeline.stages import Stage, run_stage
+from armorm.pipeline.uncertainty import abstention_facts, uncertainty_stage
 from armorm.recipe import STARTER, Recipe
 from armorm.report.markdown import render_markdown
 from armorm.report.page import write_report
+from armorm.rivals.bradley_terry import save_bradley_terry
 
 HELD_OUT = "held-out pairs"
 
@@ -76,15 +80,17 @@ class _Training:
         self.rows: Rows = read_rows(self.recipe, self.objectives, self.reporter)
         self.stores: Stores = extract_all(self.recipe, self.rows, self.features, self.backbone, self.reporter)
         probe = self._stage("probe", {"ratings": self._keys("ratings"), **self._settings("probe", "features")}, self._probe)
+        uncertainty = self._stage("uncertainty", {"probe": probe.key}, self._uncertainty)
         debias = self._stage(
             "debias", {"probe": probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}, self._debias
         )
         gate = self._stage("gate", {"debias": debias.key, **self._settings("gate")}, self._gate)
-        model = self._stage("model", {"gate": gate.key, "backbone": self.backbone.fingerprint}, self._model)
+        fitted = {"gate": gate.key, "uncertainty": uncertainty.key}
+        model = self._stage("model", {**fitted, "backbone": self.backbone.fingerprint}, self._model)
         bench = self._stage(
-            "bench", {"gate": gate.key, "suites": self._keys("suites"), **self._settings("bench", "examples")}, self._bench
+            "bench", {**fitted, "suites": self._keys("suites"), **self._settings("bench", "examples")}, self._bench
         )
-        facts = {s.folder.name: s.facts for s in (probe, debias, gate, bench)}
+        facts = {s.folder.name: s.facts for s in (probe, uncertainty, debias, gate, bench)}
         report = self._stage(
             "report", {"model": model.key, "bench": bench.key, "facts": facts}, lambda at: self._report(at, facts)
         )
@@ -95,6 +101,9 @@ class _Training:
 
     def _probe(self, at: Path) -> dict[str, Any]:
         return fitting.fit_probe_stage(at, self.recipe, self.objectives, self.ratings, self.reporter)
+
+    def _uncertainty(self, at: Path) -> dict[str, Any]:
+        return uncertainty_stage(at, self.recipe, self.out / "probe", self.objectives, self.ratings, self.reporter)
 
     def _debias(self, at: Path) -> dict[str, Any]:
         return fitting.fit_debias_stage(at, self.recipe, self.out / "probe", self.ratings, self.pairs, self.reporter)
@@ -112,25 +121,22 @@ class _Training:
         from armorm.model.reward_model import RewardModel
 
         probe, feature = load_probe(self.out / "probe")
+        debias, gate = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")["gate"]
         backbone, renderer = self.backbone.loaded
-        model = RewardModel.assemble(
-            backbone,
-            renderer,
-            probe,
-            load_debias(self.out / "debias"),
-            fitting.load_gates(self.out / "gate")["gate"],
-            response=FeatureSpec.parse(feature),
-            prompt=self.recipe.features.prompt_spec,
-        )
+        response, prompt = FeatureSpec.parse(feature), self.recipe.features.prompt_spec
+        model = RewardModel.assemble(backbone, renderer, probe, debias, gate, response=response, prompt=prompt)
+        model.uncertainty = Uncertainty.load(self.out / "uncertainty", self.objectives)
+        model.reference = reference_of(self.recipe, probe, feature, debias, gate, self.pairs, self.rows)
         model.save_pretrained(at)
         return {"parameters": sum(p.numel() for p in model.parameters())}
 
-    def _bench(self, _at: Path) -> dict[str, Any]:
+    def _bench(self, at: Path) -> dict[str, Any]:
         """Every method on the held-out pairs and on the recipe's suites."""
         probe, feature = load_probe(self.out / "probe")
         debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
         raw = fitting.load_gates(self.out / "gate" / "not-debiased")
         rival = fitting.fit_bradley_terry_stage(self.pairs)
+        save_bradley_terry(at, rival)
         single = self._facts("gate")["single"]
         tried = methods(probe, feature, debias, gates, raw, single, rival)
         suites, lengths, judged = [], [], {}
@@ -143,9 +149,14 @@ class _Training:
             for name, p in self.suites.items()
             for s, w in fitting.gate_by(gates["gate"], p.sections, p.prompts).items()
         }
+        uncertainty = Uncertainty.load(self.out / "uncertainty", self.objectives)
+        assert uncertainty is not None  # its stage came before
         return {
             "suites": suites,
             "length": lengths,
+            "abstention": abstention_facts(
+                uncertainty, probe, feature, debias, gates["gate"], self.suites, seed=self.recipe.seed
+            ),
             "gate_by_section": gate_by,
             "bradley_terry": {"feature": rival.feature, "strength": rival.strength},
             "planted": self._planted(suites),
@@ -162,7 +173,7 @@ class _Training:
             "backbone": self._backbone_facts(),
             "data": summarise(self._source_facts(), self.objectives, self.rows.splits(self.recipe)),
             "faults": list(self.rows.faults),
-            "probe": facts["probe"],
+            "probe": {**facts["probe"], "uncertainty": facts["uncertainty"]},
             "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
             "gate": facts["gate"],
             **bench,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from armorm.errors import MissingExtra, StorageError
-from armorm.report import judged, reading, training
+from armorm.report import judged, reading, training, uncertainty
 
 _TEMPLATE = "page.html.jinja"
 _TITLES = {
@@ -22,10 +22,12 @@ _TITLES = {
     "planted": "Planted truth",
     "data": "Data",
     "probe": "Probe",
+    "uncertainty": "Uncertainty",
     "features": "Candidate features",
     "debias": "Debiasing",
     "gate": "Gate",
     "length": "Length",
+    "abstention": "Too close to call",
     "examples": "Worked examples",
     "warnings": "Warnings",
     "provenance": "Provenance",
@@ -60,10 +62,12 @@ def render_page(results: Mapping[str, Any]) -> str:
         "planted": (results.get("planted") or {}).get("rows"),
         "data": training.data(results),
         "probe": training.probe(results),
+        "uncertainty": uncertainty.uncertainty(results),
         "features": training.candidates(results),
         "debias": training.debias(results),
         "gate": training.gate(results),
         "length": judged.length(results),
+        "abstention": uncertainty.abstention(results),
         "examples": judged.examples(results),
         "warnings": results.get("warnings"),
         "provenance": _provenance(results),

@@ -1,23 +1,28 @@
 """The Bradley–Terry reward model on frozen features: one linear head, fitted to pairs alone.
 
-In: features of chosen and rejected answers.  Out: `BradleyTerry`, a FeatureScorer.
+In: features of chosen and rejected answers.  Out: `BradleyTerry`, a FeatureScorer; on disk safetensors and JSON.
 Cost: one logistic regression [p d] per strength and feature; the strength is chosen on held-out prompts.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from armorm.errors import FitError
+from armorm.errors import CheckpointError, FitError
 from armorm.scoring import AnswerFeatures
 
+FORMAT = 1
 STRENGTHS = tuple(10.0**e for e in range(-6, 2))
 
 
@@ -70,3 +75,26 @@ def _fit(differences: Float[np.ndarray, "p w"], strength: float) -> Float[np.nda
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the strongest strengths need no last digit
         return LogisticRegression(C=strength, fit_intercept=False, max_iter=300).fit(X, y).coef_[0]
+
+
+def save_bradley_terry(folder: Path, rival: BradleyTerry) -> None:
+    """Write `bradley-terry.safetensors` and `.json` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"weights": np.ascontiguousarray(rival.weights)}, folder / "bradley-terry.safetensors")
+    facts = {"format": FORMAT, **{name: getattr(rival, name) for name in ("strength", "feature", "name", "label")}}
+    (folder / "bradley-terry.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def load_bradley_terry(folder: Path) -> BradleyTerry | None:
+    """The rival that `save_bradley_terry` wrote; None where there is none. Raises CheckpointError when it is damaged."""
+    path = folder / "bradley-terry.json"
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: format {facts.get('format')}, this version reads {FORMAT}: train again")
+        weights = load_file(path.with_suffix(".safetensors"))["weights"]
+        return BradleyTerry(weights, facts["strength"], facts["feature"], facts["name"], facts["label"])
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: missing or damaged ({error}): remove it and train again") from None

@@ -1,0 +1,156 @@
+"""Abstention: how often comparisons are wrong when those too close to call are left open.
+
+In: score differences of pairs, their standard deviations, whether each pair was ranked right, prompt groups.
+Out: `AbstentionCurve`.  Cost: one bootstrap per level.
+
+Pairs are put in order of certainty, |margin| / std, and the least certain share is left open; beside it, the same with |margin|
+alone, which a model without standard deviations could do. A pair's standard deviation holds what few ratings leave open in the
+probe's weights. It knows nothing of the gate's errors or of raters who disagree, so z is a ranking of pairs whose error rate is
+measured here, not a probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from armorm.bench.metrics import bounded, exact_at_the_ends
+from armorm.errors import DataError
+from armorm.intervals import Interval, bootstrap_by_group, mean_by_group
+
+LEVELS = tuple(round(0.1 * i, 1) for i in range(10))
+RULES = (0.5, 1.0, 1.645, 1.96, 3.0)
+
+
+@dataclass(frozen=True)
+class AbstentionPoint:
+    """`decided` of all pairs are called, those above `threshold`; `error`: the share of them ranked wrong (ties half)."""
+
+    abstained: float
+    decided: int
+    threshold: float
+    error: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        threshold = self.threshold if np.isfinite(self.threshold) else None
+        return {"abstained": self.abstained, "decided": self.decided, "threshold": threshold, "error": self.error.to_json()}
+
+
+@dataclass(frozen=True)
+class AbstentionCurve:
+    """Error rates of `n` pairs by the share left open.
+
+    `by_z` leaves open the least |margin| / std first, `by_margin` the least |margin|, `rules` all with |margin| < z · std for a
+    few z. `area_z`, `area_margin`: mean error rate over all shares left open (the area under the curve); `area_gain`: the
+    latter minus the former, above 0 where standard deviations help.
+    """
+
+    n: int
+    by_z: tuple[AbstentionPoint, ...]
+    by_margin: tuple[AbstentionPoint, ...]
+    rules: tuple[AbstentionPoint, ...]
+    area_z: Interval
+    area_margin: Interval
+    area_gain: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"n": self.n}
+        for name in ("by_z", "by_margin", "rules"):
+            found[name] = [point.to_json() for point in getattr(self, name)]
+        return found | {name: getattr(self, name).to_json() for name in ("area_z", "area_margin", "area_gain")}
+
+
+def certainty(margins: Float[np.ndarray, " p"], stds: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+    """z = |margin| / std; 0 for no margin at all, infinite for a margin without uncertainty."""
+    size = np.abs(margins)
+    with np.errstate(all="ignore"):
+        return np.where(size > 0, size / stds, 0.0)
+
+
+def too_close_to_call(margins: Float[np.ndarray, " p"], stds: Float[np.ndarray, " p"], z: float = 1.96) -> Bool[np.ndarray, " p"]:
+    """Pairs whose margin is no more than `z` standard deviations would explain: |margin| < z · std, or no margin."""
+    return (certainty(margins, stds) < z) | (margins == 0)
+
+
+def abstention_curve(
+    margins: Float[np.ndarray, " p"],
+    stds: Float[np.ndarray, " p"],
+    right: Float[np.ndarray, " p"] | Bool[np.ndarray, " p"],
+    groups: Sequence[str],
+    *,
+    seed: int,
+    levels: Sequence[float] = LEVELS,
+    rules: Sequence[float] = RULES,
+    resamples: int = 1000,
+) -> AbstentionCurve:
+    """Error rates at each level of abstention, with 95 % intervals by prompt.
+
+    `right`: whether the sign of the margin was right, 0.5 for a tie. Raises DataError for arrays of different lengths, numbers
+    that are not finite, negative standard deviations, levels outside [0, 1).
+    """
+    _check(margins, stds, right, groups, levels)
+    wrong, z, names = 1 - right.astype(np.float64), certainty(margins, stds), np.asarray(groups, dtype=str)
+
+    def point(kept: np.ndarray, threshold: float, left_open: float) -> AbstentionPoint:
+        error = mean_by_group(wrong[kept], names[kept].tolist(), seed=seed, resamples=resamples)
+        sizes = len(np.unique(names[kept]))
+        if sizes:
+            error = bounded(exact_at_the_ends(error, sizes), 0.0)
+        return AbstentionPoint(left_open, len(wrong[kept]), threshold, error)
+
+    def curve(sure: Float[np.ndarray, " p"]) -> tuple[AbstentionPoint, ...]:
+        order = np.argsort(-sure, kind="stable")
+        found = []
+        for level in levels:
+            kept = order[: _decided(len(order), level)]
+            found.append(point(kept, float(sure[kept[-1]]) if len(kept) else float("nan"), level))
+        return tuple(found)
+
+    def rule(times: float) -> AbstentionPoint:
+        kept = np.flatnonzero(~too_close_to_call(margins, stds, times))
+        return point(kept, times, 1 - len(kept) / len(margins) if len(margins) else 0.0)
+
+    orders = [np.argsort(-sure, kind="stable") for sure in (z, np.abs(margins))]
+    areas = _areas(wrong, orders, groups, seed, resamples)
+    return AbstentionCurve(len(margins), curve(z), curve(np.abs(margins)), tuple(rule(times) for times in rules), *areas)
+
+
+def _decided(n: int, level: float) -> int:
+    return min(n, max(1, round(n * (1 - level)))) if n else 0
+
+
+def _areas(
+    wrong: Float[np.ndarray, " p"], orders: Sequence[np.ndarray], groups: Sequence[str], seed: int, resamples: int
+) -> tuple[Interval, Interval, Interval]:
+    if not len(wrong):
+        return (Interval.undefined(),) * 3
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        columns = []
+        for order in orders:
+            drawn = weights[:, order]
+            decided = np.cumsum(drawn, axis=1)
+            rate = np.cumsum(drawn * wrong[order], axis=1) / np.maximum(decided, 1)
+            columns.append((rate * drawn).sum(axis=1) / decided[:, -1])
+        by_z, by_margin = columns
+        return np.stack([by_z, by_margin, by_margin - by_z], axis=1)
+
+    by_z, by_margin, gain = bootstrap_by_group(statistic, groups, seed=seed, resamples=resamples)
+    return by_z, by_margin, gain
+
+
+def _check(margins: np.ndarray, stds: np.ndarray, right: np.ndarray, groups: Sequence[str], levels: Sequence[float]) -> None:
+    sizes = {len(margins), len(stds), len(right), len(groups)}
+    if len(sizes) > 1:
+        raise DataError(
+            f"there are {len(margins)} margins, {len(stds)} standard deviations, {len(right)} outcomes and {len(groups)} groups: "
+            "give one of each per pair"
+        )
+    if not (np.isfinite(margins).all() and np.isfinite(stds).all()) or (stds < 0).any():
+        raise DataError("margins and standard deviations must be finite, the latter not negative: leave unscored pairs out")
+    if any(not 0 <= level < 1 for level in levels):
+        raise DataError(f"levels of abstention must be at least 0 and below 1, got {list(levels)}")

@@ -1,0 +1,133 @@
+"""`armorm score`, `best-of`, `select`, `pairs`: scores of a file, and what is made of them.
+
+In: a model's name, a file.  Out: rows on stdout or in a file; what was kept and left out on stderr.  Cost: the pipeline's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from armorm.pipeline.scoring_files import Job
+    from armorm.pipeline.selecting import Counts
+
+Model = Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")]
+Rows = Annotated[
+    Path, typer.Argument(help="Rows with `messages`, or `prompt` and `response` or `responses`: JSONL, Parquet, CSV.")
+]
+Scored = Annotated[Path, typer.Argument(help="A file that `armorm score MODEL FILE --out SCORED` wrote.")]
+Out = Annotated[Path | None, typer.Option(help="Write here (.jsonl, .jsonl.gz, .parquet) [default: JSON lines on stdout].")]
+Resumed = Annotated[
+    Path | None,
+    typer.Option(help="Write here (.jsonl, .jsonl.gz, .parquet); a stopped run goes on [default: JSON lines on stdout]."),
+]
+BatchTokens = Annotated[int, typer.Option(min=64, help="Tokens per batch; more on a GPU.")]
+ProfileFile = Annotated[Path | None, typer.Option("--profile", help="A steering profile (YAML); see docs/steer.md.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+
+
+def score(
+    model: Model,
+    file: Rows,
+    out: Resumed = None,
+    full: Annotated[bool, typer.Option("--full", help="Rewards, gate, coefficients and contributions too.")] = False,
+    scores_only: Annotated[bool, typer.Option("--scores-only", help="With --out: without the input's own columns.")] = False,
+    profile: ProfileFile = None,
+    batch_tokens: BatchTokens = 4096,
+    quiet: Quiet = False,
+) -> None:
+    """Score a file of answers, of any length: one JSON object per row on stdout, or the rows with their scores in a file."""
+    from armorm.pipeline.scoring_files import score_job
+
+    job = score_job(full=full, own_columns=out is not None and not scores_only)
+    _run(model, file, out, job, profile, batch_tokens=batch_tokens, quiet=quiet)
+
+
+def best_of(
+    model: Model,
+    file: Rows,
+    top_k: Annotated[int, typer.Option(min=1, help="Name so many of the best answers.")] = 1,
+    out: Resumed = None,
+    profile: ProfileFile = None,
+    batch_tokens: BatchTokens = 4096,
+    quiet: Quiet = False,
+) -> None:
+    """Pick the best of n answers to each prompt: a row's `responses`, or neighbouring rows with the same prompt."""
+    from armorm.pipeline.selecting import best_of_job
+
+    _run(model, file, out, best_of_job(top_k=top_k), profile, batch_tokens=batch_tokens, quiet=quiet)
+
+
+def select(
+    file: Scored,
+    keep_top: Annotated[float | None, typer.Option(help="Keep this share of the answers, such as 0.2.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Keep answers that score at least this.")] = None,
+    per_prompt: Annotated[bool, typer.Option("--per-prompt", help="The share is of each prompt's answers.")] = False,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Keep the best answers of a scored file, as conversations to train on."""
+    from armorm.pipeline.selecting import select as selected
+
+    rows, counts = selected(file, keep_top=keep_top, min_score=min_score, per_prompt=per_prompt)
+    _write(rows, out)
+    _tell(counts, "answers kept", quiet=quiet)
+
+
+def pairs(
+    file: Scored,
+    margin: Annotated[float, typer.Option(help="The least difference of scores.")] = 0.0,
+    every: Annotated[bool, typer.Option("--all", help="Every two answers of a prompt, not only the best and the worst.")] = False,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Build preference pairs from a scored file, in TRL's format for DPO: the best answer of a prompt against the worst."""
+    from armorm.pipeline.selecting import build_pairs
+
+    rows, counts = build_pairs(file, margin=margin, every=every)
+    _write(rows, out)
+    _tell(counts, "pairs", quiet=quiet)
+    if counts.scattered and not quiet:
+        print(
+            f"warning: {counts.scattered:,} times a prompt comes back later in the file, and answers that stand apart make no "
+            "pairs: sort the file by prompt",
+            file=sys.stderr,
+        )
+
+
+def _run(model: str, file: Path, out: Path | None, job: Job, profile: Path | None, *, batch_tokens: int, quiet: bool) -> None:
+    from armorm.cli.scoring import scored_rows, scored_to_file, summary
+    from armorm.model.profile import Profile
+
+    steered = Profile.from_yaml(profile) if profile else None
+    if out is None:
+        _write(scored_rows(model, file, job=job, profile=steered, batch_tokens=batch_tokens, quiet=quiet), None)
+    else:
+        finished = scored_to_file(model, file, out, job=job, profile=steered, batch_tokens=batch_tokens, quiet=quiet)
+        print(summary(finished))
+
+
+def _write(rows: Iterable[Mapping[str, Any]], out: Path | None) -> None:
+    if out is not None:
+        from armorm.pipeline.row_writing import write_rows
+
+        write_rows(rows, out)
+        return
+    for row in rows:
+        try:
+            print(json.dumps(row, ensure_ascii=False, default=str))
+        except UnicodeEncodeError:  # half a surrogate pair, or a terminal with fewer letters
+            print(json.dumps(row, default=str))
+
+
+def _tell(counts: Counts, what: str, *, quiet: bool) -> None:
+    if not quiet:
+        unscored = f"; {counts.unscored:,} without a score left out" if counts.unscored else ""
+        said = f"{counts.out:,} {what}, of {counts.answers:,} scored answers to {counts.prompts:,} prompts{unscored}"
+        print(said, file=sys.stderr)

@@ -1,0 +1,185 @@
+"""What a model usually says: how rewards and scores are spread over reference answers, and which prompts open which gate.
+
+In: rewards [n k] and scores [n] of reference answers, gate weights [m k] of training prompts with their texts.
+Out: `Reference`: percentiles of a value, the prompts whose gates are nearest; `reference.safetensors` and `reference.json`.
+Cost: one sort per objective; a lookup reads m k numbers. On disk (101 + m) k numbers and m shortened texts.
+
+The distance between two gates is Hellinger's, √(1 − Σ √(p q)): 0 for the same weights, 1 for no objective in common. It is a
+metric, needs no logarithm of a zero weight, and a small weight that doubles counts as well as a large one that moves a little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from armorm.errors import CheckpointError, ObjectiveMismatch, StorageError
+
+FORMAT = 1
+SCORE = "score"
+LEVELS = 101
+LONGEST = 300
+TENSORS, FACTS = FILES = "reference.safetensors", "reference.json"
+
+
+@dataclass(frozen=True)
+class Alike:
+    """A training prompt, its source, and how far its gate is from the one asked about (0 to 1)."""
+
+    prompt: str
+    source: str
+    distance: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"prompt": self.prompt, "source": self.source, "distance": self.distance}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """`quantiles` [q, k+1]: of each reward and, last, the score, from 0 to 100 %, over `answers` reference answers.
+
+    `gates` [m k]: weights of the prompts in `prompts`, whose sources are in `sources`; a row sums to 1.
+    """
+
+    objectives: tuple[str, ...]
+    answers: int
+    quantiles: Float[np.ndarray, "q columns"]
+    prompts: tuple[str, ...]
+    sources: tuple[str, ...]
+    gates: Float[np.ndarray, "m k"]
+
+    @classmethod
+    def of(
+        cls,
+        objectives: Sequence[str],
+        rewards: Float[np.ndarray, "n k"],
+        scores: Float[np.ndarray, " n"],
+        *,
+        prompts: Sequence[str] = (),
+        sources: Sequence[str] | None = None,
+        gates: Float[np.ndarray, "m k"] | None = None,
+        most: int = 2000,
+        seed: int = 0,
+    ) -> Reference:
+        """Summarise reference answers and at most `most` distinct prompts, drawn at random; texts are cut to 300 characters.
+
+        Rows with a value that is not finite don't count. Raises ObjectiveMismatch for arrays that don't fit the names.
+        """
+        gates = np.zeros((0, len(objectives))) if gates is None else gates
+        named = tuple(sources) if sources is not None else ("",) * len(prompts)
+        if rewards.shape[1] != len(objectives) or gates.shape[1] != len(objectives):
+            found = f"{rewards.shape[1]} rewards and {gates.shape[1]} gate weights"
+            raise ObjectiveMismatch(f"{found} for {len(objectives)} objectives: give one column for each, in their order")
+        if not len(prompts) == len(gates) == len(named) or len(scores) != len(rewards):
+            raise ObjectiveMismatch(
+                f"{len(prompts)} prompts, {len(named)} sources and {len(gates)} gates; {len(rewards)} rewards and {len(scores)} "
+                "scores: give one of each for every prompt, and for every answer"
+            )
+        values = np.column_stack([rewards, scores]).astype(np.float64)
+        values = values[np.isfinite(values).all(axis=1)]
+        levels = np.linspace(0, 1, LEVELS)
+        quantiles = np.quantile(values, levels, axis=0) if len(values) else np.full((LEVELS, values.shape[1]), np.nan)
+        distinct = np.array(sorted({text: i for i, text in reversed(list(enumerate(prompts)))}.values()), dtype=np.int64)
+        kept = np.sort(np.random.default_rng(seed).permutation(distinct)[:most])
+        return cls(
+            tuple(objectives),
+            len(values),
+            quantiles.astype(np.float32),
+            tuple(shortened(prompts[i]) for i in kept),
+            tuple(named[i] for i in kept),
+            _shares(gates[kept]).astype(np.float32),
+        )
+
+    def percentile(self, name: str, value: float) -> float | None:
+        """The share of reference answers below a reward (or "score"), in %, those that equal it counted half.
+
+        None without reference answers. Raises ObjectiveMismatch for another name.
+        """
+        if name != SCORE and name not in self.objectives:
+            raise ObjectiveMismatch(f"there is no objective {name!r}; the reference has {', '.join(self.objectives)}")
+        if not self.answers or not np.isfinite(value):
+            return None
+        column = self.quantiles[:, len(self.objectives) if name == SCORE else self.objectives.index(name)]
+        levels, at = np.linspace(0, 100, len(column)), np.float32(value)
+        first, last = np.searchsorted(column, at, "left"), np.searchsorted(column, at, "right")
+        if last > first:  # on a quantile, or on a flat piece of them: its middle
+            return float((levels[first] + levels[last - 1]) / 2)
+        return float(np.interp(at, column, levels))
+
+    def alike(self, gate: Mapping[str, float], n: int = 5) -> tuple[Alike, ...]:
+        """The n training prompts whose gates are nearest (Hellinger), nearest first; fewer where there are fewer."""
+        if set(gate) != set(self.objectives):
+            raise ObjectiveMismatch(f"the gate weighs {', '.join(gate)}; the reference has {', '.join(self.objectives)}")
+        asked = _shares(np.array([[gate[name] for name in self.objectives]], dtype=np.float64))[0]
+        overlap = np.sqrt(self.gates.astype(np.float64)) @ np.sqrt(asked)
+        distance = np.sqrt(np.clip(1 - overlap, 0, 1))
+        nearest = np.argsort(distance, kind="stable")[:n]
+        return tuple(Alike(self.prompts[i], self.sources[i], float(distance[i])) for i in nearest)
+
+    def save(self, folder: Path) -> None:
+        """Write both files beside their places, the facts last. Raises StorageError where they can't be written."""
+        facts = {
+            "format": FORMAT,
+            "objectives": list(self.objectives),
+            "answers": self.answers,
+            "prompts": [{"source": s, "text": p} for p, s in zip(self.prompts, self.sources, strict=True)],
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tensors = {"quantiles": np.ascontiguousarray(self.quantiles), "gates": np.ascontiguousarray(self.gates)}
+            save_file(tensors, folder / f"{TENSORS}.part")
+            (folder / f"{FACTS}.part").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            for name in (TENSORS, FACTS):
+                (folder / f"{name}.part").replace(folder / name)
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"{folder}: the reference can't be written: {error}") from error
+
+    @classmethod
+    def load(cls, folder: Path, objectives: Sequence[str] | None = None) -> Reference | None:
+        """The reference saved in a folder, None where there is none.
+
+        Raises CheckpointError for files that are damaged or of another format, ObjectiveMismatch for other objectives than these.
+        """
+        if not (folder / FACTS).is_file():
+            return None
+        try:
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            if facts["format"] != FORMAT:
+                raise CheckpointError(
+                    f"{folder / FACTS} has format {facts['format']}, this version reads {FORMAT}: upgrade armorm"
+                )
+            tensors = load_file(folder / TENSORS)
+            quantiles, gates = tensors["quantiles"], tensors["gates"]
+            prompts, names = facts["prompts"], tuple(map(str, facts["objectives"]))
+            texts, sources = tuple(str(p["text"]) for p in prompts), tuple(str(p["source"]) for p in prompts)
+            if gates.shape != (len(prompts), len(names)) or quantiles.ndim != 2 or quantiles.shape[1] != len(names) + 1:
+                raise ValueError(
+                    f"shapes {quantiles.shape} and {gates.shape} for {len(names)} objectives, {len(prompts)} prompts"
+                )
+            found = cls(names, int(facts["answers"]), quantiles, texts, sources, gates)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise CheckpointError(f"{folder}: {FACTS} or {TENSORS} is damaged ({error}): copy both again") from error
+        if objectives is not None and tuple(objectives) != names:
+            raise ObjectiveMismatch(
+                f"{folder / FACTS} is of {', '.join(names)}, the model of {', '.join(objectives)}: copy the model's own"
+            )
+        return found
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """On one line, cut with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+
+
+def _shares(gates: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
+    sums = gates.sum(axis=1, keepdims=True)  # over k
+    return np.divide(gates, sums, out=np.zeros(gates.shape, dtype=np.float64), where=sums > 0)

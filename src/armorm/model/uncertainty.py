@@ -1,0 +1,162 @@
+"""Uncertainty that is stored with a model: standard errors of rewards, scores and differences, and intervals for ratings.
+
+In: the calibrated posterior of the probe.  Out: `Uncertainty`, saved as safetensors and JSON.
+Cost: r · d numbers in float32 per set of rated rows (r at most 512); r · d products per answer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from armorm.errors import CheckpointError, DataError, ObjectiveMismatch, StorageError
+from armorm.fit.posterior import Directions, Posterior
+from armorm.objectives import Objectives
+
+FORMAT = 1
+NAME = "uncertainty"
+FILES = (f"{NAME}.safetensors", f"{NAME}.json")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreUncertainty:
+    """Standard deviations of n scores and of their rewards ([0, 1] scale; NaN for an objective that could not be fitted).
+
+    They say how far the predicted *mean* may be off because ratings were few, not how far a single rating strays from it. Gate
+    and debiasing are taken as known.
+    """
+
+    std: Float[np.ndarray, " n"]
+    reward_std: Float[np.ndarray, "n k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """A probe's posterior and, per objective, the `reach` [k] of an interval that holds a new rating at `level`."""
+
+    objectives: Objectives
+    posterior: Posterior
+    reach: Float[np.ndarray, " k"]
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not len(self.objectives) == self.posterior.k == len(self.reach):
+            raise ObjectiveMismatch(
+                f"an uncertainty of {len(self.objectives)} objectives has a posterior of {self.posterior.k} and reaches of "
+                f"{len(self.reach)}: fit it again on this probe"
+            )
+
+    def of_score(self, response_features: Float[np.ndarray, "n w"], coefficients: Float[np.ndarray, "n q"]) -> ScoreUncertainty:
+        """Uncertainty of scores. `coefficients` [n k+m]: those of the k objectives first; computed nuisances are exact."""
+        std = self.posterior.score_std(response_features, self._own(coefficients))
+        return ScoreUncertainty(std, self.posterior.std(response_features))
+
+    def of_difference(
+        self,
+        features_a: Float[np.ndarray, "n w"],
+        coefficients_a: Float[np.ndarray, "n q"],
+        features_b: Float[np.ndarray, "n w"],
+        coefficients_b: Float[np.ndarray, "n q"],
+    ) -> Float[np.ndarray, " n"]:
+        """Standard deviation of score a − score b: smaller than the two scores' own, for both err with the same weights."""
+        own_a, own_b = self._own(coefficients_a), self._own(coefficients_b)
+        return self.posterior.difference_std(features_a, own_a, features_b, own_b)
+
+    def rating_interval(
+        self, response_features: Float[np.ndarray, "n w"], rewards: Float[np.ndarray, "n k"]
+    ) -> tuple[Float[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
+        """Where a new rating lies at `level` ([0, 1] scale, cut off at the scale's ends): lower and upper ends."""
+        half = self.reach * self.posterior.predictive_std(response_features)
+        ends = [sorted((o.to_unit(o.min), o.to_unit(o.max))) for o in self.objectives]
+        low, high = np.array(ends, dtype=np.float64).T
+        return np.clip(rewards - half, low, high), np.clip(rewards + half, low, high)
+
+    def save(self, folder: Path) -> None:
+        """Write `uncertainty.safetensors`, then `uncertainty.json`, each beside its place. Raises StorageError."""
+        p = self.posterior
+        tensors = {"sigma": p.sigma, "inflation": p.inflation, "correlation": p.correlation, "reach": self.reach}
+        for i, part in enumerate(p.parts):
+            tensors |= {
+                f"parts.{i}.vectors": part.vectors.astype(np.float32),
+                f"parts.{i}.values": part.values,
+                f"parts.{i}.alphas": part.alphas,
+                f"parts.{i}.tails": part.tails,
+            }
+            if p.intercept:
+                tensors[f"parts.{i}.mean"] = part.mean
+        facts = {
+            "format": FORMAT,
+            "objectives": self.objectives.to_json(),
+            "width": p.width,
+            "intercept": p.intercept,
+            "level": self.level,
+            "parts": [{"columns": list(part.columns), "n": part.n} for part in p.parts],
+        }
+        places = [folder / f"{NAME}.{kind}" for kind in ("safetensors", "json")]
+        beside = [place.with_name(place.name + ".part") for place in places]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, beside[0])
+            beside[1].write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            places[1].unlink(missing_ok=True)  # its presence says that both are whole and belong together
+            for new, place in zip(beside, places, strict=True):
+                new.replace(place)
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"{folder / NAME}: can't be written: {error}; make room or choose another folder") from error
+
+    @classmethod
+    def load(cls, folder: Path, objectives: Objectives | None = None) -> Uncertainty | None:
+        """The uncertainty in a folder, None where there is none.
+
+        Raises CheckpointError for files that are damaged or of another format, ObjectiveMismatch when they are about other
+        objectives than the given ones.
+        """
+        path = folder / f"{NAME}.json"
+        if not path.is_file():
+            return None
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            if facts.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: format {facts.get('format')}, this version reads {FORMAT}: upgrade armorm")
+            named = Objectives.from_json(facts["objectives"], where=str(path))
+            tensors = load_file(folder / f"{NAME}.safetensors")
+            found = cls(named, _posterior(facts, tensors), tensors["reach"], float(facts["level"]))
+        except (DataError, OSError, SafetensorError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{folder / NAME}: missing or damaged ({error}): copy the model again, or train it") from None
+        if objectives is not None and objectives.names != named.names:
+            raise ObjectiveMismatch(
+                f"the model has {objectives}, {path} has {named}: copy both {NAME} files of this model, or remove them"
+            )
+        return found
+
+    def _own(self, coefficients: Float[np.ndarray, "n q"]) -> Float[np.ndarray, "n k"]:
+        if coefficients.shape[1] < len(self.objectives):
+            raise ObjectiveMismatch(
+                f"there are coefficients of {coefficients.shape[1]} terms, but {len(self.objectives)} objectives: "
+                "give one for each objective, computed nuisances after them"
+            )
+        return coefficients[:, : len(self.objectives)]
+
+
+def _posterior(facts: dict[str, Any], tensors: dict[str, np.ndarray]) -> Posterior:
+    width, intercept, k = int(facts["width"]), bool(facts["intercept"]), len(facts["objectives"])
+    parts = []
+    for i, part in enumerate(facts["parts"]):
+        vectors, values, alphas, tails = (tensors[f"parts.{i}.{name}"] for name in ("vectors", "values", "alphas", "tails"))
+        mean = tensors[f"parts.{i}.mean"] if intercept else np.zeros(width)
+        columns = tuple(int(c) for c in part["columns"])
+        shapes = (vectors.shape, mean.shape, alphas.shape, tails.shape)
+        if shapes != ((width, len(values)), (width,), (len(columns),), (len(columns),)) or not set(columns) <= set(range(k)):
+            raise ValueError(f"part {i} has shapes {shapes} for columns {columns}")
+        parts.append(Directions(columns, int(part["n"]), mean, vectors, values, alphas, tails))
+    sigma, inflation, correlation = (tensors[name] for name in ("sigma", "inflation", "correlation"))
+    if not (sigma.shape == inflation.shape == (k,) and correlation.shape == (k, k) and tensors["reach"].shape == (k,)):
+        raise ValueError(f"its numbers are not those of {k} objectives")
+    return Posterior(width, sigma, inflation, correlation, intercept, tuple(parts))

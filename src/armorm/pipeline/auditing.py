@@ -1,0 +1,377 @@
+"""`armorm audit`: answers of a file, changed in ways that should not matter or should hurt, scored in every view.
+
+In: a model, a file of answers, a run's folder (for its Bradley–Terry rival).  Out: `audit.json` and `audit.html` in a folder.
+Cost: one forward pass per answer and change; all views read the same features. What is scored is kept as it comes, so a run that
+was stopped goes on, and further prompts or changes compute those alone.
+
+Views: the model; the same without debiasing (same gate, rewards as the probe gives them); the run's Bradley–Terry rival. The
+first answer of a row is changed (of a pair: the chosen one), so that what should hurt can; all its answers count for the
+correlation with length. Of a prompt with several rows, one is taken.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from armorm.bench.audit import Changed, Originals, View, Viewed, audit_facts
+from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
+from armorm.conversation import Conversation, prompt_group
+from armorm.data.files import records
+from armorm.errors import ArmormError, BackboneError, ConversationError, DataError, StorageError
+from armorm.features.extract import extract, join_parts
+from armorm.features.spec import FeatureSpec, parts_of
+from armorm.model.reward_model import RewardModel
+from armorm.model.scorer import ModelScorer
+from armorm.pipeline.answer_rows import AnswerRow, answer_rows, neighbours_grouped
+from armorm.pipeline.benchmarking import slug
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.provenance import provenance
+from armorm.report.audit_page import write_audit_page
+from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
+from armorm.scoring import AnswerFeatures
+
+FORMAT = 1
+CHUNK = 128
+"""Conversations whose features are held at once; answers to one prompt stay together."""
+MAIN, RAW, RIVAL = "armorm", "not-debiased", "bradley-terry"
+LONGEST = 400
+
+
+def run_audit(
+    model: str,
+    file: Path,
+    out: Path | None = None,
+    *,
+    run: Path | None = None,
+    limit: int | None = 100,
+    only: Sequence[str] = (),
+    seed: int = 0,
+    batch_tokens: int = 4096,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Audit a model on a file of answers, and write the tables and the page into `out` (runs/audit/MODEL/FILE unless given).
+
+    `run` is the run whose Bradley–Terry rival stands beside (default: the one that the model's folder is in); `limit` takes so
+    many prompts, the same ones every time; `only` names changes. Raises DataError for a file without usable answers or an unknown
+    change, CheckpointError when the model can't be loaded, StorageError when the folder can't be written.
+    """
+    reporter = reporter or Reporter()
+    wanted = _wanted(only)
+    items, left_out = _items(file, limit)
+    if not items:
+        raise DataError(f"{file}: no usable answer (left out: {left_out or 'nothing'}): check the file's fields")
+    reporter.say(f"loading {model}")
+    scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
+    rival = _rival(scorer.model, model, run, reporter)
+    folder = out or Path("runs") / "audit" / slug(model) / slug(file.name.split(".")[0])
+    panel = _Panel(scorer.model, rival, batch_tokens)
+    cases = _cases(items, panel.header, wanted, seed)
+    key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
+    kept = _Kept(folder / "audit-scores.jsonl", key)
+    _score(cases, panel, kept, reporter, file.name)
+    results = {
+        "format": FORMAT,
+        "model": model,
+        "file": str(file),
+        **provenance(),
+        "seed": seed,
+        "prompts": len({c.group for c in cases}),
+        "answers": sum(len(c.answers) for c in cases),
+        "left_out": left_out,
+        "rival": None if rival is None else {"feature": rival.feature, "strength": rival.strength},
+        **_tables(cases, wanted, panel, kept, seed),
+    }
+    _write(folder, results)
+    return results | {"folder": str(folder)}
+
+
+# -- which answers, and what becomes of them ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A row's usable answers; the first one is changed."""
+
+    group: str
+    answers: tuple[Conversation, ...]
+    changed: Mapping[str, Conversation]
+
+    @property
+    def all(self) -> list[Conversation]:
+        return [*self.answers, *self.changed.values()]
+
+
+def _wanted(only: Sequence[str]) -> tuple[Perturbation, ...]:
+    known = {p.name: p for p in PERTURBATIONS}
+    if unknown := [name for name in only if name not in known]:
+        raise DataError(f"no change is called {unknown[0]!r}; there are {', '.join(known)}")
+    return tuple(p for p in PERTURBATIONS if not only or p.name in only)
+
+
+def _items(file: Path, limit: int | None) -> tuple[list[AnswerRow], dict[str, int]]:
+    # The prompts with the smallest hashes, of each the row with the smallest: the same whatever the file's order, and more of
+    # them with a larger limit. One row per prompt, so that a prompt with a hundred rows counts once.
+    left_out: dict[str, int] = {}
+    kept: dict[str, tuple[str, int, AnswerRow]] = {}
+    heap: list[tuple[int, str]] = []
+    for order, row in enumerate(neighbours_grouped(answer_rows(records(file)))):
+        if row.error is not None:
+            reason = row.error.partition(":")[0]
+            left_out[reason] = left_out.get(reason, 0) + 1
+            continue
+        group, entry = prompt_group(row.context), (_digest(repr(row.answers).encode("utf-8", "replace")), order, row)
+        if group in kept:
+            kept[group] = min(kept[group], entry, key=lambda one: one[:2])
+            continue
+        heapq.heappush(heap, (-int(_digest(group.encode()), 16), group))
+        kept[group] = entry
+        if limit is not None and len(heap) > limit:
+            del kept[heapq.heappop(heap)[1]]
+    return [row for _, _, row in sorted(kept.values(), key=lambda one: one[1])], left_out
+
+
+def _cases(rows: Sequence[AnswerRow], header: str, wanted: Sequence[Perturbation], seed: int) -> list[_Item]:
+    found = []
+    for i, row in enumerate(rows):
+        usable = [j for j, fault in enumerate(row.faults) if fault is None]
+        answer = row.answers[usable[0]]
+        case = Case(row.context, answer, _other(rows, i), header)
+        changed = {p.name: p.apply(case, seed=seed) for p in wanted}
+        turns = {n: [*row.context, {"role": "assistant", "content": text}] for n, text in changed.items() if text is not None}
+        found.append(_Item(prompt_group(row.context), tuple(row.conversation(j) for j in usable), turns))  # type: ignore[arg-type]
+    return found
+
+
+def _other(rows: Sequence[AnswerRow], i: int) -> str:
+    mine = prompt_group(rows[i].context)
+    for row in (*rows[i + 1 :], *rows[:i]):
+        if prompt_group(row.context) != mine:
+            return next(a for a, fault in zip(row.answers, row.faults, strict=True) if fault is None)
+    return ""
+
+
+# -- scores in every view ----------------------------------------------------------------------------------------------------
+
+
+class _Panel:
+    """All views of one conversation, from features that are extracted once."""
+
+    def __init__(self, model: RewardModel, rival: BradleyTerry | None, batch_tokens: int) -> None:
+        self.model, self.rival, self.batch_tokens = model, rival, batch_tokens
+        self.specs = [model.response_spec, *([FeatureSpec.parse(rival.feature)] if rival else [])]
+        self.header = str(model.renderer.tokenizer.decode(list(model.renderer.header_ids), skip_special_tokens=False))
+        matrix = model.reward_transform_matrix.detach().float().cpu().numpy()
+        self.debiases = not np.allclose(matrix, np.eye(*matrix.shape), atol=1e-7)
+
+    def views(self, parts: Sequence[str]) -> list[View]:
+        names = tuple(self.model.objectives.names)
+        found = [View(MAIN, "ArmoRM + MoE", tuple(parts))]
+        if self.debiases:
+            found.append(View(RAW, "… without debiasing", names))
+        return [*found, *([View(RIVAL, self.rival.label)] if self.rival else [])]
+
+    def score(self, conversations: Sequence[Conversation]) -> list[dict[str, Any] | None]:
+        """Facts per conversation; None where the chat template refuses it."""
+        fits = [self._renders(c) for c in conversations]
+        kept = [c for c, fit in zip(conversations, fits, strict=True) if fit]
+        scored = iter(self._score(kept) if kept else [])
+        return [next(scored) if fit else None for fit in fits]
+
+    def _renders(self, conversation: Conversation) -> bool:
+        try:
+            self.model.renderer.render(conversation)
+        except ConversationError:
+            return False
+        return True
+
+    def _score(self, conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
+        features = extract(
+            conversations,
+            self.model.backbone,
+            self.model.renderer,
+            response=parts_of(self.specs),
+            prompt=self.model.prompt_spec.parts,
+            batch_tokens=self.batch_tokens,
+        )
+        rivals = np.full(len(features), np.nan)
+        if self.rival is not None:
+            tokens = features.response_tokens.astype(np.float64)
+            prompts = join_parts(features.prompt, self.model.prompt_spec)
+            rivals = self.rival.score_features(AnswerFeatures(join_parts(features.response, self.specs[1]), prompts, tokens))
+        return [
+            {
+                "tokens": int(features.response_tokens[i]),
+                "truncated": score.truncated,
+                "rewards": dict(score.rewards),
+                "gate": dict(score.gate),
+                "contributions": dict(score.contributions),
+                **({RIVAL: float(rivals[i])} if self.rival else {}),
+            }
+            for i, score in enumerate(self.model.score_features(features))
+        ]
+
+
+def _score(cases: Sequence[_Item], panel: _Panel, kept: _Kept, reporter: Reporter, label: str) -> None:
+    total = sum(len(case.all) for case in cases)
+    with reporter.bar(f"auditing on {label}", total) as advance:
+        done, chunk = 0, dict[str, Conversation]()
+        for place, case in enumerate(cases):
+            chunk |= {k: c for c in case.all if (k := _key(c)) not in kept.facts}
+            done += len(case.all)
+            if chunk and (len(chunk) >= CHUNK or place == len(cases) - 1):
+                kept.add(list(chunk), panel.score(list(chunk.values())))
+                chunk = {}
+            advance(done, "answers")
+
+
+class _Kept:
+    """Facts by conversation, in a file that grows."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.facts = path, dict[str, dict[str, Any] | None]()
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
+        rows = [row for row in map(_parsed, lines) if row is not None]
+        if rows and rows[0] == {"format": FORMAT, "key": key}:
+            self.facts = {row["answer"]: row["facts"] for row in rows[1:] if "answer" in row}
+            self._write("a", [None])  # ends a line that was cut short
+        else:
+            self._write("w", [{"format": FORMAT, "key": key}])
+
+    def add(self, keys: Sequence[str], facts: Sequence[dict[str, Any] | None]) -> None:
+        self.facts.update(zip(keys, facts, strict=True))
+        self._write("a", [{"answer": k, "facts": f} for k, f in zip(keys, facts, strict=True)])
+
+    def _write(self, mode: str, rows: Iterable[dict[str, Any] | None]) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open(mode, encoding="utf-8") as file:
+                file.write("".join("\n" if row is None else json.dumps(row) + "\n" for row in rows))
+        except OSError as error:
+            raise StorageError(f"{self.path}: can't be written: {error.strerror}; choose another --out") from error
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------------
+
+
+def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Panel, kept: _Kept, seed: int) -> dict[str, Any]:
+    found = [(case, [kept.facts[_key(c)] for c in case.answers]) for case in cases]
+    found = [(case, facts) for case, facts in found if facts[0] is not None]
+    whole = [(case, [f for f in facts if f is not None]) for case, facts in found]
+    originals = [f for _, facts in whole for f in facts]
+    if not originals:
+        raise DataError("the chat template refuses every answer of the file")
+    firsts = np.cumsum([0, *(len(facts) for _, facts in whole)])[:-1]
+    views = panel.views(list(originals[0]["contributions"]))
+    objectives = tuple(panel.model.objectives.names)
+    before = Originals(
+        groups=[case.group for case, facts in whole for _ in facts],
+        lengths=np.array([f["tokens"] for f in originals], dtype=np.float64),
+        views={v.name: _viewed(v, originals) for v in views},
+        rewards=_rewards(originals, objectives),
+        objectives=objectives,
+    )
+    changes, examples = [], {}
+    for p in wanted:
+        places = [(i, case) for i, (case, _) in enumerate(whole) if p.name in case.changed]
+        after = [(i, case, f) for i, case in places if (f := kept.facts[_key(case.changed[p.name])]) is not None]
+        if not after:
+            continue
+        facts = [f for _, _, f in after]
+        at = firsts[[i for i, _, _ in after]].astype(np.int64)
+        changes.append(Changed(p, at, {v.name: _viewed(v, facts) for v in views}, _rewards(facts, objectives)))
+        gain = changes[-1].views[MAIN].scores - before.views[MAIN].scores[at]
+        best = int(np.argmax(gain))
+        examples[p.name] = _example(after[best][1], p.name, before.views[MAIN].scores[at[best]], gain[best])
+    tables = audit_facts(views, before, changes, seed=seed)
+    for row in tables["perturbations"]:
+        row["example"] = examples[row["name"]]
+    return tables | {"objectives": list(objectives), "truncated": sum(f["truncated"] for f in originals)}
+
+
+def _viewed(view: View, facts: Sequence[Mapping[str, Any]]) -> Viewed:
+    if view.name == RIVAL:
+        return Viewed(np.array([f[RIVAL] for f in facts]), np.empty((len(facts), 0)))
+    if view.name == RAW:
+        parts = np.array([[f["gate"][n] * f["rewards"][n] for n in view.parts] for f in facts])
+    else:
+        parts = np.array([[f["contributions"][n] for n in view.parts] for f in facts])
+    return Viewed(parts.sum(axis=1), parts)
+
+
+def _rewards(facts: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> Float[np.ndarray, "n k"]:
+    return np.array([[f["rewards"][n] for n in objectives] for f in facts])
+
+
+def _example(case: _Item, name: str, before: float, gain: float) -> dict[str, Any]:
+    # The answer that gains most in the model's own view: where to look first.
+    question = next((m["content"] for m in reversed(case.answers[0][:-1]) if m["role"] == "user"), "")
+    return {
+        "prompt": _shortened(question),
+        "answer": _shortened(case.answers[0][-1]["content"]),
+        "changed": _shortened(case.changed[name][-1]["content"]),
+        "before": float(before),
+        "after": float(before + gain),
+    }
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]} […] {text[-half:]}"
+
+
+# -- small change ------------------------------------------------------------------------------------------------------------
+
+
+def _rival(model: RewardModel, name: str, run: Path | None, reporter: Reporter) -> BradleyTerry | None:
+    folder = (run if run is not None else Path(name).parent) / "bench"
+    rival = load_bradley_terry(folder)
+    if rival is None:
+        if run is not None:
+            raise DataError(f"{folder} holds no Bradley–Terry rival: name a run that `armorm train` finished, or leave --run out")
+        reporter.say("no Bradley–Terry rival beside the model: give --run to compare with one")
+        return None
+    try:
+        spec = FeatureSpec.parse(rival.feature)
+        model.backbone.check(spec.parts)
+        if len(rival.weights) != len(spec.parts) * model.backbone.width:
+            raise BackboneError(f"it reads features of width {len(rival.weights)}")
+    except ArmormError as error:
+        reporter.warn(f"the Bradley–Terry rival can't read this model's features ({error}): left out")
+        return None
+    return rival
+
+
+def _write(folder: Path, results: Mapping[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "audit.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
+    write_audit_page(results, folder)
+
+
+def _key(conversation: Conversation) -> str:
+    return _digest(repr([(m["role"], m["content"]) for m in conversation]).encode("utf-8", "replace"))
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=12).hexdigest()

@@ -1,0 +1,255 @@
+"""Rows → JSON Lines or Parquet, a chunk at a time: a file that appears when it is whole, and can be gone on with until then.
+
+In: chunks of JSON rows.  Out: a `.jsonl`, `.jsonl.gz` or `.parquet` file.
+Cost: one chunk in memory. Parquet's chunks are files of their own until the end, when they are joined under one schema.
+
+Until `finish`, JSON Lines stand in `OUT.part`, Parquet's chunks in the folder `OUT.parts`. A column whose values have no one type
+is written to Parquet as JSON text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from armorm.errors import DataError, StorageError
+
+Row = Mapping[str, Any]
+CHUNK = 4096
+GROUP_ROWS = 10_000
+_NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError)
+
+
+@runtime_checkable
+class RowWriter(Protocol):
+    """Takes chunks of rows. `state` says how far the file is: what `resume` needs to go on behind the last whole chunk."""
+
+    @property
+    def state(self) -> int: ...
+
+    def resume(self, state: int) -> None:
+        """Drop what was written after `state`. Raises DataError when less than that is there."""
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write a chunk; when it returns, the chunk is on the disk."""
+
+    def finish(self) -> None:
+        """Put the whole file in its place; to be repeated where it was interrupted."""
+
+
+def row_writer(path: Path) -> RowWriter:
+    """The writer for a path's ending. Raises DataError for other endings and for a folder."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file")
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return JsonLines(path)
+    if path.suffix == ".parquet":
+        return Parquet(path)
+    raise DataError(f"{path}: rows are written as .jsonl, .jsonl.gz or .parquet: let the name end in one of these")
+
+
+def write_rows(rows: Iterable[Row], path: Path) -> int:
+    """Write all rows, whole or not at all; returns how many. A file that is there is replaced."""
+    writer, stream, n = row_writer(path), iter(rows), 0
+    try:
+        writer.resume(0)
+        while chunk := list(islice(stream, CHUNK)):
+            writer.append(chunk)
+            n += len(chunk)
+        if not n:
+            writer.append([])
+        writer.finish()
+    finally:
+        remove_unfinished(path)
+    return n
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a writer left beside `path`."""
+    _part(path).unlink(missing_ok=True)
+    shutil.rmtree(_parts(path), ignore_errors=True)
+
+
+def json_line(row: Row) -> bytes:
+    """A row as one line; what JSON doesn't know becomes text, what UTF-8 can't hold is escaped."""
+    try:
+        return (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(row, default=str) + "\n").encode()
+
+
+class JsonLines:
+    """Lines, appended; with `.gz`, every chunk is a member of its own, so that a broken end harms no other chunk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.part = path, _part(path)
+        self.state = 0
+
+    def resume(self, state: int) -> None:
+        self.state = state
+        if not state:
+            self.part.unlink(missing_ok=True)
+            return
+        if not self.part.is_file() or self.part.stat().st_size < state:
+            raise DataError(f"{self.part}: less is there than was written: remove {_beside(self.path)} and begin anew")
+        os.truncate(self.part, state)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        data = b"".join(map(json_line, rows))
+        try:
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            with self.part.open("ab") as file:
+                file.write(gzip.compress(data, 6, mtime=0) if self.path.suffix == ".gz" else data)
+                file.flush()
+                os.fsync(file.fileno())
+                self.state = file.tell()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def finish(self) -> None:
+        if self.part.is_file():
+            self.part.replace(self.path)
+
+
+class Parquet:
+    """A file per chunk; `state` is their number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.parts = path, _parts(path)
+        self.state = 0
+
+    def resume(self, state: int) -> None:
+        self.state = state
+        if not state:
+            shutil.rmtree(self.parts, ignore_errors=True)
+            return
+        there = {file.name for file in self.parts.glob("*.parquet")}
+        if not {self._name(i) for i in range(state)} <= there:
+            raise DataError(f"{self.parts}: less is there than was written: remove {_beside(self.path)} and begin anew")
+        for name in there - {self._name(i) for i in range(state)}:
+            (self.parts / name).unlink()
+
+    def append(self, rows: Sequence[Row]) -> None:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+            _write_table(self.parts / self._name(self.state), [table], table.schema)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        self.state += 1
+
+    def finish(self) -> None:
+        if not self.parts.is_dir():
+            return
+        files = [self.parts / self._name(i) for i in range(self.state)]
+        schema = _common([pq.read_schema(file) for file in files])
+        try:
+            _write_table(self.path, _gathered(_as(schema, pq.read_table(file)) for file in files), schema)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+    def _name(self, i: int) -> str:
+        return f"part-{i:07d}.parquet"
+
+
+def _write_table(path: Path, tables: Iterable[Any], schema: Any) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _gathered(tables: Iterable[Any]) -> Iterator[Any]:
+    # Row groups of a sensible size out of many small chunks.
+    held: list[Any] = []
+    for table in tables:
+        held.append(table)
+        if sum(t.num_rows for t in held) >= GROUP_ROWS:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _column(values: list[Any]) -> Any:
+    try:
+        found = pa.array(values)
+        if not _has_empty_struct(found.type):
+            return found
+    except _NOT_ONE_TYPE:
+        pass
+    return pa.array([_json_text(v) for v in values], pa.string())
+
+
+def _has_empty_struct(kind: Any) -> bool:
+    # Parquet has no place for an object without fields.
+    inner = [kind.field(i) for i in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not inner) or any(_has_empty_struct(f.type) for f in inner)
+
+
+def _json_text(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, default=str)
+
+
+def _common(schemas: Sequence[Any]) -> Any:
+    """One schema for all: numbers widen, structs gain fields; a column without one type becomes text."""
+    names = list(dict.fromkeys(name for schema in schemas for name in schema.names))
+    return pa.schema([(name, _common_type([s.field(name) for s in schemas if name in s.names])) for name in names])
+
+
+def _common_type(fields: Sequence[Any]) -> Any:
+    try:
+        kind = pa.unify_schemas([pa.schema([field]) for field in fields], promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return pa.string()
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
+def _as(schema: Any, table: Any) -> Any:
+    if table.schema.equals(schema):
+        return table
+    columns = []
+    for field in schema:
+        if field.name not in table.schema.names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table.column(field.name)
+        if column.type != field.type:
+            values = column.to_pylist()
+            written = pa.types.is_string(field.type) and not pa.types.is_null(column.type)
+            column = pa.array([_json_text(v) for v in values] if written else values, field.type)
+        columns.append(column)
+    return pa.table(columns, schema=schema)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _parts(path: Path) -> Path:
+    return path.with_name(f"{path.name}.parts")
+
+
+def _beside(path: Path) -> str:
+    return f"{path}.*"
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path}: can't be written: {error.strerror or error}; make room or choose another --out")

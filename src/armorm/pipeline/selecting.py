@@ -1,0 +1,227 @@
+"""Scores put to use: the best of n answers, the best part of a file, pairs of good and bad answers to train on.
+
+In: rows to score, or rows that `score --out` wrote.  Out: rows in TRL's formats (`messages`; `prompt`, `chosen`, `rejected`).
+Cost: best-of the decoder's pass; the rest reads the file once or twice and keeps a few dozen bytes an answer.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from armorm.data.files import Record, records
+from armorm.errors import DataError
+from armorm.pipeline.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, neighbours_grouped
+from armorm.pipeline.scoring_files import Answered, Job
+
+_OURS = (*ANSWER_COLUMNS, "score", "scores", "error", "answers")
+
+
+def best_of_job(*, top_k: int = 1) -> Job:
+    """One output row per prompt: `best` (the answer's number, from 0), `score`, `margin` to the second, all `scores`, `response`.
+
+    Answers are a row's list, or the answers of neighbouring rows with the same prompt (`ids` names those rows). `top_k` above 1
+    adds the k best as `top`. Equal scores keep the file's order.
+    """
+
+    def write(row: AnswerRow, scores: Answered) -> dict[str, Any]:
+        found = [(s.score, j) for j, s in enumerate(scores) if s is not None]
+        if row.error or not found:
+            return {"id": row.id, "best": None, "error": row.error or "no answer can be scored"}
+        ranked = sorted(found, key=lambda one: (-one[0], one[1]))
+        (score, best), margin = ranked[0], ranked[0][0] - ranked[1][0] if len(ranked) > 1 else None
+        top = [{"index": j, "score": s, "response": row.answers[j]} for s, j in ranked[:top_k]]
+        return {
+            "id": row.id,
+            **({"ids": list(row.ids)} if row.rows > 1 else {}),
+            "prompt": list(row.context),
+            "best": best,
+            "response": row.answers[best],
+            "score": score,
+            "margin": margin,
+            "scores": [None if s is None else s.score for s in scores],
+            **({"top": top} if top_k > 1 else {}),
+        }
+
+    return Job("best-of", write, {"top_k": top_k}, neighbours_grouped)
+
+
+# -- rows with scores --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """A row's answers with their scores, NaN where there is none."""
+
+    row: AnswerRow
+    scores: tuple[float, ...]
+
+
+@dataclass
+class Counts:
+    """What a selection met: answers with a score, those without, and what came out."""
+
+    answers: int = 0
+    unscored: int = 0
+    out: int = 0
+    prompts: int = 0
+    scattered: int = 0
+
+
+def scored_rows_of(file: Path) -> Iterator[ScoredRow]:
+    """The rows of a scored file. Raises DataError for a row that has texts and no place for a score."""
+    for record in records(file):
+        row = answer_row(record)
+        if row.error is not None or not isinstance(record, Record):
+            yield ScoredRow(row, ())
+            continue
+        yield ScoredRow(row, _scores_of(row, record.values, f"{file}:{record.row}"))
+
+
+def _scores_of(row: AnswerRow, values: Mapping[str, Any], where: str) -> tuple[float, ...]:
+    given = values.get("scores") if row.many else [values.get("score")]
+    if ("scores" if row.many else "score") not in values:
+        raise DataError(f"{where}: has no scores: give a file that `armorm score MODEL FILE --out SCORED` wrote")
+    if isinstance(given, list) and len(given) == len(row.answers):
+        return tuple(float(s) if _is_score(s) else math.nan for s in given)
+    if given is None:
+        return (math.nan,) * len(row.answers)
+    raise DataError(f"{where}: {len(row.answers)} answers, and scores that don't match: score the file again")
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# -- the best part -----------------------------------------------------------------------------------------------------------
+
+
+def select(
+    file: Path, *, keep_top: float | None = None, min_score: float | None = None, per_prompt: bool = False
+) -> tuple[Iterator[dict[str, Any]], Counts]:
+    """The best answers as rows of `messages` and `score` (TRL's conversational format), in the file's order.
+
+    `keep_top` is a share of the scored answers, of the whole file or of each prompt's (rounded up, at least one); `min_score` is
+    a bound; with both, both hold. Equal scores keep the file's order. The file is read twice: scores first, then texts.
+    """
+    if keep_top is not None and not 0 < keep_top <= 1:
+        raise DataError(f"--keep-top {keep_top:g}: give a share above 0 and up to 1, such as 0.2")
+    if keep_top is None and min_score is None:
+        raise DataError("nothing to select by: give --keep-top SHARE, --min-score NUMBER, or both")
+    scores, prompts = array("d"), array("Q")
+    for scored in scored_rows_of(file):
+        scores.extend(scored.scores)
+        prompts.extend([_prompt_key(scored.row)] * len(scored.scores))
+    values = np.frombuffer(scores, dtype=np.float64) if len(scores) else np.empty(0)
+    keys = np.frombuffer(prompts, dtype=np.uint64) if len(prompts) else np.empty(0, dtype=np.uint64)
+    kept = ~np.isnan(values)
+    counts = Counts(answers=int(kept.sum()), unscored=int((~kept).sum()), prompts=len(np.unique(keys[kept])))
+    if keep_top is not None:
+        kept &= _top(values, keys if per_prompt else np.zeros_like(keys), keep_top)
+    if min_score is not None:
+        kept &= values >= min_score
+    counts.out = int(kept.sum())
+    return _kept_rows(file, kept), counts
+
+
+def _top(values: np.ndarray, groups: np.ndarray, share: float) -> Bool[np.ndarray, " n"]:
+    # Rank of each answer among its group's scored ones, best first, equals in order; kept while rank < ceil(share · size).
+    places = np.flatnonzero(~np.isnan(values))
+    kept = np.zeros(len(values), dtype=np.bool_)
+    if not len(places):
+        return kept
+    order = places[np.lexsort((places, -values[places], groups[places]))]
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(starts, sizes)
+    limit = np.ceil(share * sizes - 1e-9).clip(min=1)  # 0.2 · 5 is 1, whatever its last binary digit says
+    kept[order[rank < np.repeat(limit, sizes)]] = True
+    return kept
+
+
+def _kept_rows(file: Path, kept: np.ndarray) -> Iterator[dict[str, Any]]:
+    at = 0
+    for scored in scored_rows_of(file):
+        row = scored.row
+        for j, score in enumerate(scored.scores):
+            if kept[at]:
+                own = {k: v for k, v in row.values.items() if k not in _OURS and k != "id"}
+                name = f"{row.id}#{j}" if row.many else row.id
+                yield {"id": name, **own, "messages": list(row.conversation(j)), "score": score}
+            at += 1
+
+
+# -- pairs -------------------------------------------------------------------------------------------------------------------
+
+
+def build_pairs(file: Path, *, margin: float = 0.0, every: bool = False) -> tuple[Iterator[dict[str, Any]], Counts]:
+    """Preference pairs in TRL's conversational format: `prompt`, `chosen`, `rejected` as messages, and both scores.
+
+    Answers are a row's list, or the answers of neighbouring rows with the same prompt. A pair is the best and the worst answer,
+    or (`every`) any two, the better one chosen; its scores differ by more than 0 and at least `margin`. The counts are filled
+    while the rows are read: prompts whose answers stand apart in the file are `scattered`.
+    """
+    if not (margin >= 0 and math.isfinite(margin)):
+        raise DataError(f"--margin {margin:g}: give a difference of scores, 0 or more")
+    counts = Counts()
+    return _pairs(file, margin, every, counts), counts
+
+
+def _pairs(file: Path, margin: float, every: bool, counts: Counts) -> Iterator[dict[str, Any]]:
+    seen: set[int] = set()
+    for scored in _grouped(file):
+        row = scored.row
+        found = [j for j, s in enumerate(scored.scores) if not math.isnan(s)]
+        counts.answers += len(found)
+        counts.unscored += len(scored.scores) - len(found) if scored.scores else 1
+        if row.error is None:
+            key = _prompt_key(row)
+            counts.scattered += key in seen
+            counts.prompts += key not in seen
+            seen.add(key)
+        ranked = sorted(found, key=lambda j: (-scored.scores[j], j))
+        wanted = combinations(ranked, 2) if every else [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
+        for n, (good, bad) in enumerate(wanted):
+            difference = scored.scores[good] - scored.scores[bad]
+            if difference > 0 and difference >= margin and row.answers[good].strip() != row.answers[bad].strip():
+                counts.out += 1
+                yield _pair(scored, good, bad, f"{row.id}#{n}" if every else row.id)
+
+
+def _pair(scored: ScoredRow, good: int, bad: int, name: Any) -> dict[str, Any]:
+    row = scored.row
+    return {
+        "id": name,
+        "prompt": list(row.context),
+        "chosen": [row.conversation(good)[-1]],
+        "rejected": [row.conversation(bad)[-1]],
+        "score_chosen": scored.scores[good],
+        "score_rejected": scored.scores[bad],
+    }
+
+
+def _grouped(file: Path) -> Iterator[ScoredRow]:
+    # `neighbours_grouped` keeps the answers' order, so their scores can be laid beside them again.
+    waiting: list[float] = []
+
+    def rows() -> Iterator[AnswerRow]:
+        for scored in scored_rows_of(file):
+            waiting.extend(scored.scores)
+            yield scored.row
+
+    for row in neighbours_grouped(rows()):
+        scores, waiting[: len(row.answers)] = tuple(waiting[: len(row.answers)]), []
+        yield ScoredRow(row, scores)
+
+
+def _prompt_key(row: AnswerRow) -> int:
+    text = repr([(m["role"], m["content"]) for m in row.context]).encode("utf-8", "replace")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")

@@ -1,0 +1,90 @@
+"""An audit as one self-contained HTML page: how far each change moves the score, in every view, and which objectives move.
+
+In: an audit's facts as plain JSON values.  Out: `audit.html` in a folder.  Cost: a second; needs the extra `report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from armorm.report.page import environment, write_page
+from armorm.report.plots import Figure, Panel, common_limits, dot_plot, heat_map
+from armorm.report.reading import interval, number, signed
+
+_TEMPLATE = "audit_page.html.jinja"
+_GROUPS = {"same": "Should not matter", "worse": "Should hurt"}
+_WORDS = {
+    "gains": "gains",
+    "falls": "falls",
+    "holds": "holds",
+    "penalised": "falls",
+    "not noticed": "not noticed",
+    "unknown": "–",
+}
+
+
+def write_audit_page(results: Mapping[str, Any], folder: Path) -> Path:
+    """Write `audit.html` into `folder` and return its path. Raises as `page.write_report` does."""
+    return write_page(render_audit_page(results), folder / "audit.html")
+
+
+def render_audit_page(results: Mapping[str, Any]) -> str:
+    """The page as text; the same facts give the same page."""
+    views, rows = results["views"], results["perturbations"]
+    groups = [(title, [r for r in rows if r["expected"] == key]) for key, title in _GROUPS.items()]
+    parts = {
+        "results": results,
+        "words": _WORDS,
+        "groups": [(title, part) for title, part in groups if part],
+        "shifts": _shifts(rows, views) if rows else None,
+        "risen": _risen(rows, views) if rows else None,
+        "contributions": _grid(rows, _parts_of(rows, views[0]["name"]), "contribution to the score") if rows else None,
+        "rewards": _grid(rows, [r["rewards"] for r in rows], "reward") if rows else None,
+        "tally": [_tally(rows, v["name"]) | {"label": v["label"]} for v in views],
+    }
+    return str(environment().get_template(_TEMPLATE).render(**parts)).lstrip()
+
+
+def _tally(rows: Sequence[Mapping[str, Any]], view: str) -> dict[str, Any]:
+    said = [row["views"][view]["verdict"] for row in rows]
+    hurt = [row["views"][view]["verdict"] for row in rows if row["expected"] == "worse"]
+    return {"gains": said.count("gains"), "of": len(said), "falls": hurt.count("falls"), "of_hurt": len(hurt)}
+
+
+def _shifts(rows: Sequence[Mapping[str, Any]], views: Sequence[Mapping[str, Any]]) -> Figure:
+    columns = [[interval(row["views"][v["name"]]["shift"]) for row in rows] for v in views]
+    limits = common_limits([one for column in columns for one in column], include=[0.0], low=-6.0, high=6.0)
+    panels = [Panel(v["label"], column, 0.0, limits) for v, column in zip(views, columns, strict=True)]
+    names = [row["label"] for row in rows]
+    return dot_plot(names, panels, highlighted=_harmless(rows), alt="mean shift of the score per change")
+
+
+def _risen(rows: Sequence[Mapping[str, Any]], views: Sequence[Mapping[str, Any]]) -> Figure:
+    panels = [
+        Panel(v["label"], [interval(row["views"][v["name"]]["risen"]) for row in rows], 0.5, (-0.02, 1.02), percent=True)
+        for v in views
+    ]
+    names = [row["label"] for row in rows]
+    return dot_plot(names, panels, highlighted=_harmless(rows), alt="share of answers whose score rises, per change")
+
+
+def _harmless(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [i for i, row in enumerate(rows) if row["expected"] == "same"]
+
+
+def _parts_of(rows: Sequence[Mapping[str, Any]], view: str) -> list[Mapping[str, Any]]:
+    return [row["views"][view]["parts"] for row in rows]
+
+
+def _grid(rows: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]], what: str) -> Figure | None:
+    """Changes by objectives; the shade is the size, the number says which way."""
+    names = list(parts[0])
+    values = [[number((part.get(name) or {}).get("value")) or 0.0 for name in names] for part in parts]
+    largest = max((abs(v) for line in values for v in line), default=0.0)
+    if not names or largest == 0:
+        return None
+    shades = [[abs(v) / largest if abs(v) >= 0.05 else 0.0 for v in line] for line in values]
+    texts = [[signed(v, 1) if abs(v) >= 0.05 else "" for v in line] for line in values]
+    return heat_map([r["label"] for r in rows], names, shades, texts, alt=f"shift of each objective's {what} per change")

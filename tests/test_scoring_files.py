@@ -1,0 +1,396 @@
+"""Streaming scores: every row once and in order, runs that are stopped and go on, files of three kinds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_run import read_lines, write_lines
+
+from armorm.conversation import Conversation
+from armorm.data.files import records
+from armorm.errors import ConversationError, DataError
+from armorm.model.reward_model import RewardModel
+from armorm.model.score import Score
+from armorm.pipeline import scoring_files
+from armorm.pipeline.answer_rows import answer_rows, neighbours_grouped
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.row_writing import row_writer, write_rows
+from armorm.pipeline.scoring_files import Job, count_rows, score_file, score_job, score_window, stream_file
+
+QUIET = Reporter(quiet=True)
+
+
+def length_score(conversation: Conversation) -> Score:
+    """A score that a test can compute: characters of the whole conversation."""
+    n = float(sum(len(m["content"]) for m in conversation))
+    return Score(n, {"a": n}, {"a": n}, {"a": 1.0}, {"a": n}, {"a": 1.0}, {"a": n})
+
+
+class Counting:
+    """Scores by length; remembers what it was asked, and breaks off at a wanted call."""
+
+    def __init__(self, breaks_at: int | None = None) -> None:
+        self.calls: list[list[Conversation]] = []
+        self.breaks_at = breaks_at
+
+    def __call__(self, conversations: Sequence[Conversation]) -> list[Score]:
+        if self.breaks_at is not None and len(self.calls) >= self.breaks_at:
+            raise KeyboardInterrupt
+        self.calls.append(list(conversations))
+        return [length_score(c) for c in conversations]
+
+    @property
+    def asked(self) -> int:
+        return sum(map(len, self.calls))
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring_files, "WINDOW_ANSWERS", 8)
+    monkeypatch.setattr(scoring_files, "CHUNK", 4)
+
+
+def simple_rows(n: int) -> list[dict[str, Any]]:
+    return [{"id": f"r{i}", "prompt": f"question {i // 3}", "response": "x" * (1 + i * 7 % 11), "lang": "en"} for i in range(n)]
+
+
+def run(file: Path, out: Path, score: Any = None, job: Job | None = None, model_key: str = "m") -> Any:
+    return score_file(file, out, score or Counting(), job or score_job(), model_key=model_key, reporter=QUIET)
+
+
+def back(path: Path) -> list[dict[str, Any]]:
+    return [r.values for r in records(path)]
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------------
+
+HELLO = [{"role": "user", "content": "hello"}]
+FINE = {"role": "assistant", "content": "fine"}
+
+
+@pytest.mark.parametrize(
+    ("row", "answers", "many"),
+    [
+        ({"messages": [*HELLO, FINE]}, ["fine"], False),
+        ({"messages": json.dumps([*HELLO, FINE])}, ["fine"], False),
+        ({"prompt": "hello", "response": "fine"}, ["fine"], False),
+        ({"prompt": HELLO, "completion": [FINE]}, ["fine"], False),
+        ({"prompt": "hello", "responses": ["fine", "well"]}, ["fine", "well"], True),
+        ({"prompt": HELLO, "completions": [[FINE], [FINE]]}, ["fine", "fine"], True),
+        ({"prompt": "hello", "responses": '["fine", "well"]'}, ["fine", "well"], True),
+        ({"prompt": "hello", "chosen": "fine", "rejected": "bad"}, ["fine", "bad"], True),
+        ({"chosen": [*HELLO, FINE], "rejected": [*HELLO, FINE]}, ["fine", "fine"], True),
+        ({"prompt": HELLO, "chosen": [FINE], "rejected": [FINE]}, ["fine", "fine"], True),
+    ],
+)
+def test_the_columns_that_are_understood(tmp_path: Path, row: dict[str, Any], answers: list[str], many: bool):
+    write_lines(tmp_path / "rows.jsonl", [row])
+    (found,) = answer_rows(records(tmp_path / "rows.jsonl"))
+    assert (found.error, list(found.answers), found.many) == (None, answers, many)
+    assert [dict(m) for m in found.context] == HELLO
+
+
+def test_a_system_message_stands_in_front(tmp_path: Path):
+    write_lines(tmp_path / "rows.jsonl", [{"system": "be brief", "prompt": "hello", "response": "fine"}])
+    (found,) = answer_rows(records(tmp_path / "rows.jsonl"))
+    assert [m["role"] for m in found.context] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({}, "missing-field"),
+        ({"prompt": "hello"}, "missing-field"),
+        ({"prompt": "", "response": "fine"}, "empty-turn"),
+        ({"prompt": "hello", "response": ""}, "empty-turn"),
+        ({"prompt": "hello", "response": 3}, "not-messages"),
+        ({"prompt": "hello", "responses": []}, "no-answer"),
+        ({"prompt": "hello", "responses": [" ", ""]}, "empty-turn"),
+        ({"messages": HELLO}, "no-answer"),
+        ({"messages": "[}"}, "not-messages"),
+        ({"chosen": [*HELLO, FINE], "rejected": [{"role": "user", "content": "hi"}, FINE]}, "different-contexts"),
+        ({"prompt": [FINE, *HELLO], "response": "fine"}, "not-alternating"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, row: dict[str, Any], fault: str):
+    write_lines(tmp_path / "rows.jsonl", [row])
+    (found,) = answer_rows(records(tmp_path / "rows.jsonl"))
+    assert found.error is not None
+    assert found.error.startswith(f"{fault}: ")
+    assert not found.answers
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3),
+    max_leaves=8,
+)
+columns = st.sampled_from(
+    ["messages", "prompt", "system", "response", "responses", "completion", "chosen", "rejected", "id", "score"]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.dictionaries(columns, json_values, max_size=5), max_size=6),
+    kind=st.sampled_from(["jsonl", "jsonl.gz", "parquet"]),
+)
+def test_any_rows_give_one_row_each(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], kind: str):
+    folder = tmp_path_factory.mktemp("any")
+    write_lines(folder / "rows.jsonl", rows)
+    finished = run(folder / "rows.jsonl", folder / f"out.{kind}")
+    assert finished.rows == len(rows)
+    found = back(folder / f"out.{kind}")
+    assert len(found) == len(rows)
+    for row in found:
+        assert row.get("score") is not None or row.get("scores") is not None or row["error"]
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_keep_their_order_and_their_scores(tmp_path: Path, small_windows: None):
+    rows = simple_rows(50)
+    rows[7] = {"id": "broken", "prompt": "hello"}
+    rows[20] = {"id": "many", "prompt": "hello", "responses": ["a", "", "abc"]}
+    write_lines(tmp_path / "rows.jsonl", rows)
+    finished = run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
+    found = read_lines(tmp_path / "out.jsonl")
+    assert [r["id"] for r in found] == [r["id"] for r in rows]
+    assert (finished.rows, finished.faulty, finished.resumed) == (50, 2, 0)
+    assert found[7]["score"] is None
+    assert found[7]["error"].startswith("missing-field")
+    assert found[20]["scores"] == [6.0, None, 8.0]
+    assert found[20]["error"].startswith("answer 2: empty-turn")
+    for row, got in zip(rows, found, strict=True):
+        if row["id"] not in ("broken", "many"):
+            assert got == {**row, "score": float(len(row["prompt"]) + len(row["response"]))}
+
+
+def test_answers_to_one_prompt_reach_the_model_together(tmp_path: Path, small_windows: None):
+    write_lines(tmp_path / "rows.jsonl", [simple_rows(9)[i] for i in (0, 3, 6, 1, 4, 7)])
+    score = Counting()
+    list(stream_file(tmp_path / "rows.jsonl", score, score_job(), QUIET))
+    prompts = [c[0]["content"] for call in score.calls for c in call]
+    assert len(prompts) == 6
+    assert sum(a != b for a, b in pairwise(prompts)) == 2  # three runs of equal prompts
+
+
+def test_own_columns_and_full_output(tmp_path: Path):
+    write_lines(tmp_path / "rows.jsonl", [{**simple_rows(1)[0], "score": "old", "error": "old"}])
+    (row,) = stream_file(tmp_path / "rows.jsonl", Counting(), score_job(own_columns=False, full=True), QUIET)
+    assert {"id", "score", "rewards", "raw", "gate", "coefficients", "contributions", "truncated"} <= set(row)
+    assert not {"prompt", "response", "lang"} & set(row)
+    (row,) = stream_file(tmp_path / "rows.jsonl", Counting(), score_job(), QUIET)
+    assert (row["lang"], row["score"], "error" in row) == ("en", 11.0, False)
+
+
+def test_a_conversation_that_the_template_refuses_costs_no_other_row():
+    def score(conversations: Sequence[Conversation]) -> list[Score]:
+        if any("refused" in c[-1]["content"] for c in conversations):
+            raise ConversationError("no")
+        return [length_score(c) for c in conversations]
+
+    turns = ["fine", "refused", "well"]
+    rows = list(answer_rows(_records([{"prompt": "hi", "response": t} for t in turns])))
+    assert [one[0] is None for one in score_window(rows, score)] == [False, True, False]
+
+
+def test_scores_are_the_models_own(tmp_path: Path, tiny_model: RewardModel):
+    rows = simple_rows(7)
+    write_lines(tmp_path / "rows.jsonl", rows)
+    found = list(stream_file(tmp_path / "rows.jsonl", tiny_model.score, score_job(), QUIET))
+    turns = [[{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["response"]}] for r in rows]
+    alone = [tiny_model.score(t).score for t in turns]
+    assert [r["score"] for r in found] == pytest.approx(alone, abs=1e-5)
+
+
+# -- stopped and resumed -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize("breaks_at", [0, 1, 5, 9])
+def test_a_stopped_run_goes_on_without_loss_or_repeat(tmp_path: Path, small_windows: None, kind: str, breaks_at: int):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(61))
+    out = tmp_path / f"out.{kind}"
+    first = Counting(breaks_at)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "rows.jsonl", out, first)
+    assert not out.exists()
+    second = Counting()
+    finished = run(tmp_path / "rows.jsonl", out, second)
+    assert [r["id"] for r in back(out)] == [f"r{i}" for i in range(61)]
+    assert finished.rows == 61
+    assert second.asked == 61 - finished.resumed
+    assert first.asked - finished.resumed < 8  # one window at most is computed again
+    assert finished.resumed == 0 or breaks_at > 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == [out.name, f"{out.name}.progress.json", "rows.jsonl"]
+    whole = tmp_path / f"whole.{kind}"
+    run(tmp_path / "rows.jsonl", whole)
+    assert back(whole) == back(out)
+    third = Counting()
+    assert run(tmp_path / "rows.jsonl", out, third).resumed == 61
+    assert third.asked == 0
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz"])
+def test_half_a_chunk_at_the_end_is_dropped(tmp_path: Path, small_windows: None, kind: str):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(40))
+    out = tmp_path / f"out.{kind}"
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "rows.jsonl", out, Counting(6))
+    with (tmp_path / f"out.{kind}.part").open("ab") as file:
+        file.write(b'{"id": "half')
+    run(tmp_path / "rows.jsonl", out)
+    assert [r["id"] for r in back(out)] == [f"r{i}" for i in range(40)]
+
+
+def test_a_kill_between_the_last_row_and_the_rename(tmp_path: Path, small_windows: None):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(20))
+    for kind in ("jsonl", "parquet"):
+        out = tmp_path / f"out.{kind}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(row_writer(out)), "finish", _stop)
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path / "rows.jsonl", out)
+        score = Counting()
+        run(tmp_path / "rows.jsonl", out, score)
+        assert score.asked == 0
+        assert len(back(out)) == 20
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [({"model_key": "other"}, "another model"), ({"job": score_job(full=True)}, "another settings"), ({}, "another input")],
+)
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path, changed: dict[str, Any], what: str):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(5))
+    run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
+    before = (tmp_path / "out.jsonl").read_bytes()
+    if not changed:
+        write_lines(tmp_path / "rows.jsonl", simple_rows(6))
+    with pytest.raises(DataError, match=what):
+        run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", **changed)
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_a_foreign_file_the_input_and_unknown_endings_are_refused(tmp_path: Path):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(2))
+    (tmp_path / "mine.jsonl").write_text("mine", encoding="utf-8")
+    for name, match in (("mine.jsonl", "is there already"), ("rows.jsonl", "the input itself"), ("out.csv", "let the name end")):
+        with pytest.raises(DataError, match=match):
+            run(tmp_path / "rows.jsonl", tmp_path / name)
+    assert (tmp_path / "mine.jsonl").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_part_that_is_too_short_is_noticed(tmp_path: Path, small_windows: None):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(40))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(6))
+    (tmp_path / "out.jsonl.part").write_bytes(b"")
+    with pytest.raises(DataError, match="begin anew"):
+        run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
+
+
+def test_grouped_rows_are_resumed_at_a_groups_end(tmp_path: Path, small_windows: None):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(31))
+    job = Job("groups", lambda row, scores: {"id": row.id, "rows": row.rows, "n": len(scores)}, {}, neighbours_grouped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(5), job)
+    finished = run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", None, job)
+    found = read_lines(tmp_path / "out.jsonl")
+    assert finished.resumed > 0
+    assert [r["id"] for r in found] == [f"r{i}" for i in range(0, 31, 3)]
+    assert sum(r["rows"] for r in found) == finished.rows == 31
+
+
+# -- files -------------------------------------------------------------------------------------------------------------------
+
+
+def test_parquet_parts_are_joined_under_one_schema(tmp_path: Path, small_windows: None):
+    rows = simple_rows(24)
+    for i, row in enumerate(rows):
+        row["early" if i < 8 else "late"] = i
+        row["mixed"] = i if i % 2 else str(i)
+        row["widens"] = i if i < 8 else i + 0.5
+        row["info"] = {"a": i} if i < 8 else {"b": "x"}
+        row["empty"] = None
+    write_lines(tmp_path / "rows.jsonl", rows)
+    run(tmp_path / "rows.jsonl", tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.num_rows == 24
+    assert table.schema.field("mixed").type == pa.string()
+    assert table.schema.field("widens").type == pa.float64()
+    found = table.to_pylist()
+    assert found[0]["mixed"] == '"0"'
+    assert found[1]["mixed"] == "1"
+    assert [r["early"] for r in found] == [*range(8), *[None] * 16]
+    assert found[0]["info"] == {"a": 0, "b": None}
+    assert found[9]["info"] == {"a": None, "b": "x"}
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_parquet_in_parquet_out(tmp_path: Path):
+    pq.write_table(
+        pa.Table.from_pylist([{"prompt": "hi", "responses": ["a", "abc"], "n": i} for i in range(5)]), tmp_path / "in.parquet"
+    )
+    run(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [r["n"] for r in found] == list(range(5))
+    assert found[0]["scores"] == [3.0, 5.0]
+    assert [r["id"] for r in found] == [1, 2, 3, 4, 5]
+
+
+def test_what_utf8_and_json_can_not_hold_is_escaped(tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "hi", "response": "a", "note": "\\ud800"}\n', encoding="utf-8")
+    for kind in ("jsonl", "parquet"):
+        run(tmp_path / "rows.jsonl", tmp_path / f"out.{kind}")
+        assert "ud800" in str(ascii(back(tmp_path / f"out.{kind}")[0]["note"]))
+
+
+def test_rows_are_written_whole_or_not_at_all(tmp_path: Path):
+    def rows() -> Any:
+        yield {"a": 1}
+        raise KeyboardInterrupt
+
+    (tmp_path / "out.jsonl").write_text("old\n", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        write_rows(rows(), tmp_path / "out.jsonl")
+    assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "old\n"
+    assert write_rows([{"a": 1}], tmp_path / "out.jsonl") == 1
+    assert read_lines(tmp_path / "out.jsonl") == [{"a": 1}]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+def test_no_rows_make_an_empty_file(tmp_path: Path, kind: str):
+    (tmp_path / "rows.jsonl").touch()
+    assert run(tmp_path / "rows.jsonl", tmp_path / f"out.{kind}").rows == 0
+    assert back(tmp_path / f"out.{kind}") == []
+
+
+def test_rows_are_counted_for_the_estimate(tmp_path: Path):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(12))
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress((tmp_path / "rows.jsonl").read_bytes()))
+    pq.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "rows.parquet")
+    assert [count_rows(tmp_path / f"rows.{k}") for k in ("jsonl", "jsonl.gz", "parquet")] == [12, 12, 3]
+
+
+def _stop(_self: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _records(rows: list[dict[str, Any]]) -> Any:
+    from armorm.data.files import Record
+
+    return [Record(i, values) for i, values in enumerate(rows, start=1)]

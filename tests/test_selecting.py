@@ -1,0 +1,269 @@
+"""Best of n, the best part of a file, pairs for DPO; and their commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_run import read_lines, write_lines
+
+from armorm.cli import main
+from armorm.data.files import records
+from armorm.data.reading import stream_pairs
+from armorm.errors import DataError
+from armorm.model.score import Score
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.scoring_files import stream_file
+from armorm.pipeline.selecting import best_of_job, build_pairs, select
+from armorm.pipeline.train import Run
+
+QUIET = Reporter(quiet=True)
+
+
+def by_length(conversations: Any) -> list[Score]:
+    numbers = [float(len(c[-1]["content"])) for c in conversations]
+    return [Score(n, {"a": n}, {"a": n}, {"a": 1.0}, {"a": n}, {"a": 1.0}, {"a": n}) for n in numbers]
+
+
+def best(path: Path, rows: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
+    write_lines(path / "rows.jsonl", rows)
+    return list(stream_file(path / "rows.jsonl", by_length, best_of_job(**options), QUIET))
+
+
+def file_of(path: Path, rows: list[dict[str, Any]]) -> Path:
+    write_lines(path / "scored.jsonl", rows)
+    return path / "scored.jsonl"
+
+
+# -- best of n ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_of_a_list(tmp_path: Path):
+    (row,) = best(tmp_path, [{"id": "q", "prompt": "hi", "responses": ["a", "abc", "", "ab", "xyz"]}])
+    assert (row["best"], row["response"], row["score"], row["margin"]) == (1, "abc", 3.0, 0.0)
+    assert row["scores"] == [1.0, 3.0, None, 2.0, 3.0]
+    assert row["prompt"] == [{"role": "user", "content": "hi"}]
+
+
+def test_neighbours_with_one_prompt_are_one_question(tmp_path: Path):
+    rows = [{"id": i, "prompt": f"q{i // 2}", "response": "x" * (i + 1)} for i in range(4)]
+    rows.insert(2, {"id": "broken", "prompt": "q0"})
+    rows.append({"id": 9, "prompt": "q0", "response": "alone"})
+    found = best(tmp_path, rows, top_k=2)
+    assert [r["id"] for r in found] == [0, "broken", 2, 9]
+    assert found[0]["ids"] == [0, 1]
+    assert (found[0]["best"], found[0]["margin"]) == (1, 1.0)
+    assert [t["index"] for t in found[2]["top"]] == [1, 0]
+    assert found[1]["best"] is None
+    assert found[1]["error"].startswith("missing-field")
+    assert found[3]["margin"] is None
+    assert "ids" not in found[3]
+
+
+# -- the best part -----------------------------------------------------------------------------------------------------------
+
+
+def scored_rows(scores: list[float | None], prompts: int = 1) -> list[dict[str, Any]]:
+    return [
+        {"id": i, "prompt": f"q{i % prompts}", "response": f"answer {i}", "score": s, "lang": "en"} for i, s in enumerate(scores)
+    ]
+
+
+def kept(path: Path, rows: list[dict[str, Any]], **how: Any) -> list[Any]:
+    found, counts = select(file_of(path, rows), **how)
+    ids = [r["id"] for r in found]
+    assert len(ids) == counts.out
+    return ids
+
+
+def test_the_top_share_is_exact(tmp_path: Path):
+    rows = scored_rows([0.1, 0.5, 0.5, None, 0.9, 0.5])
+    assert kept(tmp_path, rows, keep_top=0.2) == [4]
+    assert kept(tmp_path, rows, keep_top=0.4) == [1, 4]  # equal scores: the earlier row
+    assert kept(tmp_path, rows, keep_top=1.0) == [0, 1, 2, 4, 5]
+    assert kept(tmp_path, rows, min_score=0.5) == [1, 2, 4, 5]
+    assert kept(tmp_path, rows, min_score=0.5, keep_top=0.4) == [1, 4]
+
+
+def test_the_top_share_of_each_prompt(tmp_path: Path):
+    rows = scored_rows([0.1, 0.9, 0.2, 0.8, 0.3, None], prompts=2)
+    assert kept(tmp_path, rows, keep_top=0.5) == [1, 3, 4]
+    assert kept(tmp_path, rows, keep_top=0.3, per_prompt=True) == [1, 4]
+    assert kept(tmp_path, rows, keep_top=0.01, per_prompt=True) == [1, 4]
+
+
+def test_what_is_kept_is_a_conversation_to_train_on(tmp_path: Path):
+    rows = [{"id": "q", "prompt": "hi", "responses": ["a", "b"], "scores": [0.2, 0.7], "lang": "en"}]
+    found, counts = select(file_of(tmp_path, rows), keep_top=0.5)
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "b"}]
+    assert list(found) == [{"id": "q#1", "lang": "en", "messages": turns, "score": 0.7}]
+    assert (counts.answers, counts.unscored, counts.prompts) == (2, 0, 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    scores=st.lists(st.none() | st.floats(-2, 2), min_size=1, max_size=30),
+    share=st.floats(0.01, 1),
+    prompts=st.integers(1, 5),
+    per_prompt=st.booleans(),
+)
+def test_no_kept_answer_is_worse_than_one_left_out(
+    tmp_path_factory: pytest.TempPathFactory, scores: list[float | None], share: float, prompts: int, per_prompt: bool
+):
+    rows = scored_rows(scores, prompts)
+    ids = set(kept(tmp_path_factory.mktemp("top"), rows, keep_top=share, per_prompt=per_prompt))
+    groups = range(prompts) if per_prompt else [None]
+    for group in groups:
+        some = [r for r in rows if r["score"] is not None and (group is None or r["id"] % prompts == group)]
+        inside = [r["score"] for r in some if r["id"] in ids]
+        outside = [r["score"] for r in some if r["id"] not in ids]
+        assert len(inside) == min(len(some), max(1, int(np.ceil(share * len(some) - 1e-9))))
+        assert not inside or not outside or min(inside) >= max(outside)
+
+
+@pytest.mark.parametrize("how", [{}, {"keep_top": 0.0}, {"keep_top": 1.5}])
+def test_a_selection_by_nothing_is_refused(tmp_path: Path, how: dict[str, Any]):
+    with pytest.raises(DataError, match="keep-top"):
+        select(file_of(tmp_path, scored_rows([0.1])), **how)
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [({}, "has no scores"), ({"scores": [1.0]}, "don't match"), ({"scores": 3}, "don't match")],
+)
+def test_a_file_without_scores_says_what_to_do(tmp_path: Path, row: dict[str, Any], match: str):
+    file = file_of(tmp_path, [{"prompt": "hi", "responses": ["a", "b"], **row}])
+    with pytest.raises(DataError, match=match):
+        select(file, keep_top=0.5)
+
+
+# -- pairs -------------------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_the_best_against_the_worst(tmp_path: Path):
+    rows = [{"id": "q", "prompt": "hi", "responses": ["a", "b", "c"], "scores": [0.2, 0.9, 0.5]}]
+    found, counts = build_pairs(file_of(tmp_path, rows), margin=0.1)
+    assert list(found) == [
+        {
+            "id": "q",
+            "prompt": [{"role": "user", "content": "hi"}],
+            "chosen": [{"role": "assistant", "content": "b"}],
+            "rejected": [{"role": "assistant", "content": "a"}],
+            "score_chosen": 0.9,
+            "score_rejected": 0.2,
+        }
+    ]
+    assert (counts.out, counts.answers, counts.prompts) == (1, 3, 1)
+
+
+def test_every_pair_with_its_margin(tmp_path: Path):
+    rows = [{"id": "q", "prompt": "hi", "responses": ["a", "b", "c", "b "], "scores": [0.2, 0.9, 0.5, 0.1]}]
+    found, _ = build_pairs(file_of(tmp_path, rows), margin=0.35, every=True)
+    sides = [(p["chosen"][0]["content"], p["rejected"][0]["content"]) for p in found]
+    assert sides == [("b", "c"), ("b", "a"), ("c", "b ")]  # the same text twice is no pair
+
+
+def test_ties_and_prompts_with_one_answer_make_no_pair(tmp_path: Path):
+    rows = [
+        {"id": 1, "prompt": "tie", "responses": ["a", "b"], "scores": [0.5, 0.5]},
+        {"id": 2, "prompt": "one", "response": "a", "score": 0.5},
+        {"id": 3, "prompt": "null", "responses": ["a", "b"], "scores": [0.5, None]},
+        {"id": 4, "prompt": "one", "response": "b", "score": 0.9},
+        {"id": 5, "prompt": "bad"},
+    ]
+    found, counts = build_pairs(file_of(tmp_path, rows))
+    assert list(found) == []
+    assert (counts.scattered, counts.unscored) == (1, 2)
+
+
+def test_neighbours_are_paired_and_our_own_reader_reads_the_pairs(tmp_path: Path):
+    rows = scored_rows([0.1, 0.9, 0.4, 0.3])
+    rows[3]["prompt"] = "another"
+    found, _ = build_pairs(file_of(tmp_path, rows))
+    write_lines(tmp_path / "pairs.jsonl", found)
+    (pair,) = stream_pairs(records(tmp_path / "pairs.jsonl"), source="s", where="w")
+    assert (pair.context, pair.chosen, pair.rejected) == (({"role": "user", "content": "q0"},), "answer 1", "answer 0")
+
+
+@pytest.mark.parametrize("margin", [-0.1, float("nan")])
+def test_a_margin_is_a_number_from_zero(tmp_path: Path, margin: float):
+    with pytest.raises(DataError, match="--margin"):
+        build_pairs(file_of(tmp_path, scored_rows([0.1])), margin=margin)
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------------
+
+Armorm = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def armorm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Armorm:
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["armorm", *map(str, words)])
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as left:
+            return int(left.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return run
+
+
+def test_score_then_select_then_pairs(armorm: Armorm, run: Run, rows: Path, tmp_path: Path):
+    bench = read_lines(rows / "bench.jsonl")[:6]
+    write_lines(tmp_path / "rows.jsonl", [{"prompt": r["prompt"], "responses": [r["chosen"], r["rejected"]]} for r in bench])
+    model, scored = run.folder / "model", tmp_path / "scored.parquet"
+    code, out, err = armorm("score", model, tmp_path / "rows.jsonl", "--out", scored, "--quiet")
+    assert (code, err) == (0, "")
+    assert "6 rows" in out
+    table = pq.read_table(scored).to_pylist()
+    assert all(len(r["scores"]) == 2 for r in table)
+    code, out, err = armorm("pairs", scored, "--margin", 0, "--out", tmp_path / "pairs.jsonl")
+    assert (code, out) == (0, "")
+    assert "6 pairs" in err
+    made = read_lines(tmp_path / "pairs.jsonl")
+    assert all(p["score_chosen"] > p["score_rejected"] for p in made)
+    assert {p["score_chosen"] for p in made} == {max(r["scores"]) for r in table}
+    code, out, _ = armorm("select", scored, "--keep-top", 0.5, "--per-prompt", "--quiet")
+    assert code == 0
+    top = [json.loads(line) for line in out.splitlines()]
+    assert [t["score"] for t in top] == [max(r["scores"]) for r in table]
+    code, out, _ = armorm("best-of", model, tmp_path / "rows.jsonl", "--quiet")
+    assert code == 0
+    for line, row in zip(out.splitlines(), table, strict=True):
+        found = json.loads(line)
+        assert found["scores"] == pytest.approx(row["scores"], abs=1e-5)
+        assert found["best"] == int(np.argmax(row["scores"]))
+
+
+def test_wrong_use_is_2_with_a_remedy(armorm: Armorm, run: Run, tmp_path: Path):
+    file = file_of(tmp_path, [{"prompt": "hi", "response": "a"}])
+    for words, message in (
+        (("select", file, "--keep-top", 0.2), "has no scores"),
+        (("pairs", file), "has no scores"),
+        (("score", run.folder / "model", file, "--out", tmp_path / "x.csv"), "let the name end in one of these"),
+        (("best-of", run.folder / "model", tmp_path / "no.jsonl"), "no such file"),
+    ):
+        code, out, err = armorm(*words, "--quiet")
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+def test_an_audit_from_the_command_line(armorm: Armorm, run: Run, rows: Path, tmp_path: Path):
+    words = ("audit", run.folder / "model", rows / "bench.jsonl", "--limit", 4, "--only", "truncated, flattery")
+    code, out, err = armorm(*words, "--out", tmp_path, "--json", "--quiet")
+    assert (code, err) == (0, "")
+    assert [r["name"] for r in json.loads(out)["perturbations"]] == ["flattery", "truncated"]
+    code, out, _ = armorm(*words, "--out", tmp_path, "--quiet")
+    assert code == 0
+    assert "cut to half" in out
+    assert "audit.html" in out

@@ -1,0 +1,212 @@
+"""Uncertainty is stored and read back whole, says which objectives it is about, and is calibrated by the pipeline's stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from armorm.errors import CheckpointError, ObjectiveMismatch, StorageError
+from armorm.features.spec import FeatureSpec
+from armorm.features.store import open_store
+from armorm.fit.posterior import fit_posterior
+from armorm.fit.probe import fit_probe, refit
+from armorm.fit.statistics import RidgeStatistics
+from armorm.model.parts import load_debias, load_probe, save_probe
+from armorm.model.uncertainty import Uncertainty
+from armorm.objectives import Direction, Objective, Objectives, ScaleMap
+from armorm.pipeline.fitting import fold_statistics, load_gates, pair_arrays
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.rows import read_rows
+from armorm.pipeline.train import Run
+from armorm.pipeline.uncertainty import abstention_facts, margins_of, uncertainty_stage
+from armorm.recipe import load_recipe
+
+D = 7
+OBJECTIVES = Objectives(
+    [
+        Objective(name="plain", min=0, max=4),
+        Objective(name="reversed", min=1, max=10, direction=Direction.LOWER),
+        Objective(name="bins", min=0, max=4, scale_map=ScaleMap.BIN_CENTRES),
+    ]
+)
+
+
+def rated(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, D)).astype(np.float32)
+    ratings = 0.5 + features @ rng.normal(size=(D, 3)) * 0.05 + 0.1 * rng.normal(size=(n, 3))
+    ratings[: n // 2, 2] = np.nan
+    return features, ratings
+
+
+def fitted(*, intercept=False):
+    features, ratings = rated()
+    folds = [RidgeStatistics.from_rows(features[i::2], ratings[i::2]) for i in range(2)]
+    probe = fit_probe(folds, OBJECTIVES, alphas=[1.0], intercept=intercept).probe
+    posterior = fit_posterior(folds[0] + folds[1], probe, intercept=intercept)
+    correlation = np.eye(3)
+    correlation[0, 1] = correlation[1, 0] = 0.4
+    posterior = replace(posterior, correlation=correlation, inflation=np.array([1.0, 1.2, 1.4]))
+    return probe, Uncertainty(OBJECTIVES, posterior, np.array([1.9, 2.0, 2.5]))
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_what_is_saved_is_read_back(tmp_path: Path, intercept: bool):
+    probe, uncertainty = fitted(intercept=intercept)
+    uncertainty.save(tmp_path / "model")
+    read = Uncertainty.load(tmp_path / "model", OBJECTIVES)
+    assert read is not None
+    x, c = rated(seed=3)[0][:20], np.random.default_rng(0).normal(size=(20, 4))
+    before, after = uncertainty.of_score(x, c), read.of_score(x, c)
+    np.testing.assert_allclose(after.std, before.std, rtol=1e-5)
+    np.testing.assert_allclose(after.reward_std, before.reward_std, rtol=1e-5)
+    gaps = [u.of_difference(x, c, x[::-1], c[::-1]) for u in (uncertainty, read)]
+    np.testing.assert_allclose(gaps[1], gaps[0], rtol=1e-4)
+    rewards = probe.predict(x)
+    for mine, theirs in zip(uncertainty.rating_interval(x, rewards), read.rating_interval(x, rewards), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    assert sorted(f.name for f in (tmp_path / "model").iterdir()) == ["uncertainty.json", "uncertainty.safetensors"]
+    read.save(tmp_path / "again")
+    for name in ("uncertainty.json", "uncertainty.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+def test_computed_nuisances_add_nothing():
+    _, uncertainty = fitted()
+    x, c = rated()[0][:5], np.ones((5, 4))
+    np.testing.assert_allclose(uncertainty.of_score(x, c).std, uncertainty.of_score(x, c[:, :3]).std)
+    with pytest.raises(ObjectiveMismatch, match="2 terms, but 3 objectives"):
+        uncertainty.of_score(x, c[:, :2])
+
+
+def test_intervals_end_where_the_scale_does():
+    probe, uncertainty = fitted(intercept=True)
+    x = rated()[0][:50] * 30
+    low, high = uncertainty.rating_interval(x, probe.predict(x))
+    assert (low <= high).all()
+    assert low.min(axis=0) == pytest.approx([0, 0, 0.1])
+    assert high.max(axis=0) == pytest.approx([1, 1, 0.9])
+    near = rated()[0][:50] * 0.01
+    half = uncertainty.reach * uncertainty.posterior.predictive_std(near)
+    low, high = uncertainty.rating_interval(near, np.full((50, 3), 0.5))
+    np.testing.assert_allclose(high - low, 2 * half)
+
+
+def test_a_folder_without_uncertainty_has_none(tmp_path: Path):
+    assert Uncertainty.load(tmp_path) is None
+    fitted()[1].save(tmp_path)
+    (tmp_path / "uncertainty.json").unlink()  # a save that was stopped half-way
+    assert Uncertainty.load(tmp_path) is None
+
+
+def test_other_objectives_are_refused(tmp_path: Path):
+    fitted()[1].save(tmp_path)
+    other = Objectives([Objective(name="else", min=0, max=1), *OBJECTIVES[1:]])
+    with pytest.raises(ObjectiveMismatch, match="else"):
+        Uncertainty.load(tmp_path, other)
+    with pytest.raises(ObjectiveMismatch, match="fit it again"):
+        Uncertainty(other, fitted()[1].posterior, np.ones(2))
+
+
+def test_damage_is_named(tmp_path: Path):
+    fitted()[1].save(tmp_path)
+    facts, tensors = tmp_path / "uncertainty.json", tmp_path / "uncertainty.safetensors"
+    text, whole = facts.read_text(), tensors.read_bytes()
+    facts.write_text(json.dumps(json.loads(text) | {"format": 99}))
+    with pytest.raises(CheckpointError, match="format 99"):
+        Uncertainty.load(tmp_path)
+    for change in ({"parts": [{"columns": [0, 9], "n": 1}]}, {"width": 3}, {"objectives": []}, {"parts": 3}, {"level": None}):
+        facts.write_text(json.dumps(json.loads(text) | change))
+        with pytest.raises(CheckpointError, match="copy the model again"):
+            Uncertainty.load(tmp_path)
+    facts.write_text(text)
+    for broken in (whole[:100], b""):
+        tensors.write_bytes(broken)
+        with pytest.raises(CheckpointError, match="copy the model again"):
+            Uncertainty.load(tmp_path)
+    tensors.unlink()
+    with pytest.raises(CheckpointError, match="copy the model again"):
+        Uncertainty.load(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="another folder"):
+        fitted()[1].save(tmp_path / "file")
+
+
+# -- the stage, on a whole small run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stage(run: Run, tmp_path_factory: pytest.TempPathFactory):
+    """The stage on the small run's features, in a copy of its probe's folder; pairs of the benchmark."""
+    recipe = load_recipe(run.folder / "recipe.yaml")
+    objectives = recipe.load_objectives()
+    rows = read_rows(recipe, objectives)
+
+    def stores(found):
+        opened = {}
+        for name, own in found.items():
+            (home,) = [s for p in (run.folder / "features").glob(f"{name}-*") if (s := open_store(p)) and len(s) == len(own)]
+            opened[name] = (home, own)
+        return opened
+
+    ratings = stores(rows.ratings)
+    probe, feature = load_probe(run.folder / "probe")
+    folder = tmp_path_factory.mktemp("probe")
+    save_probe(folder, probe, feature)
+    folds = fold_statistics(recipe, objectives, ratings, FeatureSpec.parse(feature))
+    for i in range(len(folds)):
+        rest = [f for j, f in enumerate(folds) if j != i]
+        save_probe(folder / f"without-fold-{i}", refit(rest[0] + rest[1], probe), feature)
+    facts = uncertainty_stage(folder, recipe, folder, objectives, ratings, Reporter(quiet=True))
+    return folder, facts, recipe, objectives, ratings, pair_arrays(recipe, stores(rows.suite_pairs)), run
+
+
+def test_the_stage_saves_what_it_calibrated(stage):
+    folder, facts, recipe, objectives, ratings, _, _ = stage
+    uncertainty = Uncertainty.load(folder, objectives)
+    assert uncertainty is not None
+    assert [o["name"] for o in facts["objectives"]] == list(objectives.names)
+    json.dumps(facts, allow_nan=False)
+    for i, row in enumerate(facts["objectives"]):
+        assert uncertainty.posterior.sigma[i] == pytest.approx(row["sigma"])
+        assert 0.5 < row["scale"] < 2
+        assert row["inflation"] >= 1
+        assert 1 < row["reach"] < 4
+        assert 0.88 <= row["coverage_cross_validated"]["value"] <= 1
+    assert facts["coverage"]["value"] > 0.8
+    assert facts["n_test"] == sum(row["n_test"] for row in facts["objectives"])
+    assert {n for part in facts["parts"] for n in part["objectives"]} == set(objectives.names)
+    assert all(part["error"] <= 0.01 for part in facts["parts"])
+    again = uncertainty_stage(folder, recipe, folder, objectives, ratings, Reporter(quiet=True))
+    assert again == facts
+
+
+def test_calibration_undoes_a_noise_estimate_that_is_too_small(stage):
+    """Effect: the held-out errors, not the fit's own, set σ and the reach."""
+    folder, facts, *_ = stage
+    uncertainty = Uncertainty.load(folder)
+    assert uncertainty is not None
+    closed = np.array([row["sigma"] / row["scale"] for row in facts["objectives"]])
+    assert not np.allclose(closed, uncertainty.posterior.sigma, rtol=1e-4)
+    assert not np.allclose(uncertainty.reach, 1.96, atol=1e-3)
+
+
+def test_abstention_on_the_benchmark(stage):
+    folder, _, _, objectives, _, pairs, run = stage
+    uncertainty = Uncertainty.load(folder, objectives)
+    probe, feature = load_probe(run.folder / "probe")
+    debias, gate = load_debias(run.folder / "debias"), load_gates(run.folder / "gate")["gate"]
+    assert uncertainty is not None
+    (found,) = abstention_facts(uncertainty, probe, feature, debias, gate, {"small-bench": pairs}, seed=0)
+    json.dumps(found, allow_nan=False)
+    assert (found["suite"], found["n"]) == ("small-bench", len(pairs))
+    margins, stds = margins_of(uncertainty, probe, debias, gate, pairs.chosen[feature], pairs.rejected[feature])
+    assert found["by_z"][0]["error"]["value"] == pytest.approx(1 - (margins > 0).mean())
+    assert (stds > 0).all()
+    same, none = margins_of(uncertainty, probe, debias, gate, pairs.chosen[feature], pairs.chosen[feature])
+    np.testing.assert_allclose(same, 0)
+    np.testing.assert_allclose(none, 0, atol=1e-9)
