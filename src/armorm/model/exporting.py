@@ -66,6 +66,7 @@ def save_released(model: RewardModel, folder: Path, *, max_shard_size: str = SHA
     save_torch_state_dict(_tensors(model), folder, max_shard_size=max_shard_size)
     if model.tokenizer is not None:
         _save_tokenizer(model.tokenizer, folder)
+    model.save_beside(folder)
     text = json.dumps(_config(model), indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 

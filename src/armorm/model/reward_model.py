@@ -197,9 +197,13 @@ class RewardModel(PreTrainedModel):
             self.tokenizer.save_pretrained(save_directory)
         if self.config.profile is not None:
             Profile.from_json(self.config.profile).to_yaml(Path(save_directory) / FILE)
-        for beside in (self.uncertainty, self.reference):
-            if beside is not None:
-                beside.save(Path(save_directory))
+        self.save_beside(Path(save_directory))
+
+    def save_beside(self, folder: Path) -> None:
+        """Write what is kept beside the weights: uncertainty and reference, where the model has them."""
+        for part in (self.uncertainty, self.reference):
+            if part is not None:
+                part.save(folder)
 
     @classmethod
     def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> RewardModel:

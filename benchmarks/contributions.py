@@ -1,0 +1,77 @@
+"""Do contributions add up? Every pair of a run's benchmarks, on stored features, through the saved model.
+
+    python benchmarks/contributions.py runs/open
+
+For each answer, the sum of the contributions against the score that the model's forward heads give; for each pair, the sum of the
+differences against the difference of the scores. Prints the largest gaps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from armorm.features.extract import Features, join_parts
+from armorm.features.store import Stored, open_store
+from armorm.model.explain import difference
+from armorm.model.reward_model import RewardModel
+from armorm.model.score import Score
+from armorm.pipeline.provenance import provenance
+from armorm.recipe import load_recipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    run = parser.parse_args().run
+    facts = provenance()
+    print(f"{facts['machine']}; commit {facts['commit']}")
+    model = RewardModel.from_pretrained(run / "model")
+    recipe = load_recipe(run / "recipe.yaml")
+    for suite in recipe.bench:
+        stores = [s for folder in sorted((run / "features").glob(f"{suite.name}-*")) if (s := open_store(folder))]
+        if not stores:
+            raise SystemExit(f"{run / 'features'}: no finished features of {suite.name}: run the recipe first")
+        check(suite.name, model, stores[-1])
+
+
+def check(name: str, model: RewardModel, stored: Stored) -> None:
+    """Print the largest gaps of one benchmark."""
+    (chosen, straight), (rejected, other) = (scores(model, stored, side) for side in ("chosen", "rejected"))
+    both, heads = [*chosen, *rejected], [*straight, *other]
+    gap = max(abs(sum(s.contributions.values()) - x) for s, x in zip(both, heads, strict=True))
+    pairs = [difference(a, b) for a, b in zip(chosen, rejected, strict=True)]
+    margins = [x - y for x, y in zip(straight, other, strict=True)]
+    across = max(abs(sum(t.delta for t in d.terms) - m) for d, m in zip(pairs, margins, strict=True))
+    print(
+        f"{name}: {len(both):,} answers: |Σ contributions − score| ≤ {gap:.1e}; "
+        f"{len(pairs):,} pairs: |Σ differences − score difference| ≤ {across:.1e} (scores in float32, from the model's heads)"
+    )
+
+
+def scores(model: RewardModel, stored: Stored, side: str) -> tuple[list[Score], list[float]]:
+    """A side's scores from stored features: taken apart, and straight from the heads."""
+    found: list[Score] = []
+    straight: list[float] = []
+    for block in stored.blocks():
+        n = len(block.ids)
+        features = Features(
+            {str(p): np.asarray(block.tensors[f"{side}/{p}"], dtype=np.float32) for p in model.response_spec.parts},
+            {str(p): np.asarray(block.tensors[f"prompt/{p}"], dtype=np.float32) for p in model.prompt_spec.parts},
+            block.tokens(side),
+            np.zeros(n, dtype=np.int64),
+            np.zeros(n, dtype=np.bool_),
+            0,
+        )
+        found += model.score_features(features)
+        response, prompt = join_parts(features.response, model.response_spec), join_parts(features.prompt, model.prompt_spec)
+        tokens = torch.from_numpy(features.response_tokens).float()
+        straight += model.heads(torch.from_numpy(response), torch.from_numpy(prompt), tokens).score.tolist()
+    return found, straight
+
+
+if __name__ == "__main__":
+    main()
