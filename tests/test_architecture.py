@@ -123,7 +123,8 @@ def test_nothing_unpickles_or_runs_foreign_code():
 
 
 def test_the_package_exports_what_it_names():
-    assert set(armorm.__all__) == {"Objective", "Objectives", "RewardModel", "RewardModelConfig", "Score", "__version__"}
+    types = {"Objective", "Objectives", "Profile", "RewardModel", "RewardModelConfig", "Score"}
+    assert set(armorm.__all__) == types | {"difference", "explain", "__version__"}
     for name in armorm.__all__:
         assert getattr(armorm, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):

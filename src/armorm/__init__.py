@@ -13,6 +13,8 @@ import wrapt
 
 if TYPE_CHECKING:
     from armorm.model.config import RewardModelConfig
+    from armorm.model.explain import difference, explain
+    from armorm.model.profile import Profile
     from armorm.model.reward_model import RewardModel
     from armorm.model.score import Score
     from armorm.objectives import Objective, Objectives
@@ -22,11 +24,24 @@ __version__ = "0.1.0"
 _HOME = {
     "Objective": "armorm.objectives",
     "Objectives": "armorm.objectives",
+    "Profile": "armorm.model.profile",
     "RewardModel": "armorm.model.reward_model",
     "RewardModelConfig": "armorm.model.config",
     "Score": "armorm.model.score",
+    "difference": "armorm.model.explain",
+    "explain": "armorm.model.explain",
 }
-__all__ = ["Objective", "Objectives", "RewardModel", "RewardModelConfig", "Score", "__version__"]
+__all__ = [
+    "Objective",
+    "Objectives",
+    "Profile",
+    "RewardModel",
+    "RewardModelConfig",
+    "Score",
+    "__version__",
+    "difference",
+    "explain",
+]
 
 
 def __getattr__(name: str) -> Any:
