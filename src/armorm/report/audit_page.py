@@ -1,6 +1,7 @@
 """An audit as one self-contained HTML page: how far each change moves the score, in every view, and which objectives move.
 
-In: an audit's facts as plain JSON values.  Out: `audit.html` in a folder.  Cost: a second; needs the extra `report`.
+In: an audit's facts as plain JSON values.  Out: `audit.html`, `audit.md` and its picture in a folder.
+Cost: a second; needs the extra `report`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from armorm.report.page import environment, write_page
-from armorm.report.plots import Figure, Panel, common_limits, dot_plot, heat_map
+from armorm.report.plots import Figure, Panel, common_limits, dot_plot, heat_map, standalone
 from armorm.report.reading import interval, number, signed
 
 _TEMPLATE = "audit_page.html.jinja"
@@ -26,7 +27,12 @@ _WORDS = {
 
 
 def write_audit_page(results: Mapping[str, Any], folder: Path) -> Path:
-    """Write `audit.html` into `folder` and return its path. Raises as `page.write_report` does."""
+    """Write `audit.html`, and `audit.md` with `audit.svg` for a repository's documents; return the page's path.
+
+    Raises as `page.write_report` does.
+    """
+    write_page(standalone(_shifts(results["perturbations"], results["views"])), folder / "audit.svg")
+    write_page(render_audit_markdown(results), folder / "audit.md")
     return write_page(render_audit_page(results), folder / "audit.html")
 
 
@@ -45,6 +51,41 @@ def render_audit_page(results: Mapping[str, Any]) -> str:
         "tally": [_tally(rows, v["name"]) | {"label": v["label"]} for v in views],
     }
     return str(environment().get_template(_TEMPLATE).render(**parts)).lstrip()
+
+
+def render_audit_markdown(results: Mapping[str, Any]) -> str:
+    """The shifts and the length correlations as Markdown tables, provenance first."""
+    views = results["views"]
+    labels = [view["label"] for view in views]
+    shifts = [
+        [row["label"], "not matter" if row["expected"] == "same" else "hurt", str(row["n"])]
+        + [_moved(row["views"][view["name"]]) for view in views]
+        for row in results["perturbations"]
+    ]
+    lengths = [[v["label"], *(_span(v["length"][kind]) for kind in ("within_prompt", "pooled"))] for v in views]
+    head = "\n".join(f"- {name}: {results[name]}" for name in ("command", "commit", "machine", "prompts", "answers"))
+    return (
+        f"# Audit of {results['model']}\n\n{head}\n\nMean shift of the score in standard deviations of each view's scores over "
+        "the unchanged answers, with 95 % intervals by prompt; ✗ marks what a good reward model would not do.\n\n"
+        f"{_markdown(['change', 'should', 'n', *labels], shifts)}\n\n![Mean shift of the score per change](audit.svg)\n\n"
+        "Rank correlation of score and length over the unchanged answers:\n\n"
+        f"{_markdown(['view', 'within prompts', 'over all answers'], lengths)}\n"
+    )
+
+
+def _moved(view: Mapping[str, Any]) -> str:
+    return _span(view["shift"]) + (" ✗" if view["as_expected"] is False else "")
+
+
+def _span(raw: Mapping[str, Any]) -> str:
+    if raw["value"] is None or raw["low"] is None:
+        return signed(raw["value"], 2)
+    return f"{signed(raw['value'], 2)} ({signed(raw['low'], 2)} to {signed(raw['high'], 2)})"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in lines)
 
 
 def _tally(rows: Sequence[Mapping[str, Any]], view: str) -> dict[str, Any]:

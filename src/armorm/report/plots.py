@@ -308,6 +308,29 @@ def _axes(figure: Any, x: float, y: float, width: float, height: float) -> Any:
     return figure.add_axes((x / whole_width, y / whole_height, width / whole_width, height / whole_height))
 
 
+def standalone(figure: Figure) -> str:
+    """A figure as an SVG file of its own, in the page's light colours, for documents that take pictures by reference."""
+    opening, _, body = figure.svg.partition(">")
+    for variable, colour in _LIGHT.items():
+        body = body.replace(variable, colour)
+    size = opening[opening.index("viewBox") :].split('"')[1].split()[2:]
+    ground = f'<rect width="{size[0]}" height="{size[1]}" fill="{_LIGHT["var(--surface)"]}"/>'
+    named = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" font-family="system-ui, sans-serif"', 1)
+    return f"{named}>{ground}{body}\n"
+
+
+_LIGHT = {
+    "var(--ink)": "#1c1e21",
+    "var(--soft)": "#5b6068",
+    "var(--rule)": "#c4c8ce",
+    "var(--accent)": "#1d5fa6",
+    "var(--second)": "#b9540d",
+    "var(--on-accent)": "#ffffff",
+    "var(--surface)": "#ffffff",
+    "var(--sans)": "system-ui, sans-serif",
+}
+
+
 def _inline(figure: Any, alt: str) -> Figure:
     """Write the figure as an SVG element that can stand in a page beside others."""
     from matplotlib import rc_context
