@@ -269,6 +269,21 @@ def test_a_prompt_with_many_rows_counts_once(tmp_path: Path):
     assert not left_out
 
 
+def test_the_tables_are_written_as_markdown_with_a_picture(audited: tuple[dict[str, Any], Path, Path]):
+    results, out, _ = audited
+    text = (out / "audit.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 4 + len(results["perturbations"]) + len(results["views"])
+    first = results["perturbations"][0]
+    assert rows[2].startswith(f"| {first['label']} |")
+    assert f"{first['views']['armorm']['shift']['value']:+.2f}".replace("-", "−") in rows[2]
+    marked = sum(row["views"][v["name"]]["as_expected"] is False for row in results["perturbations"] for v in results["views"])
+    assert text.count(" ✗ |") + text.count(" ✗ \n") == marked
+    picture = (out / "audit.svg").read_text(encoding="utf-8")
+    assert picture.startswith("<svg xmlns=")
+    assert "var(--" not in picture
+
+
 def test_the_page_escapes_what_strangers_wrote(audited: tuple[dict[str, Any], Path, Path]):
     results, out, _ = audited
     page = (out / "audit.html").read_text(encoding="utf-8")

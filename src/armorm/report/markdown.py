@@ -14,10 +14,14 @@ Results = Mapping[str, Any]
 def render_markdown(results: Results) -> str:
     """All tables of a run. Numbers that are undefined are left blank."""
     parts = [_head(results), _data(results), _probe(results)]
+    if results["probe"].get("uncertainty"):
+        parts.append(_uncertainty(results["probe"]["uncertainty"]))
     if results.get("debias"):
         parts.append(_debias(results["debias"]))
     parts += [_suite(s) for s in results["suites"]]
     parts.append(_length(results))
+    if results.get("abstention"):
+        parts.append(_abstention(results["abstention"]))
     if results.get("planted"):
         parts.append(_planted(results["planted"]))
     if results["warnings"]:
@@ -123,6 +127,29 @@ def _length(results: Results) -> str:
     rows = [[x["suite"], labels[x["method"]], _i(x["pooled"]), _i(x["within_prompt"])] for x in results["length"]]
     head = ["suite", "method", "all answers", "answers to one prompt"]
     return f"## Rank correlation of score and answer length in tokens\n\n{_table(head, rows)}"
+
+
+def _uncertainty(found: Mapping[str, Any]) -> str:
+    rows = [
+        [o["name"], o["n_test"], _a(o["coverage"]), _a(o["coverage_cross_validated"]), _n(o["mean_std"]), _n(o["mean_width"])]
+        for o in found["objectives"]
+    ]
+    head = ["objective", "test ratings", "inside, test, %", "inside, folds, %", "mean standard error", "mean width"]
+    level, whole = 100 * found["level"], _a(found["coverage"])
+    text = f"Intervals for a new rating aim at {level:.0f} %; of {found['n_test']:,} test ratings {whole} % lie inside."
+    return f"## Uncertainty\n\n{text}\n\n{_table(head, rows)}"
+
+
+def _abstention(suites: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for suite in suites:
+        by_margin = {round(p["abstained"], 2): p for p in suite["by_margin"]}
+        for point in suite["by_z"]:
+            other = by_margin.get(round(point["abstained"], 2))
+            cells = [suite["suite"], f"{100 * point['abstained']:.0f}", point["decided"], _a(point["error"])]
+            rows.append([*cells, _a(other["error"]) if other else ""])
+    head = ["suite", "left open, %", "decided", "error by margin/std, %", "error by margin alone, %"]
+    return f"## Too close to call\n\n{_table(head, rows)}"
 
 
 def _planted(planted: Mapping[str, Any]) -> str:
