@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from small_run import write_recipe, write_rows
+from small_run import Armorm, Outcome, write_recipe, write_rows
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from armorm.cli import main
 from armorm.conversation import Renderer
 from armorm.features.backbone import Backbone, DType, load_backbone
 from armorm.features.spec import FeatureSpec
@@ -163,3 +165,21 @@ def run(rows: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     """A whole run on the tiny decoder; its folder is read, never changed."""
     recipe = load_recipe(write_recipe(rows, tiny_folder))
     return train(recipe, tmp_path_factory.mktemp("runs") / "small", reporter=Reporter(quiet=True))
+
+
+@pytest.fixture
+def armorm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Armorm:
+    """Runs the command line in this process: exit code, stdout, stderr."""
+
+    def call(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["armorm", *map(str, words)])
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code
+        else:
+            code = 0
+        return int(code or 0), *capsys.readouterr()
+
+    return call

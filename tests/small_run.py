@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+Outcome = tuple[int, str, str]
+"""What a command gave: exit code, stdout, stderr."""
+Armorm = Callable[..., Outcome]
+"""The command line, called in this process with its words (the fixture `armorm`)."""
 PROMPTS = 60
 GOOD, BAD, FILLER = "fine thank you", "return x", "hello how are you"
 OBJECTIVES = [

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_run import read_lines, write_lines, write_recipe
+from small_run import Armorm, Outcome, read_lines, write_lines, write_recipe
 
 from armorm import __version__
-from armorm.cli import main
 from armorm.errors import StorageError
 from armorm.pipeline.train import Run
 
@@ -20,26 +18,6 @@ COMMANDS = (
     *("demo", "train", "score", "best-of", "select", "pairs", "explain", "steer", "audit", "bench", "data", "export", "import"),
     "doctor",
 )
-Outcome = tuple[int, str, str]
-Armorm = Callable[..., Outcome]
-
-
-@pytest.fixture
-def armorm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Armorm:
-    """Runs the command line in this process: exit code, stdout, stderr."""
-
-    def run(*words: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["armorm", *map(str, words)])
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as left:
-            code = left.code
-        else:
-            code = 0
-        return int(code or 0), *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

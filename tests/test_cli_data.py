@@ -5,36 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from small_run import write_lines
-
-from armorm.cli import main
+from small_run import Armorm, Outcome, write_lines
 
 COMMANDS = ("sources", "inspect", "validate", "export")
-Outcome = tuple[int, str, str]
-Armorm = Callable[..., Outcome]
 
 
 @pytest.fixture
-def armorm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Armorm:
-    """Runs `armorm data …` in this process: exit code, stdout, stderr."""
-
-    def run(*words: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["armorm", "data", *map(str, words)])
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as left:
-            code = left.code
-        else:
-            code = 0
-        return int(code or 0), *capsys.readouterr()
-
-    return run
+def data(armorm: Armorm) -> Armorm:
+    """Runs `armorm data …`."""
+    return lambda *words: armorm("data", *words)
 
 
 @pytest.fixture
@@ -54,9 +37,9 @@ def only_message(outcome: Outcome) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(armorm: Armorm, command: str):
-    assert command in armorm("--help")[1]
-    code, out, _ = armorm(command, "--help")
+def test_every_command_has_help(data: Armorm, command: str):
+    assert command in data("--help")[1]
+    code, out, _ = data(command, "--help")
     assert code == 0
     assert f"armorm data {command}" in out
 
@@ -69,27 +52,27 @@ def test_help_and_sources_start_without_torch():
         assert found.returncode == 0, found.stderr
 
 
-def test_sources_lists_everything_that_has_a_name(armorm: Armorm):
+def test_sources_lists_everything_that_has_a_name(data: Armorm):
     from armorm.data.benchmarks.registry import benchmarks
     from armorm.data.sources.registry import pair_sources, rating_sources
 
     known = {"ratings": rating_sources(), "pairs": pair_sources(), "benchmarks": benchmarks()}
-    code, out, _ = armorm("sources", "--json")
+    code, out, _ = data("sources", "--json")
     assert code == 0
     facts = json.loads(out)
     assert {kind: [one["name"] for one in listed] for kind, listed in facts.items()} == {k: list(v) for k, v in known.items()}
     assert all(one["licence"] and (one["hub"] or one["url"]) for listed in facts.values() for one in listed)
     assert all(one["objectives"] for one in facts["ratings"])
-    code, out, _ = armorm("sources")
+    code, out, _ = data("sources")
     assert code == 0
     for title in ("Rated answers", "Preference pairs", "Benchmarks"):
         assert title in out
     assert "…" not in out.replace(" … ", "")
 
 
-def test_inspect_prints_tables_or_json_and_writes_the_page(armorm: Armorm, rows: Path, tmp_path: Path):
+def test_inspect_prints_tables_or_json_and_writes_the_page(data: Armorm, rows: Path, tmp_path: Path):
     source, bench = rows / "ratings-panel.jsonl", rows / "bench.jsonl"
-    code, out, err = armorm("inspect", source, "--against", bench, "--out", tmp_path / "found", "--json")
+    code, out, err = data("inspect", source, "--against", bench, "--out", tmp_path / "found", "--json")
     assert (code, err) == (0, "")
     facts = json.loads(out)
     assert facts == json.loads((tmp_path / "found" / "inspect.json").read_text(encoding="utf-8"))
@@ -98,16 +81,16 @@ def test_inspect_prints_tables_or_json_and_writes_the_page(armorm: Armorm, rows:
     page = (tmp_path / "found" / "inspect.html").read_text(encoding="utf-8")
     assert "panel-verbosity" in page
     assert sorted(p.name for p in (tmp_path / "found").iterdir()) == ["inspect.html", "inspect.json"]
-    code, out, _ = armorm("inspect", source, "--against", f"{bench}", "--limit", 10)
+    code, out, _ = data("inspect", source, "--against", f"{bench}", "--limit", 10)
     assert code == 0
     assert "10 rated answers" in out
     assert "panel-quality" in out
-    code, out, _ = armorm("inspect", rows / "pairs.jsonl", "--near", 0.9)
+    code, out, _ = data("inspect", rows / "pairs.jsonl", "--near", 0.9)
     assert code == 0
     assert "The longer answer was the chosen one" in out
 
 
-def test_a_named_benchmark_may_lie_in_a_local_file(armorm: Armorm, rows: Path, tmp_path: Path):
+def test_a_named_benchmark_may_lie_in_a_local_file(data: Armorm, rows: Path, tmp_path: Path):
     asked = "Write a function that adds two numbers and returns their sum, please."
     items = [
         {
@@ -122,7 +105,7 @@ def test_a_named_benchmark_may_lie_in_a_local_file(armorm: Armorm, rows: Path, t
     ]
     write_lines(tmp_path / "rewardbench.jsonl", items)
     write_lines(tmp_path / "mine.jsonl", [{"prompt": asked.upper(), "chosen": "a", "rejected": "b"}])
-    code, out, err = armorm(
+    code, out, err = data(
         "inspect", tmp_path / "mine.jsonl", "--against", f"rewardbench={tmp_path / 'rewardbench.jsonl'}", "--json"
     )
     assert code == 0, err
@@ -130,17 +113,17 @@ def test_a_named_benchmark_may_lie_in_a_local_file(armorm: Armorm, rows: Path, t
     assert (leak["benchmark"], leak["exact"]["prompts"]) == ("rewardbench", 1)
 
 
-def test_a_named_source_reads_its_files(armorm: Armorm, tmp_path: Path):
+def test_a_named_source_reads_its_files(data: Armorm, tmp_path: Path):
     fields = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
     records = [{"prompt": f"p{i}", "response": "r" * (i + 1), **dict.fromkeys(fields, i % 5)} for i in range(8)]
     write_lines(tmp_path / "train.jsonl", records)
-    code, out, err = armorm("inspect", "helpsteer", "--as", "ratings", "--path", tmp_path / "train.jsonl", "--json")
+    code, out, err = data("inspect", "helpsteer", "--as", "ratings", "--path", tmp_path / "train.jsonl", "--json")
     assert code == 0, err
     facts = json.loads(out)
     assert (facts["counts"]["rows"], len(facts["objectives"])) == (8, 5)
     assert facts["objectives"][0]["name"] == "helpsteer-helpfulness"
     assert facts["published"] == 35331
-    code, _, err = armorm(
+    code, _, err = data(
         "export",
         "helpsteer",
         "--as",
@@ -156,32 +139,32 @@ def test_a_named_source_reads_its_files(armorm: Armorm, tmp_path: Path):
     assert pq.read_table(tmp_path / "o.parquet").num_rows == 3
 
 
-def test_validate_prints_each_fault_and_returns_2(armorm: Armorm, bad: Path, rows: Path):
-    code, out, err = armorm("validate", bad)
+def test_validate_prints_each_fault_and_returns_2(data: Armorm, bad: Path, rows: Path):
+    code, out, err = data("validate", bad)
     assert (code, err) == (2, "")
     assert f"{bad}:7: empty-turn: in column 'response' (fill in" in out
     assert f"{bad}:8: missing-field" in out
     assert "2 faulty in 8 records; 6 rated answers of 6 prompts" in " ".join(out.split())
-    code, out, _ = armorm("validate", bad, "--show", 1)
+    code, out, _ = data("validate", bad, "--show", 1)
     assert code == 2
     assert "missing-field: needs" not in out
     assert "… and 1 more" in out
-    code, out, _ = armorm("validate", bad, rows / "pairs.jsonl", "--show", 0, "--json")
+    code, out, _ = data("validate", bad, rows / "pairs.jsonl", "--show", 0, "--json")
     assert code == 2
     facts = json.loads(out)
     assert [s["faulty"] for s in facts["sources"]] == [2, 0]
     assert [s["kind"] for s in facts["sources"]] == ["ratings", "pairs"]
     assert len(facts["faults"]) == 2
-    assert armorm("validate", rows / "pairs.jsonl", rows / "ratings-panel.jsonl")[0] == 0
+    assert data("validate", rows / "pairs.jsonl", rows / "ratings-panel.jsonl")[0] == 0
 
 
-def test_export_says_what_it_wrote_and_left_out(armorm: Armorm, bad: Path, tmp_path: Path):
+def test_export_says_what_it_wrote_and_left_out(data: Armorm, bad: Path, tmp_path: Path):
     out_file = tmp_path / "out" / "rows.parquet"
-    code, out, _ = armorm("export", bad, "--out", out_file)
+    code, out, _ = data("export", bad, "--out", out_file)
     assert code == 0
     assert "6 rows from 8 records" in " ".join(out.split())
     assert "empty-turn" in out
-    code, out, _ = armorm("export", bad, "--out", out_file, "--json")
+    code, out, _ = data("export", bad, "--out", out_file, "--json")
     assert (code, json.loads(out)["rows"]) == (0, 6)
     assert [p.name for p in out_file.parent.iterdir()] == ["rows.parquet"]
 
@@ -204,25 +187,25 @@ def test_export_says_what_it_wrote_and_left_out(armorm: Armorm, bad: Path, tmp_p
         (("validate", "no.jsonl"), "no file matches"),
     ],
 )
-def test_what_the_caller_can_put_right_is_2(armorm: Armorm, bad: Path, words: tuple[str, ...], says: str):
-    assert says in " ".join(only_message(armorm(*(str(bad) if w == "BAD" else w for w in words))).split())
+def test_what_the_caller_can_put_right_is_2(data: Armorm, bad: Path, words: tuple[str, ...], says: str):
+    assert says in " ".join(only_message(data(*(str(bad) if w == "BAD" else w for w in words))).split())
 
 
 @pytest.mark.parametrize("words", [("inspect",), ("validate",), ("export", "x"), ("inspect", "x", "--as", "neither")])
-def test_wrong_usage_is_2(armorm: Armorm, words: tuple[str, ...]):
-    code, out, err = armorm(*words)
+def test_wrong_usage_is_2(data: Armorm, words: tuple[str, ...]):
+    code, out, err = data(*words)
     assert (code, out) == (2, "")
     assert "Usage: armorm data" in err
 
 
-def test_an_interrupt_is_130_and_leaves_nothing_half(armorm: Armorm, bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupt_is_130_and_leaves_nothing_half(data: Armorm, bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from armorm.data import export as exporting
 
     def stop(_row: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(exporting, "_characters", stop)
-    code, out, err = armorm("export", bad, "--out", tmp_path / "o.parquet")
+    code, out, err = data("export", bad, "--out", tmp_path / "o.parquet")
     assert (code, out) == (130, "")
     assert "stopped" in err
     assert [p.name for p in tmp_path.iterdir() if "parquet" in p.name] == []

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import read_lines, write_lines
+from small_run import Armorm, read_lines, write_lines
 
-from armorm.cli import main
 from armorm.cli.explaining import comparison_table
 from armorm.model.reference import Reference
 from armorm.model.reward_model import RewardModel
 from armorm.pipeline.train import Run
 from armorm.report.explain_page import render_explain_page
-
-Armorm = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def armorm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Armorm:
-    """Runs the command line in this process: exit code, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["armorm", *map(str, words)])
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as left:
-            code = left.code
-        else:
-            code = 0
-        return int(code or 0), *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

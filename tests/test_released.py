@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +18,6 @@ from fixtures.make_released import BOS, EOT, FOLDER, HEADER, PAD, ROPE, TINY, co
 from safetensors.torch import load_file, save_file
 from small_run import write_recipe
 
-from armorm.cli import main
 from armorm.conversation import Renderer
 from armorm.data.sources.registry import RELEASED_ORDER
 from armorm.errors import BackboneError, CheckpointError, RecipeError
@@ -763,21 +761,6 @@ def test_a_folder_without_a_trained_head_is_refused(decoder_folder, classifier_f
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def armorm(capsys, monkeypatch):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["armorm", *map(str, words)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as left:
-            code = int(left.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_parts_in_model_out_and_in_again(armorm, decoder_folder, tmp_path):

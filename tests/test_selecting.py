@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_run import read_lines, write_lines
+from small_run import Armorm, read_lines, write_lines
 
-from armorm.cli import main
 from armorm.data.files import records
 from armorm.data.reading import stream_pairs
 from armorm.errors import DataError
@@ -200,22 +197,6 @@ def test_a_margin_is_a_number_from_zero(tmp_path: Path, margin: float):
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------------
-
-Armorm = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def armorm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Armorm:
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["armorm", *map(str, words)])
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as left:
-            return int(left.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return run
 
 
 def test_score_then_select_then_pairs(armorm: Armorm, run: Run, rows: Path, tmp_path: Path):
