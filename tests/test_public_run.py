@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 import yaml
 from small_run import BAD, GOOD, write_lines
 
-from armorm.errors import DataError
+from armorm.errors import DataError, RecipeError
+from armorm.model.profile import Profile
 from armorm.pipeline.benchmarking import csv_of, run_benchmark
 from armorm.pipeline.progress import Reporter
 from armorm.pipeline.train import Run, train
@@ -165,6 +168,36 @@ def test_a_file_of_pairs_is_a_suite_with_sections_and_ties_as_halves(public_run:
     assert set(aggregate["sections"]) == {"code", "talk"}
     assert results["rule"] == "preferences"
     assert results["left_out"] == {"chosen-equals-rejected": 1}
+
+
+def test_a_profile_is_weighed_section_by_section(public_run: Run, files: Path, tmp_path: Path):
+    suite = Suite.model_validate({"benchmark": "rewardbench", "path": str(files / "reward-bench")})
+    model, profile = str(public_run.folder / "model"), Profile(name="one", fix={"helpsteer-coherence": 1.0})
+    results = run_benchmark(model, suite, tmp_path, profile=profile, reporter=QUIET)
+    rows = {(r["aggregate"], r["name"]): r for r in results["profile"]["comparison"]}
+    assert {name for aggregate, name in rows if aggregate == "official"} == {"overall", "Chat Hard", "Reasoning"}
+    overall, official = rows["official", "overall"], results["figures"]["aggregates"]["official"]["overall"]
+    assert overall["base"]["value"] == official["value"]
+    gap = overall["steered"]["value"] - overall["base"]["value"]
+    assert overall["difference"]["value"] == pytest.approx(gap)
+    assert (tmp_path / f"scores-{profile.fingerprint}.jsonl").is_file()
+    assert "What the profile one costs and brings" in (tmp_path / "report.html").read_text()
+    alone = run_benchmark(model, suite, tmp_path, reporter=QUIET)  # the scores without the profile are still there
+    assert alone["figures"] == results["figures"]
+    with pytest.raises(RecipeError, match="no-such"):
+        run_benchmark(model, suite, tmp_path, profile=Profile(drop=("no-such",)), reporter=QUIET)
+
+
+def test_a_one_logit_reward_model_is_benched_too(files: Path, tiny_folder: Path, tmp_path: Path):
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(tiny_folder, num_labels=1)
+    transformers.LlamaForSequenceClassification(config).save_pretrained(tmp_path / "rm")
+    transformers.AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "rm")
+    suite = Suite.model_validate({"benchmark": "rewardbench", "path": str(files / "reward-bench")})
+    results = run_benchmark(str(tmp_path / "rm"), suite, tmp_path / "out", reporter=QUIET)
+    assert (results["items"], results["figures"]["aggregates"]["official"]["overall"]["unscored"]) == (16, 0)
+    with pytest.raises(DataError, match="no objectives that a profile could steer"):
+        run_benchmark(str(tmp_path / "rm"), suite, tmp_path / "out", profile=Profile(), reporter=QUIET)
 
 
 def test_a_suite_without_items_is_named(public_run: Run, tmp_path: Path):

@@ -16,6 +16,7 @@ from armorm.fit.posterior import fit_posterior
 from armorm.fit.probe import fit_probe, refit
 from armorm.fit.statistics import RidgeStatistics
 from armorm.model.parts import load_debias, load_probe, save_probe
+from armorm.model.reward_model import RewardModel
 from armorm.model.uncertainty import Uncertainty
 from armorm.objectives import Direction, Objective, Objectives, ScaleMap
 from armorm.pipeline.fitting import fold_statistics, load_gates, pair_arrays
@@ -210,3 +211,26 @@ def test_abstention_on_the_benchmark(stage):
     same, none = margins_of(uncertainty, probe, debias, gate, pairs.chosen[feature], pairs.chosen[feature])
     np.testing.assert_allclose(same, 0)
     np.testing.assert_allclose(none, 0, atol=1e-9)
+
+
+def test_two_conversations_are_compared_with_the_differences_own_deviation(run):
+    """The trained model on its own pairs: less than the two scores' deviations together, and none against itself."""
+    model = RewardModel.from_pretrained(run.folder / "model")
+    assert model.uncertainty is not None
+    rows = [
+        [{"role": "user", "content": "hello how are you"}, {"role": "assistant", "content": text}]
+        for text in ("fine thank you", "return x")
+    ]
+    found = model.compare(*rows)
+    one, two = model.score(rows)
+    assert found.delta == pytest.approx(one.score - two.score, abs=1e-6)
+    assert 0 < found.std < one.std + two.std
+    assert found.too_close(abs(found.delta) / found.std + 1e-6)
+    assert not found.too_close(abs(found.delta) / found.std - 1e-6)
+    assert found.to_json()["std"] == found.std
+    same = model.compare(rows[0], rows[0])
+    assert (same.std, same.too_close()) == (pytest.approx(0, abs=1e-6), True)
+    model.uncertainty = None
+    bare = model.compare(*rows)
+    assert (bare.std, bare.too_close(), bare.delta) == (None, None, pytest.approx(found.delta))
+    assert model.score(rows[0]).std is None

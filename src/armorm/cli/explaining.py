@@ -18,7 +18,7 @@ from rich.text import Text
 from armorm.conversation import Conversation
 from armorm.data.files import BadRecord, Record, records
 from armorm.errors import DataError, StorageError
-from armorm.model.explain import Difference, Explanation, bar, difference, explain
+from armorm.model.explain import Difference, Explanation, bar, explain
 from armorm.model.profile import FILE, Profile
 from armorm.model.reference import Alike, shortened
 from armorm.model.reward_model import RewardModel
@@ -98,7 +98,10 @@ def explained(
     steered = Profile.from_yaml(profile) if profile else None
     model = RewardModel.from_pretrained(name)
     reference = model.reference
-    scores = dict(zip(asked, model.score(list(asked.values()), profile=steered), strict=True))
+    pair = list(asked)
+    gap = model.compare(*asked.values(), names=(pair[0], pair[1]), profile=steered) if len(pair) == 2 else None
+    compared = model.score(list(asked.values()), profile=steered) if gap is None else [gap.a, gap.b]
+    scores = dict(zip(asked, compared, strict=True))
     found = {label: explain(score, reference) for label, score in scores.items()}
     first = next(iter(found.values()))
     common: dict[str, Any] = {
@@ -112,8 +115,6 @@ def explained(
     }
     if prompt_only:
         return Explained(answers={}, explanations={}, **common)
-    pair = list(scores)
-    gap = difference(scores[pair[0]], scores[pair[1]], names=(pair[0], pair[1])) if len(pair) == 2 else None
     answers = {label: messages[-1]["content"] for label, messages in asked.items()}
     return Explained(answers=answers, explanations=found, difference=gap, **common)
 

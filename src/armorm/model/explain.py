@@ -31,6 +31,8 @@ from armorm.model.score import Score
 Kind = Literal["objective", "nuisance", "constraint"]
 """What a term is: a reward, a computed nuisance that the debiasing subtracts, or a profile's constraint that is missed."""
 
+CLOSE = 1.0
+"""Standard deviations within which a difference is too close to call; more leaves most pairs open (docs/decisions/0014)."""
 NO_DIFFERENCE = 1e-3
 WORTH_NAMING = 0.05
 CANCELLING = 5.0
@@ -139,7 +141,8 @@ class Difference:
     """Score of `a` minus score of `b`, term by term, the largest first; the terms' deltas sum to `delta`.
 
     `same_weights`: both were weighed alike, as answers to one prompt are. `to_speak_of` is False where the difference is next to
-    nothing; there are no shares then.
+    nothing; there are no shares then. `std`: how far the difference may be off because ratings were few, where the model knows
+    (`RewardModel.compare` asks it).
     """
 
     a: Score
@@ -149,6 +152,11 @@ class Difference:
     terms: tuple[Change, ...]
     same_weights: bool
     to_speak_of: bool
+    std: float | None = None
+
+    def too_close(self, z: float = CLOSE) -> bool | None:
+        """Whether the difference is within `z` of its standard deviations: too close to call. None where that is not known."""
+        return None if self.std is None else abs(self.delta) < z * self.std or self.delta == 0
 
     @property
     def sentence(self) -> str:
@@ -162,6 +170,8 @@ class Difference:
         if not self.same_weights:
             part = math.fsum(t.by_weights for t in self.terms) / self.delta
             text += f". The two were weighed differently, which makes {_percent(part)} of the difference"
+        if self.std is not None and self.too_close():
+            text += f". The difference is within its standard deviation of {_number(self.std)}: too close to call"
         return f"{text}."
 
     def _reasons(self) -> str:
@@ -185,6 +195,8 @@ class Difference:
             "names": list(self.names),
             "scores": [self.a.score, self.b.score],
             "delta": self.delta,
+            "std": self.std,
+            "too_close": self.too_close(),
             "same_weights": self.same_weights,
             "to_speak_of": self.to_speak_of,
             "sentence": self.sentence,
@@ -203,7 +215,8 @@ class Difference:
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         a, b = self.names
         coefficients = ["coefficient"] if self.same_weights else [f"coefficient {a}", f"coefficient {b}"]
-        table = _table(f"{a} − {b}: {_signed(self.delta, 4)}", [a, b, *coefficients, "difference", "share"])
+        unsure = "" if self.std is None else f" ± {_number(self.std)}"
+        table = _table(f"{a} − {b}: {_signed(self.delta, 4)}{unsure}", [a, b, *coefficients, "difference", "share"])
         reach = max((abs(t.delta) for t in self.terms), default=0.0)
         for t in self.terms:
             weights = (t.coefficient_a,) if self.same_weights else (t.coefficient_a, t.coefficient_b)
@@ -242,8 +255,8 @@ def explain(score: Score, reference: Reference | None = None, *, alike: int = 5)
     return Explanation(score, ordered, percentile, reference.answers, near)
 
 
-def difference(a: Score, b: Score, *, names: tuple[str, str] = ("A", "B")) -> Difference:
-    """Which terms make the difference between two scores of one model.
+def difference(a: Score, b: Score, *, names: tuple[str, str] = ("A", "B"), std: float | None = None) -> Difference:
+    """Which terms make the difference between two scores of one model; `std` is the difference's standard deviation, if known.
 
     Raises ObjectiveMismatch when they have different terms.
     """
@@ -260,7 +273,7 @@ def difference(a: Score, b: Score, *, names: tuple[str, str] = ("A", "B")) -> Di
         _change(name, a, b, share=change / delta if to_speak_of else None, delta=change) for name, change in deltas.items()
     ]
     ordered = tuple(sorted(changes, key=lambda t: -abs(t.delta)))
-    return Difference(a, b, names, delta, ordered, _same_weights(a, b), to_speak_of)
+    return Difference(a, b, names, delta, ordered, _same_weights(a, b), to_speak_of, std)
 
 
 def _change(name: str, a: Score, b: Score, *, delta: float, share: float | None) -> Change:

@@ -31,6 +31,7 @@ from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.model.config import FORMAT, RewardModelConfig
+from armorm.model.explain import Difference, difference
 from armorm.model.profile import FILE, Profile
 from armorm.model.reference import FILES as REFERENCE_FILES
 from armorm.model.reference import Reference
@@ -302,6 +303,31 @@ class RewardModel(PreTrainedModel):
             )
             scores += self.score_features(features, profile)
         return scores
+
+    @torch.no_grad()
+    def compare(
+        self,
+        a: Conversation,
+        b: Conversation,
+        *,
+        names: tuple[str, str] = ("A", "B"),
+        profile: Profile | None = None,
+        batch_tokens: int = 4096,
+    ) -> Difference:
+        """Two conversations against each other: which objectives make the difference, and whether it is too close to call.
+
+        The standard deviation of a difference is smaller than those of its scores say: both err with the same weights. Raises as
+        `score` does.
+        """
+        response, prompt = self.response_spec.parts, self.prompt_spec.parts
+        features = extract([a, b], self.backbone, self.renderer, response=response, prompt=prompt, batch_tokens=batch_tokens)
+        one, two = self.score_features(features, profile)
+        if self.uncertainty is None:
+            return difference(one, two, names=names)
+        states = join_parts(features.response, self.response_spec).astype(np.float64)
+        weights = np.array([list(s.coefficients.values()) for s in (one, two)])
+        std = self.uncertainty.of_difference(states[:1], weights[:1], states[1:], weights[1:])
+        return difference(one, two, names=names, std=float(std[0]))
 
     @torch.no_grad()
     def score_features(self, features: Features, profile: Profile | None = None) -> list[Score]:

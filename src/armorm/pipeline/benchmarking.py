@@ -35,6 +35,7 @@ from armorm.pipeline.provenance import provenance
 from armorm.pipeline.rows import read_suite
 from armorm.recipe import Suite
 from armorm.report.bench_page import write_bench_page
+from armorm.rivals.sequence_head import SequenceHead, has_one_logit
 
 FORMAT = 1
 
@@ -63,13 +64,12 @@ def run_benchmark(
     if not items:
         raise DataError(f"{suite.name}: no usable item (left out: {read.faults.drops or 'nothing'}): check the file's fields")
     reporter.say(f"loading {model}")
-    scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
-    scorer.model.steering(profile)  # says what does not fit before anything is scored
+    scorer = _scorer(model, profile, batch_tokens)
     folder = out or Path("runs") / "bench" / slug(model) / slug(suite.name)
     start = time.perf_counter()
     scores = _scored(items, scorer, folder / "scores.jsonl", f"scoring {suite.name}", reporter)
     results = judged(model, suite, read, items, scores, seed=seed)
-    if profile is not None:
+    if profile is not None and isinstance(scorer, ModelScorer):
         kept = folder / f"scores-{profile.fingerprint}.jsonl"
         steered = _scored(items, replace(scorer, profile=profile), kept, f"scoring under {profile.name}", reporter)
         results |= {"profile": _steered(profile, Graded.by(suite, items), scores, steered, seed)}
@@ -78,7 +78,20 @@ def run_benchmark(
     return results | {"folder": str(folder)}
 
 
-def _scored(items: Sequence[BenchmarkItem], scorer: ModelScorer, kept: Path, label: str, reporter: Reporter) -> list[Scores]:
+def _scorer(model: str, profile: Profile | None, batch_tokens: int) -> ModelScorer | SequenceHead:
+    # A model of named objectives, or a folder with a decoder and one logit.
+    if has_one_logit(model):
+        if profile is not None:
+            raise DataError(f"{model} has one logit and no objectives that a profile could steer")
+        return SequenceHead(model, model, batch_tokens=batch_tokens)
+    scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
+    scorer.model.steering(profile)  # says what does not fit before anything is scored
+    return scorer
+
+
+def _scored(
+    items: Sequence[BenchmarkItem], scorer: ModelScorer | SequenceHead, kept: Path, label: str, reporter: Reporter
+) -> list[Scores]:
     with reporter.bar(label, len(items)) as advance:
         return score_items(items, scorer, kept=kept, key=scorer.fingerprint, progress=lambda done, _all: advance(done, "items"))
 

@@ -6,6 +6,8 @@ Cost: one forward pass of the decoder per distinct conversation.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,17 @@ class SequenceHead:
         longest = max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self._renderer = Renderer(tokenizer, max_tokens=longest)
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the folder's weights, config and tokenizer; a hub model is known by its id."""
+        path = Path(self.folder).expanduser()
+        digest = hashlib.sha256(self.folder.encode() if not path.is_dir() else b"")
+        for file in sorted(path.iterdir()) if path.is_dir() else ():
+            if file.suffix in {".safetensors", ".json", ".jinja", ".model"}:
+                with file.open("rb") as stream:
+                    digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()[:16]
+
     @torch.inference_mode()
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
         """Scores [n], higher is better; they don't depend on order or batch beyond rounding."""
@@ -80,6 +93,16 @@ class SequenceHead:
         hidden = states[torch.arange(len(rendered), device=device), last].float()
         bias = 0 if self._head.bias is None else self._head.bias.float()
         return (hidden @ self._head.weight[0].float() + bias).tolist()
+
+
+def has_one_logit(folder: str) -> bool:
+    """Whether a local folder's config.json names a decoder with a classification head, the form of other reward models."""
+    try:
+        facts = json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    named = (facts.get("architectures") if isinstance(facts, dict) else None) or [""]
+    return str(named[0]).endswith("ForSequenceClassification")
 
 
 def _loaded(folder: str, dtype: DType) -> tuple[Any, Any]:
