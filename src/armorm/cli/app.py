@@ -39,6 +39,7 @@ def main() -> None:
     """Run the command line; errors become one message on stderr and an exit code."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the libraries' own bars, read when they are imported
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # an unreachable hub gets one message: ours
     try:
         app(standalone_mode=True)
     except ArmormError as error:
