@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Interpretable, steerable reward models: train, score, explain.",
+    help="Interpretable, steerable reward models: train, score, explain, steer, audit.",
 )
 app.add_typer(data_app, name="data")
 app.add_typer(steer_app, name="steer")
