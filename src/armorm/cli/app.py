@@ -6,17 +6,17 @@ Cost: none until a command runs; `armorm --help` starts without torch.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from armorm.cli import auditing, selecting
 from armorm.cli.data import data_app
+from armorm.cli.printing import printed
 from armorm.cli.steering import steer_app
 from armorm.errors import ArmormError, DataError
 
@@ -73,7 +73,7 @@ def train(
     if dry_run:
         from armorm.cli.plan import plan
 
-        _print(plan(recipe), json_=json_)
+        printed(plan(recipe), json_=json_)
     else:
         _train(recipe, out, features, json_=json_, quiet=quiet)
 
@@ -103,7 +103,7 @@ def explain(
         from armorm.report.explain_page import write_explain_page
 
         write_explain_page(found.to_page(), html)
-    _print(found.to_json() if json_ else found.tables(), json_=json_)
+    printed(found.to_json() if json_ else found.tables(), json_=json_)
 
 
 @app.command()
@@ -132,7 +132,7 @@ def bench(
     if csv_:
         print(csv_of(results), end="")
         return
-    _print(results if json_ else bench_tables(results), json_=json_)
+    printed(results if json_ else bench_tables(results), json_=json_)
     if not json_:
         print(f"results: {results['folder']}")
 
@@ -153,7 +153,7 @@ def export_(
     from armorm.cli.exchange import exported, table
 
     facts = exported(model, out, layout=layout, shard_size=shard_size, dtype=dtype)
-    _print(facts if json_ else table(facts), json_=json_)
+    printed(facts if json_ else table(facts), json_=json_)
 
 
 @app.command("import")
@@ -174,7 +174,7 @@ def import_(
 
     parts = Parts(regression, gate, transform)
     facts = imported(parts, backbone, out, objectives=objectives, temperature=temperature, dtype=dtype, max_tokens=max_tokens)
-    _print(facts if json_ else table(facts), json_=json_)
+    printed(facts if json_ else table(facts), json_=json_)
 
 
 @app.command()
@@ -183,7 +183,7 @@ def doctor(json_: Json = False) -> None:
     from armorm.cli.doctor import checks, table
 
     found = checks()
-    _print(found if json_ else table(found), json_=json_)
+    printed(found if json_ else table(found), json_=json_)
     if not all(c["ok"] for c in found if c["needed"]):
         raise typer.Exit(1)
 
@@ -216,20 +216,11 @@ def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file: choose another --out")
     run = train(checked, folder, features=features, reporter=Reporter(quiet=quiet))
-    _print(run.results if json_ else run_tables(run.results), json_=json_)
+    printed(run.results if json_ else run_tables(run.results), json_=json_)
     if not json_:
         where = f"model:  {run.folder / 'model'}\nreport: {run.report}"
         computed = ", ".join(run.computed) or "nothing; everything was there"
         print(f"computed: {computed}\n{where}")
-
-
-def _print(value: Any, *, json_: bool) -> None:
-    if json_:
-        print(json.dumps(value, ensure_ascii=False, indent=1))
-        return
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    for part in value if isinstance(value, list) else [value]:
-        console.print(part)
 
 
 def _escaped(text: str) -> str:

@@ -7,7 +7,6 @@ Cost: one pass over the rows.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from armorm.cli.printing import printed
 
 if TYPE_CHECKING:
     from armorm.data.files import Found
@@ -57,7 +58,7 @@ def sources(json_: Json = False) -> None:
     from armorm.cli.data_tables import listed, source_tables
 
     facts = listed()
-    _print(facts if json_ else source_tables(facts), json_=json_)
+    printed(facts if json_ else source_tables(facts), json_=json_)
 
 
 @data_app.command()
@@ -87,7 +88,7 @@ def inspect(
     with _opened(request, quiet=quiet) as opened:
         facts = inspected(opened, indexes)
     page = _written(facts, out) if out else None
-    _print(facts if json_ else inspection_tables(facts), json_=json_)
+    printed(facts if json_ else inspection_tables(facts), json_=json_)
     if page and not json_:
         print(f"page: {page}")
 
@@ -111,11 +112,11 @@ def validate(
         with _opened(_request(file, None, as_, objectives=objectives), quiet=quiet, on_fault_line=lines) as opened:
             found.append(validated(opened))
     if json_:
-        _print({"sources": [v.to_json() for v in found], "faults": lines.kept}, json_=True)
+        printed({"sources": [v.to_json() for v in found], "faults": lines.kept}, json_=True)
     else:
         if lines.total > show:
             print(f"… and {lines.total - show:,} more")
-        _print(validation_tables(found), json_=False)
+        printed(validation_tables(found), json_=False)
     if lines.total:
         raise typer.Exit(2)
 
@@ -138,7 +139,7 @@ def export(
 
     with _opened(_request(source, path, as_, split=split, limit=limit, objectives=objectives), quiet=quiet) as opened:
         facts = exported(opened, out).to_json()
-    _print(facts if json_ else export_tables(facts, opened.remarks), json_=json_)
+    printed(facts if json_ else export_tables(facts, opened.remarks), json_=json_)
 
 
 @dataclass
@@ -244,14 +245,3 @@ def _written(facts: dict[str, Any], folder: Path) -> Path:
     except OSError as fault:
         raise StorageError(f"{path} can't be written: {fault}; choose another folder") from fault
     return write_data_page(facts, folder)
-
-
-def _print(value: Any, *, json_: bool) -> None:
-    from rich.console import Console
-
-    if json_:
-        print(json.dumps(value, ensure_ascii=False, indent=1))
-        return
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    for part in value if isinstance(value, list) else [value]:
-        console.print(part)

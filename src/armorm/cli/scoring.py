@@ -29,8 +29,8 @@ def scored_rows(
 ) -> Iterator[dict[str, Any]]:
     """One row of JSON per record (or what `job` makes of them): its id (or row number) and score; faulty rows have `error`."""
     records(file)  # says what is wrong with the file before the model is loaded
-    scorer = ModelScorer.load(model, batch_tokens=batch_tokens, profile=profile)
     job = job or score_job(full=full, own_columns=False)
+    scorer = _loaded(model, job, profile, batch_tokens)
     yield from stream_file(file, _scoring(scorer), job, Reporter(quiet=quiet))
 
 
@@ -40,8 +40,13 @@ def scored_to_file(
     """The same into a file; see `score_file`."""
     records(file)
     row_writer(out)
-    scorer = ModelScorer.load(model, batch_tokens=batch_tokens, profile=profile)
+    scorer = _loaded(model, job, profile, batch_tokens)
     return score_file(file, out, _scoring(scorer), job, model_key=scorer.fingerprint, reporter=Reporter(quiet=quiet))
+
+
+def _loaded(model: str, job: Job, profile: Profile | None, batch_tokens: int) -> ModelScorer:
+    full = bool(job.settings.get("full"))  # only whole scores are written with their standard deviations
+    return ModelScorer.load(model, batch_tokens=batch_tokens, profile=profile, deviations=full)
 
 
 def _scoring(scorer: ModelScorer) -> ScoreAll:

@@ -5,13 +5,12 @@ In: arguments.  Out: a verdict; a model folder.  Cost: loading the model.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from armorm.cli.printing import printed
 
 steer_app = typer.Typer(no_args_is_help=True, help="Steering profiles: check one against a model, or bake it in.")
 ProfileFile = Annotated[Path, typer.Argument(help="A profile (YAML); see docs/steer.md.")]
@@ -25,7 +24,7 @@ def check(profile: ProfileFile, model: Model, json_: Json = False) -> None:
     from armorm.cli.explaining import check_table, checked
 
     facts = checked(profile, model)
-    _print(facts if json_ else check_table(facts), json_=json_)
+    printed(facts if json_ else check_table(facts), json_=json_, markup=False)
 
 
 @steer_app.command()
@@ -39,13 +38,4 @@ def bake(
     from armorm.cli.explaining import baked
 
     facts = baked(model, profile, out)
-    _print(facts if json_ else [f"model: {facts['model']} (profile {facts['profile']['name']})"], json_=json_)
-
-
-def _print(value: Any, *, json_: bool) -> None:
-    if json_:
-        print(json.dumps(value, ensure_ascii=False, indent=1))
-        return
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    for part in value:
-        console.print(part, markup=False)
+    printed(facts if json_ else [f"model: {facts['model']} (profile {facts['profile']['name']})"], json_=json_, markup=False)

@@ -476,7 +476,8 @@ def _conversation(messages: Any, column: str) -> tuple[Message, ...]:
     return tuple(Message(role=m["role"], content=m["content"]) for m in messages)
 
 
-_NOT_AVAILABLE = frozenset({"n/a", "na", "none", "null"})
+NOT_AVAILABLE = frozenset({"n/a", "na", "none", "null"})
+"""How sets write that there is no rating, letter case aside."""
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -487,7 +488,7 @@ def _ratings(values: Mapping[str, Any], wanted: Iterable[tuple[Objective, str]],
         if isinstance(value, str):
             value = value.strip()
             listed = objective.categories is not None and value in objective.categories
-            if not listed and value.casefold() in _NOT_AVAILABLE:
+            if not listed and value.casefold() in NOT_AVAILABLE:
                 tally.notes["rating-na"] += 1
                 continue
         if value is not None and value != "":

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -134,11 +134,16 @@ def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = 
             raise BackboneError(_not_loaded(name, error)) from error
         h.update(f"{folder}@{getattr(config, '_commit_hash', None) or revision}".encode())
         return h.hexdigest()[:16]
-    for file in sorted(Path(folder).iterdir()):
-        if file.suffix in {".safetensors", ".json", ".model", ".jinja"}:
+    hash_files(h, Path(folder), lambda name: name.endswith((".safetensors", ".json", ".model", ".jinja")))
+    return h.hexdigest()[:16]
+
+
+def hash_files(h: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Put the names and contents of a folder's wanted files into a hash."""
+    for file in sorted(folder.iterdir()):
+        if wanted(file.name):
             with file.open("rb") as f:
                 h.update(file.name.encode() + hashlib.file_digest(f, "sha256").digest())
-    return h.hexdigest()[:16]
 
 
 def blocks_of(model: Any) -> torch.nn.ModuleList:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from armorm.conversation import Conversation
 from armorm.errors import ConversationError
+from armorm.features.backbone import hash_files
 from armorm.model.profile import Profile
 from armorm.model.reference import FILES as REFERENCE_FILES
 from armorm.model.reward_model import RewardModel
@@ -34,13 +35,18 @@ class ModelScorer:
     profile: Profile | None = None
 
     @classmethod
-    def load(cls, name: str, *, batch_tokens: int = 4096, profile: Profile | None = None) -> ModelScorer:
+    def load(
+        cls, name: str, *, batch_tokens: int = 4096, profile: Profile | None = None, deviations: bool = False
+    ) -> ModelScorer:
         """A model folder or hub id, on a GPU where there is one.
 
+        Standard deviations cost more than all the heads together, so the model computes them only if `deviations` are wanted.
         Raises CheckpointError when it is no reward model, RecipeError for a profile that does not fit it.
         """
         model = RewardModel.from_pretrained(name)
         model.steering(profile)
+        if not deviations:
+            model.uncertainty = None
         return cls(name, model.to("cuda") if torch.cuda.is_available() else model, batch_tokens, profile)
 
     @cached_property
@@ -55,9 +61,7 @@ class ModelScorer:
             digest.update(f"{self.name}@{getattr(self.model.config, '_commit_hash', None)}".encode())
             return digest.hexdigest()[:16]
         aside = {*UNCERTAINTY_FILES, *REFERENCE_FILES}
-        for file in sorted(f for f in folder.iterdir() if f.name not in aside and f.name.endswith(_READ)):
-            with file.open("rb") as stream:
-                digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+        hash_files(digest, folder, lambda name: name not in aside and name.endswith(_READ))
         return digest.hexdigest()[:16]
 
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:

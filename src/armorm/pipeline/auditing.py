@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.bench.audit import Changed, Originals, View, Viewed, audit_facts
+from armorm.bench.kept import Kept
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
 from armorm.data.files import records
@@ -76,7 +77,7 @@ def run_audit(
     panel = _Panel(scorer.model, rival, batch_tokens)
     cases = _cases(items, panel.header, wanted, seed)
     key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
-    kept = _Kept(folder / "audit-scores.jsonl", key)
+    kept = Kept(folder / "audit-scores.jsonl", key)
     _score(cases, panel, kept, reporter, file.name)
     results = {
         "format": FORMAT,
@@ -220,58 +221,24 @@ class _Panel:
         ]
 
 
-def _score(cases: Sequence[_Item], panel: _Panel, kept: _Kept, reporter: Reporter, label: str) -> None:
+def _score(cases: Sequence[_Item], panel: _Panel, kept: Kept, reporter: Reporter, label: str) -> None:
     total = sum(len(case.all) for case in cases)
     with reporter.bar(f"auditing on {label}", total) as advance:
         done, chunk = 0, dict[str, Conversation]()
         for place, case in enumerate(cases):
-            chunk |= {k: c for c in case.all if (k := _key(c)) not in kept.facts}
+            chunk |= {k: c for c in case.all if (k := _key(c)) not in kept.values}
             done += len(case.all)
             if chunk and (len(chunk) >= CHUNK or place == len(cases) - 1):
-                kept.add(list(chunk), panel.score(list(chunk.values())))
+                kept.add(dict(zip(chunk, panel.score(list(chunk.values())), strict=True)))
                 chunk = {}
             advance(done, "answers")
-
-
-class _Kept:
-    """Facts by conversation, in a file that grows."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.facts = path, dict[str, dict[str, Any] | None]()
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
-        rows = [row for row in map(_parsed, lines) if row is not None]
-        if rows and rows[0] == {"format": FORMAT, "key": key}:
-            self.facts = {row["answer"]: row["facts"] for row in rows[1:] if "answer" in row}
-            self._write("a", [None])  # ends a line that was cut short
-        else:
-            self._write("w", [{"format": FORMAT, "key": key}])
-
-    def add(self, keys: Sequence[str], facts: Sequence[dict[str, Any] | None]) -> None:
-        self.facts.update(zip(keys, facts, strict=True))
-        self._write("a", [{"answer": k, "facts": f} for k, f in zip(keys, facts, strict=True)])
-
-    def _write(self, mode: str, rows: Iterable[dict[str, Any] | None]) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open(mode, encoding="utf-8") as file:
-                file.write("".join("\n" if row is None else json.dumps(row) + "\n" for row in rows))
-        except OSError as error:
-            raise StorageError(f"{self.path}: can't be written: {error.strerror}; choose another --out") from error
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------------
 
 
-def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Panel, kept: _Kept, seed: int) -> dict[str, Any]:
-    found = [(case, [kept.facts[_key(c)] for c in case.answers]) for case in cases]
+def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Panel, kept: Kept, seed: int) -> dict[str, Any]:
+    found = [(case, [kept.values[_key(c)] for c in case.answers]) for case in cases]
     found = [(case, facts) for case, facts in found if facts[0] is not None]
     whole = [(case, [f for f in facts if f is not None]) for case, facts in found]
     originals = [f for _, facts in whole for f in facts]
@@ -290,7 +257,7 @@ def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Pane
     changes, examples = [], {}
     for p in wanted:
         places = [(i, case) for i, (case, _) in enumerate(whole) if p.name in case.changed]
-        after = [(i, case, f) for i, case in places if (f := kept.facts[_key(case.changed[p.name])]) is not None]
+        after = [(i, case, f) for i, case in places if (f := kept.values[_key(case.changed[p.name])]) is not None]
         if not after:
             continue
         facts = [f for _, _, f in after]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -42,7 +43,7 @@ class Rows:
     facts: tuple[SourceFacts, ...]
     faults: tuple[str, ...]
 
-    @property
+    @cached_property
     def suite_pairs(self) -> dict[str, tuple[PreferencePair, ...]]:
         """The benchmarks' items as pairs that hold every answer, for the feature stores."""
         return {name: tuple(pair for item in items for pair in item.pairs) for name, items in self.suites.items()}

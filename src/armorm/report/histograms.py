@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from armorm.report.plots import ACCENT, RULE, SECOND, SOFT, Figure, _inline, _panels, _styled, _title
+from armorm.report.plots import ACCENT, RULE, SECOND, SOFT, Figure, inline, panel_grid, styled, title_of
 from armorm.report.reading import compact_count
 
 
@@ -30,12 +30,12 @@ class Histogram:
     mark: float | None = None
 
 
-@_styled
+@styled
 def histograms(panels: Sequence[Histogram], *, alt: str) -> Figure:
     """Panels four in a line, each with its own axes; bars start at zero."""
-    figure, grid = _panels(len(panels), height=1.15, left=0.45, gap=0.5)
+    figure, grid = panel_grid(len(panels), height=1.15, left=0.45, gap=0.5)
     for axes, panel in zip(grid, panels, strict=True):
-        axes.set_title(_title(panel.title, panel.note))
+        axes.set_title(title_of(panel.title, panel.note))
         if panel.logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: compact_count(value))
@@ -51,7 +51,7 @@ def histograms(panels: Sequence[Histogram], *, alt: str) -> Figure:
         axes.set_axisbelow(True)
         if panel.mark is not None:
             axes.axvline(panel.mark, color=SECOND, linewidth=1.2, dashes=(3, 2))
-    return _inline(figure, alt)
+    return inline(figure, alt)
 
 
 def _bars(panel: Histogram) -> tuple[list[float], list[float]]:

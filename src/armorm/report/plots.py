@@ -22,7 +22,7 @@ from typing import Any, ParamSpec
 from armorm.errors import MissingExtra
 from armorm.intervals import Interval
 
-# Stand-ins that matplotlib writes and `_inline` replaces with the page's variables.
+# Stand-ins that matplotlib writes and `inline` replaces with the page's variables.
 INK, SOFT, RULE, ACCENT, SECOND, ON_ACCENT, SURFACE = (
     "#101112",
     "#505152",
@@ -126,7 +126,7 @@ class CurvePanel:
     marked_step: float | None = None
 
 
-def _styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
     """Draw with this module's style and nobody else's."""
 
     @functools.wraps(draw)
@@ -142,13 +142,13 @@ def _styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
     return drawn
 
 
-@_styled
+@styled
 def dot_plot(rows: Sequence[str], panels: Sequence[Panel], *, highlighted: Sequence[int], alt: str) -> Figure:
     """Rows of dots with 95 % whiskers, one panel per measure; highlighted rows are drawn in the accent colour."""
-    figure, grid = _panels(len(panels), height=_ROW * len(rows), left=_name_width(rows))
+    figure, grid = panel_grid(len(panels), height=_ROW * len(rows), left=_name_width(rows))
     for place, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
         _rows_axis(axes, rows, named=place % _COLUMNS == 0)
-        axes.set_title(_title(panel.title, panel.note))
+        axes.set_title(title_of(panel.title, panel.note))
         axes.set_xlim(*panel.limits)
         if panel.reference is not None:
             axes.axvline(panel.reference, color=SOFT, linewidth=0.9, dashes=(3, 3))
@@ -157,18 +157,18 @@ def dot_plot(rows: Sequence[str], panels: Sequence[Panel], *, highlighted: Seque
         for row, interval in enumerate(panel.intervals):
             if interval is not None:
                 _whisker(axes, row, interval, panel.limits, ACCENT if row in highlighted else SOFT)
-    return _inline(figure, alt)
+    return inline(figure, alt)
 
 
-@_styled
+@styled
 def dumbbell_plot(rows: Sequence[str], panels: Sequence[Dumbbells], *, alt: str) -> Figure:
     """Rows of two dots joined by a line: hollow before, filled after; zero is marked; one scale for all panels."""
     numbers = [n for panel in panels for side in (panel.before, panel.after) for n in side if n is not None]
     reach = 1.08 * max([0.1, *(abs(number) for number in numbers)])
-    figure, grid = _panels(len(panels), height=_ROW * len(rows), left=_name_width(rows))
+    figure, grid = panel_grid(len(panels), height=_ROW * len(rows), left=_name_width(rows))
     for place, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
         _rows_axis(axes, rows, named=place % _COLUMNS == 0)
-        axes.set_title(_title(panel.title, panel.note))
+        axes.set_title(title_of(panel.title, panel.note))
         axes.set_xlim(-reach, reach)
         axes.axvline(0.0, color=SOFT, linewidth=0.9)
         for row, (before, after) in enumerate(zip(panel.before, panel.after, strict=True)):
@@ -177,10 +177,10 @@ def dumbbell_plot(rows: Sequence[str], panels: Sequence[Dumbbells], *, alt: str)
             axes.plot([before, after], [row, row], color=SECOND, linewidth=1.4, alpha=0.55, zorder=2)
             axes.plot([before], [row], "o", markersize=5.5, color=SURFACE, markeredgecolor=SECOND, zorder=3)
             axes.plot([after], [row], "o", markersize=5.5, color=ACCENT, zorder=4)
-    return _inline(figure, alt)
+    return inline(figure, alt)
 
 
-@_styled
+@styled
 def heat_map(
     rows: Sequence[str],
     columns: Sequence[str],
@@ -200,7 +200,7 @@ def heat_map(
     axes = _axes(figure, left, 0.08, width - left - overhang, height)
     _rows_axis(axes, rows, named=True, guides=False)
     axes.set_xlim(-0.5, len(columns) - 0.5)
-    axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=38, ha="left")
+    axes.set_xticks(range(len(columns)), [short(name) for name in columns], rotation=38, ha="left")
     axes.tick_params(axis="x", length=0, pad=2, labeltop=True, labelbottom=False)
     axes.spines["bottom"].set_visible(False)
     for row, (cells, words) in enumerate(zip(shades, texts, strict=True)):
@@ -211,15 +211,15 @@ def heat_map(
                 axes.add_patch(Rectangle(place, 0.94, 0.92, facecolor=ACCENT, alpha=0.1 + 0.9 * shade, linewidth=0))
             colour = ON_ACCENT if shade > 0.55 else INK
             axes.text(column, row, word, ha="center", va="center", fontsize=7.5, color=colour)
-    return _inline(figure, alt)
+    return inline(figure, alt)
 
 
-@_styled
+@styled
 def learning_curves(panels: Sequence[CurvePanel], *, alt: str) -> Figure:
     """Curves over training steps, one panel per measure; other runs stay in the background."""
-    figure, grid = _panels(len(panels), height=1.75, left=0.5, gap=0.6)
+    figure, grid = panel_grid(len(panels), height=1.75, left=0.5, gap=0.6)
     for axes, panel in zip(grid, panels, strict=True):
-        axes.set_title(_short(panel.title))
+        axes.set_title(short(panel.title))
         axes.set_xlabel("step", fontsize=8, labelpad=1)
         axes.tick_params(axis="y", labelsize=8, labelcolor=SOFT)
         axes.grid(axis="y", color=RULE, linewidth=0.6, alpha=0.5)
@@ -236,7 +236,7 @@ def learning_curves(panels: Sequence[CurvePanel], *, alt: str) -> Figure:
                 linestyle=(0, (4, 2)) if curve.dashed else "-",
                 zorder=3 if curve.highlighted else 2,
             )
-    return _inline(figure, alt)
+    return inline(figure, alt)
 
 
 def common_limits(
@@ -261,29 +261,29 @@ def _whisker(axes: Any, row: int, interval: Interval, limits: tuple[float, float
 def _rows_axis(axes: Any, rows: Sequence[str], *, named: bool, guides: bool = True) -> None:
     axes.set_ylim(len(rows) - 0.45, -0.55)
     if named:
-        axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+        axes.set_yticks(range(len(rows)), [short(name) for name in rows])
     else:
         axes.set_yticks([])
     if guides:
         axes.hlines(range(len(rows)), 0, 1, transform=axes.get_yaxis_transform(), color=RULE, linewidth=0.6, alpha=0.45)
 
 
-def _short(name: str, longest: int = _LONGEST) -> str:
+def short(name: str, longest: int = _LONGEST) -> str:
     line = " ".join(str(name).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def _title(title: str, note: str) -> str:
-    lines = [_short(one, _LONGEST_TITLE) for one in (title, note) if one]
+def title_of(title: str, note: str) -> str:
+    lines = [short(one, _LONGEST_TITLE) for one in (title, note) if one]
     return "\n".join(lines)
 
 
 def _name_width(names: Sequence[str]) -> float:
     """Inches that the longest name takes, with room for a wide font."""
-    return 0.15 + 0.074 * max((len(_short(name)) for name in names), default=0)
+    return 0.15 + 0.074 * max((len(short(name)) for name in names), default=0)
 
 
-def _panels(count: int, *, height: float, left: float, gap: float = 0.22) -> tuple[Any, list[Any]]:
+def panel_grid(count: int, *, height: float, left: float, gap: float = 0.22) -> tuple[Any, list[Any]]:
     """A figure of `count` equal panels, at most four in a line; all lengths in inches."""
     columns = min(count, _COLUMNS)
     lines = -(-count // columns)
@@ -331,7 +331,7 @@ _LIGHT = {
 }
 
 
-def _inline(figure: Any, alt: str) -> Figure:
+def inline(figure: Any, alt: str) -> Figure:
     """Write the figure as an SVG element that can stand in a page beside others."""
     from matplotlib import rc_context
 

@@ -18,12 +18,12 @@ from armorm.report.plots import (
     SOFT,
     Figure,
     Panel,
-    _inline,
-    _panels,
-    _short,
-    _styled,
     common_limits,
     dot_plot,
+    inline,
+    panel_grid,
+    short,
+    styled,
 )
 from armorm.report.reading import interval, number
 
@@ -75,12 +75,12 @@ def _points(raw: Any) -> list[tuple[float, Interval]]:
     return found
 
 
-@_styled
+@styled
 def abstention_plot(panels: Sequence[AbstentionPanel], *, alt: str) -> Figure:
     """Error rate over the share left open, in per cent; the band is the 95 % interval of the coloured line."""
-    figure, grid = _panels(len(panels), height=1.75, left=0.5, gap=0.6)
+    figure, grid = panel_grid(len(panels), height=1.75, left=0.5, gap=0.6)
     for axes, panel in zip(grid, panels, strict=True):
-        axes.set_title(_short(panel.title))
+        axes.set_title(short(panel.title))
         axes.set_xlabel("left open, %", fontsize=8, labelpad=1)
         axes.tick_params(axis="y", labelsize=8, labelcolor=SOFT)
         axes.grid(axis="y", color=RULE, linewidth=0.6, alpha=0.5)
@@ -100,4 +100,4 @@ def abstention_plot(panels: Sequence[AbstentionPanel], *, alt: str) -> Figure:
             zorder=2,
         )
         axes.set_ylim(bottom=0)
-    return _inline(figure, alt)
+    return inline(figure, alt)

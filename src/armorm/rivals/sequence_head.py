@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from armorm.conversation import Conversation, Rendered, Renderer
 from armorm.errors import BackboneError, ConversationError
-from armorm.features.backbone import DType
+from armorm.features.backbone import DType, hash_files
 from armorm.features.packing import pack
 
 
@@ -57,10 +57,8 @@ class SequenceHead:
         """A hash of the folder's weights, config and tokenizer; a hub model is known by its id."""
         path = Path(self.folder).expanduser()
         digest = hashlib.sha256(self.folder.encode() if not path.is_dir() else b"")
-        for file in sorted(path.iterdir()) if path.is_dir() else ():
-            if file.suffix in {".safetensors", ".json", ".jinja", ".model"}:
-                with file.open("rb") as stream:
-                    digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+        if path.is_dir():
+            hash_files(digest, path, lambda name: name.endswith((".safetensors", ".json", ".jinja", ".model")))
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()

@@ -7,7 +7,6 @@ A module of this folder is listed by being there; what it offers stands in its `
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -24,7 +23,7 @@ from armorm.data.files import Found, Record, expand
 from armorm.data.reading import Stream, stream_items
 from armorm.data.rows import BenchmarkItem
 from armorm.data.sources.place import place_records
-from armorm.errors import DataError
+from armorm.data.sources.registry import named
 
 
 @cache
@@ -40,12 +39,7 @@ def benchmarks() -> Mapping[str, Benchmark]:
 
 def benchmark(name: str) -> Benchmark:
     """Raises DataError with the known names."""
-    known = benchmarks()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise DataError(f"there is no benchmark {name!r}: {hint}there are {', '.join(known)} (`armorm data sources` lists them)")
-    return known[name]
+    return named(name, benchmarks(), "benchmark")
 
 
 def benchmark_items(

@@ -20,6 +20,7 @@ from armorm.errors import DataError
 from armorm.objectives import Objective, Objectives
 
 Source = TypeVar("Source", RatingSource, PairSource)
+T = TypeVar("T")
 
 RELEASED_ORDER = (
     "helpsteer-helpfulness",
@@ -59,12 +60,12 @@ def pair_sources() -> Mapping[str, PairSource]:
 
 def rating_source(name: str) -> RatingSource:
     """Raises DataError with the known names."""
-    return _found(name, rating_sources(), "rating source")
+    return named(name, rating_sources(), "rating source")
 
 
 def pair_source(name: str) -> PairSource:
     """Raises DataError with the known names."""
-    return _found(name, pair_sources(), "pair source")
+    return named(name, pair_sources(), "pair source")
 
 
 def objectives_of(names: Iterable[str]) -> Objectives:
@@ -97,9 +98,10 @@ def _by_name(sources: Iterable[Source]) -> dict[str, Source]:
     return found
 
 
-def _found(name: str, sources: Mapping[str, Source], kind: str) -> Source:
-    if name not in sources:
-        close = difflib.get_close_matches(name, sources, n=1)
+def named(name: str, known: Mapping[str, T], kind: str) -> T:
+    """What is known under a name; DataError with the nearest and with all names for another."""
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise DataError(f"there is no {kind} {name!r}: {hint}there are {', '.join(sources)} (`armorm data sources` lists them)")
-    return sources[name]
+        raise DataError(f"there is no {kind} {name!r}: {hint}there are {', '.join(known)} (`armorm data sources` lists them)")
+    return known[name]

@@ -15,12 +15,12 @@ from itertools import combinations
 from typing import Any
 
 from armorm.data.files import BadRecord, Found, Record, Skipped
+from armorm.data.reading import NOT_AVAILABLE
 from armorm.data.sources.fields import number
 from armorm.data.sources.source import bad, flat, skipped
 from armorm.objectives import Objective
 
 UNRATED = "unrated"
-_NOT_AVAILABLE = frozenset({"", "n/a", "na", "none", "null"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Scored:
 
 def is_absent(value: Any) -> bool:
     """Whether this is how a set writes that there is no rating."""
-    return value is None or (isinstance(value, str) and value.strip().casefold() in _NOT_AVAILABLE)
+    return value is None or (isinstance(value, str) and value.strip().casefold() in {"", *NOT_AVAILABLE})
 
 
 def score_of(value: Any, objective: Objective) -> float | str:
