@@ -1,6 +1,6 @@
 """Do contributions add up? Every pair of a run's benchmarks, on stored features, through the saved model.
 
-    python benchmarks/contributions.py runs/open
+    python benchmarks/contributions.py runs/open [--features FOLDER]
 
 For each answer, the sum of the contributions against the score that the model's forward heads give; for each pair, the sum of the
 differences against the difference of the scores. Prints the largest gaps.
@@ -26,15 +26,17 @@ from armorm.recipe import load_recipe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    run = parser.parse_args().run
+    parser.add_argument("--features", type=Path, help="where the run's features are [default: in RUN]")
+    given = parser.parse_args()
+    run, kept = given.run, given.features or given.run / "features"
     facts = provenance()
     print(f"{facts['machine']}; commit {facts['commit']}")
     model = RewardModel.from_pretrained(run / "model")
     recipe = load_recipe(run / "recipe.yaml")
     for suite in recipe.bench:
-        stores = [s for folder in sorted((run / "features").glob(f"{suite.name}-*")) if (s := open_store(folder))]
+        stores = [s for folder in sorted(kept.glob(f"{suite.name}-*")) if (s := open_store(folder))]
         if not stores:
-            raise SystemExit(f"{run / 'features'}: no finished features of {suite.name}: run the recipe first")
+            raise SystemExit(f"{kept}: no finished features of {suite.name}: run the recipe first")
         check(suite.name, model, stores[-1])
 
 
