@@ -2,8 +2,8 @@
 
     python benchmarks/parity.py FOLDER      # config.json, model.safetensors, expected.json
 
-`expected.json` lists token sequences with what the released code returned for each. Prints the largest absolute difference of each
-output in float32, one sequence at a time and in a batch padded on either side: of the folder as it is read, and with the
+`expected.json` lists token sequences with what the released code returned for each. Prints the largest absolute difference of
+each output in float32, one sequence at a time and in a batch padded on either side: of the folder as it is read, and with the
 rotary frequencies rounded to bfloat16, as in a decoder that was cast there and back in memory.
 """
 
