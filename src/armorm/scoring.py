@@ -1,6 +1,7 @@
 """What a method is to the benchmark: something that gives answers scores.
 
-In: nothing (these are protocols).  Out: `Scorer` (conversations in) and `FeatureScorer` (features in).  Cost: none.
+In: nothing (these are protocols).  Out: `Scorer` (conversations in), `FeatureScorer` (features in), `PairScorer` (two answers in).
+Cost: none.
 """
 
 from __future__ import annotations
@@ -51,3 +52,34 @@ class FeatureScorer(Protocol):
     def label(self) -> str: ...
 
     def score_features(self, answers: AnswerFeatures) -> Float[np.ndarray, " n"]: ...
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Verdicts on n pairs (a, b): P(a ≻ b) in [0, 1], NaN where there is none.
+
+    `forward` [n]: with a shown first; `backward` [n]: with b shown first. Without position bias the two are alike.
+    """
+
+    forward: Float[np.ndarray, " n"]
+    backward: Float[np.ndarray, " n"]
+
+    @property
+    def mean(self) -> Float[np.ndarray, " n"]:
+        """Both orders averaged: the one that is there where only one is, NaN where neither is."""
+        there = ~np.isnan([self.forward, self.backward])
+        total = np.nansum([self.forward, self.backward], axis=0)
+        return np.where(there.any(axis=0), total / np.maximum(there.sum(axis=0), 1), np.nan)
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """Compares two answers to one prompt, shown in both orders. `fingerprint` names what its verdicts depend on."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def prefer(self, pairs: Sequence[tuple[Conversation, Conversation]]) -> Preferences: ...

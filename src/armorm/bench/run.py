@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from armorm.bench.kept import Kept
+from armorm.kept import Kept
 from armorm.data.rows import BenchmarkItem
 from armorm.scoring import Scorer
 

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.bench.audit import Changed, Originals, View, Viewed, audit_facts
-from armorm.bench.kept import Kept
+from armorm.kept import Kept
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
 from armorm.data.files import records
