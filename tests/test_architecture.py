@@ -17,7 +17,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # From the ground up. A unit may import itself and whatever stands on a lower line; units on one line don't know each other.
 FLOORS = (
     ("errors",),
-    ("conversation", "objectives", "intervals", "kept"),
+    ("conversation", "objectives", "intervals", "judge_settings", "kept"),
     ("scoring",),
     ("data",),
     ("features",),

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -233,6 +233,106 @@ class Suite(_Part):
         return section or subset or "all"
 
 
+class Lora(_Part):
+    """Low-rank adapters on every linear layer of the decoder, in place of training all its weights."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+
+
+class TuningSettings(_Part):
+    """How a decoder is trained. `steps` (of `batch_size` examples each) overrides `epochs`; `lora: null` trains all weights.
+
+    A checkpoint is kept every `save_every` steps, and `evaluate` held-out examples are judged then. `micro_batch` examples are
+    computed at once: it bounds the memory and changes nothing else. `max_tokens` defaults to the backbone's.
+    """
+
+    lora: Lora | None = Lora()
+    epochs: float = Field(default=1.0, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    micro_batch: int = Field(default=2, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup: Share = 0.05
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_tokens: int | None = Field(default=None, ge=16)
+    gradient_checkpointing: bool = False
+    save_every: int = Field(default=50, ge=1)
+    evaluate: int = Field(default=200, ge=0)
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> TuningSettings:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch {self.micro_batch}")
+        return self
+
+
+TrainingObjective = Literal["bradley-terry", "pairwise", "regression"]
+"""What a decoder is trained to do: order pairs by one logit, say which of two shown answers is better, or predict ratings
+(eq. 1 over the decoder's weights too)."""
+
+
+class TuningRecipe(TuningSettings):
+    """Settings for all objectives, and those that one of them has otherwise."""
+
+    bradley_terry: dict[str, Any] = {}
+    pairwise: dict[str, Any] = {}
+    regression: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _each_is_whole(self) -> TuningRecipe:
+        for objective in get_args(TrainingObjective):
+            self.of(objective)
+        return self
+
+    def of(self, objective: TrainingObjective) -> TuningSettings:
+        """The settings of one objective."""
+        common = {name: getattr(self, name) for name in TuningSettings.model_fields}
+        return TuningSettings.model_validate(common | getattr(self, objective.replace("-", "_")))
+
+
+class RowCaps(_Part):
+    """At most so many rows of each source."""
+
+    ratings: int | None = Field(default=None, ge=1)
+    pairs: int | None = Field(default=None, ge=1)
+
+
+class FixedWeightsRecipe(_Part):
+    """Weights that no prompt changes: a published `preset`, or your own `weights` by objective.
+
+    `objectives` names what stands for a preset's attributes here, e.g. {helpfulness: just-eval-helpfulness}.
+    """
+
+    name: str
+    preset: str | None = None
+    weights: dict[str, float] | None = None
+    objectives: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> FixedWeightsRecipe:
+        if (self.preset is None) == (self.weights is None):
+            raise ValueError("give either a preset's name or weights by objective")
+        return self
+
+
+class CompareRecipe(_Part):
+    """`armorm compare`: every method on the same items.
+
+    At most `items` of each suite are judged. The methods of the recipe's own run always stand in the table; `train` adds
+    decoders that are trained first (see `tuning`), and `rows` and `features` say on what, and with which features, stages 1 to 3
+    are run again on the decoders trained to order pairs and to predict ratings, and on the frozen one beside them.
+    """
+
+    items: int | None = Field(default=None, ge=1)
+    train: list[TrainingObjective] = []
+    rows: RowCaps = RowCaps()
+    features: FeatureSettings | None = None
+    fixed_weights: list[FixedWeightsRecipe] = []
+    judges: list[Any] = []
+
+
 class Recipe(_Part):
     """One training run, resolved.
 
@@ -254,6 +354,8 @@ class Recipe(_Part):
     probe: ProbeSettings = ProbeSettings()
     debias: DebiasSettings = DebiasSettings()
     gate: GateRecipe = GateRecipe()
+    tuning: TuningRecipe = TuningRecipe()
+    compare: CompareRecipe = CompareRecipe()
     examples: int = Field(default=6, ge=0)
 
     def load_objectives(self) -> Objectives:

@@ -1,23 +1,27 @@
-"""A method on a benchmark's items: every answer scored once, kept on disk as it goes.
+"""A method on a benchmark's items: every answer scored once, or every two compared, kept on disk as it goes.
 
-In: items, a `Scorer`.  Out: one array of scores per item.  Cost: the scorer's; memory for one chunk of conversations.
+In: items, a `Scorer` or a `PairScorer`.  Out: one array of scores per item, or its comparisons.
+Cost: the scorer's, linear in an item's answers, or the pair scorer's, quadratic; memory for one chunk of conversations.
 
-Scores are appended to a file chunk by chunk, keyed by the texts: a run that was stopped goes on where it was, and a benchmark
-that gained items computes those alone.
+What is found is appended to a file chunk by chunk, keyed by the texts: a run that was stopped goes on where it was, and a
+benchmark that gained items computes those alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from armorm.kept import Kept
 from armorm.data.rows import BenchmarkItem
-from armorm.scoring import Scorer
+from armorm.kept import Kept
+from armorm.scoring import PairScorer, Preferences, Scorer
 
 CHUNK = 256
 """Conversations that are given to the scorer at once."""
@@ -39,34 +43,133 @@ def score_items(
     `kept` is the file that holds the scores; `key` names what they depend on besides the texts (the model), and a file with
     another key is begun anew. `progress` is told (items done, items in all). Raises StorageError when the file can't be written.
     """
-    store = Kept(kept, key)
+
+    def ask(chunk: Sequence[BenchmarkItem]) -> list[Any]:
+        flat = [item.conversation(answer) for item in chunk for answer in item.answers]
+        return [_json(one) for one in np.split(scorer.score(flat), _bounds([len(item.answers) for item in chunk]))]
+
+    found = _kept_values(items, ask, lambda item: len(item.answers), Kept(kept, key), progress)
+    return [_array(one) for one in found]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An item's answers, each two of them compared: `verdicts` [q] on the pairs (i, j), i < j, in the order of `pairs`.
+
+    `answers` is their number n, so q = n (n − 1) / 2; a pair of two equal texts is 0.5 both ways.
+    """
+
+    answers: int
+    verdicts: Preferences
+
+    @property
+    def pairs(self) -> Int[np.ndarray, "q 2"]:
+        """The places of the two answers among the item's (chosen first): 01, 02, …, 12, …"""
+        return np.array(list(combinations(range(self.answers), 2)), dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def scores(self) -> Scores:
+        """Each answer's mean probability of winning against the others, in [0, 1], over both orders; of two: [p, 1 − p].
+
+        A comparison answered in one order only counts as that; an answer with one that was not answered at all is NaN, since its
+        mean would be over other opponents than the rest's.
+        """
+        wins = np.full((self.answers, self.answers), np.nan)
+        first, second = self.pairs.T
+        mean = self.verdicts.mean
+        wins[first, second], wins[second, first] = mean, 1 - mean
+        np.fill_diagonal(wins, 0.0)
+        return wins.sum(axis=1) / max(self.answers - 1, 1)
+
+
+def compare_items(
+    items: Sequence[BenchmarkItem],
+    scorer: PairScorer,
+    *,
+    kept: Path | None = None,
+    progress: OnProgress = lambda _done, _total: None,
+) -> list[Compared]:
+    """All comparisons of each item's answers, two at a time, every one in both orders.
+
+    The scorer is given (a, b) with a before b among the item's answers, so chosen before rejected: it shows each pair both ways.
+    Equal texts are not asked about. `outcomes` takes the comparisons' `scores`. `kept` is the file that holds the verdicts
+    (another than that of `score_items`); one that was begun with another fingerprint of the scorer is begun anew. `progress` is
+    told (items done, items in all). Raises StorageError when the file can't be written.
+    """
+
+    def ask(chunk: Sequence[BenchmarkItem]) -> list[Any]:
+        asked = [_comparisons(item) for item in chunk]
+        found = scorer.prefer(
+            [(item.conversation(a), item.conversation(b)) for item, two in zip(chunk, asked, strict=True) for a, b in two]
+        )
+        bounds = _bounds([len(two) for two in asked])
+        orders = zip(np.split(found.forward, bounds), np.split(found.backward, bounds), strict=True)
+        return [{"forward": _json(f), "backward": _json(b)} for f, b in orders]
+
+    values = _kept_values(items, ask, lambda item: 2 * len(_comparisons(item)), Kept(kept, scorer.fingerprint), progress)
+    return [_compared(item, one) for item, one in zip(items, values, strict=True)]
+
+
+def _comparisons(item: BenchmarkItem) -> list[tuple[str, str]]:
+    return [(a, b) for a, b in combinations(item.answers, 2) if a != b]
+
+
+def _compared(item: BenchmarkItem, found: dict[str, Any]) -> Compared:
+    differ = np.array([a != b for a, b in combinations(item.answers, 2)], dtype=bool)
+    orders = []
+    for name in ("forward", "backward"):
+        order = np.full(len(differ), 0.5)
+        order[differ] = _array(found[name])
+        orders.append(order)
+    return Compared(len(item.answers), Preferences(*orders))
+
+
+def _kept_values(
+    items: Sequence[BenchmarkItem],
+    ask: Callable[[Sequence[BenchmarkItem]], list[Any]],
+    size: Callable[[BenchmarkItem], int],
+    store: Kept,
+    progress: OnProgress,
+) -> list[Any]:
+    # What is known of each item; `ask` finds it for those that the store lacks, about CHUNK in `size` at a time.
     keys = [_key(item) for item in items]
     todo = [i for i, k in enumerate(keys) if k not in store.values]
     done = len(items) - len(todo)
     progress(done, len(items))
-    for chunk in _chunks(items, todo):
-        flat = [items[i].conversation(answer) for i in chunk for answer in items[i].answers]
-        scores = np.split(scorer.score(flat), np.cumsum([len(items[i].answers) for i in chunk])[:-1])
-        store.add({keys[i]: [None if np.isnan(x) else x for x in one.tolist()] for i, one in zip(chunk, scores, strict=True)})
+    for chunk in _chunks(items, todo, size):
+        found = ask([items[i] for i in chunk])
+        store.add({keys[i]: one for i, one in zip(chunk, found, strict=True)})
         done += len(chunk)
         progress(done, len(items))
-    return [np.array([np.nan if x is None else x for x in store.values[k]], dtype=np.float64) for k in keys]
+    return [store.values[k] for k in keys]
+
+
+def _bounds(sizes: Sequence[int]) -> list[int]:
+    return np.cumsum(sizes)[:-1].tolist()
+
+
+def _json(values: Scores) -> list[float | None]:
+    return [None if np.isnan(x) else x for x in values.tolist()]
+
+
+def _array(values: Sequence[float | None]) -> Scores:
+    return np.array([np.nan if x is None else x for x in values], dtype=np.float64)
 
 
 def _key(item: BenchmarkItem) -> str:
     return blake2b(repr((item.context, item.chosen, item.rejected)).encode("utf-8", "replace"), digest_size=12).hexdigest()
 
 
-def _chunks(items: Sequence[BenchmarkItem], todo: Sequence[int]) -> Iterator[list[int]]:
+def _chunks(items: Sequence[BenchmarkItem], todo: Sequence[int], size: Callable[[BenchmarkItem], int]) -> Iterator[list[int]]:
     # Whole items, so that answers to one prompt are scored together; by length, so that a batch has little padding.
     order = sorted(todo, key=lambda i: max(map(len, items[i].answers)))
     chunk: list[int] = []
-    answers = 0
+    conversations = 0
     for i in order:
         chunk.append(i)
-        answers += len(items[i].answers)
-        if answers >= CHUNK:
+        conversations += size(items[i])
+        if conversations >= CHUNK:
             yield chunk
-            chunk, answers = [], 0
+            chunk, conversations = [], 0
     if chunk:
         yield chunk

@@ -78,6 +78,23 @@ def train(
         _train(recipe, out, features, json_=json_, quiet=quiet)
 
 
+@app.command()
+def tune(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML) with a `tuning` part.")],
+    objective: Annotated[str, typer.Argument(help="bradley-terry, pairwise or regression.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder; the decoder lands in its tuned/ [default: runs/NAME].")] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the decoder itself, by low-rank adapters or whole; stopped and run again, it goes on from its last checkpoint.
+
+    On several GPUs: accelerate launch -m armorm tune RECIPE OBJECTIVE.
+    """
+    from armorm.cli.tuning import tuned
+
+    printed(tuned(recipe, objective, out, json_=json_, quiet=quiet), json_=json_)
+
+
 app.command("score")(selecting.score)
 app.command("best-of")(selecting.best_of)
 app.command("select")(selecting.select)

@@ -91,7 +91,7 @@ def load_backbone(
     in transformers' layout, or a hub id. `device` "auto" takes a GPU where there is one. Raises BackboneError with a
     remedy when it isn't there or can't be read.
     """
-    folder = _folder_of(name, dtype)
+    folder = located(name, dtype)
     options: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
@@ -124,7 +124,7 @@ def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = 
 
     Local files are hashed whole; a hub model is known by its commit. Raises BackboneError when it can't be found.
     """
-    folder = _folder_of(name, dtype)
+    folder = located(name, dtype)
     h = hashlib.sha256(f"{dtype} transformers {transformers.__version__.split('.')[0]}".encode())
     h.update(_template(chat_template).encode() if chat_template else b"")
     if not Path(folder).is_dir():
@@ -136,6 +136,26 @@ def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = 
         return h.hexdigest()[:16]
     hash_files(h, Path(folder), lambda name: name.endswith((".safetensors", ".json", ".model", ".jinja")))
     return h.hexdigest()[:16]
+
+
+def located(name: str, dtype: DType = "bfloat16") -> str:
+    """What `from_pretrained` takes for a backbone's name: a local folder, or a hub id as it is.
+
+    A GGUF file is first converted into a dense copy in `dtype`. Raises BackboneError for a path that isn't there.
+    """
+    if name == EMBEDDED:
+        gguf = _embedded_gguf()
+        return EMBEDDED_HUB_ID if gguf is None else str(_dense_copy(gguf, dtype))
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise BackboneError(f"{path}: no such GGUF file")
+        return str(_dense_copy(path, dtype))
+    if path.is_dir():
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BackboneError(f"{name}: no such folder; name a folder, a .gguf file, a hub id (owner/name) or '{EMBEDDED}'")
+    return name
 
 
 def hash_files(h: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
@@ -159,23 +179,6 @@ def _decoder_of(model: Any) -> Any:
     # Multimodal models carry their text decoder as `language_model`; only that one is needed.
     inner = getattr(model, "language_model", None)
     return inner if inner is not None else model
-
-
-def _folder_of(name: str, dtype: DType) -> str:
-    # What from_pretrained takes: a local folder, or a hub id as it is.
-    if name == EMBEDDED:
-        gguf = _embedded_gguf()
-        return EMBEDDED_HUB_ID if gguf is None else str(_dense_copy(gguf, dtype))
-    path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise BackboneError(f"{path}: no such GGUF file")
-        return str(_dense_copy(path, dtype))
-    if path.is_dir():
-        return str(path)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise BackboneError(f"{name}: no such folder; name a folder, a .gguf file, a hub id (owner/name) or '{EMBEDDED}'")
-    return name
 
 
 def _embedded_gguf() -> Path | None:

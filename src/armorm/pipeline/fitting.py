@@ -47,12 +47,22 @@ PairStores = Mapping[str, tuple[Stored, Sequence[PreferencePair]]]
 
 
 def fit_probe_stage(
-    folder: Path, recipe: Recipe, objectives: Objectives, ratings: RatingStores, reporter: Reporter
+    folder: Path,
+    recipe: Recipe,
+    objectives: Objectives,
+    ratings: RatingStores,
+    reporter: Reporter,
+    *,
+    fill: Float[np.ndarray, " k"] | None = None,
 ) -> dict[str, Any]:
-    """Choose among the feature candidates by held-out probe quality, fit, report on the test split."""
+    """Choose among the feature candidates by held-out probe quality, fit, report on the test split.
+
+    `fill` puts a number on [0, 1] in the place of every missing rating that is fitted to (see `ablations`); without it they are
+    masked. The test split is judged by the ratings that it has either way.
+    """
     fits: dict[str, tuple[ProbeFit, list[RidgeStatistics]]] = {}
     for spec in recipe.features.candidates:
-        folds = fold_statistics(recipe, objectives, ratings, spec)
+        folds = fold_statistics(recipe, objectives, ratings, spec, fill=fill)
         fit = fit_probe(folds, objectives, alphas=recipe.probe.alphas, intercept=recipe.probe.intercept)
         reporter.say(f"probe on {spec}: mean held-out Pearson {fit.mean_cv_pearson:.3f}")
         fits[str(spec)] = (fit, folds)
@@ -73,11 +83,18 @@ def fit_probe_stage(
 
 
 def fold_statistics(
-    recipe: Recipe, objectives: Objectives, ratings: RatingStores, spec: FeatureSpec, *, permuted: bool = False
+    recipe: Recipe,
+    objectives: Objectives,
+    ratings: RatingStores,
+    spec: FeatureSpec,
+    *,
+    permuted: bool = False,
+    fill: Float[np.ndarray, " k"] | None = None,
 ) -> list[RidgeStatistics]:
     """Sufficient statistics per fold of prompt groups, test prompts left out; one pass, one shard in memory at a time.
 
     `permuted` gives each shard's ratings to its rows in a random order: what a probe that learns nothing is fitted on.
+    `fill` stands for missing ratings, on [0, 1] (NaN: they stay missing).
     """
     generator = np.random.default_rng(recipe.seed)
     folds: list[RidgeStatistics | None] = [None] * recipe.probe.folds
@@ -88,6 +105,8 @@ def fold_statistics(
             features, labels = block.features("response", spec), objectives.to_unit(block.ratings(objectives))
             if permuted:
                 labels = labels[generator.permutation(len(labels))]
+            if fill is not None:
+                labels = np.where(np.isnan(labels), fill, labels)
             at = fold[start : start + len(features)]
             start += len(features)
             for i in range(recipe.probe.folds):

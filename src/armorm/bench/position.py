@@ -1,0 +1,59 @@
+"""Position bias: how often the answer that is shown first wins because it is shown first.
+
+In: items' comparisons, each in both orders, and prompt groups.  Out: `PositionBias`.  Cost: one bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from armorm.bench.audit import means_by_group
+from armorm.bench.metrics import bounded, exact_at_the_ends
+from armorm.bench.run import Compared
+from armorm.errors import DataError
+from armorm.intervals import Interval
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """Of `n` comparisons answered in both orders; `unanswered` lack one order or both and are left out.
+
+    `first`: share of verdicts, over both orders, for the answer shown first; 0.5 without bias, 1 where the first always wins, a
+    verdict of 0.5 counting half. `flips`: share of comparisons in which the two orders prefer different answers.
+    """
+
+    n: int
+    unanswered: int
+    first: Interval
+    flips: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """`n`, `unanswered`, and the two shares as `{"value", "low", "high"}`."""
+        return {"n": self.n, "unanswered": self.unanswered, "first": self.first.to_json(), "flips": self.flips.to_json()}
+
+
+def position_bias(compared: Sequence[Compared], groups: Sequence[str], *, seed: int) -> PositionBias:
+    """Both shares with 95 % intervals by prompt group; `groups` names each item's.
+
+    Undefined (NaN) without a comparison that was answered both ways. Where all are alike the interval is the binomial bound over
+    groups, and the whole of [0, 1] where a single group has any. Raises DataError where the groups don't fit the items.
+    """
+    if len(compared) != len(groups):
+        raise DataError(f"{len(compared)} items were compared, {len(groups)} groups given: give one group for each item")
+    forward, backward = (
+        np.concatenate([np.zeros(0), *(getattr(one.verdicts, order) for one in compared)]) for order in ("forward", "backward")
+    )
+    names = np.repeat(np.asarray(groups, dtype=str), [len(one.verdicts.forward) for one in compared])
+    both = ~np.isnan(forward) & ~np.isnan(backward)
+    # +1: the answer shown first is preferred; −1: the other; 0: neither
+    shown_a, shown_b = np.sign(forward[both] - 0.5), np.sign(0.5 - backward[both])
+    columns = np.column_stack([0.5 + (shown_a + shown_b) / 4, np.where(shown_a * shown_b > 0, 1.0, 0.0)])
+    answered = names[both].tolist()
+    shares = means_by_group(columns, answered, seed=seed)
+    n_groups = max(len(set(answered)), 1)
+    first, flips = (bounded(exact_at_the_ends(share, n_groups), 0.0) for share in shares)
+    return PositionBias(int(both.sum()), int((~both).sum()), first, flips)

@@ -1,0 +1,101 @@
+"""What a recipe says about a language model that judges.
+
+In: plain values, as they stand in a recipe.  Out: `JudgeSettings`, checked.  Cost: none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+TEMPLATES = ("pairwise-1", "pairwise-short-1", "pointwise-1", "pointwise-short-1")
+"""The package's own templates. A text that changes gets a new number: verdicts under the old one stay what they were."""
+
+DEFAULT_KEY = "OPENAI_API_KEY"
+REASONED, SHORT = 1024, 16
+"""Tokens for a reply with reasons, and for one that is only a verdict."""
+
+
+class JudgeSettings(BaseModel):
+    """One judge: a model behind an OpenAI-compatible endpoint (`model`), or one that runs here (`local`).
+
+    `name` is what tables call it. `template` is one of `TEMPLATES` or the path of a text file with the placeholders {context} and
+    either {answer_a} and {answer_b} (a pairwise judge) or {answer} (a pointwise one); {mark}, if it occurs, becomes a text that
+    no answer contains. `max_tokens` bounds a reply; unset, it is 16 for the package's short templates and 1024 for all others.
+
+    For `model`: `endpoint` is the base URL, such as http://localhost:8000/v1 (unset: the openai package's own default); `key_env`
+    names the environment variable that holds the key; `seed` is sent along unless it is null; `timeout` is in seconds, `retries`
+    counts further tries of one request; `price_in` and `price_out` are US dollars per million tokens.
+
+    For `local`: "smollm2" (embedded), a .gguf file, a folder or a hub id; `batch_tokens` bounds a batch's prompts and replies.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    model: str | None = Field(default=None, min_length=1)
+    local: str | None = Field(default=None, min_length=1)
+    template: str = "pairwise-1"
+    max_tokens: int | None = Field(default=None, ge=1)
+    endpoint: str | None = None
+    key_env: str = DEFAULT_KEY
+    seed: int | None = 0
+    concurrency: int = Field(default=8, ge=1, le=256)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    timeout: float = Field(default=120.0, gt=0)
+    retries: int = Field(default=5, ge=0, le=20)
+    price_in: float | None = Field(default=None, ge=0)
+    price_out: float | None = Field(default=None, ge=0)
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    device: str = "auto"
+    batch_tokens: int = Field(default=8192, ge=64)
+
+    @property
+    def reply_tokens(self) -> int:
+        """The longest reply, in tokens."""
+        if self.max_tokens is not None:
+            return self.max_tokens
+        return SHORT if self.template in TEMPLATES and "-short-" in self.template else REASONED
+
+    @property
+    def template_file(self) -> Path | None:
+        """The file of a template of one's own; None for the package's."""
+        return None if self.template in TEMPLATES else Path(os.path.expandvars(self.template)).expanduser()
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, given: str | None) -> str | None:
+        if given is not None and not re.match(r"https?://[^/\s]", given):
+            raise ValueError("an endpoint is a URL, such as http://localhost:8000/v1")
+        return given
+
+    @field_validator("key_env")
+    @classmethod
+    def _variable(cls, given: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", given):
+            raise ValueError("give the name of an environment variable that holds the key, never the key itself")
+        return given
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> JudgeSettings:
+        if (self.model is None) == (self.local is None):
+            raise ValueError("give either `model` (behind an endpoint) or `local` (runs on this machine)")
+        if (self.price_in is None) != (self.price_out is None):
+            raise ValueError("give both price_in and price_out (US dollars per million tokens), or neither")
+        remote = {"endpoint", "key_env", "seed", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries"}
+        local = {"dtype", "device", "batch_tokens"}
+        where, odd = ("local", remote | {"price_in", "price_out"}) if self.local is not None else ("model", local)
+        if out_of_place := sorted(odd & self.model_fields_set):
+            raise ValueError(f"{', '.join(out_of_place)}: nothing that a judge with `{where}` reads; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _template_there(self) -> JudgeSettings:
+        if self.template_file is not None and not self.template_file.is_file():
+            raise ValueError(f"template: {self.template!r} is neither {', '.join(TEMPLATES)} nor a file that is there")
+        return self

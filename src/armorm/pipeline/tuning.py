@@ -1,0 +1,142 @@
+"""A recipe's decoder trained for one objective: `armorm tune`, and the trained decoders of `armorm compare`.
+
+In: a recipe, its rows.  Out: a stage's folder with `model/`, `adapter/`, the loss as JSON and as a picture.
+Cost: the training. It goes on from its last checkpoint; a finished one is found by what went into it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from armorm import __version__
+from armorm.data.reading import cap_rows
+from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.splits import Split
+from armorm.errors import FitError, MissingExtra
+from armorm.features.backbone import fingerprint
+from armorm.objectives import Objectives
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.provenance import provenance
+from armorm.pipeline.rows import Rows, read_rows, side_of
+from armorm.pipeline.stages import Stage, key_of, run_stage
+from armorm.recipe import Recipe, TrainingObjective
+from armorm.report.curve import write_curve
+from armorm.tuning.bradley_terry import train_bradley_terry
+from armorm.tuning.loop import Curve
+from armorm.tuning.pairwise import train_pairwise
+from armorm.tuning.regression import train_regression
+
+FORMAT = 1
+
+
+def tune(
+    recipe: Recipe,
+    objective: TrainingObjective,
+    folder: Path,
+    *,
+    rows: Rows | None = None,
+    reporter: Reporter | None = None,
+) -> Stage:
+    """Train the recipe's decoder on the training side of its rows, and judge it on the validation side as it goes.
+
+    The decoder lands in `folder`/model. `rows` are the recipe's, where they are read already. Under `accelerate launch` several
+    processes share the work. Raises MissingExtra without the training packages, BackboneError, FitError, StorageError.
+    """
+    reporter = reporter or Reporter()
+    try:
+        from accelerate import PartialState
+    except ImportError:
+        raise MissingExtra("training a decoder", "accelerate", "train") from None
+    processes = PartialState()
+    objectives = recipe.load_objectives()
+    work = _Work(recipe, objective, objectives, rows or read_rows(recipe, objectives, reporter), reporter)
+    checkpoints = folder.with_name(f"{folder.name}.checkpoints")
+    with processes.main_process_first():
+        _claim(checkpoints, key_of(work.inputs))
+    if processes.is_main_process:
+        stage = run_stage(folder, work.inputs, lambda at: work.train(at, checkpoints))
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        reporter.say(f"{folder.name}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
+    else:
+        stage = Stage(folder, key_of(work.inputs), work.train(checkpoints / "other-processes", checkpoints), 0.0, fresh=True)
+    processes.wait_for_everyone()
+    return stage
+
+
+class _Work:
+    # What is trained on what.
+
+    def __init__(
+        self, recipe: Recipe, objective: TrainingObjective, objectives: Objectives, rows: Rows, reporter: Reporter
+    ) -> None:
+        self.recipe, self.objective, self.objectives, self.reporter = recipe, objective, objectives, reporter
+        self.settings = recipe.tuning.of(objective)
+        sources: Any = rows.ratings if objective == "regression" else rows.pairs
+        self.rows = [row for found in sources.values() for row in found]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        backbone = self.recipe.backbone
+        template = Path(backbone.chat_template).expanduser() if backbone.chat_template else None
+        return {
+            "armorm": __version__,
+            "format": FORMAT,
+            "objective": self.objective,
+            "settings": self.settings.model_dump(mode="json"),
+            "backbone": fingerprint(backbone.model, dtype=backbone.dtype, revision=backbone.revision, chat_template=template),
+            "max_tokens": backbone.max_tokens,
+            "rows": key_of({"rows": [(row.id, row.group, row.source) for row in self.rows]}),
+            "objectives": self.objectives.to_json() if self.objective == "regression" else None,
+            "splits": self.recipe.splits.model_dump(),
+            "seed": self.recipe.seed,
+        }
+
+    def train(self, at: Path, checkpoints: Path) -> dict[str, Any]:
+        rows, validation = self._side(Split.TRAIN), self._side(Split.VALIDATION)
+        if not rows:
+            raise FitError(f"no row is left to train {self.objective} on: lower splits.validation and splits.test")
+        validation = list(cap_rows(tuple(validation), self.settings.evaluate or None, seed=self.recipe.seed, strata=_source))
+        validation = validation if self.settings.evaluate else []
+        steps = self.settings.steps or -(-int(len(rows) * self.settings.epochs) // self.settings.batch_size)
+        self.reporter.say(f"training {self.objective}: {len(rows):,} rows, {steps:,} steps of {self.settings.batch_size}")
+        at.mkdir(parents=True, exist_ok=True)
+        with self.reporter.bar(f"training {self.objective}", steps) as advance:
+            curve = self._fit(rows, validation, at, checkpoints, lambda done, _total, note: advance(done, note))
+        facts = {
+            "objective": self.objective,
+            **provenance(),
+            "rows": len(rows),
+            "examples": curve.facts["steps"] * self.settings.batch_size,
+            "settings": self.settings.model_dump(mode="json"),
+            **curve.facts,
+        }
+        (at / "training.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_curve(facts, at / "training.svg")
+        return {key: value for key, value in facts.items() if key != "curve"}
+
+    def _fit(self, rows: list[Any], validation: list[Any], at: Path, checkpoints: Path, progress: Any) -> Curve:
+        where = (self.recipe.backbone, self.settings, at, checkpoints)
+        options = {"seed": self.recipe.seed, "progress": progress}
+        if self.objective == "regression":
+            return train_regression(rows, validation, self.objectives, *where, **options)
+        train = train_pairwise if self.objective == "pairwise" else train_bradley_terry
+        return train(rows, validation, *where, **options)
+
+    def _side(self, split: Split) -> list[Any]:
+        return [row for row in self.rows if side_of(row.group, self.recipe) is split]
+
+
+def _source(row: PreferencePair | RatedResponse) -> str:
+    return row.source
+
+
+def _claim(checkpoints: Path, key: str) -> None:
+    # Checkpoints of other settings or rows are of no use; the first process that comes here clears them away.
+    marker = checkpoints / "key"
+    if checkpoints.is_dir() and (not marker.is_file() or marker.read_text(encoding="utf-8") != key):
+        shutil.rmtree(checkpoints)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    marker.write_text(key, encoding="utf-8")

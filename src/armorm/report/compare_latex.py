@@ -1,0 +1,135 @@
+r"""A comparison → LaTeX tables with booktabs' rules, to be taken into a paper by \input.
+
+In: the results of a comparison as JSON values.  Out: one LaTeX text, a `table*` for every table.  Cost: none.
+
+A method takes two lines, the second in small type (its backbone, the intervals). Names may hold anything: what TeX would read as
+a command is escaped, and the signs that pdfLaTeX's fonts lack are written as commands.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from armorm.report.comparison import Block, Cell, Grid, comparison
+
+_HEAD_WIDTH = 13  # characters before a column's title goes on in a new line
+_SIGNS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",  # after \\ a bracket or a star would be read as an option
+    "*": "{*}",
+    "]": "{]}",
+    "–": "--",
+    "—": "---",
+    "−": "$-$",
+    "…": r"\dots{}",
+    "“": "``",
+    "”": "''",
+    "’": "'",
+    "‘": "`",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "≻": r"$\succ$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "λ": r"$\lambda$",
+    "ρ": r"$\rho$",
+    "²": r"$^2$",
+    "\N{NO-BREAK SPACE}": "~",
+    "\N{REPLACEMENT CHARACTER}": "?",
+}
+
+
+def render_compare_latex(results: Mapping[str, Any]) -> str:
+    """All tables of a comparison and its notes; needs booktabs (and T1 fonts for straight quotation marks)."""
+    found = comparison(results)
+    comments = [f"% {name}: {value}" for name, value in {"comparison": found.name, **found.facts}.items()]
+    comments.append(r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}")
+    grids = [grid for grid in (*found.suites, *found.others) if not grid.detail]
+    parts = ["\n".join(comments)]
+    parts += ["\n".join(_table(grid, place)) for place, grid in enumerate(grids, start=1)]
+    if found.notes:
+        notes = "\n".join(f"  \\item {tex(note)}" for note in found.notes)
+        parts.append(f"{{\\footnotesize\n\\begin{{itemize}}\n{notes}\n\\end{{itemize}}\n}}")
+    return "\n\n".join(parts) + "\n"
+
+
+def tex(text: str) -> str:
+    """Text that TeX prints as it stands."""
+    return "".join(_SIGNS.get(c, c) for c in text)
+
+
+def _table(grid: Grid, place: int) -> Iterator[str]:
+    yield "\\begin{table*}[t]\n\\centering\n\\footnotesize\n\\setlength{\\tabcolsep}{4pt}"
+    yield f"\\caption{{{' '.join(tex(part) for part in (_sentence(grid.title), grid.lead) if part)}}}"
+    yield f"\\label{{tab:compare-{place}-{re.sub(r'[^a-z0-9]+', '-', grid.name.lower()).strip('-')}}}"
+    yield f"\\begin{{tabular}}{{@{{}}{_columns(grid)}@{{}}}}\n\\toprule"
+    yield from _head(grid)
+    for block in grid.blocks:
+        yield r"\midrule" if block is grid.blocks[0] or block.family == "published" else r"\midrule[\cmidrulewidth]"
+        yield from _block(block, len(grid.head))
+    yield "\\bottomrule\n\\end{tabular}"
+    if grid.remarks:
+        remarks = "\\\\\n".join(tex(one) for one in grid.remarks)
+        yield f"\\par\\smallskip\n\\parbox{{\\linewidth}}{{\\scriptsize\n{remarks}}}"
+    yield r"\end{table*}"
+
+
+def _sentence(title: str) -> str:
+    return title if title.endswith((".", "?", "!")) else f"{title}."
+
+
+def _columns(grid: Grid) -> str:
+    if grid.words == len(grid.head):  # words alone: the last column wraps
+        return "l" * (grid.words - 1) + r"p{0.6\linewidth}"
+    return "l" * grid.words + "r" * (len(grid.head) - grid.words)
+
+
+def _head(grid: Grid) -> Iterator[str]:
+    titles = [_stacked(cell.text, "l" if place < grid.words else "r") for place, cell in enumerate(grid.head)]
+    yield _row(titles)
+    yield from _small(grid.head)
+
+
+def _stacked(title: str, side: str) -> str:
+    lines = [tex(line) for line in textwrap.wrap(title, _HEAD_WIDTH, break_long_words=False)]
+    stacked = r" \\ ".join(lines)
+    return f"\\shortstack[{side}]{{{stacked}}}" if len(lines) > 1 else stacked
+
+
+def _block(block: Block, columns: int) -> Iterator[str]:
+    if block.title:
+        yield f"\\multicolumn{{{columns}}}{{@{{}}l}}{{\\textit{{{tex(block.title)}}}}} \\\\"
+    for row in block.rows:
+        yield _row([f"\\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text) for cell in row])
+        yield from _small(row)
+
+
+def _small(row: Sequence[Cell]) -> Iterator[str]:
+    """The second line of a row: what stands in small type, where anything does."""
+    if any(cell.small for cell in row):
+        yield r"\noalign{\vskip-2pt}"
+        yield _row([f"{{\\scriptsize {tex(cell.small)}}}" if cell.small else "" for cell in row])
+        yield r"\addlinespace[2pt]"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"

@@ -1,0 +1,145 @@
+"""A comparison as one figure: a panel per suite, a row per method, dots with 95 % whiskers in their family's colour.
+
+In: the results of a comparison as JSON values.  Out: `Figure`, for a file (`plots.standalone`) or a page (`with_variables`).
+Cost: about 0.1 s a panel; needs matplotlib (extra `report`).
+
+The rows' family titles are the legend; the references stand as dashed lines across each panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from armorm.intervals import Interval
+from armorm.report.comparison import Method, by_family, family_title, methods_of, plain
+from armorm.report.plots import (
+    ACCENT,
+    INK,
+    RULE,
+    SECOND,
+    SOFT,
+    SURFACE,
+    Figure,
+    common_limits,
+    inline,
+    panel_grid,
+    short,
+    styled,
+    title_of,
+)
+from armorm.report.reading import count, interval
+
+COLOURS = {
+    "ablation": ("#4f94cf", "#4a83bb"),
+    "pairwise": ("#1c7a5e", "#5fc6a3"),
+    "judge": ("#7648a8", "#b896e8"),
+    "regression": ("#a63a74", "#e88fbd"),
+}
+"""Colours in light and dark pages of the families that have no colour in the page's own style."""
+
+_PAGE = {"armorm": ACCENT, "bradley-terry": SECOND, "baseline": SOFT}
+_ROW = 0.235  # inches
+_DASHES = ((0, (5, 3)), (0, (1.5, 1.5)))  # of the first and of every further reference
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A method, or a family's title over its methods."""
+
+    text: str
+    family: str
+    method: str | None
+
+
+def compare_plot(results: Mapping[str, Any]) -> Figure | None:
+    """The figure, families in their light colours; None where no method has a value."""
+    suites = [(suite, _values(suite)) for suite in results.get("suites") or []]
+    suites = [(suite, values) for suite, values in suites if values]
+    if not suites:
+        return None
+    scored = {name for _, values in suites for name in values}
+    known = methods_of(results)
+    rows = _rows([one for name, one in known.items() if name in scored])
+    references = [known[name] for name in results.get("references") or [] if name in scored]
+    return _panels(rows, suites, references, alt="Overall value of each method with its 95 % interval, by suite")
+
+
+def with_variables(figure: Figure) -> Figure:
+    """The figure for a page that sets `--family-NAME` for light and dark."""
+    svg = figure.svg
+    for family, (light, _) in COLOURS.items():
+        svg = svg.replace(light, f"var(--family-{family})")
+    return Figure(svg, figure.width)
+
+
+def colour_of(family: str) -> str:
+    """The CSS colour of a family in the page."""
+    if family in COLOURS:
+        return f"var(--family-{family})"
+    return {ACCENT: "var(--accent)", SECOND: "var(--second)", SOFT: "var(--soft)"}.get(_PAGE.get(family, ""), "var(--ink)")
+
+
+def _values(suite: Mapping[str, Any]) -> dict[str, Interval]:
+    found = {row["method"]: interval(row.get("overall")) for row in suite.get("methods") or []}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _rows(methods: Sequence[Method]) -> list[_Row]:
+    rows = []
+    for family, members in by_family(methods).items():
+        rows.append(_Row(family_title(family), family, None))
+        rows += [_Row(one.label, family, one.name) for one in members]
+    return rows
+
+
+@styled
+def _panels(
+    rows: Sequence[_Row],
+    suites: Sequence[tuple[Mapping[str, Any], Mapping[str, Interval]]],
+    references: Sequence[Method],
+    *,
+    alt: str,
+) -> Figure:
+    left = 0.2 + 0.074 * max(len(short(row.text)) for row in rows)
+    figure, grid = panel_grid(len(suites), height=_ROW * len(rows), left=left)
+    for axes, (suite, values) in zip(grid, suites, strict=True):
+        axes.set_title(title_of(plain(suite.get("title") or suite["name"]), f"{count(suite.get('n'))} items"))
+        axes.set_xlim(*common_limits(list(values.values()), include=[0.5], low=0.0, high=1.02))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+        axes.set_xlabel("accuracy, %", fontsize=8, labelpad=1)
+        _name_rows(axes, rows, named=_starts_line(axes, grid[0]))
+        for reference, dashes in zip(references, (*_DASHES, *[_DASHES[-1]] * len(references)), strict=False):
+            if reference.name in values:
+                axes.axvline(values[reference.name].value, color=SECOND, linewidth=1.0, linestyle=dashes, zorder=1)
+        for place, row in enumerate(rows):
+            if row.method is not None and row.method in values:
+                _whisker(axes, place, values[row.method], _stand_in(row.family))
+    return inline(figure, alt)
+
+
+def _starts_line(axes: Any, first: Any) -> bool:
+    return bool(axes.get_position().x0 < 1.01 * first.get_position().x0)
+
+
+def _stand_in(family: str) -> str:
+    return COLOURS[family][0] if family in COLOURS else _PAGE.get(family, INK)
+
+
+def _name_rows(axes: Any, rows: Sequence[_Row], *, named: bool) -> None:
+    axes.set_ylim(len(rows) - 0.45, -0.55)
+    axes.set_yticks(range(len(rows)), [short(row.text) for row in rows] if named else [""] * len(rows))
+    across = axes.get_yaxis_transform()
+    for place, (tick, row) in enumerate(zip(axes.get_yticklabels(), rows, strict=True)):
+        if row.method is None:
+            tick.set(color=_stand_in(row.family), fontweight="bold", fontsize=8)
+            if place:
+                axes.hlines(place - 0.5, 0, 1, transform=across, color=RULE, linewidth=0.8)
+        else:
+            axes.hlines(place, 0, 1, transform=across, color=RULE, linewidth=0.6, alpha=0.45)
+
+
+def _whisker(axes: Any, place: int, one: Interval, colour: str) -> None:
+    axes.plot([one.low, one.high], [place, place], color=colour, linewidth=1.7, alpha=0.75, zorder=2)  # NaN ends: no line
+    axes.plot([one.value], [place], "o", markersize=5.2, color=colour, markeredgecolor=SURFACE, zorder=3)

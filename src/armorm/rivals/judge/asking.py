@@ -1,0 +1,98 @@
+"""Prompts to a model, answered once: every reply is kept on disk as it arrives, and asked for never again.
+
+In: texts to ask, a `Completer`, the file of its replies.  Out: the replies' texts.  Cost: the model's, for what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from armorm.kept import Kept
+from armorm.rivals.judge.completing import Completer, Completion, Prompt
+from armorm.rivals.judge.usage import Usage
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A model, what it has answered so far, and what that took. `progress` is told (prompts done, prompts in all)."""
+
+    completer: Completer
+    kept: Kept
+    usage: Usage
+    progress: OnProgress = lambda _done, _total: None
+
+    def ask(self, texts: Sequence[str | None], read: Callable[[str], float]) -> list[float]:
+        """What `read` makes of each reply; NaN without a reply, and for a text that is None.
+
+        The same text is asked once. A prompt that the model gave up isn't kept: the next call asks it again.
+        """
+        names = [None if text is None else name_of(prompt_of(text)) for text in texts]
+        prompts = {
+            name: prompt_of(text) for name, text in zip(names, texts, strict=True) if name is not None and text is not None
+        }
+        new = [name for name in prompts if name not in self.kept.values]
+        self._count_cached(name for name in prompts if name in self.kept.values)
+        self._ask_new(new, prompts)
+        values = {name: read(self.kept.values[name]["text"]) for name in prompts if name in self.kept.values}
+        self.usage.unparsable += sum(map(math.isnan, values.values()))
+        return [math.nan if name is None else values.get(name, math.nan) for name in names]
+
+    def _count_cached(self, names: Any) -> None:
+        for name in names:
+            reply = _reply(self.kept.values[name])
+            self.usage.from_cache += 1
+            self.usage.cut += reply.cut
+            self.usage.cached_tokens.add(reply)
+
+    def _ask_new(self, names: Sequence[str], prompts: dict[str, Prompt]) -> None:
+        done, total = len(prompts) - len(names), len(prompts)
+        self.progress(done, total)
+        if not names:
+            return
+
+        def arrived(i: int, reply: Completion | None) -> None:
+            nonlocal done
+            self.usage.requests += 1
+            if reply is None:
+                self.usage.failed += 1
+            else:
+                self.kept.add({names[i]: _record(reply)})
+                self.usage.cut += reply.cut
+                self.usage.tokens.add(reply)
+            done += 1
+            self.progress(done, total)
+
+        start, before = time.monotonic(), Counter(self.completer.failures)
+        try:
+            self.completer.complete([prompts[name] for name in names], arrived=arrived)
+        finally:
+            self.usage.seconds += time.monotonic() - start
+            self.usage.failures += self.completer.failures - before
+
+
+def prompt_of(text: str) -> Prompt:
+    """One user turn: not every chat template takes a system message."""
+    return [{"role": "user", "content": text}]
+
+
+def name_of(prompt: Prompt) -> str:
+    """The name under which a prompt's reply is kept: a hash of its turns."""
+    return blake2b(json.dumps(prompt, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _record(reply: Completion) -> dict[str, Any]:
+    record = {"text": reply.text, "in": reply.tokens_in, "out": reply.tokens_out}
+    return record | ({"cut": True} if reply.cut else {})
+
+
+def _reply(record: dict[str, Any]) -> Completion:
+    return Completion(record["text"], record["in"], record["out"], record.get("cut", False))

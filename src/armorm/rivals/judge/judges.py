@@ -1,0 +1,69 @@
+"""Judges: a language model's verdicts on pairs of answers, or its ratings of single ones, as the benchmark reads them.
+
+In: conversations, or pairs of them with one prompt.  Out: `PairwiseJudge` (a `PairScorer`), `PointwiseJudge` (a `Scorer`).
+Cost: two requests a pair, one request an answer; none for what was asked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from armorm.conversation import Conversation, fault_in
+from armorm.rivals.judge.asking import Asker
+from armorm.rivals.judge.template import Template
+from armorm.rivals.judge.usage import Usage
+from armorm.rivals.judge.verdicts import rating, verdict
+from armorm.scoring import Preferences
+
+
+@dataclass(frozen=True)
+class _Judge:
+    # `label` is what a table calls it; `fingerprint` names what its verdicts depend on: model, endpoint, template, limits.
+    name: str
+    label: str
+    fingerprint: str
+    template: Template
+    asker: Asker
+
+    @property
+    def usage(self) -> Usage:
+        return self.asker.usage
+
+    def _refused(self, *conversations: Conversation) -> bool:
+        fault = next(filter(None, map(fault_in, conversations)), None)
+        if fault is not None:
+            self.usage.refused[str(fault)] += 1
+        return fault is not None
+
+
+class PairwiseJudge(_Judge):
+    """Compares two answers to one prompt, in both orders; a tie is 0.5."""
+
+    def prefer(self, pairs: Sequence[tuple[Conversation, Conversation]]) -> Preferences:
+        """Verdicts on n pairs (a, b): P(a ≻ b) with a shown first, and with b shown first; NaN where the reply says none.
+
+        A pair with messages that are no conversation has no verdict; its reasons are counted in `usage.refused`. Raises
+        ConversationError for a pair whose answers don't share their prompt, and what the model raises when it can't be asked
+        at all; verdicts that had arrived by then are kept.
+        """
+        ask = self.template.pair
+        asked = [text for a, b in pairs for text in ((None, None) if self._refused(a, b) else (ask(a, b), ask(b, a)))]
+        verdicts = np.array(self.asker.ask(asked, verdict), dtype=np.float64).reshape(-1, 2)
+        return Preferences(forward=verdicts[:, 0], backward=1 - verdicts[:, 1])
+
+
+class PointwiseJudge(_Judge):
+    """Rates answers from 1 to 10."""
+
+    def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
+        """Ratings [n] on the scale 1 to 10, higher is better; NaN where the reply gives none.
+
+        Messages that are no conversation have no rating; the reasons are counted in `usage.refused`. Raises what the model
+        raises when it can't be asked at all; ratings that had arrived by then are kept.
+        """
+        asked = [None if self._refused(c) else self.template.single(c) for c in conversations]
+        return np.array(self.asker.ask(asked, rating), dtype=np.float64)

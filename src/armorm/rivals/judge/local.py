@@ -1,0 +1,161 @@
+"""A judge that runs on this machine: a chat model's replies, the likeliest token at each step.
+
+In: prompts.  Out: `LocalModel`, a `Completer`.  Cost: one pass over each batch of prompts, then one step per token of its longest
+reply; memory for `batch_tokens` keys and values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from armorm.errors import BackboneError
+from armorm.features.backbone import DType, fingerprint, located
+from armorm.rivals.judge.completing import Arrived, Completion, Prompt
+
+TOO_LONG = "longer than the model's context"
+
+
+@dataclass
+class LocalModel:
+    """A causal language model with a chat template, by name: "smollm2" (embedded), a .gguf file, a folder, a hub id.
+
+    It is loaded when it is first asked. A prompt that leaves no room for a reply of `max_tokens` in the model's context is given
+    up rather than cut: a judge that saw half an answer would be worth nothing. `batch_tokens` bounds a batch's prompts and
+    replies together; batches are made by length and padded on the left. Nothing in a prompt's text becomes a special token.
+    `fingerprint` is a hash of weights, config, tokenizer, dtype and `max_tokens`. Raises BackboneError when it isn't there.
+    """
+
+    name: str
+    dtype: DType = "bfloat16"
+    device: str = "auto"
+    max_tokens: int = 1024
+    batch_tokens: int = 8192
+    failures: Counter[str] = field(default_factory=Counter)
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        facts = (fingerprint(self.name, dtype=self.dtype), self.max_tokens)
+        self.fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+    def complete(self, prompts: Sequence[Prompt], *, arrived: Arrived = lambda _i, _reply: None) -> list[Completion | None]:
+        """Replies in the order of the prompts, None for one that is too long; `arrived` is told of each after its batch.
+
+        Raises BackboneError for a model that can't be loaded, lacks its head or has no chat template.
+        """
+        replies: list[Completion | None] = [None] * len(prompts)
+        ids = [self._ids(prompt) for prompt in prompts]
+        room = self._context - self.max_tokens
+        for i, row in enumerate(ids):
+            if len(row) > room:
+                self.failures[TOO_LONG] += 1
+                arrived(i, None)
+        for batch in self._batches(ids, room):
+            for i, reply in zip(batch, self._generate([ids[i] for i in batch]), strict=True):
+                replies[i] = reply
+                arrived(i, reply)
+        return replies
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        model, tokenizer = _load(self.name, self.dtype)
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        return model.eval().requires_grad_(False).to(device), tokenizer
+
+    @property
+    def _context(self) -> int:
+        return int(getattr(self._loaded[0].config.get_text_config(), "max_position_embeddings", 4096))
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        # The template around each text, then the text without special tokens: an answer can't close its turn.
+        tokenizer = self._loaded[1]
+        names = [f"Vt{i}ArmormTurn" for i in range(len(prompt))]
+        turns = [{"role": m["role"], "content": name} for m, name in zip(prompt, names, strict=True)]
+        try:
+            rest = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # templates raise what they like
+            raise BackboneError(f"{self.name}: the chat template refuses a prompt of one user turn: {error}") from error
+        ids: list[int] = []
+        for name, message in zip(names, prompt, strict=True):
+            before, found, rest = rest.partition(name)
+            if not found:
+                raise BackboneError(f"{self.name}: the chat template drops turns; a judge needs one that shows them all")
+            ids += tokenizer.encode(before, add_special_tokens=False)
+            ids += tokenizer.encode(message["content"], add_special_tokens=False, split_special_tokens=True)
+        ids += tokenizer.encode(rest, add_special_tokens=False)
+        bos = tokenizer.bos_token_id
+        if bos is not None and ids[0] != bos and tokenizer.encode("a", add_special_tokens=True)[0] == bos:
+            ids.insert(0, bos)
+        return ids
+
+    def _batches(self, ids: Sequence[list[int]], room: int) -> Iterator[list[int]]:
+        # By length, the longest last, as many as fit: the last one of a batch is its longest.
+        batch: list[int] = []
+        for i in sorted((i for i, row in enumerate(ids) if len(row) <= room), key=lambda i: len(ids[i])):
+            if batch and (len(batch) + 1) * (len(ids[i]) + self.max_tokens) > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _generate(self, rows: Sequence[list[int]]) -> list[Completion]:
+        model, tokenizer = self._loaded
+        width, ends = max(map(len, rows)), _ends(model, tokenizer)
+        ids = torch.full((len(rows), width), ends[0], dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
+        how = transformers.GenerationConfig(
+            max_new_tokens=self.max_tokens, do_sample=False, eos_token_id=ends, pad_token_id=ends[0]
+        )
+        out = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=how)
+        return [self._completion(len(row), new, ends) for row, new in zip(rows, out[:, width:].tolist(), strict=True)]
+
+    def _completion(self, read: int, new: list[int], ends: list[int]) -> Completion:
+        length = next((i for i, token in enumerate(new) if token in ends), None)
+        written = new if length is None else new[:length]
+        text = self._loaded[1].decode(written, skip_special_tokens=True)
+        return Completion(text, read, len(written) + (length is not None), cut=length is None)
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    # The tokens that close a reply, as the model's files and its tokenizer name them.
+    found: list[int] = []
+    for named in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
+        found += [named] if isinstance(named, int) else list(named or ())
+    return list(dict.fromkeys(found)) or [0]
+
+
+def _load(name: str, dtype: DType) -> tuple[Any, Any]:
+    folder = located(name, dtype)
+    loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **loading)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BackboneError(
+            f"{name} can't be loaded as a judge: {first}. Name a folder with a causal language model and its tokenizer, a .gguf "
+            "file, or a hub id that this machine can reach"
+        ) from error
+    # A head that is neither in the files nor tied to the embeddings would be random numbers.
+    if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
+        raise BackboneError(
+            f"{name}: the files lack {', '.join(lacking[:3])} ({len(lacking)} in all), which would be random numbers: name a "
+            "model that was saved with its language-model head"
+        )
+    if not getattr(tokenizer, "chat_template", None):
+        raise BackboneError(
+            f"{name}: the tokenizer has no chat template; a judge has to be a chat model: name an instruct version"
+        )
+    return model, tokenizer

@@ -1,0 +1,152 @@
+"""The training loop around a trainer of transformers or TRL: checkpoints, resumption, progress, the curve.
+
+In: settings, a trainer.  Out: `Curve`; the trained weights in a folder.  Cost: the training; a checkpoint holds the adapters and the
+optimiser's state. Several processes (`accelerate launch`) share the work; what is written is written by the first.
+
+Checkpoints are the trainer's own: safetensors, JSON, and tensors that torch reads with `weights_only`. The finished folder holds
+safetensors and JSON alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.trainer_utils import get_last_checkpoint
+
+from armorm.errors import FitError
+from armorm.recipe import BackboneSettings, TuningSettings
+
+KEPT_CHECKPOINTS = 2
+# The argument's name since transformers 5.20; before, it was the other.
+_RECOMPUTED = next(
+    n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(transformers.TrainingArguments, n)
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the trainer logged, step by step, and what it took in all (over every resumption).
+
+    `steps` rows have step, loss, learning_rate, tokens, seconds; `evaluations` have step, loss and accuracy, where there is one.
+    """
+
+    steps: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        last = self.steps[-1] if self.steps else {}
+        return {
+            "steps": int(last.get("step", 0)),
+            "tokens": int(last.get("tokens", 0)),
+            "seconds": round(last.get("seconds", 0.0), 1),
+            "curve": self.steps,
+            "evaluations": self.evaluations,
+        }
+
+
+OnStep = Callable[[int, int, str], None]
+"""Told (steps done, steps in all, a note) after each step."""
+
+
+def unheard(_done: int, _total: int, _note: str) -> None:
+    """Nobody is told."""
+
+
+def arguments(
+    settings: TuningSettings, backbone: BackboneSettings, checkpoints: Path, *, seed: int, evaluate: bool
+) -> dict[str, Any]:
+    """The trainer's arguments, by transformers' names. Raises FitError for a batch that the processes can't share."""
+    cpu = backbone.device == "cpu" or not torch.cuda.is_available()
+    world = int(transformers.TrainingArguments(output_dir=str(checkpoints), use_cpu=cpu).world_size)
+    if settings.batch_size % (settings.micro_batch * world):
+        raise FitError(
+            f"batch_size {settings.batch_size} does not divide among {world} processes of micro_batch {settings.micro_batch}: "
+            "choose a multiple"
+        )
+    saved = {"save_strategy": "steps", "save_steps": settings.save_every, "save_total_limit": KEPT_CHECKPOINTS}
+    judged = {"eval_strategy": "steps", "eval_steps": settings.save_every} if evaluate else {"eval_strategy": "no"}
+    return {
+        "output_dir": str(checkpoints),
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.steps or -1,
+        "per_device_train_batch_size": settings.micro_batch,
+        "per_device_eval_batch_size": settings.micro_batch,
+        "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * world),
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        _RECOMPUTED: settings.gradient_checkpointing,
+        "bf16": backbone.dtype != "float32",
+        "use_cpu": cpu,
+        "seed": seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a loss that is no number shall be seen
+        "include_num_input_tokens_seen": "non_padding",
+        "disable_tqdm": True,
+        "report_to": "none",
+        "prediction_loss_only": True,
+        "dataloader_pin_memory": not cpu,
+        **saved,
+        **judged,
+    }
+
+
+def fit(trainer: Any, checkpoints: Path, progress: OnStep = unheard) -> Curve:
+    """Train, from the last checkpoint where there is one. Raises FitError when the loss is no number any more."""
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(_Watch(progress))
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return curve_of(trainer.state.log_history)
+
+
+def curve_of(history: list[dict[str, Any]]) -> Curve:
+    """The trainer's log as `Curve`."""
+    steps = [
+        {
+            "step": row["step"],
+            "loss": row["loss"],
+            "learning_rate": row["learning_rate"],
+            "tokens": row.get("num_input_tokens_seen", 0),
+            "seconds": row.get("seconds", 0.0),
+        }
+        for row in history
+        if "loss" in row
+    ]
+    return Curve(steps, [_evaluated(row) for row in history if "eval_loss" in row])
+
+
+def _evaluated(row: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"eval_accuracy": "accuracy", "eval_mean_token_accuracy": "accuracy"}
+    return {"step": row["step"], "loss": row["eval_loss"]} | {to: row[name] for name, to in named.items() if name in row}
+
+
+class _Watch(transformers.TrainerCallback):
+    # Tells the progress, keeps the seconds over resumptions in the log, and stops a run whose loss is no number.
+
+    def __init__(self, progress: OnStep) -> None:
+        self.progress = progress
+        self.before, self.start, self.tokens = 0.0, 0.0, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
+        self.start, self.tokens = time.perf_counter(), state.num_input_tokens_seen
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        row = state.log_history[-1]
+        spent = time.perf_counter() - self.start
+        row["seconds"] = round(self.before + spent, 2)
+        if "loss" in row:
+            if not torch.isfinite(torch.tensor(row["loss"])):
+                raise FitError(f"the loss is {row['loss']} at step {state.global_step}: lower tuning.learning_rate")
+            rate = (state.num_input_tokens_seen - self.tokens) / max(spent, 1e-9)
+            self.progress(state.global_step, state.max_steps, f"loss {row['loss']:.3f}, {rate:,.0f} tokens/s")

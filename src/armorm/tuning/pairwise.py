@@ -1,0 +1,56 @@
+"""The pairwise preference model: one conversation shows the prompt and both answers, the next word says which is better (SLiC-HF).
+
+In: pairs, a backbone's name, settings.  Out: a folder with a causal language model.  Cost: about three forward passes of the decoder
+per pair seen, over both answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from armorm.data.rows import PreferencePair
+from armorm.errors import MissingExtra
+from armorm.recipe import BackboneSettings, TuningSettings
+from armorm.rivals.pairwise import PairRenderer
+from armorm.tuning.decoder import Decoder, adapted, save_trained
+from armorm.tuning.examples import comparison_examples
+from armorm.tuning.loop import Curve, OnStep, arguments, fit, unheard
+
+
+def train_pairwise(
+    pairs: Sequence[PreferencePair],
+    validation: Sequence[PreferencePair],
+    backbone: BackboneSettings,
+    settings: TuningSettings,
+    folder: Path,
+    checkpoints: Path,
+    *,
+    seed: int = 0,
+    progress: OnStep = unheard,
+) -> Curve:
+    """Train on `pairs` and write `model/` (and `adapter/`) into `folder`; goes on from `checkpoints` where there are any.
+
+    Raises MissingExtra without TRL, BackboneError for a decoder without a language model's head, FitError without usable pairs.
+    """
+    try:
+        from trl import SFTConfig, SFTTrainer
+    except ImportError:
+        raise MissingExtra("training a pairwise preference model", "trl", "train") from None
+    decoder = Decoder(backbone, "words", seed=seed)
+    tokenizer = decoder.tokenizer
+    renderer = PairRenderer(tokenizer, max_tokens=settings.max_tokens or backbone.max_tokens)
+    trainer = SFTTrainer(
+        model=adapted(decoder, settings.lora),
+        args=SFTConfig(
+            **arguments(settings, backbone, checkpoints, seed=seed, evaluate=bool(validation)),
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=comparison_examples(pairs, renderer),
+        eval_dataset=comparison_examples(validation, renderer) if validation else None,
+        processing_class=tokenizer,
+    )
+    curve = fit(trainer, checkpoints, progress)
+    save_trained(trainer, decoder, settings.lora, folder)
+    return curve
