@@ -6,6 +6,7 @@ Cost: one load to train, one to merge the adapters.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

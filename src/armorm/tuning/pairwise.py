@@ -1,7 +1,7 @@
 """The pairwise preference model: one conversation shows the prompt and both answers, the next word says which is better (SLiC-HF).
 
-In: pairs, a backbone's name, settings.  Out: a folder with a causal language model.  Cost: about three forward passes of the decoder
-per pair seen, over both answers at once.
+In: pairs, a backbone's name, settings.  Out: a folder with a causal language model.  Cost: about three forward passes of the
+decoder per pair seen, over both answers at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Eq. (1) in full: min over θ and w of E ‖wᵀ f_θ(x⊕y) − r‖² over the ratings that are there, the decoder's weights trained too.
 
-In: rated responses, objectives, a backbone's name, settings.  Out: a folder with the decoder and a k-logit head, which is then the
+In: rated responses, objectives, a backbone's name, settings.  Out: a folder with the decoder and a k-logit head, then the
 backbone of stage 1.  Cost: about three forward passes of the decoder per answer seen.
 """
 
