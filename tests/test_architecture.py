@@ -28,6 +28,7 @@ FLOORS = (
     ("bench", "report"),
     ("pipeline",),
     ("cli",),
+    ("__main__",),
 )
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 LONGEST = 600

@@ -1,4 +1,4 @@
-"""Training the decoder: each objective learns what is planted, a resumed run equals an uninterrupted one, what is saved can be read."""
+"""Training the decoder: what is planted is learnt, a resumed run equals an uninterrupted one, what is saved can be read."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _predicted(model, rows, backbone):
     return np.array(found), [r.messages[-1]["content"].count(GOOD) for r in rows]
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - what happened to the run
     pass
 
 

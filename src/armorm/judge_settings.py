@@ -31,7 +31,9 @@ class JudgeSettings(BaseModel):
     names the environment variable that holds the key; `seed` is sent along unless it is null; `timeout` is in seconds, `retries`
     counts further tries of one request; `price_in` and `price_out` are US dollars per million tokens.
 
-    For `local`: "smollm2" (embedded), a .gguf file, a folder or a hub id; `batch_tokens` bounds a batch's prompts and replies.
+    For `local`: "smollm2" (embedded), a .gguf file, a folder or a hub id; `batch_tokens` bounds a batch with its replies.
+    `verdict: log-probabilities` asks which of A and B it would say next, in the words of the pairwise preference model, and writes
+    nothing: for models that are too small to keep to a form.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +56,7 @@ class JudgeSettings(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     device: str = "auto"
     batch_tokens: int = Field(default=8192, ge=64)
+    verdict: Literal["reply", "log-probabilities"] = "reply"
 
     @property
     def reply_tokens(self) -> int:
@@ -88,10 +91,11 @@ class JudgeSettings(BaseModel):
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("give both price_in and price_out (US dollars per million tokens), or neither")
         remote = {"endpoint", "key_env", "seed", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries"}
-        local = {"dtype", "device", "batch_tokens"}
+        local = {"dtype", "device", "batch_tokens", "verdict"}
         where, odd = ("local", remote | {"price_in", "price_out"}) if self.local is not None else ("model", local)
-        if out_of_place := sorted(odd & self.model_fields_set):
-            raise ValueError(f"{', '.join(out_of_place)}: nothing that a judge with `{where}` reads; leave it out")
+        odd |= {"template", "max_tokens"} if self.verdict == "log-probabilities" else set()
+        if out_of_place := sorted(name for name in odd if getattr(self, name) != type(self).model_fields[name].default):
+            raise ValueError(f"{', '.join(out_of_place)}: nothing that such a judge (`{where}`) reads; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from armorm.data.reading import Columns
 from armorm.data.sources.registry import objectives_of, pair_source, rating_source
 from armorm.errors import ArmormError, RecipeError
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
+from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective, Objectives, ScaleMap
 
 STARTER = "starter"
@@ -330,7 +331,7 @@ class CompareRecipe(_Part):
     rows: RowCaps = RowCaps()
     features: FeatureSettings | None = None
     fixed_weights: list[FixedWeightsRecipe] = []
-    judges: list[Any] = []
+    judges: list[JudgeSettings] = []
 
 
 class Recipe(_Part):

@@ -82,7 +82,7 @@ def train(
 def tune(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML) with a `tuning` part.")],
     objective: Annotated[str, typer.Argument(help="bradley-terry, pairwise or regression.")],
-    out: Annotated[Path | None, typer.Option(help="The run's folder; the decoder lands in its tuned/ [default: runs/NAME].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; writes to its tuned/ [default: runs/NAME].")] = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -150,6 +150,32 @@ def bench(
         print(csv_of(results), end="")
         return
     printed(results if json_ else bench_tables(results), json_=json_)
+    if not json_:
+        print(f"results: {results['folder']}")
+
+
+@app.command()
+def compare(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML) with `bench` and, for all methods, `tuning` and `compare`.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder; writes to its compare/ [default: runs/NAME].")] = None,
+    features: Features = None,
+    json_: Json = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX instead of tables.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Table 1 on your backbone and data: every method on the same items, with intervals, paired tests and costs."""
+    from armorm.cli.comparing import compare_tables
+    from armorm.pipeline.comparing import compare as compared
+    from armorm.pipeline.progress import Reporter
+    from armorm.recipe import load_recipe
+    from armorm.report.compare_page import render_compare_latex
+
+    loaded = load_recipe(recipe)
+    results = compared(loaded, out or Path("runs") / loaded.name, features=features, reporter=Reporter(quiet=quiet))
+    if latex:
+        print(render_compare_latex(results), end="")
+        return
+    printed(results if json_ else compare_tables(results), json_=json_)
     if not json_:
         print(f"results: {results['folder']}")
 

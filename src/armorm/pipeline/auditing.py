@@ -23,13 +23,13 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.bench.audit import Changed, Originals, View, Viewed, audit_facts
-from armorm.kept import Kept
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
 from armorm.data.files import records
 from armorm.errors import ArmormError, BackboneError, ConversationError, DataError, StorageError
 from armorm.features.extract import extract, join_parts
 from armorm.features.spec import FeatureSpec, parts_of
+from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
 from armorm.pipeline.answer_rows import AnswerRow, answer_rows, neighbours_grouped

@@ -48,6 +48,26 @@ class Rows:
         """The benchmarks' items as pairs that hold every answer, for the feature stores."""
         return {name: tuple(pair for item in items for pair in item.pairs) for name, items in self.suites.items()}
 
+    def capped(self, *, ratings: int | None, pairs: int | None, items: int | None, seed: int) -> Rows:
+        """At most so many rows of each source; their groups, and so their splits, stay what they are."""
+        caps = {"ratings": ratings, "pairs": pairs, "bench": items}
+
+        def kept(kind: Kind, found: dict[str, tuple[Row, ...]]) -> dict[str, tuple[Row, ...]]:
+            return {n: cap_rows(rows, caps[kind], seed=seed, strata=_stratum) for n, rows in found.items()}
+
+        kinds: Any = {
+            "ratings": kept("ratings", self.ratings),
+            "pairs": kept("pairs", self.pairs),
+            "bench": kept("bench", self.suites),
+        }
+        facts = []
+        for f in self.facts:
+            rows = kinds[f.kind][f.name]
+            over = len(f.rows) - len(rows)
+            drops = {**f.drops, "over-cap": f.drops.get("over-cap", 0) + over} if over else f.drops
+            facts.append(replace(f, rows=rows, drops=drops))
+        return Rows(kinds["ratings"], kinds["pairs"], kinds["bench"], tuple(facts), self.faults)
+
     def splits(self, recipe: Recipe) -> dict[str, dict[str, int]]:
         """Rows per kind and split."""
         found: dict[str, dict[str, int]] = {}

@@ -31,7 +31,7 @@ from armorm.pipeline import fitting
 from armorm.pipeline.examples import examples
 from armorm.pipeline.extraction import LazyBackbone, Stores, extract_all
 from armorm.pipeline.fitting import PairArrays, PairStores, RatingStores, pair_arrays
-from armorm.pipeline.judging import Graded, Judged, judge, methods
+from armorm.pipeline.judging import Graded, Judged, Method, judge, methods
 from armorm.pipeline.planted import planted_table
 from armorm.pipeline.progress import Reporter
 from armorm.pipeline.provenance import provenance
@@ -42,7 +42,7 @@ from armorm.pipeline.uncertainty import abstention_facts, uncertainty_stage
 from armorm.recipe import STARTER, Recipe
 from armorm.report.markdown import render_markdown
 from armorm.report.page import write_report
-from armorm.rivals.bradley_terry import save_bradley_terry
+from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
 
 HELD_OUT = "held-out pairs"
 
@@ -63,21 +63,26 @@ def train(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: 
     `features` is where features are kept (default: inside `out`), so that several runs can share them. Raises what the
     stages raise: DataError, BackboneError, FitError, StorageError.
     """
-    return _Training(recipe, out, features or out / "features", reporter or Reporter()).run()
+    return Training(recipe, out, features or out / "features", reporter or Reporter()).run()
 
 
-class _Training:
-    def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter) -> None:
+class Training:
+    """A run and what it leaves in memory: rows, stores, arrays, methods. `rows` are the recipe's, where they are read already."""
+
+    def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter, *, rows: Rows | None = None) -> None:
         self.recipe, self.out, self.reporter, self.features = recipe, out, reporter, features
+        self.given = rows
         self.objectives: Objectives = recipe.load_objectives()
         response, prompt = recipe.features.parts
         self.backbone = LazyBackbone(recipe.backbone, [*response, *prompt], reporter.say)
         self.done: list[Stage] = []
 
     def run(self) -> Run:
+        """All stages; what is there already is found."""
         self._write_recipe()
-        self.reporter.say("reading rows")
-        self.rows: Rows = read_rows(self.recipe, self.objectives, self.reporter)
+        if self.given is None:
+            self.reporter.say("reading rows")
+        self.rows: Rows = self.given or read_rows(self.recipe, self.objectives, self.reporter)
         self.stores: Stores = extract_all(self.recipe, self.rows, self.features, self.backbone, self.reporter)
         probe = self._stage("probe", {"ratings": self._keys("ratings"), **self._settings("probe", "features")}, self._probe)
         uncertainty = self._stage("uncertainty", {"probe": probe.key}, self._uncertainty)
@@ -134,11 +139,9 @@ class _Training:
         """Every method on the held-out pairs and on the recipe's suites."""
         probe, feature = load_probe(self.out / "probe")
         debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
-        raw = fitting.load_gates(self.out / "gate" / "not-debiased")
         rival = fitting.fit_bradley_terry_stage(self.pairs)
         save_bradley_terry(at, rival)
-        single = self._facts("gate")["single"]
-        tried = methods(probe, feature, debias, gates, raw, single, rival)
+        tried = self._methods(rival)
         suites, lengths, judged = [], [], {}
         for name, pairs in self.suites.items():
             judged[name], table, length = judge(name, self._graded(name, pairs), pairs, tried, seed=self.recipe.seed)
@@ -183,6 +186,21 @@ class _Training:
         (at / "report.md").write_text(render_markdown(results), encoding="utf-8")
         write_report(results, at)
         return {}
+
+    # -- what the stages left ------------------------------------------------------------------------------------------------
+
+    @property
+    def methods(self) -> list[Method]:
+        """The method, its ablations and its rivals, after `run`."""
+        rival = load_bradley_terry(self.out / "bench")
+        assert rival is not None  # its stage came before
+        return self._methods(rival)
+
+    def _methods(self, rival: BradleyTerry) -> list[Method]:
+        probe, feature = load_probe(self.out / "probe")
+        debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
+        raw = fitting.load_gates(self.out / "gate" / "not-debiased")
+        return methods(probe, feature, debias, gates, raw, self._facts("gate")["single"], rival)
 
     # -- what the stages read ------------------------------------------------------------------------------------------------
 

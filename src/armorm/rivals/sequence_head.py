@@ -45,6 +45,7 @@ class SequenceHead:
         self.name = name
         self.folder = folder
         self.batch_tokens = batch_tokens
+        self.tokens = 0  # read so far
         model, tokenizer = _loaded(folder, dtype)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         model = model.eval().requires_grad_(False).to(device)
@@ -69,6 +70,7 @@ class SequenceHead:
         scores = np.full(len(conversations), np.nan)
         for batch in pack(list(rendered.values()), batch_tokens=self.batch_tokens, share=False):
             entries = [group[0] for group in batch.groups]
+            self.tokens += sum(len(e.rendered) for e in entries)
             logits = self._logits([e.rendered for e in entries])
             for entry, logit in zip(entries, logits, strict=True):
                 scores[[rows[row] for row in entry.rows]] = logit

@@ -1,7 +1,7 @@
 """The training loop around a trainer of transformers or TRL: checkpoints, resumption, progress, the curve.
 
-In: settings, a trainer.  Out: `Curve`; the trained weights in a folder.  Cost: the training; a checkpoint holds the adapters and the
-optimiser's state. Several processes (`accelerate launch`) share the work; what is written is written by the first.
+In: settings, a trainer.  Out: `Curve`; the trained weights in a folder.  Cost: the training; a checkpoint holds the adapters and
+the optimiser's state. Several processes (`accelerate launch`) share the work; what is written is written by the first.
 
 Checkpoints are the trainer's own: safetensors, JSON, and tensors that torch reads with `weights_only`. The finished folder holds
 safetensors and JSON alone.
@@ -137,11 +137,11 @@ class _Watch(transformers.TrainerCallback):
         self.progress = progress
         self.before, self.start, self.tokens = 0.0, 0.0, 0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self.before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
         self.start, self.tokens = time.perf_counter(), state.num_input_tokens_seen
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         row = state.log_history[-1]
         spent = time.perf_counter() - self.start
         row["seconds"] = round(self.before + spent, 2)

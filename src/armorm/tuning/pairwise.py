@@ -1,4 +1,4 @@
-"""The pairwise preference model: one conversation shows the prompt and both answers, the next word says which is better (SLiC-HF).
+"""The pairwise preference model (SLiC-HF): a conversation shows the prompt and both answers, the next word says which is better.
 
 In: pairs, a backbone's name, settings.  Out: a folder with a causal language model.  Cost: about three forward passes of the
 decoder per pair seen, over both answers at once.

@@ -1,0 +1,264 @@
+"""The paper's Table 1 on one's own backbone and data: `armorm compare`.
+
+In: a recipe with a `compare` part, a run's folder.  Out: results.json, compare.md, compare.tex, compare.svg, report.html in its
+`compare/`.  Cost: the run, the decoders that are trained, and a forward pass per answer or two per pair for what reads texts.
+Every step is kept: a second call computes only what changed, a stopped one goes on.
+
+    run → methods on its features → ablations → trained decoders → the method on those → judges → the table
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from armorm.bench.aggregate import figures, paired
+from armorm.bench.outcomes import Outcomes
+from armorm.bench.published import published
+from armorm.data.benchmarks.registry import benchmark
+from armorm.errors import RecipeError, StorageError
+from armorm.pipeline.ablations import fit_without_masking, load_without_masking, rival_methods
+from armorm.pipeline.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
+from armorm.pipeline.judging import MAIN, RIVAL, Graded, Method
+from armorm.pipeline.progress import Reporter
+from armorm.pipeline.provenance import provenance
+from armorm.pipeline.stages import Stage, run_stage
+from armorm.pipeline.train import Training
+from armorm.pipeline.tuning import tune
+from armorm.recipe import Recipe, Suite, TrainingObjective
+from armorm.report.compare_page import write_compare
+
+FORMAT = 1
+FROZEN = "frozen"
+TRAINED_RIVAL = "bradley-terry-trained"
+FAMILIES = {MAIN: "armorm", RIVAL: "bradley-terry", "length": "baseline", "single": "baseline"}
+FAMILIES |= dict.fromkeys(("uniform", "uniform-raw", "armorm-no-gate", "armorm-not-debiased"), "ablation")
+BACKBONES: dict[TrainingObjective, str] = {"bradley-terry": "Bradley–Terry-initialised", "regression": "trained by eq. (1)"}
+ON_TRAINED = (MAIN, RIVAL, "armorm-no-gate", "fitted-weights")
+"""What is shown of the run on a trained decoder, beside the same on the frozen one with the same rows."""
+
+
+def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Every method on the same items; writes the table in all its forms into `out`/compare and returns its content.
+
+    `out` is the run's folder, `features` where its features are kept. Raises RecipeError for a recipe without suites, and what
+    the run, the training and the judges raise. A judge that can't be asked is left out, with the reason in the table.
+    """
+    if not recipe.bench:
+        raise RecipeError("bench: missing; a comparison needs at least one suite to compare on")
+    return _Comparison(recipe, out, features or out / "features", reporter or Reporter()).run()
+
+
+@dataclass(frozen=True)
+class _Variant:
+    # The method's own run on a decoder; `before` is what the decoder's training took.
+    name: str
+    backbone: str
+    training: Training
+    before: Costs | None = None
+
+
+class _Comparison:
+    def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter) -> None:
+        self.recipe, self.out, self.features, self.reporter = recipe, out, features, reporter
+        self.at = out / "compare"
+        self.main = Training(recipe, out, features, reporter)
+
+    def run(self) -> dict[str, Any]:
+        start = time.perf_counter()
+        self.main.run()
+        found = [*self._on_features(), *self._trained(), *self._on_trained_decoders(), *map(self.arena.judge, self._judges)]
+        results = self._results(found) | {"seconds": round(time.perf_counter() - start, 1)}
+        try:
+            (self.at / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{self.at}: can't be written: {error.strerror}; choose another --out") from error
+        write_compare(results, self.at)
+        return results | {"folder": str(self.at)}
+
+    # -- the contenders, in order --------------------------------------------------------------------------------------------
+
+    def _on_features(self) -> list[Contender]:
+        """What the run compares anyway, weights that no prompt changes, and the probe without masking."""
+        at = self.at / "not-masked"
+        stage = run_stage(at, {"gate": self._key("gate")}, self._not_masked)
+        unmasked = load_without_masking(stage.folder)
+        fixed = self.recipe.compare.fixed_weights
+        rivals = rival_methods(self.recipe, self.out / "probe", self.main.pairs, fixed=fixed, unmasked=[unmasked])
+        return [self._stored(self.main, m, FROZEN) for m in (*self.main.methods, *rivals)]
+
+    def _trained(self) -> list[Contender]:
+        """Rivals whose decoder is trained."""
+        how = "adapters" if self.recipe.tuning.lora else "all weights"
+        makers = {
+            "bradley-terry": lambda s: self.arena.one_logit(TRAINED_RIVAL, f"Bradley–Terry, decoder trained ({how})", s),
+            "pairwise": lambda s: self.arena.pairwise("pairwise", f"pairwise preference model ({how})", s),
+        }
+        return [makers[o](self._tuned(o)) for o in self.recipe.compare.train if o in makers]
+
+    def _on_trained_decoders(self) -> list[Contender]:
+        """Stages 1 to 3 on the frozen decoder and on each that was trained, all on the same rows."""
+        found = []
+        for variant in self._variants:
+            rivals = rival_methods(variant.training.recipe, variant.training.out / "probe", variant.training.pairs)
+            for method in (*variant.training.methods, *rivals):
+                if method.scorer.name in ON_TRAINED:
+                    found.append(self._stored(variant.training, method, variant.backbone, variant.name, variant.before))
+        return found
+
+    @property
+    def _judges(self) -> Sequence[Any]:
+        return self.recipe.compare.judges
+
+    # -- what they are made of -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def suites(self) -> Suites:
+        """The items that all methods are judged on."""
+        rows, settings = self.main.rows, self.recipe.compare
+        return rows.capped(ratings=None, pairs=None, items=settings.items, seed=self.recipe.seed).suites
+
+    @cached_property
+    def arena(self) -> Arena:
+        return Arena(self.recipe, self.suites, self.at, self.reporter)
+
+    @cached_property
+    def _variants(self) -> list[_Variant]:
+        trained = [o for o in self.recipe.compare.train if o in BACKBONES]
+        if not trained:
+            return []
+        control = _Variant("frozen", "frozen, same rows", self._again("frozen", self.recipe.backbone.model))
+        return [
+            control,
+            *(
+                _Variant(o, BACKBONES[o], self._again(o, str(stage.folder / "model")), training_costs(stage))
+                for o in trained
+                for stage in [self._tuned(o)]
+            ),
+        ]
+
+    def _again(self, name: str, model: str) -> Training:
+        settings = self.recipe.compare
+        recipe = self.recipe.model_copy(
+            update={
+                "name": f"{self.recipe.name}: {name}",
+                "backbone": self.recipe.backbone.model_copy(update={"model": model}),
+                "features": settings.features or self.recipe.features,
+                "examples": 0,
+            }
+        )
+        caps = {"ratings": settings.rows.ratings, "pairs": settings.rows.pairs, "items": settings.items}
+        rows = self.main.rows.capped(**caps, seed=self.recipe.seed)
+        self.reporter.say(f"stages 1 to 3 on {model}")
+        out = self.at / "decoders" / name
+        training = Training(recipe, out, out / "features", self.reporter, rows=rows)
+        training.run()
+        return training
+
+    def _tuned(self, objective: TrainingObjective) -> Stage:
+        folder = self.out / "tuned" / objective
+        return tune(self.recipe, objective, folder, rows=self.main.rows, reporter=self.reporter)
+
+    def _not_masked(self, at: Path) -> dict[str, Any]:
+        main = self.main
+        feature = main.methods[0].feature
+        made = fit_without_masking(self.recipe, main.objectives, main.ratings, main.pairs, at, self.reporter, feature=feature)
+        return made.facts
+
+    def _stored(
+        self, training: Training, method: Method, backbone: str, variant: str = "", before: Costs | None = None
+    ) -> Contender:
+        name = method.scorer.name
+        family = FAMILIES.get(name) or ("ablation" if name.startswith(MAIN) else "regression")
+        return from_features(training, method, self.suites, family=family, backbone=backbone, variant=variant, before=before)
+
+    def _key(self, stage: str) -> str:
+        return next(s.key for s in self.main.done if s.folder.name == stage)
+
+    # -- the table -----------------------------------------------------------------------------------------------------------
+
+    def _results(self, found: Sequence[Contender]) -> dict[str, Any]:
+        names = {c.name for c in found if not c.skipped}
+        references = [name for name in (RIVAL, TRAINED_RIVAL) if name in names]
+        return {
+            "format": FORMAT,
+            "name": self.recipe.name,
+            **provenance(),
+            "seed": self.recipe.seed,
+            "backbone": {"model": self.recipe.backbone.model, "dtype": self.recipe.backbone.dtype},
+            "references": references,
+            "suites": [self._suite(suite, found, references) for suite in self.recipe.bench],
+            "methods": [c.facts() for c in found],
+            "probes": self._probes(),
+            "notes": self._notes(),
+        }
+
+    def _suite(self, suite: Suite, found: Sequence[Contender], references: Sequence[str]) -> dict[str, Any]:
+        items, seed = self.suites[suite.name], self.recipe.seed
+        graded = Graded.by(suite, items)
+        official = graded.aggregates[0]
+        worth = {c.name: c.outcomes(suite.name, graded) for c in found if not c.skipped}
+
+        def row(name: str, one: Outcomes) -> dict[str, Any]:
+            whole = figures(one, [official], seed=seed).to_json()["aggregates"][official.name]
+            tests = {r: None if r == name else paired(one, worth[r], official, seed=seed).to_json() for r in references}
+            return {"method": name, "overall": whole["overall"], "sections": whole["sections"], "versus": tests, "whole": whole}
+
+        rows = [row(name, one) for name, one in worth.items()]
+        sections = list(dict.fromkeys(s for r in rows for s in r["sections"]))
+        missing = rows[0]["whole"]["missing"] if rows else []
+        return {
+            "name": suite.name,
+            "title": benchmark(suite.benchmark).title if suite.benchmark else suite.name,
+            "rule": graded.rule.value,
+            "n": len(items),
+            "of": len(self.main.rows.suites[suite.name]),
+            "groups": len({item.group for item in items}),
+            "sections": sections,
+            "missing": missing,
+            "methods": [{k: v for k, v in r.items() if k != "whole"} for r in rows],
+            "published": [asdict(p) for p in published(suite.benchmark or "rewardbench")],
+        }
+
+    def _probes(self) -> list[dict[str, Any]]:
+        """Held-out quality of the probe on each decoder that was tried on the same rows; of the run's own where none was."""
+        runs = [(v.backbone, v.training) for v in self._variants] or [(FROZEN, self.main)]
+        return [_probe(backbone, training) for backbone, training in runs]
+
+    def _notes(self) -> list[str]:
+        settings, rows = self.recipe.compare, self.main.rows
+        found = [
+            f"All methods are judged on the same items of each suite{f', at most {settings.items}' if settings.items else ''}; "
+            "intervals and tests draw whole prompts."
+        ]
+        trained = [o for o in settings.train if o in BACKBONES]
+        if trained and (settings.rows.ratings or settings.rows.pairs):
+            small = rows.capped(ratings=settings.rows.ratings, pairs=settings.rows.pairs, items=None, seed=self.recipe.seed)
+            n = [sum(map(len, kind.values())) for kind in (rows.ratings, rows.pairs, small.ratings, small.pairs)]
+            found.append(
+                f"Stages 1 to 3 on trained decoders, and on the frozen one beside them, saw {n[2]:,} rated answers and {n[3]:,} "
+                f"pairs; the other rows saw {n[0]:,} and {n[1]:,}. The decoders themselves were trained on the training side of "
+                "the latter, for as many steps as the table of costs says."
+            )
+        if any(s.benchmark is None for s in self.recipe.bench):
+            found.append("The published rows are the paper's Table 1, on the whole of RewardBench and other backbones.")
+        return found
+
+
+def _probe(backbone: str, training: Training) -> dict[str, Any]:
+    facts = next(s.facts for s in training.done if s.folder.name == "probe")
+    quality = {o["name"]: o for o in facts["objectives"]}
+    pearson = {name: o["pearson"]["value"] for name, o in quality.items()}
+    known = [p for p in pearson.values() if p is not None]
+    return {
+        "backbone": backbone,
+        "feature": facts["feature"],
+        "mean_pearson": sum(known) / len(known) if known else None,
+        "pearson": pearson,
+        "n": {name: o["n"] for name, o in quality.items()},
+    }

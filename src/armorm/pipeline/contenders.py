@@ -1,0 +1,262 @@
+"""The methods of a comparison: each with its scores of the same items, and what it took to make and to ask it.
+
+In: finished runs, trained decoders, judges; the items.  Out: `Contender`s.  Cost: none for methods on stored features; a forward
+pass per answer, or two per pair, for the others. What is scored is kept, so a comparison that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from armorm.bench.outcomes import Outcomes
+from armorm.bench.position import position_bias
+from armorm.bench.run import Compared, Scores, compare_items, score_items
+from armorm.data.rows import BenchmarkItem
+from armorm.errors import UserError
+from armorm.judge_settings import JudgeSettings
+from armorm.pipeline.benchmarking import slug
+from armorm.pipeline.judging import Graded, Method
+from armorm.pipeline.progress import Advance, Reporter
+from armorm.pipeline.stages import Stage, key_of, run_stage
+from armorm.pipeline.train import Training
+from armorm.recipe import Recipe
+from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge
+from armorm.rivals.judge.making import judge_of
+from armorm.rivals.pairwise import PairwiseModel
+from armorm.rivals.sequence_head import SequenceHead
+from armorm.scoring import PairScorer, Scorer
+
+Suites = Mapping[str, Sequence[BenchmarkItem]]
+Costs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One method: `scores` by suite, an array for each item; `training` and `scoring` (by suite) say what it took.
+
+    `skipped` says why there are no scores.
+    """
+
+    name: str
+    label: str
+    family: str
+    backbone: str
+    note: str = ""
+    scores: Mapping[str, Sequence[Scores]] = field(default_factory=dict)
+    training: Costs | None = None
+    scoring: Mapping[str, Costs] = field(default_factory=dict)
+    usage: Mapping[str, Any] | None = None
+    position: Mapping[str, Any] | None = None
+    skipped: str | None = None
+
+    def outcomes(self, suite: str, graded: Graded) -> Outcomes:
+        """What its scores of the suite are worth."""
+        return graded.outcomes(self.scores[suite])
+
+    def facts(self) -> dict[str, Any]:
+        """Plain JSON values, without the scores."""
+        names = ("label", "family", "backbone", "note", "training", "usage", "position", "skipped")
+        return {"method": self.name, **{n: getattr(self, n) for n in names}, "scoring": dict(self.scoring)}
+
+
+# -- methods on stored features -----------------------------------------------------------------------------------------------
+
+
+def from_features(
+    training: Training,
+    method: Method,
+    suites: Suites,
+    *,
+    family: str,
+    backbone: str,
+    variant: str = "",
+    before: Costs | None = None,
+) -> Contender:
+    """A method on the features of a finished run. `variant` tells runs apart; `before` is what the decoder's training took."""
+    scores, scoring = {}, {}
+    for suite in training.recipe.bench:
+        pairs, rows = training.suites[suite.name], training.rows.suites[suite.name]
+        chosen, rejected = (method.scorer.score_features(side[method.feature]) for side in (pairs.chosen, pairs.rejected))
+        by_id = dict(zip([r.id for r in rows], Graded.by(suite, rows).scores_from_pairs(chosen, rejected), strict=True))
+        scores[suite.name] = [by_id[item.id] for item in suites[suite.name]]
+        stored, share = training.stores.suites[suite.name], len(suites[suite.name]) / len(rows)
+        scoring[suite.name] = {
+            "seconds": round(stored.seconds * share, 1),
+            "tokens_in": round(stored.manifest["tokens"] * share),
+            "tokens_out": 0,
+            "answers": sum(len(item.answers) for item in suites[suite.name]),
+        }
+    name = method.scorer.name + (f"@{variant}" if variant else "")
+    reads_ratings = family not in ("bradley-terry", "baseline")
+    cost = None if family == "baseline" else _added(before, _feature_costs(training, ratings=reads_ratings))
+    return Contender(name, method.scorer.label, family, backbone, scores=scores, training=cost, scoring=scoring)
+
+
+def _feature_costs(training: Training, *, ratings: bool) -> Costs:
+    stores = [*training.stores.pairs.values(), *(training.stores.ratings.values() if ratings else ())]
+    rows = [*training.rows.pairs.values(), *(training.rows.ratings.values() if ratings else ())]
+    fitting = sum(s.seconds for s in training.done if s.folder.name in ("probe", "debias", "gate")) if ratings else 0.0
+    return {
+        "seconds": round(sum(s.seconds for s in stores) + fitting, 1),
+        "tokens": sum(s.manifest["tokens"] for s in stores),
+        "steps": None,
+        "examples": sum(map(len, rows)),
+    }
+
+
+def _added(one: Costs | None, other: Costs) -> Costs:
+    if one is None:
+        return other
+    both = {k: round((one[k] or 0) + (other[k] or 0), 1) for k in ("seconds", "tokens", "examples")}
+    return {**both, "steps": one["steps"]}
+
+
+def training_costs(tuned: Stage) -> Costs:
+    """What the training of a decoder took."""
+    return {k: tuned.facts[k] for k in ("seconds", "tokens", "steps", "examples")}
+
+
+# -- methods that read the texts ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Where methods that read the texts are asked: the items, and the folder in which their scores are kept."""
+
+    recipe: Recipe
+    suites: Suites
+    folder: Path
+    reporter: Reporter
+
+    def one_logit(self, name: str, label: str, tuned: Stage) -> Contender:
+        """A Bradley–Terry model with a trained decoder."""
+
+        def make() -> SequenceHead:
+            s = self.recipe.backbone
+            return SequenceHead(
+                name,
+                str(tuned.folder / "model"),
+                dtype=s.dtype,
+                device=s.device,
+                batch_tokens=self._batch,
+                max_tokens=s.max_tokens,
+            )
+
+        found = self._stage(name, {"model": tuned.key}, lambda _at: self._asked(name, make()))
+        note = f"{tuned.facts['steps']} steps of {self.recipe.tuning.of('bradley-terry').batch_size} pairs"
+        return self._contender(found, name, label, "bradley-terry", "trained", note=note, training=training_costs(tuned))
+
+    def pairwise(self, name: str, label: str, tuned: Stage) -> Contender:
+        """A decoder that was trained to say which of two shown answers is better."""
+        settings, s = self.recipe.tuning.of("pairwise"), self.recipe.backbone
+
+        def make() -> PairwiseModel:
+            longest = max(s.max_tokens, settings.max_tokens or 0)
+            return PairwiseModel(
+                name,
+                str(tuned.folder / "model"),
+                label=label,
+                dtype=s.dtype,
+                device=s.device,
+                batch_tokens=self._batch,
+                max_tokens=longest,
+            )
+
+        found = self._stage(name, {"model": tuned.key}, lambda _at: self._asked(name, make()))
+        note = f"{tuned.facts['steps']} steps of {settings.batch_size} pairs; both orders averaged"
+        return self._contender(found, name, label, "pairwise", "trained", note=note, training=training_costs(tuned))
+
+    def judge(self, settings: JudgeSettings) -> Contender:
+        """A language model as judge; one that can't be asked at all is left out with the reason."""
+        backbone = settings.model or settings.local or ""
+        try:
+            judge = self._judge_of(settings)
+            found = self._stage(settings.name, {"judge": judge.fingerprint}, lambda _at: self._asked(settings.name, judge))
+        except UserError as error:
+            self.reporter.warn(f"{settings.name} is left out: {error}")
+            return Contender(settings.name, settings.name, "judge", backbone, skipped=str(error))
+        if (found.facts["usage"] or {}).get("failed"):
+            (found.folder / "stage.json").unlink(missing_ok=True)  # what failed is asked again next time
+            self.reporter.warn(
+                f"{settings.name}: {found.facts['usage']['failed']} requests failed; run the command again to ask them"
+            )
+        return self._contender(found, settings.name, judge.label, "judge", backbone)
+
+    def _judge_of(self, settings: JudgeSettings) -> PairwiseJudge | PointwiseJudge | PairwiseModel:
+        if settings.local is None or settings.verdict == "reply":
+            return judge_of(settings, self.folder / "replies")
+        return PairwiseModel(
+            settings.name,
+            settings.local,
+            label=f"{settings.local} as judge (log-probabilities)",
+            dtype=settings.dtype,
+            device=settings.device,
+            batch_tokens=settings.batch_tokens,
+            max_tokens=2 * self.recipe.backbone.max_tokens,
+        )
+
+    @property
+    def _batch(self) -> int:
+        return self.recipe.features.batch_tokens
+
+    def _stage(self, name: str, inputs: dict[str, Any], compute: Callable[[Path], dict[str, Any]]) -> Stage:
+        asked = key_of({n: [repr((i.id, i.context, i.chosen, i.rejected)) for i in items] for n, items in self.suites.items()})
+        return run_stage(self.folder / "methods" / slug(name), {**inputs, "items": asked, "seed": self.recipe.seed}, compute)
+
+    def _asked(self, name: str, scorer: Scorer | PairScorer) -> dict[str, Any]:
+        facts: dict[str, Any] = {"scores": {}, "scoring": {}, "position": {}}
+        for suite, items in self.suites.items():
+            kept = None if hasattr(scorer, "usage") else self.folder / "kept" / f"{slug(name)}-{slug(suite)}.jsonl"
+            resumed = kept is not None and kept.exists()
+            before, start = _spent(scorer), time.perf_counter()
+            with self.reporter.bar(f"{name}: {suite}", len(items)) as advance:
+                scores, compared = _scored(items, scorer, kept, advance)
+            after, seconds = _spent(scorer), round(time.perf_counter() - start, 1)
+            facts["scores"][suite] = [[None if np.isnan(x) else x for x in one.tolist()] for one in scores]
+            facts["scoring"][suite] = {
+                # what an earlier, stopped run did is not in this one's clock
+                "seconds": None if resumed or after["cached"] > before["cached"] else seconds,
+                **{key: None if resumed else after[key] - before[key] for key in ("tokens_in", "tokens_out")},
+                "answers": sum(len(item.answers) for item in items),
+            }
+            if compared is not None:
+                groups = [item.group for item in items]
+                facts["position"][suite] = position_bias(compared, groups, seed=self.recipe.seed).to_json()
+        usage = getattr(scorer, "usage", None)
+        return {**facts, "usage": None if usage is None else usage.to_json()}
+
+    def _contender(self, found: Stage, name: str, label: str, family: str, backbone: str, **more: Any) -> Contender:
+        scores = {
+            suite: [np.array([np.nan if x is None else x for x in one], dtype=np.float64) for one in rows]
+            for suite, rows in found.facts["scores"].items()
+        }
+        facts: dict[str, Any] = {key: found.facts[key] or None for key in ("usage", "position")}
+        return Contender(name, label, family, backbone, scores=scores, scoring=found.facts["scoring"], **facts, **more)
+
+
+def _scored(
+    items: Sequence[BenchmarkItem], scorer: Scorer | PairScorer, kept: Path | None, advance: Advance
+) -> tuple[list[Scores], list[Compared] | None]:
+    def progress(done: int, _total: int) -> None:
+        advance(done, "items")
+
+    if isinstance(scorer, PairScorer):
+        compared = compare_items(items, scorer, kept=kept, progress=progress)
+        return [one.scores for one in compared], compared
+    key = getattr(scorer, "fingerprint", scorer.name)
+    return score_items(items, scorer, kept=kept, key=key, progress=progress), None
+
+
+def _spent(scorer: Any) -> dict[str, int]:
+    # Tokens read and written so far, and replies that were there before.
+    usage = getattr(scorer, "usage", None)
+    if usage is None:
+        return {"tokens_in": scorer.tokens, "tokens_out": 0, "cached": 0}
+    one, old = usage.tokens, usage.cached_tokens
+    return {"tokens_in": one.read + old.read, "tokens_out": one.written + old.written, "cached": usage.from_cache}

@@ -1,0 +1,191 @@
+"""The comparison: every method of Table 1 on one small planted set, found again and resumed, with the table in all its forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from judge_server import Judge, Reply, Request, judge_server, refuses, says
+from small_run import GOOD, Armorm, write_recipe, write_rows
+
+TUNING = {
+    "lora": {"rank": 4, "dropout": 0.0},
+    "batch_size": 8,
+    "micro_batch": 8,
+    "learning_rate": 1e-2,
+    "save_every": 20,
+    "evaluate": 8,
+    "bradley_terry": {"steps": 20},
+    "regression": {"steps": 20},
+    "pairwise": {"steps": 40, "batch_size": 16, "micro_batch": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def speaker(random_folder: Callable[..., Path]) -> Path:
+    """A random decoder whose language model's head is its embedding."""
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+    )
+    return random_folder(config)
+
+
+def prefers_good(request: Request) -> Reply:
+    """A judge that counts good words, whichever answer comes first."""
+    shown = request.prompt.split("Answer ")
+    a, b = (shown[-2], shown[-1]) if len(shown) > 2 else ("", "")
+    return says(f"[[{'A' if a.count(GOOD) > b.count(GOOD) else 'B'}]]")
+
+
+def half_fails(request: Request) -> Reply:
+    return refuses(500) if request.before == 0 and len(request.prompt) % 2 else prefers_good(request)
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
+    monkeypatch.setenv("TEST_KEY", "k")
+    with judge_server(half_fails) as judge:
+        yield judge
+
+
+def recipe_of(folder: Path, speaker: Path, judge: Judge | None = None) -> Path:
+    judges: list[dict[str, Any]] = [
+        {"name": "small-judge", "local": str(speaker), "verdict": "log-probabilities", "dtype": "float32"}
+    ]
+    if judge is not None:
+        remote = {"model": "m", "endpoint": judge.url, "key_env": "TEST_KEY", "template": "pairwise-short-1"}
+        judges.append({"name": "good-judge", **remote, "price_in": 1.0, "price_out": 2.0})
+        judges.append({"name": "keyless", **remote, "key_env": "ARMORM_NO_SUCH_KEY"})
+    weights = {"panel-quality": 1.0, "panel-verbosity": -0.2}
+    compare = {
+        "items": 20,
+        "train": ["bradley-terry", "pairwise", "regression"],
+        "rows": {"ratings": 50, "pairs": 60},
+        "features": {"response": ["final:last"], "prompt": "2:last", "store_dtype": "float32"},
+        "fixed_weights": [{"name": "own", "weights": weights}],
+        "judges": judges,
+    }
+    write_rows(folder)
+    path = write_recipe(folder, speaker, tuning=TUNING, compare=compare)
+    path.write_text(path.read_text(encoding="utf-8").replace("max_tokens: 256", "max_tokens: 512"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def compared(tmp_path: Path, speaker: Path, endpoint: Judge, armorm: Armorm) -> tuple[dict[str, Any], Path]:
+    recipe = recipe_of(tmp_path, speaker, endpoint)
+    code, out, err = armorm("compare", recipe, "--out", tmp_path / "run", "--json", "--quiet")
+    assert code == 0, err
+    return json.loads(out), tmp_path
+
+
+@pytest.mark.slow
+def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(compared, armorm, endpoint):
+    results, folder = compared
+    methods = {m["method"]: m for m in results["methods"]}
+    on_decoders = {
+        f"{m}@{d}"
+        for m in ("armorm", "bradley-terry", "armorm-no-gate", "fitted-weights")
+        for d in ("frozen", "bradley-terry", "regression")
+    }
+    assert set(methods) >= on_decoders | {
+        "armorm",
+        "armorm-no-gate",
+        "armorm-not-debiased",
+        "armorm-not-masked",
+        "bradley-terry",
+        "bradley-terry-trained",
+        "pairwise",
+        "fixed-own",
+        "fitted-weights",
+        "length",
+        "small-judge",
+        "good-judge",
+    }
+    assert "ARMORM_NO_SUCH_KEY" in methods["keyless"]["skipped"]
+    suite = results["suites"][0]
+    assert (suite["n"], suite["of"], suite["sections"]) == (20, 24, ["chat", "code"])
+    worth = {m["method"]: m["overall"]["value"] for m in suite["methods"]}
+    assert worth["good-judge"] == 1.0, "half of its requests failed at first, and nothing is lost"
+    for name in (
+        "armorm",
+        "bradley-terry",
+        "bradley-terry-trained",
+        "pairwise",
+        "fitted-weights",
+        "armorm@regression",
+        "armorm@bradley-terry",
+    ):
+        assert worth[name] > 0.6, (name, worth)
+    assert {m["overall"]["n"] for m in suite["methods"]} == {20}
+    assert results["references"] == ["bradley-terry", "bradley-terry-trained"]
+    assert all(m["versus"].keys() == set(results["references"]) for m in suite["methods"])
+    assert methods["good-judge"]["usage"]["requests"] == 40 and methods["good-judge"]["usage"]["cost_usd"] > 0
+    assert methods["good-judge"]["position"]["small-bench"]["flips"]["value"] == 0
+    trained = methods["bradley-terry-trained"]
+    assert trained["training"]["steps"] == 20 and trained["scoring"]["small-bench"]["tokens_in"] > 0
+    assert [p["backbone"] for p in results["probes"]] == ["frozen, same rows", "Bradley–Terry-initialised", "trained by eq. (1)"]
+    for name in ("results.json", "compare.md", "compare.tex", "compare.svg", "report.html"):
+        assert (folder / "run" / "compare" / name).stat().st_size > 0
+
+    # Again: all is found, nothing is asked or trained a second time, and the numbers are the same.
+    asked = len(endpoint.requests)
+    code, out, err = armorm("compare", folder / "recipe.yaml", "--out", folder / "run", "--json")
+    assert code == 0 and len(endpoint.requests) == asked
+    again = json.loads(out)
+    assert again["suites"] == results["suites"] and again["probes"] == results["probes"]
+    assert "training " not in err and "bradley-terry: as before" in err
+    code, out, _ = armorm("compare", folder / "recipe.yaml", "--out", folder / "run", "--latex", "--quiet")
+    assert code == 0 and r"\toprule" in out
+    code, out, _ = armorm("compare", folder / "recipe.yaml", "--out", folder / "run", "--quiet")
+    assert code == 0 and "Bradley–Terry" in out and "Table 1" in out
+
+
+def test_a_comparison_without_suites_is_refused(tmp_path, speaker, armorm):
+    write_rows(tmp_path)
+    recipe = write_recipe(tmp_path, speaker, bench=[])
+    code, _, err = armorm("compare", recipe, "--out", tmp_path / "run")
+    assert code == 2 and "bench" in err
+
+
+def test_an_unknown_objective_is_named(tmp_path, speaker, armorm):
+    code, _, err = armorm("tune", recipe_of(tmp_path, speaker), "bradly-terry")
+    assert code == 2 and "bradley-terry, pairwise, regression" in err
+
+
+@pytest.mark.slow
+def test_tune_resumes_after_a_kill_and_finds_what_is_finished(tmp_path, speaker, armorm, monkeypatch):
+    from armorm.tuning import loop
+
+    recipe = recipe_of(tmp_path, speaker)
+    real = loop._Watch.on_log
+
+    def stops(self, args, state, control, **more):
+        real(self, args, state, control, **more)
+        if state.global_step == 25:
+            raise KeyboardInterrupt
+
+    words = ("tune", recipe, "pairwise", "--out", tmp_path / "run", "--json")
+    monkeypatch.setattr(loop._Watch, "on_log", stops)
+    code, _, err = armorm(*words)
+    assert code == 130 and "goes on from there" in err
+    tuned = tmp_path / "run" / "tuned"
+    assert not (tuned / "pairwise").exists() and (tuned / "pairwise.checkpoints" / "checkpoint-20").is_dir()
+    monkeypatch.setattr(loop._Watch, "on_log", real)
+    code, out, _ = armorm(*words)
+    facts = json.loads(out)
+    assert code == 0 and facts["steps"] == 40
+    curve = json.loads((tuned / "pairwise" / "training.json").read_text())["curve"]
+    assert [row["step"] for row in curve] == list(range(1, 41))
+    assert not (tuned / "pairwise.checkpoints").exists() and (tuned / "pairwise" / "training.svg").exists()
+    code, out, err = armorm(*words)
+    assert code == 0 and json.loads(out) == facts and "as before" in err
