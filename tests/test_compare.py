@@ -41,8 +41,7 @@ def speaker(random_folder: Callable[..., Path]) -> Path:
 
 def prefers_good(request: Request) -> Reply:
     """A judge that counts good words, whichever answer comes first."""
-    shown = request.prompt.split("Answer ")
-    a, b = (shown[-2], shown[-1]) if len(shown) > 2 else ("", "")
+    _, a, b = request.prompt.split("<<answer ")
     return says(f"[[{'A' if a.count(GOOD) > b.count(GOOD) else 'B'}]]")
 
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from armorm.data.reading import Columns
 from armorm.objectives import Objective
-from armorm.recipe import Recipe, Source, load_recipe
+from armorm.judge_settings import JudgeSettings
+from armorm.recipe import CompareRecipe, FixedWeightsRecipe, Lora, Recipe, RowCaps, Source, TuningRecipe, load_recipe
 from docs import PARTS, ROOT, block
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -100,6 +101,12 @@ def test_every_recipe_key_is_documented_and_nothing_else():
         },
         "bench": get_args(Recipe.model_fields["bench"].annotation)[0],
         "store_too": type(Recipe.model_fields["features"].default.store_too),
+        "tuning": TuningRecipe,
+        "lora": Lora,
+        "compare": CompareRecipe,
+        "rows": RowCaps,
+        "fixed_weights": FixedWeightsRecipe,
+        "judges": JudgeSettings,
     }
     assert models_in(Recipe) | {Objective} == set(models.values())
     for name, model in models.items():
