@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 import transformers
 from judge_server import Judge, Reply, Request, judge_server, refuses, says
-from small_run import GOOD, Armorm, write_recipe, write_rows
+from small_run import BAD, GOOD, Armorm, write_recipe, write_rows
 
 TUNING = {
     "lora": {"rank": 4, "dropout": 0.0},
@@ -40,9 +43,9 @@ def speaker(random_folder: Callable[..., Path]) -> Path:
 
 
 def prefers_good(request: Request) -> Reply:
-    """A judge that counts good words, whichever answer comes first."""
-    _, a, b = request.prompt.split("<<answer ")
-    return says(f"[[{'A' if a.count(GOOD) > b.count(GOOD) else 'B'}]]")
+    """A judge that knows how the pairs were made: the larger share of good words wins, whichever answer comes first."""
+    _, a, b = (text.count(GOOD) / max(text.count(GOOD) + text.count(BAD), 1) for text in request.prompt.split("<<answer "))
+    return says(f"[[{'A' if a > b else 'B'}]]")
 
 
 def half_fails(request: Request) -> Reply:
@@ -63,7 +66,7 @@ def recipe_of(folder: Path, speaker: Path, judge: Judge | None = None) -> Path:
     if judge is not None:
         remote = {"model": "m", "endpoint": judge.url, "key_env": "TEST_KEY", "template": "pairwise-short-1"}
         judges.append({"name": "good-judge", **remote, "price_in": 1.0, "price_out": 2.0})
-        judges.append({"name": "keyless", **remote, "key_env": "ARMORM_NO_SUCH_KEY"})
+        judges.append({"name": "nowhere", **remote, "endpoint": "http://127.0.0.1:9/v1", "retries": 0})
     weights = {"panel-quality": 1.0, "panel-verbosity": -0.2}
     compare = {
         "items": 20,
@@ -110,7 +113,7 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
         "small-judge",
         "good-judge",
     }
-    assert "ARMORM_NO_SUCH_KEY" in methods["keyless"]["skipped"]
+    assert "127.0.0.1:9" in methods["nowhere"]["skipped"]
     suite = results["suites"][0]
     assert (suite["n"], suite["of"], suite["sections"]) == (20, 24, ["chat", "code"])
     worth = {m["method"]: m["overall"]["value"] for m in suite["methods"]}
@@ -188,3 +191,21 @@ def test_tune_resumes_after_a_kill_and_finds_what_is_finished(tmp_path, speaker,
     assert not (tuned / "pairwise.checkpoints").exists() and (tuned / "pairwise" / "training.svg").exists()
     code, out, err = armorm(*words)
     assert code == 0 and json.loads(out) == facts and "as before" in err
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path, speaker, armorm):
+    """The launcher's processes share every step's examples: the same losses, the same number of tokens, one folder."""
+    recipe = recipe_of(tmp_path, speaker)
+    text = recipe.read_text(encoding="utf-8").replace("micro_batch: 8", "micro_batch: 4").replace("steps: 20", "steps: 4")
+    recipe.write_text(text, encoding="utf-8")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    words = ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "armorm", "tune", recipe, "regression", "--quiet", "--out"]
+    threads = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *words, tmp_path / "two"], env=threads, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert armorm("tune", recipe, "regression", "--out", tmp_path / "one", "--quiet")[0] == 0
+    one, two = (json.loads((tmp_path / n / "tuned" / "regression" / "training.json").read_text()) for n in ("one", "two"))
+    assert [r["loss"] for r in two["curve"]] == pytest.approx([r["loss"] for r in one["curve"]], rel=1e-3)
+    assert two["tokens"] == one["tokens"] and two["steps"] == 4
+    assert sorted(p.name for p in (tmp_path / "two" / "tuned").iterdir()) == ["regression"]

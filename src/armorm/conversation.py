@@ -146,7 +146,15 @@ class Renderer:
         if fault := fault_in(messages):
             raise ConversationError(f"{fault}: {fault.remedy}")
         context = tuple((m["role"], m["content"]) for m in messages[:-1])
-        return self._fit(context, self._plain(messages[-1]["content"]))
+        return self._fit(context, self.plain(messages[-1]["content"]))
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text by itself, without the white space around it; nothing in it becomes a special token."""
+        return tuple(self.tokenizer.encode(text.strip(), add_special_tokens=False, split_special_tokens=True))
+
+    def with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Behind what the tokenizer itself would put in front of a text, once."""
+        return ids if ids[: len(self._bos)] == self._bos else self._bos + ids
 
     def prompt_ids(self, context: Conversation) -> tuple[int, ...]:
         """The tokens of a prompt alone (messages up to and with the last user turn), as `render` has them."""
@@ -197,13 +205,8 @@ class Renderer:
         before, after = one[:start], one[start + len(_SENTINELS[0]) :]
         if start < 0 or end < 0 or before != two[:end] or after != two[end + len(_SENTINELS[1]) :]:
             raise BackboneError("the chat template does not put the assistant's answer into its text: it can't be used here")
-        prompt = tuple(self.tokenizer.encode(before, add_special_tokens=False))
-        if self._bos and prompt[: len(self._bos)] != self._bos:
-            prompt = self._bos + prompt
+        prompt = self.with_bos(tuple(self.tokenizer.encode(before, add_special_tokens=False)))
         return prompt, tuple(self.tokenizer.encode(after, add_special_tokens=False)) if after else ()
-
-    def _plain(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text.strip(), add_special_tokens=False, split_special_tokens=True))
 
     def _text(self, messages: list[dict[str, str]]) -> str:
         try:

@@ -418,7 +418,8 @@ def _said(error: Mapping[str, Any]) -> str:
         return f"{key}: no such key" + (f"; did you mean {close[0]!r}?" if close else f"; the keys here are {', '.join(names)}")
     if error["type"] == "missing":
         return f"{key}: missing; add it"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')} (got {error.get('input')!r})"
+    seen = "" if key.endswith("key_env") else f" (got {error.get('input')!r})"  # it may be the key itself
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}{seen}"
 
 
 def _fields_at(loc: tuple[Any, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from armorm.bench.outcomes import Outcomes
 from armorm.bench.position import position_bias
 from armorm.bench.run import Compared, Scores, compare_items, score_items
 from armorm.data.rows import BenchmarkItem
-from armorm.errors import UserError
+from armorm.errors import ArmormError, StorageError
 from armorm.judge_settings import JudgeSettings
 from armorm.pipeline.benchmarking import slug
 from armorm.pipeline.judging import Graded, Method
@@ -178,7 +178,9 @@ class Arena:
         try:
             judge = self._judge_of(settings)
             found = self._stage(settings.name, {"judge": judge.fingerprint}, lambda _at: self._asked(settings.name, judge))
-        except UserError as error:
+        except StorageError:
+            raise
+        except ArmormError as error:
             self.reporter.warn(f"{settings.name} is left out: {error}")
             return Contender(settings.name, settings.name, "judge", backbone, skipped=str(error))
         if (found.facts["usage"] or {}).get("failed"):

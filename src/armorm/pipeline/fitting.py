@@ -365,7 +365,7 @@ def fit_gate_stage(
 
 def cross_fitted(recipe: Recipe, probe_folder: Path, debias: Debias, pairs: PairArrays, side: str) -> DebiasedRewards:
     """Debiased rewards of one side's answers, each from the probe fitted without its prompt's fold."""
-    rewards = np.empty((len(pairs), len(debias.objectives)))
+    rewards = np.full((len(pairs), len(debias.objectives)), np.nan)  # pairs of the test split stay NaN
     answers: AnswerFeatures | None = None
     for fold in range(recipe.probe.folds):
         probe, feature = load_probe(probe_folder / f"without-fold-{fold}")

@@ -35,13 +35,24 @@ def key_of(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def find_stage(folder: Path, key: str) -> Stage | None:
+    """A stage that is finished with this key, or None."""
+    try:
+        stage = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(stage, dict) or stage.get("key") != key:
+        return None
+    return Stage(folder, key, stage["facts"], stage["seconds"], fresh=False)
+
+
 def run_stage(folder: Path, inputs: Mapping[str, Any], compute: Callable[[Path], dict[str, Any]]) -> Stage:
     """Compute a stage into `folder`, or find it there with the same inputs.
 
     `compute` gets an empty folder to write into and returns JSON facts. Raises StorageError when the folder can't be written.
     """
     key = key_of(inputs)
-    found = _found(folder, key)
+    found = find_stage(folder, key)
     if found is not None:
         return found
     start = time.perf_counter()
@@ -60,13 +71,3 @@ def run_stage(folder: Path, inputs: Mapping[str, Any], compute: Callable[[Path],
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return Stage(folder, key, facts, seconds, fresh=True)
-
-
-def _found(folder: Path, key: str) -> Stage | None:
-    try:
-        stage = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(stage, dict) or stage.get("key") != key:
-        return None
-    return Stage(folder, key, stage["facts"], stage["seconds"], fresh=False)

@@ -21,7 +21,7 @@ from armorm.objectives import Objectives
 from armorm.pipeline.progress import Reporter
 from armorm.pipeline.provenance import provenance
 from armorm.pipeline.rows import Rows, read_rows, side_of
-from armorm.pipeline.stages import Stage, key_of, run_stage
+from armorm.pipeline.stages import Stage, find_stage, key_of, run_stage
 from armorm.recipe import Recipe, TrainingObjective
 from armorm.report.curve import write_curve
 from armorm.tuning.bradley_terry import train_bradley_terry
@@ -50,19 +50,30 @@ def tune(
         from accelerate import PartialState
     except ImportError:
         raise MissingExtra("training a decoder", "accelerate", "train") from None
-    processes = PartialState()
+    processes = PartialState(cpu=recipe.backbone.device == "cpu")
     objectives = recipe.load_objectives()
     work = _Work(recipe, objective, objectives, rows or read_rows(recipe, objectives, reporter), reporter)
+    key = key_of(work.inputs)
+    found = find_stage(folder, key)
+    processes.wait_for_everyone()  # all have looked before the first begins
+    stage = found or _trained(work, folder, key, processes)
+    reporter.say(f"{objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
+    return stage
+
+
+def _trained(work: _Work, folder: Path, key: str, processes: Any) -> Stage:
+    # The first process makes the stage, the others take part in the training.
     checkpoints = folder.with_name(f"{folder.name}.checkpoints")
     with processes.main_process_first():
-        _claim(checkpoints, key_of(work.inputs))
+        _claim(checkpoints, key)
     if processes.is_main_process:
         stage = run_stage(folder, work.inputs, lambda at: work.train(at, checkpoints))
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        reporter.say(f"{folder.name}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
     else:
-        stage = Stage(folder, key_of(work.inputs), work.train(checkpoints / "other-processes", checkpoints), 0.0, fresh=True)
+        beside = checkpoints / f"process-{processes.process_index}"
+        stage = Stage(folder, key, work.train(beside, checkpoints), 0.0, fresh=True)
     processes.wait_for_everyone()
+    if processes.is_main_process:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return stage
 
 

@@ -42,6 +42,6 @@ def _panels(facts: Mapping[str, Any]) -> list[CurvePanel]:
     return [*panels, CurvePanel("held-out accuracy", [Curve(at, accuracy, highlighted=True)])] if accuracy else panels
 
 
-def _columns(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
-    found = [(row["step"], row[name]) for row in rows if name in row]
+def _columns(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    found = [(float(row["step"]), float(row[name])) for row in rows if name in row]
     return [step for step, _ in found], [value for _, value in found]

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from scipy.special import expit
 
-from armorm.conversation import Conversation, Rendered, fault_in
+from armorm.conversation import Conversation, Rendered, Renderer, fault_in
 from armorm.errors import BackboneError, ConversationError, DataError
 from armorm.features.backbone import DType, fingerprint, located
 from armorm.features.packing import pack
@@ -97,15 +97,12 @@ class PairRenderer:
     """
 
     def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise BackboneError(
-                "the pairwise model's tokenizer has no chat template: use a chat model, or save its tokenizer with one"
-            )
+        renderer = Renderer(tokenizer, max_tokens=max_tokens)
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         before, after = self._frame()
         closing = QUESTION + after
-        self._instruction = self._with_bos(self._framed(before + INSTRUCTION))
+        self._instruction = renderer.with_bos(self._framed(before + INSTRUCTION))
         self._headings = tuple(self._framed(h) for h in HEADINGS)
         self._question = self._framed(closing)
         self.verdict_ids = self._verdict_ids(closing)
@@ -115,7 +112,7 @@ class PairRenderer:
             raise BackboneError(
                 f"max_tokens is {max_tokens}, of which the frame around a pair takes {fixed}: use at least {fixed + LEAST_ROOM}"
             )
-        self._plain = lru_cache(maxsize=4096)(self._plain_of)
+        self._plain = lru_cache(maxsize=4096)(renderer.plain)
 
     def render(self, a: Conversation, b: Conversation) -> RenderedPair:
         """The pair with `a`'s answer shown as A.
@@ -170,13 +167,6 @@ class PairRenderer:
             raise BackboneError("the chat template does not put a question and its answer into its text once each, in that order")
         return frames[0]
 
-    def _with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        # What the tokenizer itself would put in front of a text, once, where the template did not.
-        bos = self.tokenizer.bos_token_id
-        if bos is None or self.tokenizer.encode("a", add_special_tokens=True)[:1] != [bos] or ids[:1] == (bos,):
-            return ids
-        return (bos, *ids)
-
     def _verdict_ids(self, closing: str) -> tuple[int, int]:
         # Behind the frame's own text; where a letter would grow together with that, as an answer's fresh first token.
         there = self._framed(closing)
@@ -195,9 +185,6 @@ class PairRenderer:
 
     def _framed(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def _plain_of(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
 class PairwiseModel:
