@@ -131,10 +131,12 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
     assert {m["overall"]["n"] for m in suite["methods"]} == {20}
     assert results["references"] == ["bradley-terry", "bradley-terry-trained"]
     assert all(m["versus"].keys() == set(results["references"]) for m in suite["methods"])
-    assert methods["good-judge"]["usage"]["requests"] == 40 and methods["good-judge"]["usage"]["cost_usd"] > 0
+    assert methods["good-judge"]["usage"]["requests"] == 40
+    assert methods["good-judge"]["usage"]["cost_usd"] > 0
     assert methods["good-judge"]["position"]["small-bench"]["flips"]["value"] == 0
     trained = methods["bradley-terry-trained"]
-    assert trained["training"]["steps"] == 20 and trained["scoring"]["small-bench"]["tokens_in"] > 0
+    assert trained["training"]["steps"] == 20
+    assert trained["scoring"]["small-bench"]["tokens_in"] > 0
     assert [p["backbone"] for p in results["probes"]] == ["frozen, same rows", "Bradley–Terry-initialised", "trained by eq. (1)"]
     for name in ("results.json", "compare.md", "compare.tex", "compare.svg", "report.html"):
         assert (folder / "run" / "compare" / name).stat().st_size > 0
@@ -142,26 +144,34 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
     # Again: all is found, nothing is asked or trained a second time, and the numbers are the same.
     asked = len(endpoint.requests)
     code, out, err = armorm("compare", folder / "recipe.yaml", "--out", folder / "run", "--json")
-    assert code == 0 and len(endpoint.requests) == asked
+    assert code == 0
+    assert len(endpoint.requests) == asked
     again = json.loads(out)
-    assert again["suites"] == results["suites"] and again["probes"] == results["probes"]
-    assert "training " not in err and "bradley-terry: as before" in err
+    assert again["suites"] == results["suites"]
+    assert again["probes"] == results["probes"]
+    assert "training " not in err
+    assert "bradley-terry: as before" in err
     code, out, _ = armorm("compare", folder / "recipe.yaml", "--out", folder / "run", "--latex", "--quiet")
-    assert code == 0 and r"\toprule" in out
+    assert code == 0
+    assert r"\toprule" in out
     code, out, _ = armorm("compare", folder / "recipe.yaml", "--out", folder / "run", "--quiet")
-    assert code == 0 and "Bradley–Terry" in out and "Table 1" in out
+    assert code == 0
+    assert "Bradley–Terry" in out
+    assert "Table 1" in out
 
 
 def test_a_comparison_without_suites_is_refused(tmp_path, speaker, armorm):
     write_rows(tmp_path)
     recipe = write_recipe(tmp_path, speaker, bench=[])
     code, _, err = armorm("compare", recipe, "--out", tmp_path / "run")
-    assert code == 2 and "bench" in err
+    assert code == 2
+    assert "bench" in err
 
 
 def test_an_unknown_objective_is_named(tmp_path, speaker, armorm):
     code, _, err = armorm("tune", recipe_of(tmp_path, speaker), "bradly-terry")
-    assert code == 2 and "bradley-terry, pairwise, regression" in err
+    assert code == 2
+    assert "bradley-terry, pairwise, regression" in err
 
 
 @pytest.mark.slow
@@ -179,18 +189,24 @@ def test_tune_resumes_after_a_kill_and_finds_what_is_finished(tmp_path, speaker,
     words = ("tune", recipe, "pairwise", "--out", tmp_path / "run", "--json")
     monkeypatch.setattr(loop._Watch, "on_log", stops)
     code, _, err = armorm(*words)
-    assert code == 130 and "goes on from there" in err
+    assert code == 130
+    assert "goes on from there" in err
     tuned = tmp_path / "run" / "tuned"
-    assert not (tuned / "pairwise").exists() and (tuned / "pairwise.checkpoints" / "checkpoint-20").is_dir()
+    assert not (tuned / "pairwise").exists()
+    assert (tuned / "pairwise.checkpoints" / "checkpoint-20").is_dir()
     monkeypatch.setattr(loop._Watch, "on_log", real)
     code, out, _ = armorm(*words)
     facts = json.loads(out)
-    assert code == 0 and facts["steps"] == 40
+    assert code == 0
+    assert facts["steps"] == 40
     curve = json.loads((tuned / "pairwise" / "training.json").read_text())["curve"]
     assert [row["step"] for row in curve] == list(range(1, 41))
-    assert not (tuned / "pairwise.checkpoints").exists() and (tuned / "pairwise" / "training.svg").exists()
+    assert not (tuned / "pairwise.checkpoints").exists()
+    assert (tuned / "pairwise" / "training.svg").exists()
     code, out, err = armorm(*words)
-    assert code == 0 and json.loads(out) == facts and "as before" in err
+    assert code == 0
+    assert json.loads(out) == facts
+    assert "as before" in err
 
 
 @pytest.mark.slow
@@ -200,12 +216,25 @@ def test_two_processes_train_as_one_does(tmp_path, speaker, armorm):
     text = recipe.read_text(encoding="utf-8").replace("micro_batch: 8", "micro_batch: 4").replace("steps: 20", "steps: 4")
     recipe.write_text(text, encoding="utf-8")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    words = ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "armorm", "tune", recipe, "regression", "--quiet", "--out"]
+    words = [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "-m",
+        "armorm",
+        "tune",
+        recipe,
+        "regression",
+        "--quiet",
+        "--out",
+    ]
     threads = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launch, *words, tmp_path / "two"], env=threads, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert armorm("tune", recipe, "regression", "--out", tmp_path / "one", "--quiet")[0] == 0
     one, two = (json.loads((tmp_path / n / "tuned" / "regression" / "training.json").read_text()) for n in ("one", "two"))
     assert [r["loss"] for r in two["curve"]] == pytest.approx([r["loss"] for r in one["curve"]], rel=1e-3)
-    assert two["tokens"] == one["tokens"] and two["steps"] == 4
+    assert two["tokens"] == one["tokens"]
+    assert two["steps"] == 4
     assert sorted(p.name for p in (tmp_path / "two" / "tuned").iterdir()) == ["regression"]

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel
 
 from armorm.data.reading import Columns
-from armorm.objectives import Objective
 from armorm.judge_settings import JudgeSettings
+from armorm.objectives import Objective
 from armorm.recipe import CompareRecipe, FixedWeightsRecipe, Lora, Recipe, RowCaps, Source, TuningRecipe, load_recipe
 from docs import PARTS, ROOT, block
 

@@ -70,8 +70,11 @@ def test_bradley_terry_learns_a_planted_order_and_is_read_back(backbone, tmp_pat
     held_out = planted_pairs(40, 1)
     curve = train_bradley_terry(planted_pairs(96, 0), held_out[:16], backbone, settings, tmp_path / "bt", tmp_path / "ck")
     facts = curve.facts
-    assert facts["steps"] == 12 and len(facts["curve"]) == 12 and [e["step"] for e in facts["evaluations"]] == [4, 8, 12]
-    assert facts["tokens"] > 0 and facts["evaluations"][-1]["loss"] < math.log(2) / 2
+    assert facts["steps"] == 12
+    assert len(facts["curve"]) == 12
+    assert [e["step"] for e in facts["evaluations"]] == [4, 8, 12]
+    assert facts["tokens"] > 0
+    assert facts["evaluations"][-1]["loss"] < math.log(2) / 2
     scorer = SequenceHead("bt", str(tmp_path / "bt" / "model"), dtype="float32", device="cpu")
     assert share_right(scorer, held_out) > 0.95
     assert (tmp_path / "bt" / "adapter" / "adapter_model.safetensors").exists() == (lora is not None)
@@ -103,7 +106,8 @@ def test_the_trained_decoder_is_a_backbone(backbone, tmp_path):
         planted_pairs(16, 0), [], backbone, TuningSettings(**SETTINGS | {"steps": 4}), tmp_path / "bt", tmp_path / "ck"
     )
     before, after = (load_backbone(m, dtype="float32", device="cpu") for m in (backbone.model, str(tmp_path / "bt" / "model")))
-    assert after.layers == before.layers and after.fingerprint != before.fingerprint
+    assert after.layers == before.layers
+    assert after.fingerprint != before.fingerprint
     assert after.tokenizer.chat_template == before.tokenizer.chat_template
     moved = [(a - b).abs().max() for a, b in zip(after.model.parameters(), before.model.parameters(), strict=True)]
     assert max(moved) > 0
@@ -118,7 +122,8 @@ def test_pairwise_learns_which_of_two_is_better_in_either_order(speaker, tmp_pat
     assert "accuracy" in curve.evaluations[-1]
     model = PairwiseModel("pw", str(tmp_path / "pw" / "model"), dtype="float32", device="cpu", max_tokens=512)
     found = model.prefer(list(zip(*conversations(held_out), strict=True)))
-    assert (found.forward > 0.5).mean() > 0.8 and (found.backward > 0.5).mean() > 0.8
+    assert (found.forward > 0.5).mean() > 0.8
+    assert (found.backward > 0.5).mean() > 0.8
 
 
 def rated(n: int, seed: int, objectives: Objectives) -> list[RatedResponse]:
@@ -149,7 +154,8 @@ def test_regression_learns_ratings_that_are_never_there_together(backbone, objec
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "mo" / "model")
     assert model.config.id2label == {0: "quality", 1: "badness"}
     predicted, truth = _predicted(model, held_out, backbone)
-    assert np.corrcoef(predicted[:, 0], truth)[0, 1] > 0.8 and np.corrcoef(predicted[:, 1], truth)[0, 1] < -0.8
+    assert np.corrcoef(predicted[:, 0], truth)[0, 1] > 0.8
+    assert np.corrcoef(predicted[:, 1], truth)[0, 1] < -0.8
 
 
 def _predicted(model, rows, backbone):

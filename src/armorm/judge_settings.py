@@ -31,9 +31,9 @@ class JudgeSettings(BaseModel):
     names the environment variable that holds the key; `seed` is sent along unless it is null; `timeout` is in seconds, `retries`
     counts further tries of one request; `price_in` and `price_out` are US dollars per million tokens.
 
-    For `local`: "smollm2" (embedded), a .gguf file, a folder or a hub id; `batch_tokens` bounds a batch with its replies.
-    `verdict: log-probabilities` asks which of A and B it would say next, in the words of the pairwise preference model, and writes
-    nothing: for models that are too small to keep to a form.
+    For `local`: "smollm2" (embedded), a .gguf file, a folder or a hub id; `batch_tokens` bounds a batch and its replies.
+    `verdict: log-probabilities` asks which of A and B it would say next, in the words of the pairwise preference model, and
+    writes nothing: for models that are too small to keep to a form.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -107,7 +107,7 @@ def load_backbone(
         )
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)
-    model = _decoder_of(model).eval().requires_grad_(False).to(_device(device))
+    model = _decoder_of(model).eval().requires_grad_(False).to(device_of(device))
     config = model.config.get_text_config()
     return Backbone(
         name=name,
@@ -117,6 +117,43 @@ def load_backbone(
         width=int(config.hidden_size),
         fingerprint=fingerprint(name, dtype=dtype, revision=revision, chat_template=chat_template),
     )
+
+
+def load_headed(
+    kind: Any, name: str, *, use: str, dtype: DType = "bfloat16", revision: str | None = None, new: str = "", **options: Any
+) -> tuple[Any, Any]:
+    """A whole model with its head, and its tokenizer. `kind` is one of transformers' auto classes.
+
+    `use` says in errors what it was wanted for; `new` names a weight that may be missing, since training starts it. Raises
+    BackboneError when the model can't be read or lacks other weights, which transformers alone would fill with random numbers.
+    """
+    folder = located(name, dtype)
+    common: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
+    loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
+        model, info = kind.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **common, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BackboneError(
+            f"{name} can't be loaded as {use}: {first}. Name a folder with config.json, safetensors and tokenizer files, a .gguf "
+            "file, or a hub id that this machine can reach"
+        ) from error
+    if lacking := sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])} - {new}):
+        raise BackboneError(
+            f"{name}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all), which would be random numbers: name "
+            "a model that was saved with its head, or copy its files again"
+        )
+    return model, tokenizer
+
+
+def device_of(name: str) -> torch.device:
+    """A device by name; "auto" is a GPU where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = None, chat_template: Path | None = None) -> str:
@@ -223,14 +260,6 @@ def _plain_config(config: Any) -> Any:
     facts = config.to_dict()
     facts.pop("quantization_config", None)
     return type(config).from_dict(facts)
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _template(path: Path) -> str:

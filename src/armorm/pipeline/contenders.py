@@ -186,7 +186,7 @@ class Arena:
         if (found.facts["usage"] or {}).get("failed"):
             (found.folder / "stage.json").unlink(missing_ok=True)  # what failed is asked again next time
             self.reporter.warn(
-                f"{settings.name}: {found.facts['usage']['failed']} requests failed; run the command again to ask them"
+                f"{settings.name}: {found.facts['usage']['failed']} requests failed; the next call asks them again"
             )
         return self._contender(found, settings.name, judge.label, "judge", backbone)
 

@@ -20,12 +20,11 @@ import numpy as np
 import torch
 import transformers
 from jaxtyping import Float
-from safetensors import SafetensorError
 from scipy.special import expit
 
 from armorm.conversation import Conversation, Rendered, Renderer, fault_in
 from armorm.errors import BackboneError, ConversationError, DataError
-from armorm.features.backbone import DType, fingerprint, located
+from armorm.features.backbone import DType, device_of, fingerprint, load_headed
 from armorm.features.packing import pack
 from armorm.scoring import Preferences
 
@@ -214,13 +213,13 @@ class PairwiseModel:
         self.batch_tokens = batch_tokens
         self.tokens = 0
         self.truncated = 0
-        model, tokenizer = _loaded(folder, dtype)
+        causal, use = transformers.AutoModelForCausalLM, "a pairwise preference model"
+        model, tokenizer = load_headed(causal, folder, use=use, dtype=dtype)
         longest = max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self._renderer = PairRenderer(tokenizer, max_tokens=longest)
         self._head = VerdictHead.of(model, self._renderer.verdict_ids)
         model.set_output_embeddings(self._head)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self._model = model.eval().requires_grad_(False).to(device)
+        self._model = model.eval().requires_grad_(False).to(device_of(device))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -310,24 +309,3 @@ def _shares(context: int, a: int, b: int, room: int) -> tuple[int, int, int]:
 
 def _end(ids: tuple[int, ...], keep: int) -> tuple[int, ...]:
     return ids[len(ids) - keep :]
-
-
-def _loaded(name: str, dtype: DType) -> tuple[Any, Any]:
-    source = located(name, dtype)
-    options: dict[str, Any] = {"trust_remote_code": False}
-    loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **loading, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackboneError(
-            f"{name} can't be loaded as a pairwise preference model: {first}. Name a folder with config.json, safetensors and "
-            "tokenizer files of a causal decoder, or a hub id that this machine can reach"
-        ) from error
-    if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
-        raise BackboneError(
-            f"{name}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all), which would be random numbers: "
-            "name a decoder with its output layer, or copy its files again"
-        )
-    return model, tokenizer

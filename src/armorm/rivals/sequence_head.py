@@ -16,11 +16,10 @@ import numpy as np
 import torch
 import transformers
 from jaxtyping import Float
-from safetensors import SafetensorError
 
 from armorm.conversation import Conversation, Rendered, Renderer
 from armorm.errors import BackboneError, ConversationError
-from armorm.features.backbone import DType, hash_files
+from armorm.features.backbone import DType, device_of, hash_files, load_headed
 from armorm.features.packing import pack
 
 
@@ -47,8 +46,7 @@ class SequenceHead:
         self.batch_tokens = batch_tokens
         self.tokens = 0  # read so far
         model, tokenizer = _loaded(folder, dtype)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        model = model.eval().requires_grad_(False).to(device)
+        model = model.eval().requires_grad_(False).to(device_of(device))
         self._decoder, self._head = model.base_model, model.score
         longest = max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self._renderer = Renderer(tokenizer, max_tokens=longest)
@@ -106,26 +104,8 @@ def has_one_logit(folder: str) -> bool:
 
 
 def _loaded(folder: str, dtype: DType) -> tuple[Any, Any]:
-    path = Path(folder).expanduser()
-    source = str(path) if path.is_dir() else folder
-    options: dict[str, Any] = {"trust_remote_code": False}
-    loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-        model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=getattr(torch, dtype), **loading, **options
-        )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackboneError(
-            f"{folder} can't be loaded as a reward model with a sequence head: {first}. Name a folder with config.json, "
-            "safetensors and tokenizer files, or a hub id that this machine can reach"
-        ) from error
-    if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
-        raise BackboneError(
-            f"{folder}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all), which would be random numbers: "
-            "name a trained reward model, or copy its files again"
-        )
+    kind, use = transformers.AutoModelForSequenceClassification, "a reward model with a sequence head"
+    model, tokenizer = load_headed(kind, folder, use=use, dtype=dtype)
     head = getattr(model, "score", None)
     if not isinstance(head, torch.nn.Linear) or head.out_features != 1:
         raise BackboneError(

@@ -14,11 +14,10 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from armorm.conversation import Renderer
 from armorm.errors import BackboneError, MissingExtra
-from armorm.features.backbone import DType, located
+from armorm.features.backbone import DType, load_headed, located
 from armorm.recipe import BackboneSettings, Lora
 
 Head = Literal["logits", "words"]
@@ -39,29 +38,14 @@ class Decoder:
 
         Raises BackboneError when it can't be read, or when the language model's head is wanted and missing.
         """
-        folder = located(self.settings.model, self.settings.dtype)
-        options: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True, "dtype": getattr(torch, dtype)}
-        if not Path(folder).is_dir():
-            options["revision"] = self.settings.revision
+        kind: Any = transformers.AutoModelForCausalLM
+        options: dict[str, Any] = {"revision": self.settings.revision}
         if self.head == "logits":
-            names = dict(enumerate(self.outputs))
+            kind, names = transformers.AutoModelForSequenceClassification, dict(enumerate(self.outputs))
             options |= {"num_labels": len(names), "id2label": names, "label2id": {name: i for i, name in names.items()}}
-            kind = transformers.AutoModelForSequenceClassification
-        else:
-            kind = transformers.AutoModelForCausalLM
         transformers.set_seed(self.seed)
-        try:
-            model, info = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise BackboneError(f"{self.settings.model} can't be loaded for training: {first}") from error
-        missing = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])} - {"score.weight"}
-        if missing:
-            lacking = ", ".join(sorted(missing)[:3])
-            raise BackboneError(
-                f"{self.settings.model} lacks {lacking}, which training would start from random numbers: name a folder that "
-                "holds the whole model"
-            )
+        new = "score.weight" if self.head == "logits" else ""
+        model, _ = load_headed(kind, self._folder, use="a decoder to train", dtype=dtype, new=new, **options)
         if self.head == "logits" and getattr(model, "score", None) is None:
             raise BackboneError(
                 f"{type(model).__name__} keeps its head under another name than `score`: it can't be trained here"
@@ -69,12 +53,16 @@ class Decoder:
         return model
 
     @property
+    def _folder(self) -> str:
+        # The same weights that features are read from, whatever they are loaded as here.
+        return located(self.settings.model, self.settings.dtype)
+
+    @property
     def tokenizer(self) -> Any:
         """Its tokenizer, with the recipe's chat template, padding with a token that never ends an answer."""
-        folder = located(self.settings.model, self.settings.dtype)
-        revision = {} if Path(folder).is_dir() else {"revision": self.settings.revision}
+        revision = {} if Path(self._folder).is_dir() else {"revision": self.settings.revision}
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **revision)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False, **revision)
             if self.settings.chat_template:
                 tokenizer.chat_template = Path(self.settings.chat_template).expanduser().read_text(encoding="utf-8")
         except (OSError, ValueError, KeyError) as error:

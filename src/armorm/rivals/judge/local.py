@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from armorm.errors import BackboneError
-from armorm.features.backbone import DType, fingerprint, located
+from armorm.features.backbone import DType, device_of, fingerprint, load_headed
 from armorm.rivals.judge.completing import Arrived, Completion, Prompt
 
 TOO_LONG = "longer than the model's context"
@@ -67,8 +66,7 @@ class LocalModel:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         model, tokenizer = _load(self.name, self.dtype)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        return model.eval().requires_grad_(False).to(device), tokenizer
+        return model.eval().requires_grad_(False).to(device_of(self.device)), tokenizer
 
     @property
     def _context(self) -> int:
@@ -137,23 +135,7 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _load(name: str, dtype: DType) -> tuple[Any, Any]:
-    folder = located(name, dtype)
-    loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **loading)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BackboneError(
-            f"{name} can't be loaded as a judge: {first}. Name a folder with a causal language model and its tokenizer, a .gguf "
-            "file, or a hub id that this machine can reach"
-        ) from error
-    # A head that is neither in the files nor tied to the embeddings would be random numbers.
-    if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
-        raise BackboneError(
-            f"{name}: the files lack {', '.join(lacking[:3])} ({len(lacking)} in all), which would be random numbers: name a "
-            "model that was saved with its language-model head"
-        )
+    model, tokenizer = load_headed(transformers.AutoModelForCausalLM, name, use="a judge", dtype=dtype)
     if not getattr(tokenizer, "chat_template", None):
         raise BackboneError(
             f"{name}: the tokenizer has no chat template; a judge has to be a chat model: name an instruct version"
