@@ -18,6 +18,7 @@ from armorm.recipe import BackboneSettings, TuningSettings
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
 from armorm.tuning.bradley_terry import train_bradley_terry
+from armorm.tuning.loop import Job
 from armorm.tuning.pairwise import train_pairwise
 from armorm.tuning.regression import RatingCollator, masked_squared_error, train_regression
 
@@ -68,7 +69,7 @@ def share_right(scorer: SequenceHead, pairs: list[PreferencePair]) -> float:
 def test_bradley_terry_learns_a_planted_order_and_is_read_back(backbone, tmp_path, lora):
     settings = TuningSettings(**SETTINGS | ({} if lora else {"learning_rate": 1e-3}), lora=lora)
     held_out = planted_pairs(40, 1)
-    curve = train_bradley_terry(planted_pairs(96, 0), held_out[:16], backbone, settings, tmp_path / "bt", tmp_path / "ck")
+    curve = train_bradley_terry(planted_pairs(96, 0), held_out[:16], Job(backbone, settings, tmp_path / "bt", tmp_path / "ck"))
     facts = curve.facts
     assert facts["steps"] == 12
     assert len(facts["curve"]) == 12
@@ -82,7 +83,7 @@ def test_bradley_terry_learns_a_planted_order_and_is_read_back(backbone, tmp_pat
 
 def test_what_is_saved_scores_as_what_was_trained(backbone, tmp_path):
     settings = TuningSettings(**SETTINGS)
-    train_bradley_terry(planted_pairs(32, 0), [], backbone, settings, tmp_path / "bt", tmp_path / "ck")
+    train_bradley_terry(planted_pairs(32, 0), [], Job(backbone, settings, tmp_path / "bt", tmp_path / "ck"))
     from peft import PeftModel
 
     from armorm.conversation import Renderer
@@ -102,9 +103,8 @@ def test_what_is_saved_scores_as_what_was_trained(backbone, tmp_path):
 def test_the_trained_decoder_is_a_backbone(backbone, tmp_path):
     from armorm.features.backbone import load_backbone
 
-    train_bradley_terry(
-        planted_pairs(16, 0), [], backbone, TuningSettings(**SETTINGS | {"steps": 4}), tmp_path / "bt", tmp_path / "ck"
-    )
+    settings = TuningSettings(**SETTINGS | {"steps": 4})
+    train_bradley_terry(planted_pairs(16, 0), [], Job(backbone, settings, tmp_path / "bt", tmp_path / "ck"))
     before, after = (load_backbone(m, dtype="float32", device="cpu") for m in (backbone.model, str(tmp_path / "bt" / "model")))
     assert after.layers == before.layers
     assert after.fingerprint != before.fingerprint
@@ -118,7 +118,7 @@ def test_pairwise_learns_which_of_two_is_better_in_either_order(speaker, tmp_pat
         **SETTINGS | {"steps": 40, "batch_size": 16, "micro_batch": 8, "learning_rate": 2e-2, "save_every": 20}
     )
     held_out = planted_pairs(24, 1)
-    curve = train_pairwise(planted_pairs(128, 0), held_out[:8], speaker, settings, tmp_path / "pw", tmp_path / "ck")
+    curve = train_pairwise(planted_pairs(128, 0), held_out[:8], Job(speaker, settings, tmp_path / "pw", tmp_path / "ck"))
     assert "accuracy" in curve.evaluations[-1]
     model = PairwiseModel("pw", str(tmp_path / "pw" / "model"), dtype="float32", device="cpu", max_tokens=512)
     found = model.prefer(list(zip(*conversations(held_out), strict=True)))
@@ -149,7 +149,7 @@ def test_regression_learns_ratings_that_are_never_there_together(backbone, objec
     settings = TuningSettings(**SETTINGS | {"steps": 30, "batch_size": 16, "micro_batch": 8, "save_every": 30})
     held_out = rated(60, 1, objectives)
     rows = rated(160, 0, objectives)
-    curve = train_regression(rows, held_out[:16], objectives, backbone, settings, tmp_path / "mo", tmp_path / "ck")
+    curve = train_regression(rows, held_out[:16], objectives, Job(backbone, settings, tmp_path / "mo", tmp_path / "ck"))
     assert curve.evaluations[-1]["loss"] < 0.05  # ratings that are uniform on [0, 1] have a variance of 0.11
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "mo" / "model")
     assert model.config.id2label == {0: "quality", 1: "badness"}
@@ -183,11 +183,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(speaker, objectives, tmp_path
             if done == stop_after:
                 raise Stopped
 
-        common = (speaker, settings, tmp_path / name, tmp_path / f"{name}.checkpoints")
+        job = Job(speaker, settings, tmp_path / name, tmp_path / f"{name}.checkpoints", 3, progress)
         if objective == "regression":
-            return train_regression(ratings, ratings[:8], objectives, *common, seed=3, progress=progress)
+            return train_regression(ratings, ratings[:8], objectives, job)
         train = train_pairwise if objective == "pairwise" else train_bradley_terry
-        return train(pairs, pairs[:8], *common, seed=3, progress=progress)
+        return train(pairs, pairs[:8], job)
 
     whole = run("whole")
     with pytest.raises(Stopped):
@@ -234,7 +234,7 @@ def test_a_step_is_the_same_however_it_is_split(backbone, objectives, tmp_path):
             **SETTINGS | {"steps": 3, "batch_size": 8, "micro_batch": micro}, lora={"rank": 2, "dropout": 0}
         )
         out = tmp_path / f"m{micro}"
-        curve = train_regression(rows, [], objectives, backbone, settings, out, tmp_path / f"ck{micro}")
+        curve = train_regression(rows, [], objectives, Job(backbone, settings, out, tmp_path / f"ck{micro}"))
         losses.append([s["loss"] for s in curve.steps])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
@@ -279,4 +279,4 @@ def test_a_decoder_without_a_language_head_cannot_compare(tmp_path, random_folde
 def test_a_loss_that_is_no_number_stops_the_run(backbone, objectives, tmp_path):
     settings = TuningSettings(**SETTINGS | {"learning_rate": 1e30, "warmup": 0}, lora=None)
     with pytest.raises(FitError, match="learning_rate"):
-        train_regression(rated(16, 0, objectives), [], objectives, backbone, settings, tmp_path / "out", tmp_path / "ck")
+        train_regression(rated(16, 0, objectives), [], objectives, Job(backbone, settings, tmp_path / "out", tmp_path / "ck"))

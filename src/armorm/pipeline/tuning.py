@@ -25,7 +25,7 @@ from armorm.pipeline.stages import Stage, find_stage, key_of, run_stage
 from armorm.recipe import Recipe, TrainingObjective
 from armorm.report.curve import write_curve
 from armorm.tuning.bradley_terry import train_bradley_terry
-from armorm.tuning.loop import Curve
+from armorm.tuning.loop import Curve, Job
 from armorm.tuning.pairwise import train_pairwise
 from armorm.tuning.regression import train_regression
 
@@ -115,7 +115,8 @@ class _Work:
         self.reporter.say(f"training {self.objective}: {len(rows):,} rows, {steps:,} steps of {self.settings.batch_size}")
         at.mkdir(parents=True, exist_ok=True)
         with self.reporter.bar(f"training {self.objective}", steps) as advance:
-            curve = self._fit(rows, validation, at, checkpoints, lambda done, _total, note: advance(done, note))
+            where = (self.recipe.backbone, self.settings, at, checkpoints, self.recipe.seed)
+            curve = self._fit(rows, validation, Job(*where, lambda done, _total, note: advance(done, note)))
         facts = {
             "objective": self.objective,
             **provenance(),
@@ -128,13 +129,11 @@ class _Work:
         write_curve(facts, at / "training.svg")
         return {key: value for key, value in facts.items() if key != "curve"}
 
-    def _fit(self, rows: list[Any], validation: list[Any], at: Path, checkpoints: Path, progress: Any) -> Curve:
-        where = (self.recipe.backbone, self.settings, at, checkpoints)
-        options = {"seed": self.recipe.seed, "progress": progress}
+    def _fit(self, rows: list[Any], validation: list[Any], job: Job) -> Curve:
         if self.objective == "regression":
-            return train_regression(rows, validation, self.objectives, *where, **options)
+            return train_regression(rows, validation, self.objectives, job)
         train = train_pairwise if self.objective == "pairwise" else train_bradley_terry
-        return train(rows, validation, *where, **options)
+        return train(rows, validation, job)
 
     def _side(self, split: Split) -> list[Any]:
         return [row for row in self.rows if side_of(row.group, self.recipe) is split]

@@ -60,53 +60,69 @@ def unheard(_done: int, _total: int, _note: str) -> None:
     """Nobody is told."""
 
 
-def arguments(
-    settings: TuningSettings, backbone: BackboneSettings, checkpoints: Path, *, seed: int, evaluate: bool
-) -> dict[str, Any]:
-    """The trainer's arguments, by transformers' names. Raises FitError for a batch that the processes can't share."""
-    cpu = backbone.device == "cpu" or not torch.cuda.is_available()
-    world = int(transformers.TrainingArguments(output_dir=str(checkpoints), use_cpu=cpu).world_size)
-    if settings.batch_size % (settings.micro_batch * world):
-        raise FitError(
-            f"batch_size {settings.batch_size} does not divide among {world} processes of micro_batch {settings.micro_batch}: "
-            "choose a multiple"
-        )
-    saved = {"save_strategy": "steps", "save_steps": settings.save_every, "save_total_limit": KEPT_CHECKPOINTS}
-    judged = {"eval_strategy": "steps", "eval_steps": settings.save_every} if evaluate else {"eval_strategy": "no"}
-    return {
-        "output_dir": str(checkpoints),
-        "num_train_epochs": settings.epochs,
-        "max_steps": settings.steps or -1,
-        "per_device_train_batch_size": settings.micro_batch,
-        "per_device_eval_batch_size": settings.micro_batch,
-        "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * world),
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": settings.warmup,
-        "weight_decay": settings.weight_decay,
-        _RECOMPUTED: settings.gradient_checkpointing,
-        "bf16": backbone.dtype != "float32",
-        "use_cpu": cpu,
-        "seed": seed,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # a loss that is no number shall be seen
-        "include_num_input_tokens_seen": "non_padding",
-        "disable_tqdm": True,
-        "report_to": "none",
-        "prediction_loss_only": True,
-        "dataloader_pin_memory": not cpu,
-        **saved,
-        **judged,
-    }
+@dataclass(frozen=True)
+class Job:
+    """One training: which decoder, how, and where the result (`folder`) and the `checkpoints` go.
 
+    A job that finds checkpoints goes on from the last. `progress` is told of every step.
+    """
 
-def fit(trainer: Any, checkpoints: Path, progress: OnStep = unheard) -> Curve:
-    """Train, from the last checkpoint where there is one. Raises FitError when the loss is no number any more."""
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.add_callback(_Watch(progress))
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    return curve_of(trainer.state.log_history)
+    backbone: BackboneSettings
+    settings: TuningSettings
+    folder: Path
+    checkpoints: Path
+    seed: int = 0
+    progress: OnStep = unheard
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest input."""
+        return self.settings.max_tokens or self.backbone.max_tokens
+
+    def arguments(self, *, evaluate: bool) -> dict[str, Any]:
+        """The trainer's arguments, by transformers' names. Raises FitError for a batch that the processes can't share."""
+        cpu = self.backbone.device == "cpu" or not torch.cuda.is_available()
+        world = int(transformers.TrainingArguments(output_dir=str(self.checkpoints), use_cpu=cpu).world_size)
+        if self.settings.batch_size % (self.settings.micro_batch * world):
+            raise FitError(
+                f"batch_size {self.settings.batch_size} does not divide among {world} processes of micro_batch "
+                f"{self.settings.micro_batch}: choose a multiple"
+            )
+        saved = {"save_strategy": "steps", "save_steps": self.settings.save_every, "save_total_limit": KEPT_CHECKPOINTS}
+        judged = {"eval_strategy": "steps", "eval_steps": self.settings.save_every} if evaluate else {"eval_strategy": "no"}
+        return {
+            "output_dir": str(self.checkpoints),
+            "num_train_epochs": self.settings.epochs,
+            "max_steps": self.settings.steps or -1,
+            "per_device_train_batch_size": self.settings.micro_batch,
+            "per_device_eval_batch_size": self.settings.micro_batch,
+            "gradient_accumulation_steps": self.settings.batch_size // (self.settings.micro_batch * world),
+            "learning_rate": self.settings.learning_rate,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": self.settings.warmup,
+            "weight_decay": self.settings.weight_decay,
+            _RECOMPUTED: self.settings.gradient_checkpointing,
+            "bf16": self.backbone.dtype != "float32",
+            "use_cpu": cpu,
+            "seed": self.seed,
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # a loss that is no number shall be seen
+            "include_num_input_tokens_seen": "non_padding",
+            "disable_tqdm": True,
+            "report_to": "none",
+            "prediction_loss_only": True,
+            "dataloader_pin_memory": not cpu,
+            **saved,
+            **judged,
+        }
+
+    def run(self, trainer: Any) -> Curve:
+        """Train. Raises FitError when the loss is no number any more."""
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.add_callback(_Watch(self.progress))
+        last = get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+        return curve_of(trainer.state.log_history)
 
 
 def curve_of(history: list[dict[str, Any]]) -> Curve:

@@ -7,29 +7,21 @@ decoder per pair seen, over both answers at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from armorm.data.rows import PreferencePair
 from armorm.errors import MissingExtra
-from armorm.recipe import BackboneSettings, TuningSettings
 from armorm.rivals.pairwise import PairRenderer
 from armorm.tuning.decoder import Decoder, adapted, save_trained
 from armorm.tuning.examples import comparison_examples
-from armorm.tuning.loop import Curve, OnStep, arguments, fit, unheard
+from armorm.tuning.loop import Curve, Job
 
 
 def train_pairwise(
     pairs: Sequence[PreferencePair],
     validation: Sequence[PreferencePair],
-    backbone: BackboneSettings,
-    settings: TuningSettings,
-    folder: Path,
-    checkpoints: Path,
-    *,
-    seed: int = 0,
-    progress: OnStep = unheard,
+    job: Job,
 ) -> Curve:
-    """Train on `pairs` and write `model/` (and `adapter/`) into `folder`; goes on from `checkpoints` where there are any.
+    """Train on `pairs` and write `model/` (and `adapter/`) into the job's folder.
 
     Raises MissingExtra without TRL, BackboneError for a decoder without a language model's head, FitError without usable pairs.
     """
@@ -37,13 +29,13 @@ def train_pairwise(
         from trl import SFTConfig, SFTTrainer
     except ImportError:
         raise MissingExtra("training a pairwise preference model", "trl", "train") from None
-    decoder = Decoder(backbone, "words", seed=seed)
+    decoder = Decoder(job.backbone, "words", seed=job.seed)
     tokenizer = decoder.tokenizer
-    renderer = PairRenderer(tokenizer, max_tokens=settings.max_tokens or backbone.max_tokens)
+    renderer = PairRenderer(tokenizer, max_tokens=job.max_tokens)
     trainer = SFTTrainer(
-        model=adapted(decoder, settings.lora),
+        model=adapted(decoder, job.settings.lora),
         args=SFTConfig(
-            **arguments(settings, backbone, checkpoints, seed=seed, evaluate=bool(validation)),
+            **job.arguments(evaluate=bool(validation)),
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
@@ -51,6 +43,6 @@ def train_pairwise(
         eval_dataset=comparison_examples(validation, renderer) if validation else None,
         processing_class=tokenizer,
     )
-    curve = fit(trainer, checkpoints, progress)
-    save_trained(trainer, decoder, settings.lora, folder)
+    curve = job.run(trainer)
+    save_trained(trainer, decoder, job.settings.lora, job.folder)
     return curve

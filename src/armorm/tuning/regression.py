@@ -7,7 +7,6 @@ backbone of stage 1.  Cost: about three forward passes of the decoder per answer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,45 +16,36 @@ from jaxtyping import Float
 from armorm.conversation import Renderer
 from armorm.data.rows import RatedResponse
 from armorm.objectives import Objectives
-from armorm.recipe import BackboneSettings, TuningSettings
 from armorm.tuning.decoder import Decoder, adapted, save_trained
 from armorm.tuning.examples import rating_examples
-from armorm.tuning.loop import Curve, OnStep, arguments, fit, unheard
+from armorm.tuning.loop import Curve, Job
 
 
 def train_regression(
     rows: Sequence[RatedResponse],
     validation: Sequence[RatedResponse],
     objectives: Objectives,
-    backbone: BackboneSettings,
-    settings: TuningSettings,
-    folder: Path,
-    checkpoints: Path,
-    *,
-    seed: int = 0,
-    progress: OnStep = unheard,
+    job: Job,
 ) -> Curve:
-    """Train on `rows` and write `model/` (and `adapter/`) into `folder`; goes on from `checkpoints` where there are any.
+    """Train on `rows` and write `model/` (and `adapter/`) into the job's folder.
 
     Raises BackboneError for a decoder that can't be trained, FitError without usable rows.
     """
-    decoder = Decoder(backbone, "logits", objectives.names, seed)
+    decoder = Decoder(job.backbone, "logits", objectives.names, job.seed)
     tokenizer = decoder.tokenizer
-    renderer = Renderer(tokenizer, max_tokens=settings.max_tokens or backbone.max_tokens)
-    model = adapted(decoder, settings.lora)
+    renderer = Renderer(tokenizer, max_tokens=job.max_tokens)
+    model = adapted(decoder, job.settings.lora)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     trainer = RatingTrainer(
         model=model,
-        args=transformers.TrainingArguments(
-            **arguments(settings, backbone, checkpoints, seed=seed, evaluate=bool(validation)), label_names=["labels"]
-        ),
+        args=transformers.TrainingArguments(**job.arguments(evaluate=bool(validation)), label_names=["labels"]),
         train_dataset=rating_examples(rows, objectives, renderer),
         eval_dataset=rating_examples(validation, objectives, renderer) if validation else None,
         data_collator=RatingCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
     )
-    curve = fit(trainer, checkpoints, progress)
-    save_trained(trainer, decoder, settings.lora, folder)
+    curve = job.run(trainer)
+    save_trained(trainer, decoder, job.settings.lora, job.folder)
     return curve
 
 
