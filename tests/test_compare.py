@@ -159,6 +159,14 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
     assert "Bradley–Terry" in out
     assert "Table 1" in out
 
+    # A pairwise model that was trained can be judged by itself, and gets the same verdicts.
+    model, suite_file = folder / "run" / "tuned" / "pairwise" / "model", folder / "bench.jsonl"
+    code, out, err = armorm("bench", model, "--suite", suite_file, "--out", folder / "bench-pairwise", "--json", "--quiet")
+    assert code == 0, err
+    alone = json.loads(out)
+    assert alone["position"]["n"] == 24
+    assert alone["figures"]["aggregates"]["items"]["overall"]["value"] > 0.6
+
 
 def test_a_comparison_without_suites_is_refused(tmp_path, speaker, armorm):
     write_rows(tmp_path)

@@ -125,7 +125,9 @@ def explain(
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Argument(help="A model folder (runs/NAME/model), a folder with a one-logit head, or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="A model folder (runs/NAME/model, or a one-logit or pairwise model's), or a hub id.")
+    ],
     suite: Annotated[str, typer.Option(help="A benchmark's name (`armorm data sources` lists them) or a file of pairs.")],
     path: Annotated[str | None, typer.Option(help="A local copy of the benchmark's files, read instead of the hub.")] = None,
     section: Annotated[list[str] | None, typer.Option(help="For a file: PATTERN=SECTION of subsets; may be repeated.")] = None,

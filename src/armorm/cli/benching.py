@@ -82,6 +82,11 @@ def _published(results: Mapping[str, Any]) -> Table:
 def _remarks(results: Mapping[str, Any]) -> list[str]:
     within = results["length"]["within_prompt"]
     found = [] if within["value"] is None else [f"rank correlation of score and answer length within prompts: {_signed(within)}"]
+    if bias := results.get("position"):
+        first, flips = (f"{100 * bias[k]['value']:.1f} %" if bias[k]["value"] is not None else "–" for k in ("first", "flips"))
+        found.append(
+            f"position: the answer shown first wins {first} of the verdicts; the two orders disagree on {flips} of the pairs"
+        )
     for name, aggregate in results["figures"]["aggregates"].items():
         if aggregate["missing"]:
             here = len(results["figures"]["subsets"])

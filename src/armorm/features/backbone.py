@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
@@ -193,6 +194,16 @@ def located(name: str, dtype: DType = "bfloat16") -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BackboneError(f"{name}: no such folder; name a folder, a .gguf file, a hub id (owner/name) or '{EMBEDDED}'")
     return name
+
+
+def architecture_of(folder: str) -> str:
+    """The class that a local folder's config.json names; "" where there is none."""
+    try:
+        facts = json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    named = (facts.get("architectures") if isinstance(facts, dict) else None) or [""]
+    return str(named[0])
 
 
 def hash_files(h: Any, folder: Path, wanted: Callable[[str], bool]) -> None:

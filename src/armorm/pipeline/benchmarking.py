@@ -20,9 +20,10 @@ import numpy as np
 
 from armorm.bench.aggregate import figures
 from armorm.bench.metrics import length_correlation
+from armorm.bench.position import position_bias
 from armorm.bench.profiles import profile_comparison
 from armorm.bench.published import published
-from armorm.bench.run import Scores, score_items
+from armorm.bench.run import Compared, Scores, compare_items, score_items
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
@@ -35,6 +36,7 @@ from armorm.pipeline.provenance import provenance
 from armorm.pipeline.rows import read_suite
 from armorm.recipe import Suite
 from armorm.report.bench_page import write_bench_page
+from armorm.rivals.pairwise import PairwiseModel, has_words
 from armorm.rivals.sequence_head import SequenceHead, has_one_logit
 
 FORMAT = 1
@@ -67,8 +69,13 @@ def run_benchmark(
     scorer = _scorer(model, profile, batch_tokens)
     folder = out or Path("runs") / "bench" / slug(model) / slug(suite.name)
     start = time.perf_counter()
-    scores = _scored(items, scorer, folder / "scores.jsonl", f"scoring {suite.name}", reporter)
-    results = judged(model, suite, read, items, scores, seed=seed)
+    if isinstance(scorer, PairwiseModel):
+        compared = _compared(items, scorer, folder / "verdicts.jsonl", f"comparing {suite.name}", reporter)
+        bias = position_bias(compared, [item.group for item in items], seed=seed)
+        results = judged(model, suite, read, items, [one.scores for one in compared], seed=seed) | {"position": bias.to_json()}
+    else:
+        scores = _scored(items, scorer, folder / "scores.jsonl", f"scoring {suite.name}", reporter)
+        results = judged(model, suite, read, items, scores, seed=seed)
     if profile is not None and isinstance(scorer, ModelScorer):
         kept = folder / f"scores-{profile.fingerprint}.jsonl"
         steered = _scored(items, replace(scorer, profile=profile), kept, f"scoring under {profile.name}", reporter)
@@ -78,12 +85,13 @@ def run_benchmark(
     return results | {"folder": str(folder)}
 
 
-def _scorer(model: str, profile: Profile | None, batch_tokens: int) -> ModelScorer | SequenceHead:
-    # A model of named objectives, or a folder with a decoder and one logit.
-    if has_one_logit(model):
+def _scorer(model: str, profile: Profile | None, batch_tokens: int) -> ModelScorer | SequenceHead | PairwiseModel:
+    # A model of named objectives, a folder with a decoder and one logit, or one with a language model that compares answers.
+    if has_one_logit(model) or has_words(model):
         if profile is not None:
-            raise DataError(f"{model} has one logit and no objectives that a profile could steer")
-        return SequenceHead(model, model, batch_tokens=batch_tokens)
+            raise DataError(f"{model} has no named objectives that a profile could steer")
+        kind = SequenceHead if has_one_logit(model) else PairwiseModel
+        return kind(model, model, batch_tokens=batch_tokens)
     scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
     scorer.model.steering(profile)  # says what does not fit before anything is scored
     return scorer
@@ -94,6 +102,13 @@ def _scored(
 ) -> list[Scores]:
     with reporter.bar(label, len(items)) as advance:
         return score_items(items, scorer, kept=kept, key=scorer.fingerprint, progress=lambda done, _all: advance(done, "items"))
+
+
+def _compared(
+    items: Sequence[BenchmarkItem], scorer: PairwiseModel, kept: Path, label: str, reporter: Reporter
+) -> list[Compared]:
+    with reporter.bar(label, len(items)) as advance:
+        return compare_items(items, scorer, kept=kept, progress=lambda done, _all: advance(done, "items"))
 
 
 def _steered(profile: Profile, graded: Graded, base: Sequence[Scores], steered: Sequence[Scores], seed: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from scipy.special import expit
 
 from armorm.conversation import Conversation, Rendered, Renderer, fault_in
 from armorm.errors import BackboneError, ConversationError, DataError
-from armorm.features.backbone import DType, device_of, fingerprint, load_headed
+from armorm.features.backbone import DType, architecture_of, device_of, fingerprint, load_headed
 from armorm.features.packing import pack
 from armorm.scoring import Preferences
 
@@ -259,6 +259,11 @@ class PairwiseModel:
         self._head.last = torch.tensor([len(row) - 1 for row in rows], device=device)
         logits = self._model(input_ids=ids.to(device), use_cache=False).logits
         return (logits[:, 0, 0] - logits[:, 0, 1]).tolist()
+
+
+def has_words(folder: str) -> bool:
+    """Whether a local folder's config.json names a causal language model, the form of a pairwise preference model."""
+    return architecture_of(folder).endswith("ForCausalLM")
 
 
 class VerdictHead(torch.nn.Module):

@@ -7,7 +7,6 @@ Cost: one forward pass of the decoder per distinct conversation.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from jaxtyping import Float
 
 from armorm.conversation import Conversation, Rendered, Renderer
 from armorm.errors import BackboneError, ConversationError
-from armorm.features.backbone import DType, device_of, hash_files, load_headed
+from armorm.features.backbone import DType, architecture_of, device_of, hash_files, load_headed
 from armorm.features.packing import pack
 
 
@@ -95,12 +94,7 @@ class SequenceHead:
 
 def has_one_logit(folder: str) -> bool:
     """Whether a local folder's config.json names a decoder with a classification head, the form of other reward models."""
-    try:
-        facts = json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    named = (facts.get("architectures") if isinstance(facts, dict) else None) or [""]
-    return str(named[0]).endswith("ForSequenceClassification")
+    return architecture_of(folder).endswith("ForSequenceClassification")
 
 
 def _loaded(folder: str, dtype: DType) -> tuple[Any, Any]:
