@@ -81,6 +81,7 @@ def test_bradley_terry_learns_a_planted_order_and_is_read_back(backbone, tmp_pat
     assert (tmp_path / "bt" / "adapter" / "adapter_model.safetensors").exists() == (lora is not None)
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft's, asked for by this test itself
 def test_what_is_saved_scores_as_what_was_trained(backbone, tmp_path):
     settings = TuningSettings(**SETTINGS)
     train_bradley_terry(planted_pairs(32, 0), [], Job(backbone, settings, tmp_path / "bt", tmp_path / "ck"))
