@@ -281,3 +281,47 @@ def test_a_loss_that_is_no_number_stops_the_run(backbone, objectives, tmp_path):
     settings = TuningSettings(**SETTINGS | {"learning_rate": 1e30, "warmup": 0}, lora=None)
     with pytest.raises(FitError, match="learning_rate"):
         train_regression(rated(16, 0, objectives), [], objectives, Job(backbone, settings, tmp_path / "out", tmp_path / "ck"))
+
+
+def test_the_head_starts_as_the_ridge_probe(backbone, objectives):
+    """Against scikit-learn's ridge on the same states; the decoder is not touched."""
+    from sklearn.linear_model import Ridge
+
+    from armorm.conversation import Renderer
+    from armorm.recipe import Lora
+    from armorm.tuning import start
+    from armorm.tuning.decoder import Decoder, adapted
+    from armorm.tuning.examples import rating_examples
+
+    decoder = Decoder(backbone, "logits", objectives.names, 0)
+    model = adapted(decoder, Lora(rank=2))
+    before = {n: p.clone() for n, p in model.named_parameters() if "score." not in n}
+    examples = rating_examples(rated(120, 0, objectives), objectives, Renderer(decoder.tokenizer, max_tokens=192))
+    start.start_at_the_probe(model, examples, objectives, seed=0)
+    states = start.last_states(model, examples["input_ids"])
+    labels = np.array(examples["labels"], dtype=float)
+    weights = start.head_of(model).detach().numpy()
+    for column in range(2):
+        there = ~np.isnan(labels[:, column])
+        fits = [Ridge(a, fit_intercept=False).fit(states[there], labels[there, column]).coef_ for a in start.ALPHAS]
+        assert min(np.abs(weights[column] - w).max() for w in fits) < 1e-3 * np.abs(weights[column]).max()
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters() if "score." not in n)
+    assert model.training
+
+
+def test_states_do_not_depend_on_the_batch(backbone, objectives):
+    from armorm.tuning import start
+    from armorm.tuning.decoder import Decoder
+
+    model = Decoder(backbone, "logits", ("x",), 0).load("float32")
+    ids = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14]]
+    together = start.last_states(model, ids)
+    alone = np.concatenate([start.last_states(model, [row]) for row in ids])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_training_begins_below_the_ratings_own_variance(backbone, objectives, tmp_path):
+    """A random head would begin far above it."""
+    settings = TuningSettings(**SETTINGS | {"steps": 1})
+    curve = train_regression(rated(160, 0, objectives), [], objectives, Job(backbone, settings, tmp_path / "o", tmp_path / "c"))
+    assert curve.steps[0]["loss"] < 0.1

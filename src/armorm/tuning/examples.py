@@ -31,12 +31,13 @@ def order_examples(pairs: Sequence[PreferencePair], renderer: Renderer) -> Datas
 
 
 def rating_examples(rows: Sequence[RatedResponse], objectives: Objectives, renderer: Renderer) -> Dataset:
-    """Columns `input_ids` and `labels` [k]: ratings on the [0, 1] scale, NaN where there is none."""
+    """Columns `input_ids`, `group` and `labels` [k]: ratings on the [0, 1] scale, NaN where there is none."""
 
     def examples() -> Iterable[dict[str, Any]]:
         for row in rows:
             if ids := _ids(renderer, row.messages):
-                yield {"input_ids": ids, "labels": objectives.to_unit(objectives.row(row.ratings)).tolist()}
+                labels = objectives.to_unit(objectives.row(row.ratings)).tolist()
+                yield {"input_ids": ids, "labels": labels, "group": row.group}
 
     return _dataset(examples())
 

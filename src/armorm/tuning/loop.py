@@ -79,6 +79,11 @@ class Job:
         """The longest input."""
         return self.settings.max_tokens or self.backbone.max_tokens
 
+    @property
+    def checkpoint(self) -> str | None:
+        """The last checkpoint, where there is one."""
+        return get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+
     def arguments(self, *, evaluate: bool) -> dict[str, Any]:
         """The trainer's arguments, by transformers' names. Raises FitError for a batch that the processes can't share."""
         cpu = self.backbone.device == "cpu" or not torch.cuda.is_available()
@@ -120,8 +125,7 @@ class Job:
         """Train. Raises FitError when the loss is no number any more."""
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.add_callback(_Watch(self.progress))
-        last = get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=self.checkpoint)
         return curve_of(trainer.state.log_history)
 
 

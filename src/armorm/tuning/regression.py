@@ -19,6 +19,7 @@ from armorm.objectives import Objectives
 from armorm.tuning.decoder import Decoder, adapted, save_trained
 from armorm.tuning.examples import rating_examples
 from armorm.tuning.loop import Curve, Job
+from armorm.tuning.start import start_at_the_probe
 
 
 def train_regression(
@@ -27,7 +28,7 @@ def train_regression(
     objectives: Objectives,
     job: Job,
 ) -> Curve:
-    """Train on `rows` and write `model/` (and `adapter/`) into the job's folder.
+    """Train on `rows` and write `model/` (and `adapter/`) into the job's folder. The head starts as the ridge probe.
 
     Raises BackboneError for a decoder that can't be trained, FitError without usable rows.
     """
@@ -36,10 +37,13 @@ def train_regression(
     renderer = Renderer(tokenizer, max_tokens=job.max_tokens)
     model = adapted(decoder, job.settings.lora)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    examples = rating_examples(rows, objectives, renderer)
+    if not job.checkpoint:
+        start_at_the_probe(model, examples, objectives, seed=job.seed)
     trainer = RatingTrainer(
         model=model,
         args=transformers.TrainingArguments(**job.arguments(evaluate=bool(validation)), label_names=["labels"]),
-        train_dataset=rating_examples(rows, objectives, renderer),
+        train_dataset=examples,
         eval_dataset=rating_examples(validation, objectives, renderer) if validation else None,
         data_collator=RatingCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
