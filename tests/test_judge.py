@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -517,6 +518,15 @@ def test_what_was_answered_is_not_asked_again(tmp_path):
     assert told[-1] == (16, 16)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_and_run_again_no_request_is_sent_twice(tmp_path):
     pairs = pairs_of(25)
 
@@ -606,8 +616,8 @@ def test_a_missing_package_is_named(monkeypatch):
         ({"model": "m", "key_env": "sk-123"}, "the name of an environment variable"),
         ({"model": "m", "template": "pairwise-0"}, "neither pairwise-1"),
         ({"model": "m", "price_in": 1.0}, "both price_in and price_out"),
-        ({"local": "m", "retries": 3}, "retries: nothing that a judge with `local` reads"),
-        ({"model": "m", "device": "cpu"}, "device: nothing that a judge with `model` reads"),
+        ({"local": "m", "retries": 3}, r"retries: nothing that such a judge \(`local`\) reads"),
+        ({"model": "m", "device": "cpu"}, r"device: nothing that such a judge \(`model`\) reads"),
         ({"model": "m", "temperature": 1}, "Extra inputs"),
     ],
 )

@@ -196,7 +196,7 @@ def test_a_one_logit_reward_model_is_benched_too(files: Path, tiny_folder: Path,
     suite = Suite.model_validate({"benchmark": "rewardbench", "path": str(files / "reward-bench")})
     results = run_benchmark(str(tmp_path / "rm"), suite, tmp_path / "out", reporter=QUIET)
     assert (results["items"], results["figures"]["aggregates"]["official"]["overall"]["unscored"]) == (16, 0)
-    with pytest.raises(DataError, match="no objectives that a profile could steer"):
+    with pytest.raises(DataError, match="no named objectives that a profile could steer"):
         run_benchmark(str(tmp_path / "rm"), suite, tmp_path / "out", profile=Profile(), reporter=QUIET)
 
 
