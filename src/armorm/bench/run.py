@@ -46,10 +46,10 @@ def score_items(
 
     def ask(chunk: Sequence[BenchmarkItem]) -> list[Any]:
         flat = [item.conversation(answer) for item in chunk for answer in item.answers]
-        return [_json(one) for one in np.split(scorer.score(flat), _bounds([len(item.answers) for item in chunk]))]
+        return [as_json(one) for one in np.split(scorer.score(flat), _bounds([len(item.answers) for item in chunk]))]
 
     found = _kept_values(items, ask, lambda item: len(item.answers), Kept(kept, key), progress)
-    return [_array(one) for one in found]
+    return [as_scores(one) for one in found]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def compare_items(
         )
         bounds = _bounds([len(two) for two in asked])
         orders = zip(np.split(found.forward, bounds), np.split(found.backward, bounds), strict=True)
-        return [{"forward": _json(f), "backward": _json(b)} for f, b in orders]
+        return [{"forward": as_json(f), "backward": as_json(b)} for f, b in orders]
 
     values = _kept_values(items, ask, lambda item: 2 * len(_comparisons(item)), Kept(kept, scorer.fingerprint), progress)
     return [_compared(item, one) for item, one in zip(items, values, strict=True)]
@@ -119,9 +119,34 @@ def _compared(item: BenchmarkItem, found: dict[str, Any]) -> Compared:
     orders = []
     for name in ("forward", "backward"):
         order = np.full(len(differ), 0.5)
-        order[differ] = _array(found[name])
+        order[differ] = as_scores(found[name])
         orders.append(order)
     return Compared(len(item.answers), Preferences(*orders))
+
+
+def judge_items(
+    items: Sequence[BenchmarkItem],
+    scorer: Scorer | PairScorer,
+    *,
+    kept: Path | None = None,
+    progress: OnProgress = lambda _done, _total: None,
+) -> tuple[list[Scores], list[Compared] | None]:
+    """`compare_items` for a scorer of pairs, whose comparisons come too, else `score_items`, kept by the scorer's fingerprint."""
+    if isinstance(scorer, PairScorer):
+        compared = compare_items(items, scorer, kept=kept, progress=progress)
+        return [one.scores for one in compared], compared
+    key = getattr(scorer, "fingerprint", scorer.name)
+    return score_items(items, scorer, kept=kept, key=key, progress=progress), None
+
+
+def as_json(values: Scores) -> list[float | None]:
+    """Scores for JSON, which has no NaN."""
+    return [None if np.isnan(x) else x for x in values.tolist()]
+
+
+def as_scores(values: Sequence[float | None]) -> Scores:
+    """What `as_json` wrote."""
+    return np.array([np.nan if x is None else x for x in values], dtype=np.float64)
 
 
 def _kept_values(
@@ -146,14 +171,6 @@ def _kept_values(
 
 def _bounds(sizes: Sequence[int]) -> list[int]:
     return np.cumsum(sizes)[:-1].tolist()
-
-
-def _json(values: Scores) -> list[float | None]:
-    return [None if np.isnan(x) else x for x in values.tolist()]
-
-
-def _array(values: Sequence[float | None]) -> Scores:
-    return np.array([np.nan if x is None else x for x in values], dtype=np.float64)
 
 
 def _key(item: BenchmarkItem) -> str:

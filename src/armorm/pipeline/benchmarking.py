@@ -23,7 +23,7 @@ from armorm.bench.metrics import length_correlation
 from armorm.bench.position import position_bias
 from armorm.bench.profiles import profile_comparison
 from armorm.bench.published import published
-from armorm.bench.run import Compared, Scores, compare_items, score_items
+from armorm.bench.run import Compared, Scores, judge_items
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
@@ -31,7 +31,7 @@ from armorm.errors import DataError, StorageError
 from armorm.model.profile import Profile
 from armorm.model.scorer import ModelScorer
 from armorm.pipeline.judging import Graded
-from armorm.pipeline.progress import Reporter
+from armorm.pipeline.progress import Reporter, counting
 from armorm.pipeline.provenance import provenance
 from armorm.pipeline.rows import read_suite
 from armorm.recipe import Suite
@@ -69,16 +69,14 @@ def run_benchmark(
     scorer = _scorer(model, profile, batch_tokens)
     folder = out or Path("runs") / "bench" / slug(model) / slug(suite.name)
     start = time.perf_counter()
-    if isinstance(scorer, PairwiseModel):
-        compared = _compared(items, scorer, folder / "verdicts.jsonl", f"comparing {suite.name}", reporter)
-        bias = position_bias(compared, [item.group for item in items], seed=seed)
-        results = judged(model, suite, read, items, [one.scores for one in compared], seed=seed) | {"position": bias.to_json()}
-    else:
-        scores = _scored(items, scorer, folder / "scores.jsonl", f"scoring {suite.name}", reporter)
-        results = judged(model, suite, read, items, scores, seed=seed)
+    kept = folder / ("verdicts.jsonl" if isinstance(scorer, PairwiseModel) else "scores.jsonl")
+    scores, compared = _scored(items, scorer, kept, f"scoring {suite.name}", reporter)
+    results = judged(model, suite, read, items, scores, seed=seed)
+    if compared is not None:
+        results |= {"position": position_bias(compared, [item.group for item in items], seed=seed).to_json()}
     if profile is not None and isinstance(scorer, ModelScorer):
         kept = folder / f"scores-{profile.fingerprint}.jsonl"
-        steered = _scored(items, replace(scorer, profile=profile), kept, f"scoring under {profile.name}", reporter)
+        steered, _ = _scored(items, replace(scorer, profile=profile), kept, f"scoring under {profile.name}", reporter)
         results |= {"profile": _steered(profile, Graded.by(suite, items), scores, steered, seed)}
     results |= {"seconds": round(time.perf_counter() - start, 1)}
     _write(folder, results)
@@ -98,17 +96,10 @@ def _scorer(model: str, profile: Profile | None, batch_tokens: int) -> ModelScor
 
 
 def _scored(
-    items: Sequence[BenchmarkItem], scorer: ModelScorer | SequenceHead, kept: Path, label: str, reporter: Reporter
-) -> list[Scores]:
+    items: Sequence[BenchmarkItem], scorer: ModelScorer | SequenceHead | PairwiseModel, kept: Path, label: str, reporter: Reporter
+) -> tuple[list[Scores], list[Compared] | None]:
     with reporter.bar(label, len(items)) as advance:
-        return score_items(items, scorer, kept=kept, key=scorer.fingerprint, progress=lambda done, _all: advance(done, "items"))
-
-
-def _compared(
-    items: Sequence[BenchmarkItem], scorer: PairwiseModel, kept: Path, label: str, reporter: Reporter
-) -> list[Compared]:
-    with reporter.bar(label, len(items)) as advance:
-        return compare_items(items, scorer, kept=kept, progress=lambda done, _all: advance(done, "items"))
+        return judge_items(items, scorer, kept=kept, progress=counting(advance, "items"))
 
 
 def _steered(profile: Profile, graded: Graded, base: Sequence[Scores], steered: Sequence[Scores], seed: int) -> dict[str, Any]:

@@ -65,14 +65,19 @@ class _Variant:
 
 class _Comparison:
     def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter) -> None:
-        self.recipe, self.out, self.features, self.reporter = recipe, out, features, reporter
+        self.recipe, self.out, self.reporter = recipe, out, reporter
         self.at = out / "compare"
         self.main = Training(recipe, out, features, reporter)
 
     def run(self) -> dict[str, Any]:
         start = time.perf_counter()
         self.main.run()
-        found = [*self._on_features(), *self._trained(), *self._on_trained_decoders(), *map(self.arena.judge, self._judges)]
+        found = [
+            *self._on_features(),
+            *self._trained(),
+            *self._on_trained_decoders(),
+            *map(self.arena.judge, self.recipe.compare.judges),
+        ]
         results = self._results(found) | {"seconds": round(time.perf_counter() - start, 1)}
         try:
             (self.at / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -110,10 +115,6 @@ class _Comparison:
                 if method.scorer.name in ON_TRAINED:
                     found.append(self._stored(variant.training, method, variant.backbone, variant.name, variant.before))
         return found
-
-    @property
-    def _judges(self) -> Sequence[Any]:
-        return self.recipe.compare.judges
 
     # -- what they are made of -----------------------------------------------------------------------------------------------
 

@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from armorm.bench.outcomes import Outcomes
 from armorm.bench.position import position_bias
-from armorm.bench.run import Compared, Scores, compare_items, score_items
+from armorm.bench.run import Scores, as_json, as_scores, judge_items
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import ArmormError, StorageError
 from armorm.judge_settings import JudgeSettings
 from armorm.pipeline.benchmarking import slug
 from armorm.pipeline.judging import Graded, Method
-from armorm.pipeline.progress import Advance, Reporter
+from armorm.pipeline.progress import Reporter, counting
 from armorm.pipeline.stages import Stage, key_of, run_stage
 from armorm.pipeline.train import Training
 from armorm.recipe import Recipe
@@ -218,9 +216,9 @@ class Arena:
             resumed = kept is not None and kept.exists()
             before, start = _spent(scorer), time.perf_counter()
             with self.reporter.bar(f"{name}: {suite}", len(items)) as advance:
-                scores, compared = _scored(items, scorer, kept, advance)
+                scores, compared = judge_items(items, scorer, kept=kept, progress=counting(advance, "items"))
             after, seconds = _spent(scorer), round(time.perf_counter() - start, 1)
-            facts["scores"][suite] = [[None if np.isnan(x) else x for x in one.tolist()] for one in scores]
+            facts["scores"][suite] = [as_json(one) for one in scores]
             facts["scoring"][suite] = {
                 # what an earlier, stopped run did is not in this one's clock
                 "seconds": None if resumed or after["cached"] > before["cached"] else seconds,
@@ -234,25 +232,9 @@ class Arena:
         return {**facts, "usage": None if usage is None else usage.to_json()}
 
     def _contender(self, found: Stage, name: str, label: str, family: str, backbone: str, **more: Any) -> Contender:
-        scores = {
-            suite: [np.array([np.nan if x is None else x for x in one], dtype=np.float64) for one in rows]
-            for suite, rows in found.facts["scores"].items()
-        }
+        scores = {suite: [as_scores(one) for one in rows] for suite, rows in found.facts["scores"].items()}
         facts: dict[str, Any] = {key: found.facts[key] or None for key in ("usage", "position")}
         return Contender(name, label, family, backbone, scores=scores, scoring=found.facts["scoring"], **facts, **more)
-
-
-def _scored(
-    items: Sequence[BenchmarkItem], scorer: Scorer | PairScorer, kept: Path | None, advance: Advance
-) -> tuple[list[Scores], list[Compared] | None]:
-    def progress(done: int, _total: int) -> None:
-        advance(done, "items")
-
-    if isinstance(scorer, PairScorer):
-        compared = compare_items(items, scorer, kept=kept, progress=progress)
-        return [one.scores for one in compared], compared
-    key = getattr(scorer, "fingerprint", scorer.name)
-    return score_items(items, scorer, kept=kept, key=key, progress=progress), None
 
 
 def _spent(scorer: Any) -> dict[str, int]:

@@ -19,6 +19,15 @@ Advance = Callable[[int, str], None]
 EVERY_SECONDS = 20.0
 
 
+def counting(advance: Advance, what: str) -> Callable[[int, int], None]:
+    """A bar's callback for work that reports (done, in all)."""
+
+    def progress(done: int, _total: int) -> None:
+        advance(done, what)
+
+    return progress
+
+
 @dataclass
 class Reporter:
     """Where a run tells what it is doing. `quiet` says nothing."""
