@@ -69,12 +69,18 @@ class Judge:
         return Counter(r.prompt for r in self.requests)
 
 
+class Server(ThreadingHTTPServer):
+    """Takes many callers at once: beyond the usual queue of 5, a connection's second attempt comes a second later."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+
 @contextmanager
 def judge_server(answer: Callable[[Request], Reply]) -> Iterator[Judge]:
     """Serves on a free port until the block ends."""
     judge = Judge()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(judge, answer))
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), _handler(judge, answer))
     judge.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
