@@ -101,6 +101,20 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
     return make
 
 
+@pytest.fixture(scope="session")
+def speaker(random_folder: Callable[..., Path]) -> Path:
+    """A random decoder whose language model's head is its embedding: 4 blocks, width 32, in float32."""
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+    )
+    return random_folder(config)
+
+
 @pytest.fixture
 def tiny(tiny_folder: Path) -> Backbone:
     return load_backbone(str(tiny_folder), dtype="float32", device="cpu")

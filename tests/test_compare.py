@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
 from judge_server import Judge, Reply, Request, judge_server, refuses, says
 from small_run import BAD, GOOD, Armorm, write_recipe, write_rows
 
@@ -26,20 +25,6 @@ TUNING = {
     "regression": {"steps": 20},
     "pairwise": {"steps": 40, "batch_size": 16, "micro_batch": 16},
 }
-
-
-@pytest.fixture(scope="module")
-def speaker(random_folder: Callable[..., Path]) -> Path:
-    """A random decoder whose language model's head is its embedding."""
-    config = transformers.LlamaConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        initializer_range=0.3,
-        tie_word_embeddings=True,
-    )
-    return random_folder(config)
 
 
 def prefers_good(request: Request) -> Reply:

@@ -43,17 +43,8 @@ def backbone(tiny_folder: Path) -> BackboneSettings:
 
 
 @pytest.fixture
-def speaker(random_folder) -> BackboneSettings:
-    """A random decoder whose language model's head is its embedding."""
-    config = transformers.LlamaConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        initializer_range=0.3,
-        tie_word_embeddings=True,
-    )
-    return BackboneSettings(model=str(random_folder(config)), dtype="float32", device="cpu", max_tokens=512)
+def speaking(speaker: Path) -> BackboneSettings:
+    return BackboneSettings(model=str(speaker), dtype="float32", device="cpu", max_tokens=512)
 
 
 def conversations(pairs: list[PreferencePair]) -> tuple[list, list]:
@@ -114,12 +105,12 @@ def test_the_trained_decoder_is_a_backbone(backbone, tmp_path):
     assert max(moved) > 0
 
 
-def test_pairwise_learns_which_of_two_is_better_in_either_order(speaker, tmp_path):
+def test_pairwise_learns_which_of_two_is_better_in_either_order(speaking, tmp_path):
     settings = TuningSettings(
         **SETTINGS | {"steps": 40, "batch_size": 16, "micro_batch": 8, "learning_rate": 2e-2, "save_every": 20}
     )
     held_out = planted_pairs(24, 1)
-    curve = train_pairwise(planted_pairs(128, 0), held_out[:8], Job(speaker, settings, tmp_path / "pw", tmp_path / "ck"))
+    curve = train_pairwise(planted_pairs(128, 0), held_out[:8], Job(speaking, settings, tmp_path / "pw", tmp_path / "ck"))
     assert "accuracy" in curve.evaluations[-1]
     model = PairwiseModel("pw", str(tmp_path / "pw" / "model"), dtype="float32", device="cpu", max_tokens=512)
     found = model.prefer(list(zip(*conversations(held_out), strict=True)))
@@ -174,7 +165,7 @@ class Stopped(Exception):  # noqa: N818 - what happened to the run
 
 
 @pytest.mark.parametrize("objective", ["bradley-terry", "pairwise", "regression"])
-def test_a_resumed_run_equals_an_uninterrupted_one(speaker, objectives, tmp_path, objective):
+def test_a_resumed_run_equals_an_uninterrupted_one(speaking, objectives, tmp_path, objective):
     """Dropout, shuffling, schedule and optimiser go on as if nothing had happened."""
     settings = TuningSettings(**SETTINGS | {"steps": 9, "learning_rate": 1e-3}, lora={"rank": 4, "dropout": 0.2})
     pairs, ratings = planted_pairs(40, 0), rated(40, 0, objectives)
@@ -184,7 +175,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(speaker, objectives, tmp_path
             if done == stop_after:
                 raise Stopped
 
-        job = Job(speaker, settings, tmp_path / name, tmp_path / f"{name}.checkpoints", 3, progress)
+        job = Job(speaking, settings, tmp_path / name, tmp_path / f"{name}.checkpoints", 3, progress)
         if objective == "regression":
             return train_regression(ratings, ratings[:8], objectives, job)
         train = train_pairwise if objective == "pairwise" else train_bradley_terry
