@@ -186,6 +186,42 @@ def test_published_columns_are_joined_and_the_missing_named(results):
     assert "Unscored: of a family nobody knows 7." in comparison(results).suites[0].remarks
 
 
+def test_published_rows_without_a_common_section_have_a_table_of_their_own(results):
+    published = results["suites"][1]["published"]
+    suites = [suite | {"published": published, "sections": ["only ours"]} for suite in results["suites"]]
+    found = comparison({**results, "suites": suites})
+    assert not any(block.family == "published" for grid in found.suites for block in grid.blocks)
+    alone = found.others[0]
+    assert [cell.text for cell in alone.head] == ["method", "overall", "Chat", "Prior Sets"]
+    assert [[cell.text for cell in row] for row in alone.blocks[0].rows] == [
+        ["Bradley–Terry [1]", "99.9", "99.4", "74.9"],  # once, though both suites bring it
+        ["ArmoRM & MoE [2]", "99.9", "99.4", "74.9"],
+    ]
+    assert alone.remarks == ["[1] a paper_1: 50% of it", "[2] a paper_1: another"]
+
+
+def test_a_row_that_left_items_out_says_how_many_it_has(results):
+    suite = results["suites"][0]
+    rows = [row | {"overall": figure(0.6, 37)} if row["method"] == "pairwise" else row for row in suite["methods"]]
+    grid = comparison({**results, "suites": [suite | {"methods": rows}]}).suites[0]
+    small = {row[0].text: row[1].small for block in grid.blocks for row in block.rows}
+    assert grid.head[1].small == "n = 200"
+    assert small["Preference Model"] == "56.0–64.0, n = 37"
+    assert not any("n =" in text for label, text in small.items() if label != "Preference Model")
+
+
+def test_the_plot_tells_rows_of_one_name_apart_by_their_backbones(results):
+    again = [
+        one | {"method": f"{one['method']}@2", "backbone": "thawed"} for one in results["methods"] if one["method"] == "armorm"
+    ]
+    suites = [s | {"methods": [*s["methods"], s["methods"][0] | {"method": "armorm@2"}]} for s in results["suites"]]
+    alone, both = (
+        compare_plot(r).svg for r in (results, {**results, "methods": [*results["methods"], *again], "suites": suites})
+    )
+    assert "initialised" not in alone
+    assert [both.count(name) for name in ("thawed", "initialised")] == [1, 1]  # in the first panel alone
+
+
 def test_costs_are_summed_over_suites_and_empty_columns_left_out(results):
     grids = {grid.name: grid for grid in comparison(results).others}
     assert list(grids) == ["probes", "cost", "cost-by-suite", "position", "not-run"]

@@ -223,7 +223,7 @@ class _Comparison:
             "sections": sections,
             "missing": missing,
             "methods": [{k: v for k, v in r.items() if k != "whole"} for r in rows],
-            "published": [asdict(p) for p in published(suite.benchmark or "rewardbench")],
+            "published": [asdict(p) for p in published(suite.benchmark or "rewardbench-prior")],
         }
 
     def _probes(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ The rows' family titles are the legend; the references stand as dashed lines acr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,17 +41,19 @@ COLOURS = {
 """Colours in light and dark pages of the families that have no colour in the page's own style."""
 
 _PAGE = {"armorm": ACCENT, "bradley-terry": SECOND, "baseline": SOFT}
-_ROW = 0.235  # inches
+_ROW = 0.26  # inches
+_LONGEST = 42  # characters of a row's name
 _DASHES = ((0, (5, 3)), (0, (1.5, 1.5)))  # of the first and of every further reference
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A method, or a family's title over its methods."""
+    """A method, or a family's title over its methods; `backbone` where methods share a name."""
 
     text: str
     family: str
     method: str | None
+    backbone: str = ""
 
 
 def compare_plot(results: Mapping[str, Any]) -> Figure | None:
@@ -90,7 +93,8 @@ def _rows(methods: Sequence[Method]) -> list[_Row]:
     rows = []
     for family, members in by_family(methods).items():
         rows.append(_Row(family_title(family), family, None))
-        rows += [_Row(one.label, family, one.name) for one in members]
+        shared = Counter(one.label for one in members)
+        rows += [_Row(one.label, family, one.name, one.backbone if shared[one.label] > 1 else "") for one in members]
     return rows
 
 
@@ -102,7 +106,7 @@ def _panels(
     *,
     alt: str,
 ) -> Figure:
-    left = 0.2 + 0.074 * max(len(short(row.text)) for row in rows)
+    left = 0.2 + 0.074 * max(len(short(row.text, _LONGEST)) for row in rows)
     figure, grid = panel_grid(len(suites), height=_ROW * len(rows), left=left)
     for axes, (suite, values) in zip(grid, suites, strict=True):
         axes.set_title(title_of(plain(suite.get("title") or suite["name"]), f"{count(suite.get('n'))} items"))
@@ -129,15 +133,25 @@ def _stand_in(family: str) -> str:
 
 def _name_rows(axes: Any, rows: Sequence[_Row], *, named: bool) -> None:
     axes.set_ylim(len(rows) - 0.45, -0.55)
-    axes.set_yticks(range(len(rows)), [short(row.text) for row in rows] if named else [""] * len(rows))
+    axes.set_yticks([])
     across = axes.get_yaxis_transform()
-    for place, (tick, row) in enumerate(zip(axes.get_yticklabels(), rows, strict=True)):
-        if row.method is None:
-            tick.set(color=_stand_in(row.family), fontweight="bold", fontsize=8)
-            if place:
-                axes.hlines(place - 0.5, 0, 1, transform=across, color=RULE, linewidth=0.8)
-        else:
+    for place, row in enumerate(rows):
+        if row.method is not None:
             axes.hlines(place, 0, 1, transform=across, color=RULE, linewidth=0.6, alpha=0.45)
+        elif place:
+            axes.hlines(place - 0.5, 0, 1, transform=across, color=RULE, linewidth=0.8)
+        if named:
+            _name(axes, place, row)
+
+
+def _name(axes: Any, place: int, row: _Row) -> None:
+    look: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    title = row.method is None
+    colour, weight = (_stand_in(row.family), "bold") if title else (INK, "normal")
+    raised = 0.17 if row.backbone else 0.0
+    axes.text(-0.02, place - raised, short(row.text, _LONGEST), color=colour, fontweight=weight, fontsize=8, **look)
+    if row.backbone:
+        axes.text(-0.02, place + 0.3, short(row.backbone, _LONGEST), color=SOFT, fontsize=6, **look)
 
 
 def _whisker(axes: Any, place: int, one: Interval, colour: str) -> None:

@@ -3,8 +3,9 @@
 In: the results of a comparison as JSON values.  Out: `Grid`s of `Cell`s (raw text: whoever renders them escapes it).  Cost: none.
 
 Rows are methods, grouped by family; columns are the overall figure and the suite's sections, then the paired difference to each
-reference with its p. Published rows stand in a block of their own. The highest value of a column is marked among our own rows
-only, and by what is printed: two rows that both show 66.1 are both marked.
+reference with its p. Published rows stand in a block of their own, in a table of their own where they share no section with the
+suite. The highest value of a column is marked among our own rows only, and by what is printed: two rows that both show 66.1 are
+both marked. A row that has values of fewer items than the column's n says how many.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ ACCURACY = (
     "are paired, item by item; p is two-sided and not corrected for the number of rows."
 )
 PUBLISHED = "Published: other backbones, other data, not comparable row by row"
+_ELSEWHERE_MEASURED = "Other backbones and other data: a scale to look at, not comparable row by row."
 _COSTS = "What each method took here, scoring summed over the suites; one machine, so times compare rows rather than systems."
 _POSITION = (
     "Each pair is shown in both orders. “First preferred” is how often the answer shown first wins, 50 % without position bias; "
@@ -122,7 +124,13 @@ def comparison(results: Results) -> Comparison:
     """The tables of a comparison, in the order in which they are read."""
     known = methods_of(results)
     suites = results.get("suites") or []
-    others = [_probes(results), _costs(results, known), _costs_by_suite(results, known), _position(results, known)]
+    others = [
+        _published_alone(suites),
+        _probes(results),
+        _costs(results, known),
+        _costs_by_suite(results, known),
+        _position(results, known),
+    ]
     others.append(_not_run(known))
     own = [f"{one.label}: {one.note}" for one in known.values() if one.note]
     return Comparison(
@@ -224,18 +232,18 @@ def _figures(suite: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _accuracy(suite: Mapping[str, Any], results: Results, known: Mapping[str, Method]) -> Grid:
     rows = {row["method"]: row for row in suite.get("methods") or []}
-    published = suite.get("published") or []
-    own = list(suite.get("sections") or [])
-    sections = list(dict.fromkeys([*own, *(name for row in published for name in row.get("sections") or {})]))
+    published = (suite.get("published") or []) if _comparable(suite) else []
+    sections = list(dict.fromkeys([*(suite.get("sections") or []), *_sections(published)]))
     references = _references(results, known)
     columns = {name: _column(rows, name, sections) for name in rows}
     best = [_highest([cells[place] for cells in columns.values()]) for place in range(len(sections) + 1)]
+    sizes = [_most([cells[place] for cells in columns.values()]) for place in range(len(sections) + 1)]
     blocks = []
     for family, members in by_family(known[name] for name in known if name in rows).items():
         lines = [
             [
                 Cell(one.label, one.backbone),
-                *(_share(cell, top) for cell, top in zip(columns[one.name], best, strict=True)),
+                *(_share(cell, top, most) for cell, top, most in zip(columns[one.name], best, sizes, strict=True)),
                 *(cell for reference in references for cell in _versus(rows[one.name], reference)),
             ]
             for one in members
@@ -244,8 +252,7 @@ def _accuracy(suite: Mapping[str, Any], results: Results, known: Mapping[str, Me
     marks = _marks(published)
     if published:
         blocks.append(Block(PUBLISHED, [_published(row, sections, 2 * len(references), marks) for row in published], "published"))
-    sizes = [_size([cells[place] for cells in columns.values()]) for place in range(len(sections) + 1)]
-    head = [Cell("method", "backbone"), *(Cell(plain(n), s) for n, s in zip(["overall", *sections], sizes, strict=True))]
+    head = [Cell("method", "backbone"), *(Cell(plain(n), _n(s)) for n, s in zip(["overall", *sections], sizes, strict=True))]
     for reference in references:
         head += [Cell(f"over {known[reference].label}", "points"), Cell("p")]
     return Grid(
@@ -254,7 +261,7 @@ def _accuracy(suite: Mapping[str, Any], results: Results, known: Mapping[str, Me
         ACCURACY,
         head,
         blocks,
-        [*_remarks(suite, rows, known), *(f"[{mark}] {said}" for said, mark in marks.items())],
+        [*_remarks(suite, rows, known), *_footnotes(marks)],
     )
 
 
@@ -273,9 +280,12 @@ def _shown(value: Any) -> str:
     return percent(value).removesuffix(" %")
 
 
-def _share(figure: Mapping[str, Any] | None, best: str) -> Cell:
-    one = interval(figure)
-    return Cell() if one is None else Cell(_shown(one.value), _ends(one), _shown(one.value) == best)
+def _share(figure: Mapping[str, Any] | None, best: str = "", most: float | None = None) -> Cell:
+    one, n = interval(figure), number((figure or {}).get("n"))
+    if one is None:
+        return Cell()
+    fewer = _n(n) if most is not None and n is not None and n < most else ""
+    return Cell(_shown(one.value), ", ".join(filter(None, (_ends(one), fewer))), _shown(one.value) == best)
 
 
 def _ends(one: Interval | None) -> str:
@@ -307,10 +317,39 @@ def _versus(row: Mapping[str, Any], reference: str) -> list[Cell]:
     return [Cell(points(gap.value), _signed_ends(gap)), Cell(p_value(versus.get("p")))]
 
 
-def _size(cells: Sequence[Mapping[str, Any] | None]) -> str:
+def _most(cells: Sequence[Mapping[str, Any] | None]) -> float | None:
     """The number of items in a column, by the method that scored most of them."""
-    sizes = [n for cell in cells if (n := number((cell or {}).get("n"))) is not None]
-    return f"n = {count(max(sizes))}" if sizes else ""
+    return max((n for cell in cells if (n := number((cell or {}).get("n"))) is not None), default=None)
+
+
+def _n(size: float | None) -> str:
+    return "" if size is None else f"n = {count(size)}"
+
+
+def _comparable(suite: Mapping[str, Any]) -> bool:
+    """Whether the suite has a section that published rows have too."""
+    return not set(suite.get("sections") or []).isdisjoint(_sections(suite.get("published") or []))
+
+
+def _sections(published: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in published for name in row.get("sections") or {}))
+
+
+def _published_alone(suites: Sequence[Mapping[str, Any]]) -> Grid | None:
+    """Published rows that share no section with the suite they are given for; each once."""
+    found: list[Mapping[str, Any]] = []
+    for suite in suites:
+        found += [row for row in suite.get("published") or [] if not _comparable(suite) and row not in found]
+    if not found:
+        return None
+    sections, marks = _sections(found), _marks(found)
+    head = [Cell("method", "backbone"), *(Cell(plain(name)) for name in ("overall", *sections))]
+    rows = [_published(row, sections, 0, marks) for row in found]
+    return Grid("published", "Published results", _ELSEWHERE_MEASURED, head, [Block("", rows, "published")], _footnotes(marks))
+
+
+def _footnotes(marks: Mapping[str, int]) -> list[str]:
+    return [f"[{mark}] {said}" for said, mark in marks.items()]
 
 
 def _marks(published: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -427,7 +466,7 @@ def _position(results: Results, known: Mapping[str, Method]) -> Grid | None:
     for name, one in known.items():
         for suite, found in ((facts.get(name) or {}).get("position") or {}).items():
             if found:
-                shares = [_share(found.get(key), "") for key in ("first", "flips")]
+                shares = [_share(found.get(key)) for key in ("first", "flips")]
                 sizes = [Cell(count(found.get(key))) for key in ("n", "unanswered")]
                 rows.append([Cell(one.label, one.backbone), Cell(titles.get(suite, plain(suite))), *shares, *sizes])
     head = [Cell("method", "backbone"), Cell("suite"), Cell("first preferred", "%"), Cell("flips", "%")]
@@ -448,7 +487,7 @@ def _probes(results: Results) -> Grid | None:
 
 def _correlation(probe: Mapping[str, Any], name: str) -> Cell:
     value, size = (probe.get("pearson") or {}).get(name), number((probe.get("n") or {}).get(name))
-    return Cell(decimal(value), "" if size is None or number(value) is None else f"n = {count(size)}")
+    return Cell(decimal(value), "" if number(value) is None else _n(size))
 
 
 def _not_run(known: Mapping[str, Method]) -> Grid | None:
