@@ -210,7 +210,7 @@ def _facts(results: Results) -> dict[str, str]:
     backbone = results.get("backbone") or {}
     facts = {name: plain(results.get(name)) for name in ("command", "commit", "version", "machine", "created")}
     facts["backbone"] = ", ".join(plain(backbone[key]) for key in ("model", "dtype") if backbone.get(key))
-    facts["time"] = duration(results["seconds"]) if number(results.get("seconds")) is not None else ""
+    facts["this call took"] = duration(results["seconds"]) if number(results.get("seconds")) is not None else ""
     return {name: value for name, value in facts.items() if value}
 
 
