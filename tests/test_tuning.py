@@ -118,6 +118,29 @@ def test_pairwise_learns_which_of_two_is_better_in_either_order(speaking, tmp_pa
     assert (found.backward > 0.5).mean() > 0.8
 
 
+def test_a_pairwise_step_sees_both_orders_of_its_pairs(speaking):
+    """A liking for one place alone can't lower the loss: each pair has one row for A and one for B, and the same texts."""
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from armorm.rivals.pairwise import IGNORED, PairRenderer
+    from armorm.tuning.decoder import Decoder
+    from armorm.tuning.examples import comparison_examples
+    from armorm.tuning.pairwise import BothOrders
+
+    tokenizer = Decoder(speaking, "words").tokenizer
+    renderer = PairRenderer(tokenizer, max_tokens=512)
+    pairs = planted_pairs(3, 0)
+    batch = BothOrders(DataCollatorForLanguageModeling(tokenizer.pad_token_id))(list(comparison_examples(pairs, renderer)))
+    assert batch["input_ids"].shape == batch["labels"].shape
+    assert len(batch["labels"]) == 6
+    assert batch["labels"][batch["labels"] != IGNORED].tolist() == [*renderer.verdict_ids] * 3
+    lengths = batch["attention_mask"].sum(dim=1)
+    assert lengths[::2].tolist() == lengths[1::2].tolist()
+    for row, length, pair in zip(batch["input_ids"][::2], lengths[::2], pairs, strict=True):
+        shown = tokenizer.decode(row[:length])
+        assert shown.index(pair.chosen) < shown.index(pair.rejected)
+
+
 def rated(n: int, seed: int, objectives: Objectives) -> list[RatedResponse]:
     """Ratings that follow the share of good words; each row lacks one of the two objectives."""
     draw = random.Random(seed)

@@ -5,7 +5,6 @@ In: pairs or rated responses, a `Renderer`.  Out: `datasets.Dataset`s.  Cost: on
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -43,21 +42,19 @@ def rating_examples(rows: Sequence[RatedResponse], objectives: Objectives, rende
 
 
 def comparison_examples(pairs: Sequence[PreferencePair], renderer: PairRenderer) -> Dataset:
-    """Columns `input_ids` and `labels`: both answers shown, −100 everywhere but at the verdict.
-
-    Each pair is shown once; which answer comes first is a coin's toss by the pair's id.
-    """
+    """Columns `input_ids` and `labels`, of each pair both orders: [2 t] token ids, −100 everywhere but at the verdict."""
 
     def rows() -> Iterable[dict[str, Any]]:
         for pair in pairs:
-            shown = (pair.conversation(pair.chosen), pair.conversation(pair.rejected))
-            first = hashlib.sha256(pair.id.encode()).digest()[0] % 2 == 0
-            a, b = shown if first else shown[::-1]
+            chosen, rejected = pair.conversation(pair.chosen), pair.conversation(pair.rejected)
             try:
-                example = renderer.training_example(a, b, "A" if first else "B")
+                orders = (
+                    renderer.training_example(chosen, rejected, "A"),
+                    renderer.training_example(rejected, chosen, "B"),
+                )
             except ConversationError:
                 continue
-            yield {"input_ids": list(example.input_ids), "labels": list(example.labels)}
+            yield {"input_ids": [list(o.input_ids) for o in orders], "labels": [list(o.labels) for o in orders]}
 
     return _dataset(rows())
 
