@@ -26,8 +26,8 @@ OBJECTIVES = [
 ]
 
 
-def write_rows(folder: Path, *, shuffled: bool = False) -> None:
-    """ratings-panel, ratings-judge (120 rows together), pairs (80 rows) and bench (24 rows) as JSON Lines, objectives as JSON.
+def write_rows(folder: Path, *, shuffled: bool = False, items: int = 24) -> None:
+    """ratings-panel, ratings-judge (120 rows together), pairs (80 rows) and bench (`items`) as JSON Lines, objectives as JSON.
 
     Quality is the share of good words in an answer; the panel likes length too. `shuffled` permutes the ratings over the rows.
     """
@@ -47,7 +47,7 @@ def write_rows(folder: Path, *, shuffled: bool = False) -> None:
                 row.update(ratings)
     judge.append({"id": "broken", "prompt": _prompt(0), "response": "fine", "judge-quality": "11"})
     pairs = [_pair(draw, i % PROMPTS, f"p{i}") for i in range(80)]
-    bench = [_pair(draw, PROMPTS + i, f"b{i}") | {"section": ("chat", "code")[i % 2]} for i in range(23)]
+    bench = [_pair(draw, PROMPTS + i, f"b{i}") | {"section": ("chat", "code")[i % 2]} for i in range(items - 1)]
     bench.append(_pair(draw, 0, "b-seen") | {"section": "chat"})
     for name, rows in (("ratings-panel", panel), ("ratings-judge", judge), ("pairs", pairs), ("bench", bench)):
         write_lines(folder / f"{name}.jsonl", rows)

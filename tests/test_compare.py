@@ -23,7 +23,7 @@ TUNING = {
     "evaluate": 8,
     "bradley_terry": {"steps": 20},
     "regression": {"steps": 20},
-    "pairwise": {"steps": 40, "batch_size": 16, "micro_batch": 16},
+    "pairwise": {"steps": 40, "batch_size": 8, "micro_batch": 8},
 }
 
 
@@ -54,14 +54,14 @@ def recipe_of(folder: Path, speaker: Path, judge: Judge | None = None) -> Path:
         judges.append({"name": "nowhere", **remote, "endpoint": "http://127.0.0.1:9/v1", "retries": 0})
     weights = {"panel-quality": 1.0, "panel-verbosity": -0.2}
     compare = {
-        "items": 20,
+        "items": 60,
         "train": ["bradley-terry", "pairwise", "regression"],
         "rows": {"ratings": 50, "pairs": 60},
         "features": {"response": ["final:last"], "prompt": "2:last", "store_dtype": "float32"},
         "fixed_weights": [{"name": "own", "weights": weights}],
         "judges": judges,
     }
-    write_rows(folder)
+    write_rows(folder, items=64)
     path = write_recipe(folder, speaker, tuning=TUNING, compare=compare)
     path.write_text(path.read_text(encoding="utf-8").replace("max_tokens: 256", "max_tokens: 512"), encoding="utf-8")
     return path
@@ -100,9 +100,9 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
     }
     assert "127.0.0.1:9" in methods["nowhere"]["skipped"]
     suite = results["suites"][0]
-    assert (suite["n"], suite["of"], suite["sections"]) == (20, 24, ["chat", "code"])
-    worth = {m["method"]: m["overall"]["value"] for m in suite["methods"]}
-    assert worth["good-judge"] == 1.0, "half of its requests failed at first, and nothing is lost"
+    assert (suite["n"], suite["of"], suite["sections"]) == (60, 64, ["chat", "code"])
+    overall = {m["method"]: m["overall"] for m in suite["methods"]}
+    assert overall["good-judge"]["value"] == 1.0, "half of its requests failed at first, and nothing is lost"
     for name in (
         "armorm",
         "bradley-terry",
@@ -112,17 +112,19 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
         "armorm@regression",
         "armorm@bradley-terry",
     ):
-        assert worth[name] > 0.6, (name, worth)
-    assert {m["overall"]["n"] for m in suite["methods"]} == {20}
+        assert overall[name]["low"] > 0.5, (name, overall[name])
+    assert {one["n"] for one in overall.values()} == {60}
     assert results["references"] == ["bradley-terry", "bradley-terry-trained"]
     assert all(m["versus"].keys() == set(results["references"]) for m in suite["methods"])
-    assert methods["good-judge"]["usage"]["requests"] == 40
+    assert methods["good-judge"]["usage"]["requests"] == 120
     assert methods["good-judge"]["usage"]["cost_usd"] > 0
     assert methods["good-judge"]["position"]["small-bench"]["flips"]["value"] == 0
     trained = methods["bradley-terry-trained"]
     assert trained["training"]["steps"] == 20
     assert trained["scoring"]["small-bench"]["tokens_in"] > 0
     assert [p["backbone"] for p in results["probes"]] == ["frozen, same rows", "Bradley–Terry-initialised", "trained by eq. (1)"]
+    assert results["probes"][0]["mean"]["value"] > 0
+    assert [p["gain"] is None for p in results["probes"]] == [True, False, False]
     for name in ("results.json", "compare.md", "compare.tex", "compare.svg", "report.html"):
         assert (folder / "run" / "compare" / name).stat().st_size > 0
 
@@ -149,7 +151,7 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
     code, out, err = armorm("bench", model, "--suite", suite_file, "--out", folder / "bench-pairwise", "--json", "--quiet")
     assert code == 0, err
     alone = json.loads(out)
-    assert alone["position"]["n"] == 24
+    assert alone["position"]["n"] == 64
     assert alone["figures"]["aggregates"]["items"]["overall"]["value"] > 0.6
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.probe import fit_probe, solve_ridge
-from armorm.fit.quality import probe_quality
+from armorm.fit.quality import mean_quality, probe_quality
 from armorm.fit.statistics import RidgeStatistics
 from armorm.intervals import Interval, bootstrap_by_group, mean_by_group
 from armorm.objectives import Objective, Objectives
@@ -198,6 +198,28 @@ def test_undefined_quality_is_nan_without_warnings():
         probe_quality(predicted, raw, asked, groups[1:], seed=0)
     with pytest.raises(FitError, match="NaN or infinite"):
         probe_quality(np.full_like(predicted, np.nan), raw, asked, groups, seed=0)
+
+
+def test_mean_quality_sets_probes_side_by_side_on_the_same_ratings():
+    predicted, raw, asked, groups = graded()
+    noisy = predicted + 0.5 * np.random.default_rng(1).normal(size=predicted.shape)
+    same, worse, again = mean_quality([predicted, noisy, predicted], raw, asked, groups, seed=0, resamples=200)
+    by_objective = [q.pearson.value for q in probe_quality(predicted, raw, asked, groups, seed=0, resamples=10)[:2]]
+    assert same.pearson.value == pytest.approx(np.mean(by_objective))
+    assert same.pearson.low < same.pearson.value < same.pearson.high
+    assert again.pearson == same.pearson
+    assert (again.gain.value, again.gain.low, again.gain.high) == (0, 0, 0)
+    assert worse.gain.value == pytest.approx(worse.pearson.value - same.pearson.value)
+    assert worse.gain.high < 0, "clearly worse, on the same draws"
+    # An objective that one of the probes says nothing about counts for none of them.
+    silent = predicted.copy()
+    silent[:, 1] = 0.5
+    first, second = mean_quality([predicted, silent], raw, asked, groups, seed=0, resamples=50)
+    assert first.pearson.value == second.pearson.value == pytest.approx(by_objective[0])
+    (nothing,) = mean_quality([predicted], np.full_like(raw, np.nan), asked, groups, seed=0, resamples=50)
+    assert math.isnan(nothing.pearson.value)
+    with pytest.raises(ObjectiveMismatch, match="the same rows"):
+        mean_quality([predicted, predicted[1:]], raw, asked, groups, seed=0)
 
 
 def test_interval_of_a_mean_is_that_of_its_groups():

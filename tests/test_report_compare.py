@@ -102,12 +102,20 @@ def results():
         "probes": [
             {
                 "backbone": "frozen",
-                "mean_pearson": 0.5,
-                "pearson": {"a_b": 0.41, "c": None},
+                "mean": interval(0.5),
+                "gain": None,
+                "pearson": {"a_b": interval(0.41), "c": NOTHING},
                 "feature": "18:mean",
                 "n": {"a_b": 120},
             },
-            {"backbone": "trained", "mean_pearson": 0.6, "pearson": {"a_b": 0.62}, "feature": "21:mean", "n": {"a_b": 120}},
+            {
+                "backbone": "trained",
+                "mean": interval(0.6),
+                "gain": interval(0.1),
+                "pearson": {"a_b": interval(0.62)},
+                "feature": "21:mean",
+                "n": {"a_b": 120},
+            },
         ],
         "notes": ["Half of the pairs & no more; x < y."],
     }
@@ -251,7 +259,13 @@ def test_probes_stand_side_by_side(results):
         ["a_b", "0.410", "0.620"],
         ["c", "–", "–"],
         ["mean", "0.500", "0.600"],
+        ["mean, over frozen", "–", "+0.100"],
     ]
+    assert grid.blocks[0].rows[0][1].small == "0.370 to 0.450, n = 120"
+    assert grid.blocks[1].rows[1][2].small == "+0.060 to +0.140"
+    alone = copy.deepcopy(results)
+    del alone["probes"][1]
+    assert [len(block.rows) for block in comparison(alone).others[0].blocks] == [2, 1]
 
 
 def test_markdown_tables_are_rectangular_and_escaped(results):

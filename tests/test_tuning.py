@@ -107,15 +107,15 @@ def test_the_trained_decoder_is_a_backbone(backbone, tmp_path):
 
 def test_pairwise_learns_which_of_two_is_better_in_either_order(speaking, tmp_path):
     settings = TuningSettings(
-        **SETTINGS | {"steps": 40, "batch_size": 16, "micro_batch": 8, "learning_rate": 2e-2, "save_every": 20}
+        **SETTINGS | {"steps": 40, "batch_size": 8, "micro_batch": 8, "learning_rate": 2e-2, "save_every": 20}
     )
     held_out = planted_pairs(24, 1)
     curve = train_pairwise(planted_pairs(128, 0), held_out[:8], Job(speaking, settings, tmp_path / "pw", tmp_path / "ck"))
     assert "accuracy" in curve.evaluations[-1]
     model = PairwiseModel("pw", str(tmp_path / "pw" / "model"), dtype="float32", device="cpu", max_tokens=512)
     found = model.prefer(list(zip(*conversations(held_out), strict=True)))
-    assert (found.forward > 0.5).mean() > 0.8
-    assert (found.backward > 0.5).mean() > 0.8
+    assert (found.forward > 0.5).mean() > 0.9
+    assert (found.backward > 0.5).mean() > 0.9
 
 
 def test_a_pairwise_step_sees_both_orders_of_its_pairs(speaking):

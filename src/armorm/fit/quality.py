@@ -1,7 +1,8 @@
 """How good a probe is: predicted against given ratings, objective by objective, with intervals.
 
 In: predictions [n k] on the [0, 1] scale, ratings [n k] on the raw scales (NaN = no label), each row's prompt group.
-Out: one `ObjectiveQuality` per objective.  Cost: resamples x labelled rows per objective, a sort each.
+Out: one `ObjectiveQuality` per objective; one `MeanQuality` for each of several probes on the same rows.
+Cost: resamples x labelled rows per objective, a sort each.
 """
 
 from __future__ import annotations
@@ -67,6 +68,50 @@ def probe_quality(
     return found
 
 
+@dataclass(frozen=True)
+class MeanQuality:
+    """Pearson's correlation averaged over objectives, and how far it is above another probe's on the same rows."""
+
+    pearson: Interval
+    gain: Interval
+
+
+def mean_quality(
+    predicted: Sequence[Float[np.ndarray, "n k"]],
+    ratings_raw: Float[np.ndarray, "n k"],
+    objectives: Objectives,
+    groups: Sequence[str],
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> list[MeanQuality]:
+    """Several probes' predictions of the same ratings, each beside the first's, with 95 % bootstrap intervals by prompt group.
+
+    The mean is over the objectives whose correlation is defined for every probe (in a resample: of those, the ones that are
+    defined there); without any it is NaN. Raises ObjectiveMismatch for predictions of another shape than the ratings'.
+    """
+    if strange := [p.shape for p in predicted if p.shape != ratings_raw.shape]:
+        raise ObjectiveMismatch(f"predictions are {strange[0]}, ratings {ratings_raw.shape}: give the same rows and objectives")
+    rows = [np.flatnonzero(~np.isnan(ratings_raw[:, i])) for i in range(len(objectives))]
+    unit = objectives.to_unit(ratings_raw)
+
+    def by_objective(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+        columns = [weighted_pearson(weights[:, at], values[at, i], unit[at, i]) for i, at in enumerate(rows) if len(at)]
+        return np.stack(columns, axis=1) if columns else np.full((len(weights), 1), np.nan)
+
+    whole = np.concatenate([by_objective(np.ones((1, len(groups))), values) for values in predicted])
+    usable = np.isfinite(whole).all(axis=0)
+
+    def means(weights: np.ndarray) -> np.ndarray:
+        found = np.stack([by_objective(weights, values)[:, usable] for values in predicted], axis=1)  # [r methods objectives]
+        there = np.isfinite(found).all(axis=1, keepdims=True)
+        mean = _ratio(np.where(there, found, 0).sum(axis=2), np.broadcast_to(there.sum(axis=2), found.shape[:2]).astype(float))
+        return np.concatenate([mean, mean - mean[:, :1]], axis=1)
+
+    intervals = bootstrap_by_group(means, groups, seed=seed, resamples=resamples)
+    return [MeanQuality(intervals[i], intervals[len(predicted) + i]) for i in range(len(predicted))]
+
+
 def _quality(
     objective: Objective,
     predicted: Float[np.ndarray, " n"],
@@ -130,5 +175,5 @@ def _spread(weights: Float[np.ndarray, "r n"], x: Float[np.ndarray, " n"]) -> Fl
     return np.where(spread > 1e-12 * square, spread, 0.0)
 
 
-def _ratio(above: Float[np.ndarray, " r"], below: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+def _ratio(above: Float[np.ndarray, "*r"], below: Float[np.ndarray, "*r"]) -> Float[np.ndarray, "*r"]:
     return np.divide(above, below, out=np.full_like(below, np.nan), where=below > 0)

@@ -22,8 +22,10 @@ from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.data.benchmarks.registry import benchmark
 from armorm.errors import RecipeError, StorageError
+from armorm.fit.quality import mean_quality
 from armorm.pipeline.ablations import fit_without_masking, load_without_masking, rival_methods
 from armorm.pipeline.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
+from armorm.pipeline.fitting import Predicted, load_probe, test_predictions
 from armorm.pipeline.judging import MAIN, RIVAL, Graded, Method
 from armorm.pipeline.progress import Reporter
 from armorm.pipeline.provenance import provenance
@@ -229,7 +231,13 @@ class _Comparison:
     def _probes(self) -> list[dict[str, Any]]:
         """Held-out quality of the probe on each decoder that was tried on the same rows; of the run's own where none was."""
         runs = [(v.backbone, v.training) for v in self._variants] or [(FROZEN, self.main)]
-        return [_probe(backbone, training) for backbone, training in runs]
+        tested = [_predictions(training) for _, training in runs]
+        first, seed = tested[0], self.recipe.seed
+        means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
+        return [
+            _probe(backbone, training) | {"mean": mean.pearson.to_json(), "gain": mean.gain.to_json() if place else None}
+            for place, ((backbone, training), mean) in enumerate(zip(runs, means, strict=True))
+        ]
 
     def _notes(self) -> list[str]:
         settings, rows = self.recipe.compare, self.main.rows
@@ -251,15 +259,17 @@ class _Comparison:
         return found
 
 
+def _predictions(training: Training) -> Predicted:
+    probe, feature = load_probe(training.out / "probe")
+    return test_predictions(training.recipe, training.objectives, training.ratings, probe, feature)
+
+
 def _probe(backbone: str, training: Training) -> dict[str, Any]:
     facts = next(s.facts for s in training.done if s.folder.name == "probe")
     quality = {o["name"]: o for o in facts["objectives"]}
-    pearson = {name: o["pearson"]["value"] for name, o in quality.items()}
-    known = [p for p in pearson.values() if p is not None]
     return {
         "backbone": backbone,
         "feature": facts["feature"],
-        "mean_pearson": sum(known) / len(known) if known else None,
-        "pearson": pearson,
+        "pearson": {name: o["pearson"] for name, o in quality.items()},
         "n": {name: o["n"] for name, o in quality.items()},
     }

@@ -11,7 +11,7 @@ both marked. A row that has values of fewer items than the column's n says how m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from armorm.report.reading import (
     p_value,
     percent,
     points,
+    signed,
 )
 
 Results = Mapping[str, Any]
@@ -54,7 +55,10 @@ _POSITION = (
     "Each pair is shown in both orders. “First preferred” is how often the answer shown first wins, 50 % without position bias; "
     "“flips” is how often the two orders disagree."
 )
-_PROBES = "Pearson correlation of predicted and given ratings on held-out prompts; in small type, the number of ratings."
+_PROBES = (
+    "Pearson correlation of predicted and given ratings on held-out prompts, with 95 % intervals that resample whole prompts. "
+    "The mean is over the objectives; the last line is each mean less the first column's, on the same ratings."
+)
 _PARTS = {"training": "time", "tokens": "training", "steps": "training", "examples": "training", "scoring": "time"}
 _PARTS |= dict.fromkeys(("answers", "tokens in", "tokens out"), "scoring")
 _ELSEWHERE = {"cost_usd", "seconds", "tokens_in", "tokens_out"}  # usage that has a column of its own
@@ -480,14 +484,26 @@ def _probes(results: Results) -> Grid | None:
     if not names:
         return None
     head = [Cell("objective"), *(Cell(plain(one.get("backbone")), plain(one.get("feature"))) for one in probes)]
-    rows = [[Cell(plain(name)), *(_correlation(one, name) for one in probes)] for name in names]
-    mean = [Cell("mean"), *(Cell(decimal(one.get("mean_pearson"))) for one in probes)]
-    return Grid("probes", "Probes by backbone", _PROBES, head, [Block("", rows), Block("", [mean])])
+    rows = [[Cell(plain(name)), *(_correlation(*_of(one, name)) for one in probes)] for name in names]
+    means = [[Cell("mean"), *(_correlation(one.get("mean")) for one in probes)]]
+    if probes[1:]:
+        title = f"mean, over {plain(probes[0].get('backbone'))}"
+        means.append([Cell(title), *(_correlation(one.get("gain"), write=signed) for one in probes)])
+    return Grid("probes", "Probes by backbone", _PROBES, head, [Block("", rows), Block("", means)])
 
 
-def _correlation(probe: Mapping[str, Any], name: str) -> Cell:
-    value, size = (probe.get("pearson") or {}).get(name), number((probe.get("n") or {}).get(name))
-    return Cell(decimal(value), "" if number(value) is None else _n(size))
+def _of(probe: Mapping[str, Any], name: str) -> tuple[Any, float | None]:
+    """One objective's correlation and number of ratings."""
+    return (probe.get("pearson") or {}).get(name), number((probe.get("n") or {}).get(name))
+
+
+def _correlation(raw: Any, n: float | None = None, write: Callable[[Any], str] = decimal) -> Cell:
+    one = interval(raw)
+    if one is None:
+        return Cell()
+    known = math.isfinite(one.low) and math.isfinite(one.high)
+    ends = f"{write(one.low)} to {write(one.high)}" if known else ""
+    return Cell(write(one.value), ", ".join(filter(None, (ends, _n(n)))))
 
 
 def _not_run(known: Mapping[str, Method]) -> Grid | None:
