@@ -115,6 +115,14 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
         assert overall[name]["low"] > 0.5, (name, overall[name])
     assert {one["n"] for one in overall.values()} == {60}
     assert results["references"] == ["bradley-terry", "bradley-terry-trained"]
+    assert len(results["suites"]) == 2
+    whole = results["suites"][1]
+    assert (whole["n"], whole["of"]) == (64, 64)
+    stored = {m["method"] for m in whole["methods"]}
+    assert stored >= {"armorm", "armorm-not-masked", "bradley-terry", "fixed-own", "fitted-weights"}
+    assert not stored & {"bradley-terry-trained", "pairwise", "good-judge", "armorm@frozen"}, "these read texts, or fewer rows"
+    assert {m["overall"]["n"] for m in whole["methods"]} == {64}
+    assert all(m["versus"].keys() == {"bradley-terry"} for m in whole["methods"])
     assert all(m["versus"].keys() == set(results["references"]) for m in suite["methods"])
     assert methods["good-judge"]["usage"]["requests"] == 120
     assert methods["good-judge"]["usage"]["cost_usd"] > 0

@@ -176,6 +176,18 @@ def test_differences_stand_under_their_reference_with_p(results):
     assert [cell.text for cell in rows["the longer answer"][5:]] == ["–"] * 4
 
 
+def test_a_reference_that_a_suite_lacks_has_no_columns_there(results):
+    """As where all items of a suite are judged by stored features alone, and the other reference reads texts."""
+    some = copy.deepcopy(results)
+    gone = REFERENCES[1]
+    some["suites"][0]["methods"] = [row for row in some["suites"][0]["methods"] if row["method"] != gone]
+    for row in some["suites"][0]["methods"]:
+        row["versus"].pop(gone)
+    before, after = comparison(results).suites[0], comparison(some).suites[0]
+    assert len(before.head) - len(after.head) == 2
+    assert {len(row) for block in after.blocks for row in block.rows} == {len(after.head)}
+
+
 def test_headlines_say_value_differences_and_the_highest(results):
     said = dict(comparison(results).headlines)["dev-pairs"]
     assert said.startswith(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,15 @@ from typing import Any
 from armorm.bench.aggregate import figures, paired
 from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
+from armorm.bench.run import Scores
 from armorm.data.benchmarks.registry import benchmark
+from armorm.data.rows import BenchmarkItem
 from armorm.errors import RecipeError, StorageError
 from armorm.fit.quality import mean_quality
+from armorm.model.parts import load_probe
 from armorm.pipeline.ablations import fit_without_masking, load_without_masking, rival_methods
 from armorm.pipeline.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
-from armorm.pipeline.fitting import Predicted, load_probe, test_predictions
+from armorm.pipeline.fitting import Predicted, test_predictions
 from armorm.pipeline.judging import MAIN, RIVAL, Graded, Method
 from armorm.pipeline.progress import Reporter
 from armorm.pipeline.provenance import provenance
@@ -127,6 +130,11 @@ class _Comparison:
         return rows.capped(ratings=None, pairs=None, items=settings.items, seed=self.recipe.seed).suites
 
     @cached_property
+    def whole(self) -> Suites:
+        """All items of the suites that are capped: methods on the run's own features judge them at no cost."""
+        return {name: items for name, items in self.main.rows.suites.items() if len(items) > len(self.suites[name])}
+
+    @cached_property
     def arena(self) -> Arena:
         return Arena(self.recipe, self.suites, self.at, self.reporter)
 
@@ -178,7 +186,16 @@ class _Comparison:
     ) -> Contender:
         name = method.scorer.name
         family = FAMILIES.get(name) or ("ablation" if name.startswith(MAIN) else "regression")
-        return from_features(training, method, self.suites, family=family, backbone=backbone, variant=variant, before=before)
+        return from_features(
+            training,
+            method,
+            self.suites,
+            whole=self.whole if training is self.main else {},
+            family=family,
+            backbone=backbone,
+            variant=variant,
+            before=before,
+        )
 
     def _key(self, stage: str) -> str:
         return next(s.key for s in self.main.done if s.folder.name == stage)
@@ -195,17 +212,28 @@ class _Comparison:
             "seed": self.recipe.seed,
             "backbone": {"model": self.recipe.backbone.model, "dtype": self.recipe.backbone.dtype},
             "references": references,
-            "suites": [self._suite(suite, found, references) for suite in self.recipe.bench],
+            "suites": [table for suite in self.recipe.bench for table in self._tables(suite, found, references)],
             "methods": [c.facts() for c in found],
             "probes": self._probes(),
             "notes": self._notes(),
         }
 
-    def _suite(self, suite: Suite, found: Sequence[Contender], references: Sequence[str]) -> dict[str, Any]:
-        items, seed = self.suites[suite.name], self.recipe.seed
-        graded = Graded.by(suite, items)
+    def _tables(self, suite: Suite, found: Sequence[Contender], references: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The suite's table; where its items are capped, one more of all of them, with the methods that scored those."""
+        name, title = suite.name, benchmark(suite.benchmark).title if suite.benchmark else suite.name
+        scores = {c.name: c.scores[name] for c in found if not c.skipped}
+        yield {"name": name, "title": title} | self._table(suite, self.suites[name], scores, references)
+        if name in self.whole:
+            scores = {c.name: c.whole[name] for c in found if name in c.whole}
+            known = [r for r in references if r in scores]
+            yield {"name": f"{name}: all", "title": f"{title}, all items"} | self._table(suite, self.whole[name], scores, known)
+
+    def _table(
+        self, suite: Suite, items: Sequence[BenchmarkItem], scores: Mapping[str, Sequence[Scores]], references: Sequence[str]
+    ) -> dict[str, Any]:
+        seed, graded = self.recipe.seed, Graded.by(suite, items)
         official = graded.aggregates[0]
-        worth = {c.name: c.outcomes(suite.name, graded) for c in found if not c.skipped}
+        worth = {method: graded.outcomes(found) for method, found in scores.items()}
 
         def row(name: str, one: Outcomes) -> dict[str, Any]:
             whole = figures(one, [official], seed=seed).to_json()["aggregates"][official.name]
@@ -216,8 +244,6 @@ class _Comparison:
         sections = list(dict.fromkeys(s for r in rows for s in r["sections"]))
         missing = rows[0]["whole"]["missing"] if rows else []
         return {
-            "name": suite.name,
-            "title": benchmark(suite.benchmark).title if suite.benchmark else suite.name,
             "rule": graded.rule.value,
             "n": len(items),
             "of": len(self.main.rows.suites[suite.name]),
@@ -254,6 +280,8 @@ class _Comparison:
                 f"pairs; the other rows saw {n[0]:,} and {n[1]:,}. The decoders themselves were trained on the training side of "
                 "the latter, for as many steps as the table of costs says."
             )
+        if self.whole:
+            found.append("Tables of all items hold the methods on the run's own features, to which more items cost nothing.")
         if any(s.benchmark is None for s in self.recipe.bench):
             found.append("The published rows are the paper's Table 1, on the whole of RewardBench and other backbones.")
         return found

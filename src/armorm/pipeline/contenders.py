@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from armorm.bench.outcomes import Outcomes
 from armorm.bench.position import position_bias
 from armorm.bench.run import Scores, as_json, as_scores, judge_items
 from armorm.data.rows import BenchmarkItem
@@ -38,7 +37,7 @@ Costs = dict[str, Any]
 class Contender:
     """One method: `scores` by suite, an array for each item; `training` and `scoring` (by suite) say what it took.
 
-    `skipped` says why there are no scores.
+    `whole` has the scores of all items of capped suites, from methods that they cost nothing. `skipped` says why there are none.
     """
 
     name: str
@@ -47,15 +46,12 @@ class Contender:
     backbone: str
     note: str = ""
     scores: Mapping[str, Sequence[Scores]] = field(default_factory=dict)
+    whole: Mapping[str, Sequence[Scores]] = field(default_factory=dict)
     training: Costs | None = None
     scoring: Mapping[str, Costs] = field(default_factory=dict)
     usage: Mapping[str, Any] | None = None
     position: Mapping[str, Any] | None = None
     skipped: str | None = None
-
-    def outcomes(self, suite: str, graded: Graded) -> Outcomes:
-        """What its scores of the suite are worth."""
-        return graded.outcomes(self.scores[suite])
 
     def facts(self) -> dict[str, Any]:
         """Plain JSON values, without the scores."""
@@ -71,18 +67,21 @@ def from_features(
     method: Method,
     suites: Suites,
     *,
+    whole: Suites,
     family: str,
     backbone: str,
     variant: str = "",
     before: Costs | None = None,
 ) -> Contender:
     """A method on the features of a finished run. `variant` tells runs apart; `before` is what the decoder's training took."""
-    scores, scoring = {}, {}
+    scores, everything, scoring = {}, {}, {}
     for suite in training.recipe.bench:
         pairs, rows = training.suites[suite.name], training.rows.suites[suite.name]
         chosen, rejected = (method.scorer.score_features(side[method.feature]) for side in (pairs.chosen, pairs.rejected))
         by_id = dict(zip([r.id for r in rows], Graded.by(suite, rows).scores_from_pairs(chosen, rejected), strict=True))
         scores[suite.name] = [by_id[item.id] for item in suites[suite.name]]
+        if suite.name in whole:
+            everything[suite.name] = [by_id[item.id] for item in whole[suite.name]]
         stored, share = training.stores.suites[suite.name], len(suites[suite.name]) / len(rows)
         scoring[suite.name] = {
             "seconds": round(stored.seconds * share, 1),
@@ -93,7 +92,8 @@ def from_features(
     name = method.scorer.name + (f"@{variant}" if variant else "")
     reads_ratings = family not in ("bradley-terry", "baseline")
     cost = None if family == "baseline" else _added(before, _feature_costs(training, ratings=reads_ratings))
-    return Contender(name, method.scorer.label, family, backbone, scores=scores, training=cost, scoring=scoring)
+    about = (name, method.scorer.label, family, backbone)
+    return Contender(*about, scores=scores, whole=everything, training=cost, scoring=scoring)
 
 
 def _feature_costs(training: Training, *, ratings: bool) -> Costs:

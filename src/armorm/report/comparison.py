@@ -238,7 +238,7 @@ def _accuracy(suite: Mapping[str, Any], results: Results, known: Mapping[str, Me
     rows = {row["method"]: row for row in suite.get("methods") or []}
     published = (suite.get("published") or []) if _comparable(suite) else []
     sections = list(dict.fromkeys([*(suite.get("sections") or []), *_sections(published)]))
-    references = _references(results, known)
+    references = [name for name in _references(results, known) if name in rows]
     columns = {name: _column(rows, name, sections) for name in rows}
     best = [_highest([cells[place] for cells in columns.values()]) for place in range(len(sections) + 1)]
     sizes = [_most([cells[place] for cells in columns.values()]) for place in range(len(sections) + 1)]
