@@ -254,6 +254,23 @@ def test_a_step_is_the_same_however_it_is_split(backbone, objectives, tmp_path):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+def test_adapters_that_take_inputs_as_they_are_learn_the_same(backbone, tmp_path, monkeypatch):
+    """In bfloat16, where it saves a cast there and back in every layer: to the last bit."""
+    from contextlib import nullcontext
+
+    from armorm.tuning import loop
+
+    half = backbone.model_copy(update={"dtype": "bfloat16"})
+    settings = TuningSettings(**SETTINGS | {"steps": 3, "learning_rate": 1e-3})
+    losses = []
+    for name, casts in (("without", loop._inputs_as_they_are), ("with", lambda _model: nullcontext())):
+        monkeypatch.setattr(loop, "_inputs_as_they_are", casts)
+        curve = train_bradley_terry(planted_pairs(24, 0), [], Job(half, settings, tmp_path / name, tmp_path / f"{name}.ck"))
+        losses.append([s["loss"] for s in curve.steps])
+    assert losses[0] == losses[1]
+    assert len(set(losses[0])) == 3
+
+
 def test_rows_without_any_rating_do_not_break_a_batch():
     collated = RatingCollator(0)([{"input_ids": [1, 2], "labels": [None, 0.5]}, {"input_ids": [3], "labels": [None, None]}])
     assert collated["attention_mask"].tolist() == [[1, 1], [1, 0]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,18 @@ class Job:
         """Train. Raises FitError when the loss is no number any more."""
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.add_callback(_Watch(self.progress))
-        trainer.train(resume_from_checkpoint=self.checkpoint)
+        with _inputs_as_they_are(trainer.model):
+            trainer.train(resume_from_checkpoint=self.checkpoint)
         return curve_of(trainer.state.log_history)
+
+
+def _inputs_as_they_are(model: Any) -> AbstractContextManager[None]:
+    # Adapters bring their inputs to float32, and autocast, to which the choice is left here, brings them back: the same numbers.
+    if not hasattr(model, "peft_config"):
+        return nullcontext()
+    from peft.helpers import disable_input_dtype_casting
+
+    return disable_input_dtype_casting(model)
 
 
 def curve_of(history: list[dict[str, Any]]) -> Curve:
