@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import signal
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small_run import Armorm, Outcome, read_lines, write_lines, write_recipe
 
 from armorm import __version__
 from armorm.errors import StorageError
+from armorm.pipeline.progress import Reporter
 from armorm.pipeline.train import Run
 
 COMMANDS = (
-    *("demo", "train", "score", "best-of", "select", "pairs", "explain", "steer", "audit", "bench", "data", "export", "import"),
-    "doctor",
+    *("demo", "train", "score", "best-of", "select", "pairs", "explain", "steer", "audit", "bench", "tune", "compare", "data"),
+    *("export", "import", "doctor"),
 )
 
 
@@ -135,16 +140,32 @@ def test_a_full_disk_is_1(armorm: Armorm, rows: Path, tiny_folder: Path, monkeyp
     assert "Free some space" in only_message(armorm("train", write_recipe(rows, tiny_folder)), 1)
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_is_130_and_says_how_to_go_on(
-    armorm: Armorm, rows: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    armorm: Armorm, rows: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ):
     def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(sent)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes away from what it runs in the background
     monkeypatch.setattr("armorm.pipeline.train.train", stop)
     code, out, err = armorm("train", write_recipe(rows, tiny_folder))
     assert (code, out) == (130, "")
     assert "run the same command again" in err
+
+
+def test_the_time_left_is_that_of_what_this_run_does(monkeypatch: pytest.MonkeyPatch):
+    """80 units of which an earlier run had done 40: at 10 s each, not at what 40 at once would make of it."""
+    said, clock = StringIO(), itertools.count(0, 25)
+    monkeypatch.setattr("armorm.pipeline.progress.time.monotonic", lambda: next(clock))
+    with Reporter(console=Console(file=said, width=200)).bar("training", 80) as advance:
+        for done in (40, 42, 45):
+            advance(done, "fine")
+    assert said.getvalue().splitlines() == [
+        "training: 40/80 fine",
+        "training: 42/80 fine, 475 s left",
+        "training: 45/80 fine, 350 s left",
+    ]
 
 
 # -- results -----------------------------------------------------------------------------------------------------------------

@@ -68,14 +68,17 @@ class Reporter:
             yield lambda done, note: progress.update(task, completed=done, note=note)
 
     def _printed(self, label: str, total: int) -> Advance:
-        start = last = time.monotonic()
+        last = time.monotonic()
+        first: tuple[float, int] | None = None  # when, and what an earlier run had done by then
 
         def advance(done: int, note: str) -> None:
-            nonlocal last
+            nonlocal last, first
             now = time.monotonic()
+            first = first or (now, done)
+            start, before = first
             if now - last >= EVERY_SECONDS:
                 last = now
-                left = f", {(now - start) * (total - done) / done:.0f} s left" if done else ""
+                left = f", {(now - start) * (total - done) / (done - before):.0f} s left" if done > before else ""
                 self.console.print(f"{label}: {done:,}/{total:,} {note}{left}", highlight=False)
 
         return advance
