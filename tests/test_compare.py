@@ -163,6 +163,35 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
     assert alone["figures"]["aggregates"]["items"]["overall"]["value"] > 0.6
 
 
+def test_a_stopped_comparison_leaves_the_table_so_far(tmp_path, speaker, armorm, monkeypatch):
+    from armorm.pipeline import comparing
+
+    def stops(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing, "EVERY_SECONDS", 0)
+    monkeypatch.setattr(comparing.Arena, "judge", stops)
+    write_rows(tmp_path)
+    judges = [
+        {"name": name, "local": str(speaker), "verdict": "log-probabilities", "dtype": "float32"} for name in ("one", "two")
+    ]
+    recipe = write_recipe(tmp_path, speaker, compare={"judges": judges})
+    code, out, err = armorm("compare", recipe, "--out", tmp_path / "run", "--json")
+    assert (code, out) == (130, "")
+    assert "goes on from there" in err
+    so_far = json.loads((tmp_path / "run" / "compare" / "results.json").read_text(encoding="utf-8"))
+    assert so_far["notes"][0] == "Not computed yet: one, two."
+    assert {m["method"] for m in so_far["suites"][0]["methods"]} >= {"armorm", "bradley-terry", "fitted-weights"}
+    assert "Not computed yet" in (tmp_path / "run" / "compare" / "compare.md").read_text(encoding="utf-8")
+
+    monkeypatch.setattr(
+        comparing.Arena, "judge", lambda _arena, judge: comparing.Contender(judge.name, "", "judge", "", skipped="no")
+    )
+    code, out, err = armorm("compare", recipe, "--out", tmp_path / "run", "--json", "--quiet")
+    assert code == 0, err
+    assert not [note for note in json.loads(out)["notes"] if note.startswith("Not computed")]
+
+
 def test_a_comparison_without_suites_is_refused(tmp_path, speaker, armorm):
     write_rows(tmp_path)
     recipe = write_recipe(tmp_path, speaker, bench=[])

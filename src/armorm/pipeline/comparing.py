@@ -2,7 +2,8 @@
 
 In: a recipe with a `compare` part, a run's folder.  Out: results.json, compare.md, compare.tex, compare.svg, report.html in its
 `compare/`.  Cost: the run, the decoders that are trained, and a forward pass per answer or two per pair for what reads texts.
-Every step is kept: a second call computes only what changed, a stopped one goes on.
+Every step is kept: a second call computes only what changed, a stopped one goes on. The table is on disk while the comparison
+runs, with what is there by then.
 
     run → methods on its features → ablations → trained decoders → the method on those → judges → the table
 """
@@ -11,9 +12,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import RecipeError, StorageError
 from armorm.fit.quality import mean_quality
+from armorm.judge_settings import JudgeSettings
 from armorm.model.parts import load_probe
 from armorm.pipeline.ablations import fit_without_masking, load_without_masking, rival_methods
 from armorm.pipeline.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
@@ -39,11 +41,21 @@ from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
 
 FORMAT = 1
+EVERY_SECONDS = 60.0
+"""The table so far is written when a step ends and the last writing is so long ago."""
 FROZEN = "frozen"
 TRAINED_RIVAL = "bradley-terry-trained"
 FAMILIES = {MAIN: "armorm", RIVAL: "bradley-terry", "length": "baseline", "single": "baseline"}
 FAMILIES |= dict.fromkeys(("uniform", "uniform-raw", "armorm-no-gate", "armorm-not-debiased"), "ablation")
-BACKBONES: dict[TrainingObjective, str] = {"bradley-terry": "Bradley–Terry-initialised", "regression": "trained by eq. (1)"}
+TRAINED: dict[TrainingObjective, tuple[str, str]] = {
+    "bradley-terry": (TRAINED_RIVAL, "Bradley–Terry, decoder trained"),
+    "pairwise": ("pairwise", "pairwise preference model"),
+}
+BACKBONES: dict[TrainingObjective | None, str] = {
+    None: "frozen, same rows",
+    "bradley-terry": "Bradley–Terry-initialised",
+    "regression": "trained by eq. (1)",
+}
 ON_TRAINED = (MAIN, RIVAL, "armorm-no-gate", "fitted-weights")
 """What is shown of the run on a trained decoder, beside the same on the frozen one with the same rows."""
 
@@ -59,31 +71,26 @@ def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter
     return _Comparison(recipe, out, features or out / "features", reporter or Reporter()).run()
 
 
-@dataclass(frozen=True)
-class _Variant:
-    # The method's own run on a decoder; `before` is what the decoder's training took.
-    name: str
-    backbone: str
-    training: Training
-    before: Costs | None = None
-
-
 class _Comparison:
     def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter) -> None:
         self.recipe, self.out, self.reporter = recipe, out, reporter
         self.at = out / "compare"
         self.main = Training(recipe, out, features, reporter)
+        self.variants: dict[str, Training] = {}  # stages 1 to 3 again, by backbone
 
     def run(self) -> dict[str, Any]:
-        start = time.perf_counter()
+        start = written = time.perf_counter()
         self.main.run()
-        found = [
-            *self._on_features(),
-            *self._trained(),
-            *self._on_trained_decoders(),
-            *map(self.arena.judge, self.recipe.compare.judges),
-        ]
-        results = self._results(found) | {"seconds": round(time.perf_counter() - start, 1)}
+        found, steps = list[Contender](), list(self._steps())
+        for place, (_, contenders) in enumerate(steps, start=1):
+            found += contenders()
+            if steps[place:] and time.perf_counter() - written > EVERY_SECONDS:
+                self._write(found, start, missing=[name for name, _ in steps[place:]])
+                written = time.perf_counter()
+        return self._write(found, start)
+
+    def _write(self, found: Sequence[Contender], start: float, missing: Sequence[str] = ()) -> dict[str, Any]:
+        results = self._results(found, missing) | {"seconds": round(time.perf_counter() - start, 1)}
         try:
             (self.at / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -92,6 +99,20 @@ class _Comparison:
         return results | {"folder": str(self.at)}
 
     # -- the contenders, in order --------------------------------------------------------------------------------------------
+
+    def _steps(self) -> Iterator[tuple[str, Callable[[], list[Contender]]]]:
+        """What is computed and kept as one, by name."""
+        settings, how = self.recipe.compare, "adapters" if self.recipe.tuning.lora else "all weights"
+        yield "methods on stored features", self._on_features
+        for objective in settings.train:
+            if objective in TRAINED:
+                name, label = TRAINED[objective]
+                yield name, partial(self._trained, objective, name, f"{label} ({how})")
+        decoders = [o for o in settings.train if o in BACKBONES]
+        for decoder in [None, *decoders] if decoders else []:
+            yield f"stages 1 to 3, {BACKBONES[decoder]}", partial(self._on_decoder, decoder)
+        for judge in settings.judges:
+            yield judge.name, partial(self._judged, judge)
 
     def _on_features(self) -> list[Contender]:
         """What the run compares anyway, weights that no prompt changes, and the probe without masking."""
@@ -102,24 +123,28 @@ class _Comparison:
         rivals = rival_methods(self.recipe, self.out / "probe", self.main.pairs, fixed=fixed, unmasked=[unmasked])
         return [self._stored(self.main, m, FROZEN) for m in (*self.main.methods, *rivals)]
 
-    def _trained(self) -> list[Contender]:
-        """Rivals whose decoder is trained."""
-        how = "adapters" if self.recipe.tuning.lora else "all weights"
-        makers = {
-            "bradley-terry": lambda s: self.arena.one_logit(TRAINED_RIVAL, f"Bradley–Terry, decoder trained ({how})", s),
-            "pairwise": lambda s: self.arena.pairwise("pairwise", f"pairwise preference model ({how})", s),
-        }
-        return [makers[o](self._tuned(o)) for o in self.recipe.compare.train if o in makers]
+    def _trained(self, objective: TrainingObjective, name: str, label: str) -> list[Contender]:
+        """A rival whose decoder is trained."""
+        judge = self.arena.pairwise if objective == "pairwise" else self.arena.one_logit
+        return [judge(name, label, self._tuned(objective))]
 
-    def _on_trained_decoders(self) -> list[Contender]:
-        """Stages 1 to 3 on the frozen decoder and on each that was trained, all on the same rows."""
-        found = []
-        for variant in self._variants:
-            rivals = rival_methods(variant.training.recipe, variant.training.out / "probe", variant.training.pairs)
-            for method in (*variant.training.methods, *rivals):
-                if method.scorer.name in ON_TRAINED:
-                    found.append(self._stored(variant.training, method, variant.backbone, variant.name, variant.before))
-        return found
+    def _judged(self, judge: JudgeSettings) -> list[Contender]:
+        return [self.arena.judge(judge)]
+
+    def _on_decoder(self, objective: TrainingObjective | None) -> list[Contender]:
+        """Stages 1 to 3 on a decoder that was trained, or (None) on the frozen one, all on the same rows."""
+        name, model, before = objective or "frozen", self.recipe.backbone.model, None
+        if objective is not None:
+            tuned = self._tuned(objective)
+            model, before = str(tuned.folder / "model"), training_costs(tuned)
+        training = self._again(name, model)
+        self.variants[BACKBONES[objective]] = training
+        rivals = rival_methods(training.recipe, training.out / "probe", training.pairs)
+        return [
+            self._stored(training, method, BACKBONES[objective], name, before)
+            for method in (*training.methods, *rivals)
+            if method.scorer.name in ON_TRAINED
+        ]
 
     # -- what they are made of -----------------------------------------------------------------------------------------------
 
@@ -137,21 +162,6 @@ class _Comparison:
     @cached_property
     def arena(self) -> Arena:
         return Arena(self.recipe, self.suites, self.at, self.reporter)
-
-    @cached_property
-    def _variants(self) -> list[_Variant]:
-        trained = [o for o in self.recipe.compare.train if o in BACKBONES]
-        if not trained:
-            return []
-        control = _Variant("frozen", "frozen, same rows", self._again("frozen", self.recipe.backbone.model))
-        return [
-            control,
-            *(
-                _Variant(o, BACKBONES[o], self._again(o, str(stage.folder / "model")), training_costs(stage))
-                for o in trained
-                for stage in [self._tuned(o)]
-            ),
-        ]
 
     def _again(self, name: str, model: str) -> Training:
         settings = self.recipe.compare
@@ -202,7 +212,7 @@ class _Comparison:
 
     # -- the table -----------------------------------------------------------------------------------------------------------
 
-    def _results(self, found: Sequence[Contender]) -> dict[str, Any]:
+    def _results(self, found: Sequence[Contender], missing: Sequence[str]) -> dict[str, Any]:
         names = {c.name for c in found if not c.skipped}
         references = [name for name in (RIVAL, TRAINED_RIVAL) if name in names]
         return {
@@ -215,7 +225,7 @@ class _Comparison:
             "suites": [table for suite in self.recipe.bench for table in self._tables(suite, found, references)],
             "methods": [c.facts() for c in found],
             "probes": self._probes(),
-            "notes": self._notes(),
+            "notes": [*([f"Not computed yet: {', '.join(missing)}."] if missing else []), *self._notes()],
         }
 
     def _tables(self, suite: Suite, found: Sequence[Contender], references: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -256,7 +266,7 @@ class _Comparison:
 
     def _probes(self) -> list[dict[str, Any]]:
         """Held-out quality of the probe on each decoder that was tried on the same rows; of the run's own where none was."""
-        runs = [(v.backbone, v.training) for v in self._variants] or [(FROZEN, self.main)]
+        runs = list(self.variants.items()) or [(FROZEN, self.main)]
         tested = [_predictions(training) for _, training in runs]
         first, seed = tested[0], self.recipe.seed
         means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
