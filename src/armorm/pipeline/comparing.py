@@ -41,7 +41,7 @@ from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
 
 FORMAT = 1
-EVERY_SECONDS = 60.0
+EVERY_SECONDS = 20.0
 """The table so far is written when a step ends and the last writing is so long ago."""
 FROZEN = "frozen"
 TRAINED_RIVAL = "bradley-terry-trained"
