@@ -217,6 +217,11 @@ def test_mean_quality_sets_probes_side_by_side_on_the_same_ratings():
     silent[:, 1] = 0.5
     first, second = mean_quality([predicted, silent], raw, asked, groups, seed=0, resamples=50)
     assert first.pearson.value == second.pearson.value == pytest.approx(by_objective[0])
+    # So few prompts have one objective's ratings that some resamples hold none: there the mean is over the rest.
+    rare = raw.copy()
+    rare[8:, 1] = np.nan
+    (sparse,) = mean_quality([predicted], rare, asked, groups, seed=0, resamples=200)
+    assert sparse.pearson.low < sparse.pearson.value < sparse.pearson.high
     (nothing,) = mean_quality([predicted], np.full_like(raw, np.nan), asked, groups, seed=0, resamples=50)
     assert math.isnan(nothing.pearson.value)
     # The shape checker looks at one of the list's arrays, drawn at random: it may be first to object.

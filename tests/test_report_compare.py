@@ -410,6 +410,16 @@ def test_the_picture_is_xml_with_every_scored_method(results):
     assert "var(--family-judge)" in with_variables(figure).svg
 
 
+def test_a_table_of_all_items_is_told_from_the_one_of_fewer(results):
+    some = copy.deepcopy(results)
+    some["suites"].append(some["suites"][0] | {"name": "dev-pairs: all", "n": 1869, "whole": True})
+    assert [grid.title for grid in comparison(some).suites] == ["dev-pairs", "RewardBench & more", "dev-pairs, all items"]
+    root = ET.fromstring(standalone(compare_plot(some)))
+    texts = ["".join(one.itertext()).strip() for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "200 of 1,869 items" in texts
+    assert "all 1,869 items" in texts
+
+
 @pytest.mark.parametrize("copies", [1, 3])
 def test_many_methods_and_suites_still_draw(results, copies):
     many = copy.deepcopy(results)

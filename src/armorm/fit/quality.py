@@ -147,10 +147,9 @@ def _quality(
 def weighted_pearson(
     weights: Float[np.ndarray, "r n"], x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " r"]:
-    """Pearson's correlation for each row of weights; NaN where x or y does not vary."""
+    """Pearson's correlation for each row of weights; NaN where x or y does not vary or all weights are 0."""
     x, y = x - x.mean(), y - y.mean()  # sums about the middle lose no digits
-    total = weights.sum(axis=1)
-    joint = weights @ (x * y) - (weights @ x) * (weights @ y) / total
+    joint = weights @ (x * y) - _ratio((weights @ x) * (weights @ y), weights.sum(axis=1))
     return _ratio(joint, np.sqrt(_spread(weights, x) * _spread(weights, y)))
 
 
@@ -171,7 +170,7 @@ def _spread(weights: Float[np.ndarray, "r n"], x: Float[np.ndarray, " n"]) -> Fl
     # Σ w (x − x̄_w)², exactly 0 where rounding is all there is
     x = x - x.mean()
     square = weights @ (x * x)
-    spread = square - (weights @ x) ** 2 / weights.sum(axis=1)
+    spread = square - _ratio((weights @ x) ** 2, weights.sum(axis=1))
     return np.where(spread > 1e-12 * square, spread, 0.0)
 
 

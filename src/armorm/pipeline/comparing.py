@@ -236,7 +236,7 @@ class _Comparison:
         if name in self.whole:
             scores = {c.name: c.whole[name] for c in found if name in c.whole}
             known = [r for r in references if r in scores]
-            yield {"name": f"{name}: all", "title": f"{title}, all items"} | self._table(suite, self.whole[name], scores, known)
+            yield {"name": f"{name}: all", "title": title, "whole": True} | self._table(suite, self.whole[name], scores, known)
 
     def _table(
         self, suite: Suite, items: Sequence[BenchmarkItem], scores: Mapping[str, Sequence[Scores]], references: Sequence[str]

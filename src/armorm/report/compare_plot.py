@@ -30,7 +30,7 @@ from armorm.report.plots import (
     styled,
     title_of,
 )
-from armorm.report.reading import count, interval
+from armorm.report.reading import count, interval, number
 
 COLOURS = {
     "ablation": ("#4f94cf", "#4a83bb"),
@@ -109,7 +109,7 @@ def _panels(
     left = 0.2 + 0.074 * max(len(short(row.text, _LONGEST)) for row in rows)
     figure, grid = panel_grid(len(suites), height=_ROW * len(rows), left=left)
     for axes, (suite, values) in zip(grid, suites, strict=True):
-        axes.set_title(title_of(plain(suite.get("title") or suite["name"]), f"{count(suite.get('n'))} items"))
+        axes.set_title(title_of(plain(suite.get("title") or suite["name"]), _size(suite)))
         axes.set_xlim(*common_limits(list(values.values()), include=[0.5], low=0.0, high=1.02))
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
         axes.set_xlabel("accuracy, %", fontsize=8, labelpad=1)
@@ -121,6 +121,11 @@ def _panels(
             if row.method is not None and row.method in values:
                 _whisker(axes, place, values[row.method], _stand_in(row.family))
     return inline(figure, alt)
+
+
+def _size(suite: Mapping[str, Any]) -> str:
+    n, of = number(suite.get("n")), number(suite.get("of"))
+    return f"{count(n)} of {count(of)} items" if n != of and of is not None else f"all {count(n)} items"
 
 
 def _starts_line(axes: Any, first: Any) -> bool:

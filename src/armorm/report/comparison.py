@@ -141,7 +141,7 @@ def comparison(results: Results) -> Comparison:
         plain(results.get("name")) or "comparison",
         _facts(results),
         [known[name].label for name in _references(results, known)],
-        [(plain(s.get("title") or s["name"]), headline(s, results, known)) for s in suites if _figures(s)],
+        [(suite_title(s), headline(s, results, known)) for s in suites if _figures(s)],
         [_accuracy(s, results, known) for s in suites],
         [grid for grid in others if grid is not None],
         own + [plain(note) for note in results.get("notes") or []],
@@ -261,7 +261,7 @@ def _accuracy(suite: Mapping[str, Any], results: Results, known: Mapping[str, Me
         head += [Cell(f"over {known[reference].label}", "points"), Cell("p")]
     return Grid(
         plain(suite["name"]),
-        plain(suite.get("title") or suite["name"]),
+        suite_title(suite),
         ACCURACY,
         head,
         blocks,
@@ -459,8 +459,13 @@ def _costs_by_suite(results: Results, known: Mapping[str, Method]) -> Grid | Non
     return Grid("cost-by-suite", "Scoring by suite", "", head, [Block("", rows)], words=2, detail=True)
 
 
+def suite_title(suite: Mapping[str, Any]) -> str:
+    """A table's title; one of all items stands beside one of fewer."""
+    return plain(suite.get("title") or suite["name"]) + (", all items" if suite.get("whole") else "")
+
+
 def _titles(results: Results) -> dict[str, str]:
-    return {suite["name"]: plain(suite.get("title") or suite["name"]) for suite in results.get("suites") or []}
+    return {suite["name"]: suite_title(suite) for suite in results.get("suites") or []}
 
 
 def _position(results: Results, known: Mapping[str, Method]) -> Grid | None:
