@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
 from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
@@ -224,9 +224,9 @@ def test_mean_quality_sets_probes_side_by_side_on_the_same_ratings():
     assert sparse.pearson.low < sparse.pearson.value < sparse.pearson.high
     (nothing,) = mean_quality([predicted], np.full_like(raw, np.nan), asked, groups, seed=0, resamples=50)
     assert math.isnan(nothing.pearson.value)
-    # The shape checker looks at one of the list's arrays, drawn at random: it may be first to object.
-    with pytest.raises((ObjectiveMismatch, TypeCheckError), match=r"the same rows|Type-check error"):
-        mean_quality([predicted, predicted[1:]], raw, asked, groups, seed=0)
+    # Without the shape checker: it looks at one of the list's arrays, drawn at random, and may be first to object.
+    with pytest.raises(ObjectiveMismatch, match="the same rows"):
+        inspect.unwrap(mean_quality)([predicted, predicted[1:]], raw, asked, groups, seed=0)
 
 
 def test_interval_of_a_mean_is_that_of_its_groups():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from armorm.intervals import Interval
-from armorm.report.comparison import Method, by_family, family_title, methods_of, plain
+from armorm.report.comparison import Method, by_family, family_title, methods_of, part_of, plain
 from armorm.report.plots import (
     ACCENT,
     INK,
@@ -30,7 +30,7 @@ from armorm.report.plots import (
     styled,
     title_of,
 )
-from armorm.report.reading import count, interval, number
+from armorm.report.reading import count, interval
 
 COLOURS = {
     "ablation": ("#4f94cf", "#4a83bb"),
@@ -124,8 +124,8 @@ def _panels(
 
 
 def _size(suite: Mapping[str, Any]) -> str:
-    n, of = number(suite.get("n")), number(suite.get("of"))
-    return f"{count(n)} of {count(of)} items" if n != of and of is not None else f"all {count(n)} items"
+    n, part = count(suite.get("n")), part_of(suite)
+    return f"{n}{part} items" if part else f"all {n} items"
 
 
 def _starts_line(axes: Any, first: Any) -> bool:

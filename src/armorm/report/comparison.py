@@ -374,9 +374,8 @@ def _published(row: Mapping[str, Any], sections: Sequence[str], blanks: int, mar
 
 
 def _remarks(suite: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Method]) -> list[str]:
-    n, of = number(suite.get("n")), number(suite.get("of"))
-    part = f" of {count(of)}" if n is not None and of is not None and n < of else ""
-    found = [f"{count(n)}{part} items of {count(suite.get('groups'))} prompts; rule: {plain(suite.get('rule')) or DASH}."]
+    shown = f"{count(suite.get('n'))}{part_of(suite)}"
+    found = [f"{shown} items of {count(suite.get('groups'))} prompts; rule: {plain(suite.get('rule')) or DASH}."]
     if missing := suite.get("missing"):
         found.append(
             f"Not in these files: {len(missing)} of the official aggregate's subsets ({', '.join(map(plain, missing))}); the "
@@ -462,6 +461,12 @@ def _costs_by_suite(results: Results, known: Mapping[str, Method]) -> Grid | Non
 def suite_title(suite: Mapping[str, Any]) -> str:
     """A table's title; one of all items stands beside one of fewer."""
     return plain(suite.get("title") or suite["name"]) + (", all items" if suite.get("whole") else "")
+
+
+def part_of(suite: Mapping[str, Any]) -> str:
+    """Of how many items these are a part, " of 1,165"; empty where they are all."""
+    n, of = number(suite.get("n")), number(suite.get("of"))
+    return f" of {count(of)}" if n is not None and of is not None and n < of else ""
 
 
 def _titles(results: Results) -> dict[str, str]:
