@@ -16,11 +16,11 @@ import torch
 
 from armorm.features.extract import Features, join_parts
 from armorm.features.store import Stored, open_store
-from armorm.model.explain import difference
 from armorm.model.reward_model import RewardModel
-from armorm.model.score import Score
-from armorm.pipeline.provenance import provenance
 from armorm.recipe import load_recipe
+from armorm.report.provenance import provenance
+from armorm.scoring.explain import difference
+from armorm.scoring.score import Score
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from armorm.data.starter import build
 from armorm.features.backbone import Backbone, load_backbone
 from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
-from armorm.pipeline.provenance import provenance
+from armorm.report.provenance import provenance
 
 
 def main() -> None:

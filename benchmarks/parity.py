@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from armorm.model.reward_model import RewardModel
-from armorm.pipeline.provenance import provenance
+from armorm.report.provenance import provenance
 
 OUTPUTS = ("rewards", "gating_output", "score", "hidden_state", "prompt_embedding")
 

@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge
 from armorm.fit.probe import fit_probe
 from armorm.fit.statistics import RidgeStatistics
 from armorm.objectives import Objective, Objectives
-from armorm.pipeline.provenance import provenance
+from armorm.report.provenance import provenance
 
 ALPHAS, FOLDS = [10.0**e for e in range(-4, 5)], 5
 

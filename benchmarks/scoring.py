@@ -34,7 +34,7 @@ from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
-from armorm.pipeline.provenance import provenance
+from armorm.report.provenance import provenance
 
 WORDS = "the of and to a in is it you that he was for on are with as his they be at one have this from or had by hot but"
 TEMPLATE = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"

@@ -15,8 +15,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from armorm.data.starter import build
-from armorm.pipeline.provenance import provenance
 from armorm.recipe import BackboneSettings, TuningSettings
+from armorm.report.provenance import provenance
 from armorm.tuning import loop
 from armorm.tuning.bradley_terry import train_bradley_terry
 from armorm.tuning.loop import Curve, Job

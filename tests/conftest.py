@@ -26,9 +26,9 @@ from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.train import Run, train
+from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.run.train import Run, train
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"

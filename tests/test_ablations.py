@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from armorm.data.rows import PreferencePair, RatedResponse
-from armorm.data.splits import Split
-from armorm.errors import CheckpointError, ObjectiveMismatch, RecipeError
-from armorm.features.store import Block, Stored, open_store
-from armorm.model.parts import load_debias, load_gate, load_probe
-from armorm.objectives import Objective, Objectives
-from armorm.pipeline.ablations import (
+from armorm.compare.ablations import (
     Unmasked,
     fill_values,
     fit_without_masking,
@@ -24,13 +18,19 @@ from armorm.pipeline.ablations import (
     load_without_masking,
     rival_methods,
 )
-from armorm.pipeline.fitting import PairArrays, fit_debias_stage, fit_gate_stage, fit_probe_stage, pair_arrays
-from armorm.pipeline.judging import Graded, Method, judge, methods
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.rows import read_rows, side_of
-from armorm.pipeline.train import Run
+from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.splits import Split
+from armorm.errors import CheckpointError, ObjectiveMismatch, RecipeError
+from armorm.features.store import Block, Stored, open_store
+from armorm.fit.parts import load_debias, load_gate, load_probe
+from armorm.objectives import Objective, Objectives
+from armorm.progress import Reporter
 from armorm.recipe import FixedWeightsRecipe, Recipe, load_recipe
 from armorm.rivals.bradley_terry import fit_bradley_terry
+from armorm.run.fitting import PairArrays, fit_debias_stage, fit_gate_stage, fit_probe_stage, pair_arrays
+from armorm.run.methods import Graded, Method, judge, methods
+from armorm.run.rows import read_rows, side_of
+from armorm.run.train import Run
 
 QUIET, FEATURE, D = Reporter(quiet=True), "final:last", 8
 OBJECTIVES = Objectives(

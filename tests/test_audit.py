@@ -19,12 +19,12 @@ from armorm.bench.perturbations import PERTURBATIONS, PRAISE, REFUSALS, Case, Ex
 from armorm.cli.auditing import audit_tables
 from armorm.errors import CheckpointError, DataError
 from armorm.intervals import Interval
-from armorm.pipeline import auditing
-from armorm.pipeline.auditing import run_audit
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.train import Run
+from armorm.jobs import audit as auditing
+from armorm.jobs.audit import run_audit
+from armorm.progress import Reporter
 from armorm.report.audit_page import render_audit_page
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
+from armorm.run.train import Run
 
 BY_NAME = {p.name: p for p in PERTURBATIONS}
 ANSWER = (

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from armorm.bench.abstention import abstention_curve, certainty, too_close_to_call
 from armorm.errors import DataError
+from armorm.report.certainty import abstention, uncertainty
 from armorm.report.page import environment
-from armorm.report.uncertainty import abstention, uncertainty
 
 
 def simulated(n=2000, seed=0, *, informative=True):

@@ -15,7 +15,7 @@ from armorm.bench.run import Compared, compare_items, score_items
 from armorm.data.benchmarks.benchmark import Rule
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError, StorageError
-from armorm.scoring import PairScorer, Preferences
+from armorm.scorers import PairScorer, Preferences
 
 
 def item(i: int, chosen: int = 1, rejected: int = 1) -> BenchmarkItem:

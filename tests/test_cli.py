@@ -16,8 +16,8 @@ from small_run import Armorm, Outcome, read_lines, write_lines, write_recipe
 
 from armorm import __version__
 from armorm.errors import StorageError
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.train import Run
+from armorm.progress import Reporter
+from armorm.run.train import Run
 
 COMMANDS = (
     *("demo", "train", "score", "best-of", "select", "pairs", "explain", "steer", "audit", "bench", "tune", "compare", "data"),
@@ -136,7 +136,7 @@ def test_a_full_disk_is_1(armorm: Armorm, rows: Path, tiny_folder: Path, monkeyp
     def full(*_: object, **__: object) -> None:
         raise StorageError("the disk is full. Free some space and run the same command again")
 
-    monkeypatch.setattr("armorm.pipeline.train.train", full)
+    monkeypatch.setattr("armorm.run.train.train", full)
     assert "Free some space" in only_message(armorm("train", write_recipe(rows, tiny_folder)), 1)
 
 
@@ -148,7 +148,7 @@ def test_an_interruption_is_130_and_says_how_to_go_on(
         signal.raise_signal(sent)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes away from what it runs in the background
-    monkeypatch.setattr("armorm.pipeline.train.train", stop)
+    monkeypatch.setattr("armorm.run.train.train", stop)
     code, out, err = armorm("train", write_recipe(rows, tiny_folder))
     assert (code, out) == (130, "")
     assert "run the same command again" in err
@@ -157,7 +157,7 @@ def test_an_interruption_is_130_and_says_how_to_go_on(
 def test_the_time_left_is_that_of_what_this_run_does(monkeypatch: pytest.MonkeyPatch):
     """80 units of which an earlier run had done 40: at 10 s each, not at what 40 at once would make of it."""
     said, clock = StringIO(), itertools.count(0, 25)
-    monkeypatch.setattr("armorm.pipeline.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("armorm.progress.time.monotonic", lambda: next(clock))
     with Reporter(console=Console(file=said, width=200)).bar("training", 80) as advance:
         for done in (40, 42, 45):
             advance(done, "fine")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from small_run import Armorm, read_lines, write_lines
 
-from armorm.cli.explaining import comparison_table
-from armorm.model.reference import Reference
+from armorm.jobs.explain import comparison_table
 from armorm.model.reward_model import RewardModel
-from armorm.pipeline.train import Run
 from armorm.report.explain_page import render_explain_page
+from armorm.run.train import Run
+from armorm.scoring.reference import Reference
 
 
 @pytest.fixture(scope="module")

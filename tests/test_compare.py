@@ -164,7 +164,7 @@ def test_every_method_of_the_table_is_there_and_beats_chance_where_it_should(com
 
 
 def test_a_stopped_comparison_leaves_the_table_so_far(tmp_path, speaker, armorm, monkeypatch):
-    from armorm.pipeline import comparing
+    from armorm.compare import comparing
 
     def stops(*_: object) -> None:
         raise KeyboardInterrupt

@@ -15,11 +15,11 @@ from safetensors.numpy import load_file, save_file
 from scipy.stats import percentileofscore
 
 from armorm.errors import CheckpointError, MissingExtra, ObjectiveMismatch, StorageError
-from armorm.model.explain import bar, difference, explain
-from armorm.model.profile import Profile
-from armorm.model.reference import Reference, shortened
 from armorm.model.reward_model import RewardModel
-from armorm.model.score import Score
+from armorm.scoring.explain import bar, difference, explain
+from armorm.scoring.profile import Profile
+from armorm.scoring.reference import Reference, shortened
+from armorm.scoring.score import Score
 
 NAMES = ("helpful", "safe", "verbosity")
 

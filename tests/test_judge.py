@@ -32,7 +32,7 @@ from armorm.rivals.judge.making import judge_of
 from armorm.rivals.judge.remote import RemoteModel
 from armorm.rivals.judge.template import template_of
 from armorm.rivals.judge.verdicts import rating, verdict
-from armorm.scoring import PairScorer, Scorer
+from armorm.scorers import PairScorer, Scorer
 
 PLANTED = "planted"
 

@@ -24,9 +24,9 @@ from armorm.errors import BackboneError, CheckpointError, ConversationError, Obj
 from armorm.features.backbone import blocks_of
 from armorm.features.extract import extract, join_parts
 from armorm.features.spec import FeatureSpec
+from armorm.fit import parts as parts_module
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
-from armorm.model import parts as parts_module
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
 

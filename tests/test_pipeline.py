@@ -12,10 +12,10 @@ from small_run import OBJECTIVES, read_lines, write_recipe, write_rows
 
 from armorm import RewardModel
 from armorm.errors import DataError, RecipeError
-from armorm.pipeline import extraction
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.train import Run, train
+from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.run import extraction
+from armorm.run.train import Run, train
 
 QUIET = Reporter(quiet=True)
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")

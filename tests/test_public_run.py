@@ -14,11 +14,11 @@ import yaml
 from small_run import BAD, GOOD, write_lines
 
 from armorm.errors import DataError, RecipeError
-from armorm.model.profile import Profile
-from armorm.pipeline.benchmarking import csv_of, run_benchmark
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.train import Run, train
+from armorm.jobs.bench import csv_of, run_benchmark
+from armorm.progress import Reporter
 from armorm.recipe import Suite, load_recipe
+from armorm.run.train import Run, train
+from armorm.scoring.profile import Profile
 
 QUIET = Reporter(quiet=True)
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")

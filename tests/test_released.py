@@ -24,16 +24,16 @@ from armorm.errors import BackboneError, CheckpointError, RecipeError
 from armorm.features.backbone import Backbone, load_backbone
 from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
-from armorm.model.exporting import released_faults, save_released
-from armorm.model.public_parts import assemble_parts, read_parts
-from armorm.model.released import released_objectives
+from armorm.model.layouts.exporting import released_faults, save_released
+from armorm.model.layouts.public_parts import assemble_parts, read_parts
+from armorm.model.layouts.released import released_objectives
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.train import train
+from armorm.progress import Reporter
 from armorm.recipe import load_recipe
 from armorm.rivals.sequence_head import SequenceHead
-from armorm.scoring import Scorer
+from armorm.run.train import train
+from armorm.scorers import Scorer
 
 OUTPUTS = ("rewards", "gating_output", "score", "hidden_state", "prompt_embedding")
 GEMMA = [107, 108, 106, 2516, 108]

@@ -10,7 +10,7 @@ from armorm.errors import FitError, ObjectiveMismatch, RecipeError
 from armorm.fit.probe import Probe
 from armorm.objectives import Direction, Objective, Objectives, ScaleMap
 from armorm.rivals.fixed import PRESETS, FixedWeights, fit_fixed_weights, given_weights, preset_weights
-from armorm.scoring import AnswerFeatures, FeatureScorer
+from armorm.scorers import AnswerFeatures, FeatureScorer
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from small_run import read_lines, write_lines
 
 from armorm.conversation import Conversation
+from armorm.data.answer_rows import answer_rows, neighbours_grouped
 from armorm.data.files import records
+from armorm.data.row_writing import row_writer, write_rows
 from armorm.errors import ConversationError, DataError
+from armorm.jobs import score_file as scoring_files
+from armorm.jobs.score_file import Job, count_rows, score_file, score_job, score_window, stream_file
 from armorm.model.reward_model import RewardModel
-from armorm.model.score import Score
-from armorm.pipeline import scoring_files
-from armorm.pipeline.answer_rows import answer_rows, neighbours_grouped
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.row_writing import row_writer, write_rows
-from armorm.pipeline.scoring_files import Job, count_rows, score_file, score_job, score_window, stream_file
+from armorm.progress import Reporter
+from armorm.scoring.score import Score
 
 QUIET = Reporter(quiet=True)
 

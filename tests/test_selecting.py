@@ -16,11 +16,11 @@ from small_run import Armorm, read_lines, write_lines
 from armorm.data.files import records
 from armorm.data.reading import stream_pairs
 from armorm.errors import DataError
-from armorm.model.score import Score
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.scoring_files import stream_file
-from armorm.pipeline.selecting import best_of_job, build_pairs, select
-from armorm.pipeline.train import Run
+from armorm.jobs.score_file import stream_file
+from armorm.jobs.select import best_of_job, build_pairs, select
+from armorm.progress import Reporter
+from armorm.run.train import Run
+from armorm.scoring.score import Score
 
 QUIET = Reporter(quiet=True)
 

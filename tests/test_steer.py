@@ -19,10 +19,10 @@ from armorm.bench.profiles import profile_comparison
 from armorm.data.benchmarks.benchmark import Rule
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import ObjectiveMismatch, RecipeError, StorageError
-from armorm.model.profile import Constraint, Profile
 from armorm.model.reward_model import RewardModel
-from armorm.model.score import Score
-from armorm.model.steer import Steering, fill, nuisances_in
+from armorm.scoring.profile import Constraint, Profile
+from armorm.scoring.score import Score
+from armorm.scoring.steer import Steering, fill, nuisances_in
 
 NAMES = ("helpful", "safe", "verbosity", "clear")
 CONVERSATIONS = [

@@ -12,19 +12,19 @@ import pytest
 from armorm.errors import CheckpointError, ObjectiveMismatch, StorageError
 from armorm.features.spec import FeatureSpec
 from armorm.features.store import open_store
+from armorm.fit.parts import load_debias, load_probe, save_probe
 from armorm.fit.posterior import fit_posterior
 from armorm.fit.probe import fit_probe, refit
 from armorm.fit.statistics import RidgeStatistics
-from armorm.model.parts import load_debias, load_probe, save_probe
 from armorm.model.reward_model import RewardModel
-from armorm.model.uncertainty import Uncertainty
 from armorm.objectives import Direction, Objective, Objectives, ScaleMap
-from armorm.pipeline.fitting import fold_statistics, load_gates, pair_arrays
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.rows import read_rows
-from armorm.pipeline.train import Run
-from armorm.pipeline.uncertainty import abstention_facts, margins_of, uncertainty_stage
+from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.run.coverage import abstention_facts, margins_of, uncertainty_stage
+from armorm.run.fitting import fold_statistics, load_gates, pair_arrays
+from armorm.run.rows import read_rows
+from armorm.run.train import Run
+from armorm.scoring.uncertainty import Uncertainty
 
 D = 7
 OBJECTIVES = Objectives(

@@ -13,23 +13,23 @@ import wrapt
 
 if TYPE_CHECKING:
     from armorm.model.config import RewardModelConfig
-    from armorm.model.explain import difference, explain
-    from armorm.model.profile import Profile
     from armorm.model.reward_model import RewardModel
-    from armorm.model.score import Score
     from armorm.objectives import Objective, Objectives
+    from armorm.scoring.explain import difference, explain
+    from armorm.scoring.profile import Profile
+    from armorm.scoring.score import Score
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Objective": "armorm.objectives",
     "Objectives": "armorm.objectives",
-    "Profile": "armorm.model.profile",
+    "Profile": "armorm.scoring.profile",
     "RewardModel": "armorm.model.reward_model",
     "RewardModelConfig": "armorm.model.config",
-    "Score": "armorm.model.score",
-    "difference": "armorm.model.explain",
-    "explain": "armorm.model.explain",
+    "Score": "armorm.scoring.score",
+    "difference": "armorm.scoring.explain",
+    "explain": "armorm.scoring.explain",
 }
 __all__ = [
     "Objective",

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from armorm.data.rows import BenchmarkItem
 from armorm.kept import Kept
-from armorm.scoring import PairScorer, Preferences, Scorer
+from armorm.scorers import PairScorer, Preferences, Scorer
 
 CHUNK = 256
 """Conversations that are given to the scorer at once."""

@@ -73,7 +73,7 @@ def train(
 ) -> None:
     """From a recipe to a reward model, its report and its rivals. A second run does only what changed."""
     if dry_run:
-        from armorm.cli.plan import plan
+        from armorm.run.plan import plan
 
         printed(plan(recipe), json_=json_)
     else:
@@ -115,7 +115,7 @@ def explain(
     json_: Json = False,
 ) -> None:
     """Show what a score is the sum of, or which objectives make the difference between two answers."""
-    from armorm.cli.explaining import explained
+    from armorm.jobs.explain import explained
 
     found = explained(model, file, row, against=against, profile=profile, prompt_only=prompt_only)
     if html is not None:
@@ -143,9 +143,9 @@ def bench(
 ) -> None:
     """Score a benchmark: sections, subsets and overall with 95 % intervals, beside the published numbers."""
     from armorm.cli.benching import bench_tables, suite_of
-    from armorm.model.profile import Profile
-    from armorm.pipeline.benchmarking import csv_of, run_benchmark
-    from armorm.pipeline.progress import Reporter
+    from armorm.jobs.bench import csv_of, run_benchmark
+    from armorm.progress import Reporter
+    from armorm.scoring.profile import Profile
 
     chosen = suite_of(suite, path=path, sections=section or [], limit=limit)
     steered = Profile.from_yaml(profile) if profile else None
@@ -169,8 +169,8 @@ def compare(
 ) -> None:
     """Table 1 on your backbone and data: every method on the same items, with intervals, paired tests and costs."""
     from armorm.cli.comparing import compare_tables
-    from armorm.pipeline.comparing import compare as compared
-    from armorm.pipeline.progress import Reporter
+    from armorm.compare.comparing import compare as compared
+    from armorm.progress import Reporter
     from armorm.recipe import load_recipe
     from armorm.report.compare_page import render_compare_latex
 
@@ -197,7 +197,7 @@ def export_(
     json_: Json = False,
 ) -> None:
     """Write a model folder in another layout, for programs that were made for the released ArmoRM checkpoint."""
-    from armorm.cli.exchange import exported, table
+    from armorm.jobs.exchange import exported, table
 
     facts = exported(model, out, layout=layout, shard_size=shard_size, dtype=dtype)
     printed(facts if json_ else table(facts), json_=json_)
@@ -217,7 +217,7 @@ def import_(
     json_: Json = False,
 ) -> None:
     """Make a model folder of the parts that the public ArmoRM training scripts save, and their backbone."""
-    from armorm.cli.exchange import Parts, imported, table
+    from armorm.jobs.exchange import Parts, imported, table
 
     parts = Parts(regression, gate, transform)
     facts = imported(parts, backbone, out, objectives=objectives, temperature=temperature, dtype=dtype, max_tokens=max_tokens)
@@ -254,9 +254,9 @@ def _top(
 
 def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool, quiet: bool) -> None:
     from armorm.cli.tables import run_tables
-    from armorm.pipeline.progress import Reporter
-    from armorm.pipeline.train import train
+    from armorm.progress import Reporter
     from armorm.recipe import load_recipe
+    from armorm.run.train import train
 
     checked = load_recipe(recipe)
     folder = out or Path("runs") / checked.name

@@ -28,8 +28,8 @@ def audit(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Audit for reward hacking: how padding, flattery, refusals and the like move the score, with and without debiasing."""
-    from armorm.pipeline.auditing import run_audit
-    from armorm.pipeline.progress import Reporter
+    from armorm.jobs.audit import run_audit
+    from armorm.progress import Reporter
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     reporter = Reporter(quiet=quiet)

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 from rich.table import Table
 
-from armorm.cli.explaining import comparison_table
 from armorm.data.benchmarks.registry import benchmark, benchmarks
 from armorm.data.files import expand
 from armorm.errors import DataError
+from armorm.jobs.explain import comparison_table
 from armorm.recipe import Source, Suite
 
 

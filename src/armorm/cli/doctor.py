@@ -32,7 +32,7 @@ def checks() -> list[dict[str, Any]]:
     found += [_package(name, True, f"pip install {name}") for name in NEEDED]
     found += [_package(name, False, f"{remedy} ({purpose})") for name, purpose, remedy in OPTIONAL]
     if importlib.util.find_spec("torch"):
-        from armorm.pipeline.provenance import machine
+        from armorm.report.provenance import machine
 
         found.append(_check("machine", machine(), True, False, ""))
     return found

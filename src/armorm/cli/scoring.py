@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from armorm.data.files import records
-from armorm.model.profile import Profile
+from armorm.data.row_writing import row_writer
+from armorm.jobs.score_file import Finished, Job, ScoreAll, score_file, score_job, stream_file
 from armorm.model.scorer import ModelScorer
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.row_writing import row_writer
-from armorm.pipeline.scoring_files import Finished, Job, ScoreAll, score_file, score_job, stream_file
+from armorm.progress import Reporter
+from armorm.scoring.profile import Profile
 
 
 def scored_rows(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from armorm.pipeline.scoring_files import Job
-    from armorm.pipeline.selecting import Counts
+    from armorm.jobs.score_file import Job
+    from armorm.jobs.select import Counts
 
 Model = Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")]
 Rows = Annotated[
@@ -43,7 +43,7 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Score a file of answers, of any length: one JSON object per row on stdout, or the rows with their scores in a file."""
-    from armorm.pipeline.scoring_files import score_job
+    from armorm.jobs.score_file import score_job
 
     job = score_job(full=full, own_columns=out is not None and not scores_only)
     _run(model, file, out, job, profile, batch_tokens=batch_tokens, quiet=quiet)
@@ -59,7 +59,7 @@ def best_of(
     quiet: Quiet = False,
 ) -> None:
     """Pick the best of n answers to each prompt: a row's `responses`, or neighbouring rows with the same prompt."""
-    from armorm.pipeline.selecting import best_of_job
+    from armorm.jobs.select import best_of_job
 
     _run(model, file, out, best_of_job(top_k=top_k), profile, batch_tokens=batch_tokens, quiet=quiet)
 
@@ -73,7 +73,7 @@ def select(
     quiet: Quiet = False,
 ) -> None:
     """Keep the best answers of a scored file, as conversations to train on."""
-    from armorm.pipeline.selecting import select as selected
+    from armorm.jobs.select import select as selected
 
     rows, counts = selected(file, keep_top=keep_top, min_score=min_score, per_prompt=per_prompt)
     _write(rows, out)
@@ -88,7 +88,7 @@ def pairs(
     quiet: Quiet = False,
 ) -> None:
     """Build preference pairs from a scored file, in TRL's format for DPO: the best answer of a prompt against the worst."""
-    from armorm.pipeline.selecting import build_pairs
+    from armorm.jobs.select import build_pairs
 
     rows, counts = build_pairs(file, margin=margin, every=every)
     _write(rows, out)
@@ -103,7 +103,7 @@ def pairs(
 
 def _run(model: str, file: Path, out: Path | None, job: Job, profile: Path | None, *, batch_tokens: int, quiet: bool) -> None:
     from armorm.cli.scoring import scored_rows, scored_to_file, summary
-    from armorm.model.profile import Profile
+    from armorm.scoring.profile import Profile
 
     steered = Profile.from_yaml(profile) if profile else None
     if out is None:
@@ -115,7 +115,7 @@ def _run(model: str, file: Path, out: Path | None, job: Job, profile: Path | Non
 
 def _write(rows: Iterable[Mapping[str, Any]], out: Path | None) -> None:
     if out is not None:
-        from armorm.pipeline.row_writing import write_rows
+        from armorm.data.row_writing import write_rows
 
         write_rows(rows, out)
         return

@@ -12,9 +12,9 @@ from typing import Any, get_args
 from rich.table import Table
 
 from armorm.errors import RecipeError
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.tuning import tune
+from armorm.progress import Reporter
 from armorm.recipe import TrainingObjective, load_recipe
+from armorm.run.tune import tune
 
 
 def tuned(path: Path, objective: str, out: Path | None, *, json_: bool, quiet: bool) -> Any:

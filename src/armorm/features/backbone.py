@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ import transformers
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
+from armorm.disk import hash_files
 from armorm.errors import BackboneError, MissingExtra
 from armorm.features.spec import FINAL, Part
 
@@ -204,14 +205,6 @@ def architecture_of(folder: str) -> str:
         return ""
     named = (facts.get("architectures") if isinstance(facts, dict) else None) or [""]
     return str(named[0])
-
-
-def hash_files(h: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Put the names and contents of a folder's wanted files into a hash."""
-    for file in sorted(folder.iterdir()):
-        if wanted(file.name):
-            with file.open("rb") as f:
-                h.update(file.name.encode() + hashlib.file_digest(f, "sha256").digest())
 
 
 def blocks_of(model: Any) -> torch.nn.ModuleList:

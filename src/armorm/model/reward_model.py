@@ -31,16 +31,16 @@ from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.model.config import FORMAT, RewardModelConfig
-from armorm.model.explain import Difference, difference
-from armorm.model.profile import FILE, Profile
-from armorm.model.reference import FILES as REFERENCE_FILES
-from armorm.model.reference import Reference
-from armorm.model.released import beta_of, is_released, released_config
-from armorm.model.score import Score
-from armorm.model.steer import Steering
-from armorm.model.uncertainty import FILES as UNCERTAINTY_FILES
-from armorm.model.uncertainty import Uncertainty
+from armorm.model.layouts.released import beta_of, is_released, released_config
 from armorm.model.weights import check_weights
+from armorm.scoring.explain import Difference, difference
+from armorm.scoring.profile import FILE, Profile
+from armorm.scoring.reference import FILES as REFERENCE_FILES
+from armorm.scoring.reference import Reference
+from armorm.scoring.score import Score
+from armorm.scoring.steer import Steering
+from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
+from armorm.scoring.uncertainty import Uncertainty
 
 CHUNK = 256
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 
 from armorm.conversation import Conversation
+from armorm.disk import hash_files
 from armorm.errors import ConversationError
-from armorm.features.backbone import hash_files
-from armorm.model.profile import Profile
-from armorm.model.reference import FILES as REFERENCE_FILES
 from armorm.model.reward_model import RewardModel
-from armorm.model.uncertainty import FILES as UNCERTAINTY_FILES
+from armorm.scoring.profile import Profile
+from armorm.scoring.reference import FILES as REFERENCE_FILES
+from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
 
 
 @dataclass(frozen=True)

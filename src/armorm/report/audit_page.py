@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from armorm.report.numbers import interval, number, signed
 from armorm.report.page import environment, write_page
 from armorm.report.plots import Figure, Panel, common_limits, dot_plot, heat_map, standalone
-from armorm.report.reading import interval, number, signed
 
 _TEMPLATE = "audit_page.html.jinja"
 _GROUPS = {"same": "Should not matter", "worse": "Should hurt"}

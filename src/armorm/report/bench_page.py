@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from armorm.intervals import Interval
+from armorm.report.numbers import interval
 from armorm.report.page import environment, write_page
 from armorm.report.plots import Figure, Panel, common_limits, dot_plot
-from armorm.report.reading import interval
 
 _TEMPLATE = "bench_page.html.jinja"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from armorm.intervals import Interval
 from armorm.report.comparison import Method, by_family, family_title, methods_of, part_of, plain
+from armorm.report.numbers import count, interval
 from armorm.report.plots import (
     ACCENT,
     INK,
@@ -30,7 +31,6 @@ from armorm.report.plots import (
     styled,
     title_of,
 )
-from armorm.report.reading import count, interval
 
 COLOURS = {
     "ablation": ("#4f94cf", "#4a83bb"),

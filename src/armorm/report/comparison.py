@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from armorm.intervals import Interval
-from armorm.report.reading import (
+from armorm.report.numbers import (
     DASH,
     compact_count,
     count,

@@ -14,9 +14,9 @@ from typing import Any
 
 from armorm.intervals import Interval
 from armorm.report.histograms import Histogram, histograms
+from armorm.report.numbers import count, decimal, interval, percent, signed
 from armorm.report.page import environment, write_page
 from armorm.report.plots import Figure, Panel, common_limits, dot_plot, heat_map
-from armorm.report.reading import count, decimal, interval, percent, signed
 
 _TEMPLATE = "data_page.html.jinja"
 _STRONG = 0.3

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from armorm.report.numbers import compact_count
 from armorm.report.plots import ACCENT, RULE, SECOND, SOFT, Figure, inline, panel_grid, styled, title_of
-from armorm.report.reading import compact_count
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from armorm.report.numbers import count, interval, number, p_value, percent, points, signed, span_percent, span_points
 from armorm.report.plots import Panel, common_limits, dot_plot
-from armorm.report.reading import count, interval, number, p_value, percent, points, signed, span_percent, span_points
 
 _SETTLED = 0.05
 _TERMS_SHOWN = 10

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from armorm.errors import MissingExtra, StorageError
-from armorm.report import judged, reading, training, uncertainty
+from armorm.report import certainty, judged, numbers, training
 
 _TEMPLATE = "page.html.jinja"
 _TITLES = {
@@ -62,12 +62,12 @@ def render_page(results: Mapping[str, Any]) -> str:
         "planted": (results.get("planted") or {}).get("rows"),
         "data": training.data(results),
         "probe": training.probe(results),
-        "uncertainty": uncertainty.uncertainty(results),
+        "uncertainty": certainty.uncertainty(results),
         "features": training.candidates(results),
         "debias": training.debias(results),
         "gate": training.gate(results),
         "length": judged.length(results),
-        "abstention": uncertainty.abstention(results),
+        "abstention": certainty.abstention(results),
         "examples": judged.examples(results),
         "warnings": results.get("warnings"),
         "provenance": _provenance(results),
@@ -93,18 +93,18 @@ def environment() -> Any:
         lstrip_blocks=True,
     )
     writers = (
-        reading.decimal,
-        reading.finding,
-        reading.signed,
-        reading.general,
-        reading.percent,
-        reading.points,
-        reading.span,
-        reading.span_percent,
-        reading.span_points,
-        reading.p_value,
-        reading.count,
-        reading.duration,
+        numbers.decimal,
+        numbers.finding,
+        numbers.signed,
+        numbers.general,
+        numbers.percent,
+        numbers.points,
+        numbers.span,
+        numbers.span_percent,
+        numbers.span_points,
+        numbers.p_value,
+        numbers.count,
+        numbers.duration,
     )
     environment.filters.update({writer.__name__: writer for writer in writers})
     return environment
@@ -114,16 +114,16 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the head of the page says in a glance."""
     part = results.get("data") or {}
     backbone = results.get("backbone") or {}
-    spent = [one for one in map(reading.number, (results.get("seconds") or {}).values()) if one is not None]
+    spent = [one for one in map(numbers.number, (results.get("seconds") or {}).values()) if one is not None]
     kept: dict[str, float] = {}
     for source in part.get("sources") or []:
-        kept[source.get("kind")] = kept.get(source.get("kind"), 0) + (reading.number(source.get("kept")) or 0)
+        kept[source.get("kind")] = kept.get(source.get("kind"), 0) + (numbers.number(source.get("kept")) or 0)
     facts = [
         ("backbone", str(backbone["model"]) if backbone.get("model") else ""),
-        ("rated answers", reading.count(kept["ratings"]) if kept.get("ratings") else ""),
-        ("preference pairs", reading.count(kept["pairs"]) if kept.get("pairs") else ""),
+        ("rated answers", numbers.count(kept["ratings"]) if kept.get("ratings") else ""),
+        ("preference pairs", numbers.count(kept["pairs"]) if kept.get("pairs") else ""),
         ("objectives", str(len(part["objectives"])) if part.get("objectives") else ""),
-        ("time", reading.duration(sum(spent)) if spent else ""),
+        ("time", numbers.duration(sum(spent)) if spent else ""),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from armorm.report.numbers import compact_count, interval, number
 from armorm.report.plots import (
     Curve,
     CurvePanel,
@@ -21,7 +22,6 @@ from armorm.report.plots import (
     heat_map,
     learning_curves,
 )
-from armorm.report.reading import compact_count, interval, number
 
 
 def data(results: Mapping[str, Any]) -> dict[str, Any] | None:

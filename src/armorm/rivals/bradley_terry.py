@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from armorm.errors import CheckpointError, FitError
-from armorm.scoring import AnswerFeatures
+from armorm.scorers import AnswerFeatures
 
 FORMAT = 1
 STRENGTHS = tuple(10.0**e for e in range(-6, 2))

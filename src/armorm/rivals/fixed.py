@@ -19,7 +19,7 @@ from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.objectives import Direction, Objective, Objectives, ScaleMap
 from armorm.rivals.bradley_terry import STRENGTHS, fit_bradley_terry
-from armorm.scoring import AnswerFeatures
+from armorm.scorers import AnswerFeatures
 
 PRESETS: Mapping[str, Mapping[str, float]] = {
     "helpsteer2": {"helpfulness": 0.65, "correctness": 0.8, "coherence": 0.45, "complexity": 0.55, "verbosity": -0.4},

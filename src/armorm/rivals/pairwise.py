@@ -26,7 +26,7 @@ from armorm.conversation import Conversation, Rendered, Renderer, fault_in
 from armorm.errors import BackboneError, ConversationError, DataError
 from armorm.features.backbone import DType, architecture_of, device_of, fingerprint, load_headed
 from armorm.features.packing import pack
-from armorm.scoring import Preferences
+from armorm.scorers import Preferences
 
 Verdict = Literal["A", "B"]
 VERDICTS: tuple[Verdict, Verdict] = ("A", "B")

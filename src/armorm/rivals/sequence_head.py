@@ -17,8 +17,9 @@ import transformers
 from jaxtyping import Float
 
 from armorm.conversation import Conversation, Rendered, Renderer
+from armorm.disk import hash_files
 from armorm.errors import BackboneError, ConversationError
-from armorm.features.backbone import DType, architecture_of, device_of, hash_files, load_headed
+from armorm.features.backbone import DType, architecture_of, device_of, load_headed
 from armorm.features.packing import pack
 
 

@@ -17,7 +17,7 @@ from armorm.rivals.judge.asking import Asker
 from armorm.rivals.judge.template import Template
 from armorm.rivals.judge.usage import Usage
 from armorm.rivals.judge.verdicts import rating, verdict
-from armorm.scoring import Preferences
+from armorm.scorers import Preferences
 
 
 @dataclass(frozen=True)

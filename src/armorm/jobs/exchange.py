@@ -18,8 +18,8 @@ from rich.table import Table
 
 from armorm.errors import DataError, StorageError
 from armorm.features.backbone import DType, load_backbone
-from armorm.model.exporting import save_released
-from armorm.model.public_parts import assemble_parts, read_parts
+from armorm.model.layouts.exporting import save_released
+from armorm.model.layouts.public_parts import assemble_parts, read_parts
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
 

@@ -22,23 +22,23 @@ from armorm.bench.aggregate import figures, paired
 from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.bench.run import Scores
+from armorm.compare.ablations import fit_without_masking, load_without_masking, rival_methods
+from armorm.compare.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import RecipeError, StorageError
+from armorm.fit.parts import load_probe
 from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
-from armorm.model.parts import load_probe
-from armorm.pipeline.ablations import fit_without_masking, load_without_masking, rival_methods
-from armorm.pipeline.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
-from armorm.pipeline.fitting import Predicted, test_predictions
-from armorm.pipeline.judging import MAIN, RIVAL, Graded, Method
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.provenance import provenance
-from armorm.pipeline.stages import Stage, run_stage
-from armorm.pipeline.train import Training
-from armorm.pipeline.tuning import tune
+from armorm.progress import Reporter
 from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
+from armorm.report.provenance import provenance
+from armorm.run.fitting import Predicted, test_predictions
+from armorm.run.methods import MAIN, RIVAL, Graded, Method
+from armorm.run.stages import Stage, run_stage
+from armorm.run.train import Training
+from armorm.run.tune import tune
 
 FORMAT = 1
 EVERY_SECONDS = 20.0

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, neighbours_grouped
 from armorm.data.files import Record, records
 from armorm.errors import DataError
-from armorm.pipeline.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, neighbours_grouped
-from armorm.pipeline.scoring_files import Answered, Job
+from armorm.jobs.score_file import Answered, Job
 
 _OURS = (*ANSWER_COLUMNS, "score", "scores", "error", "answers")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from armorm.intervals import Interval
+from armorm.report.numbers import interval, number
 from armorm.report.plots import (
     ACCENT,
     RULE,
@@ -25,7 +26,6 @@ from armorm.report.plots import (
     short,
     styled,
 )
-from armorm.report.reading import interval, number
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any
 from armorm.conversation import Renderer
 from armorm.features.backbone import Backbone, fingerprint, load_backbone
 from armorm.features.store import ExtractionSettings, Known, OnProgress, Row, Stored, store_features
-from armorm.pipeline.progress import Advance, Reporter
-from armorm.pipeline.rows import Rows
+from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
+from armorm.run.rows import Rows
 
 
 @dataclass(frozen=True)

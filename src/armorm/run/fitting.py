@@ -27,17 +27,17 @@ from armorm.features.store import Stored
 from armorm.fit.debias import Debias, DebiasedRewards, correlations, fit_debias
 from armorm.fit.gate import Gate, GateFit, fit_constant_gate, fit_gate
 from armorm.fit.gate_training import GateSettings
+from armorm.fit.parts import load_gate, load_probe, save_debias, save_gate, save_probe
 from armorm.fit.probe import Probe, ProbeFit, fit_probe, refit
 from armorm.fit.quality import probe_quality
 from armorm.fit.statistics import RidgeStatistics
-from armorm.model.parts import load_gate, load_probe, save_debias, save_gate, save_probe
 from armorm.objectives import Objectives
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.rows import side_of
+from armorm.progress import Reporter
 from armorm.recipe import RESPONSE_TOKENS, Recipe
 from armorm.rivals.bradley_terry import BradleyTerry, fit_bradley_terry
 from armorm.rivals.fixed import best_single_objective
-from armorm.scoring import AnswerFeatures
+from armorm.run.rows import side_of
+from armorm.scorers import AnswerFeatures
 
 RatingStores = Mapping[str, tuple[Stored, Sequence[RatedResponse]]]
 PairStores = Mapping[str, tuple[Stored, Sequence[PreferencePair]]]

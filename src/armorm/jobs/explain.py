@@ -16,14 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from armorm.conversation import Conversation
+from armorm.data.answer_rows import AnswerRow, answer_row
 from armorm.data.files import BadRecord, Record, records
 from armorm.errors import DataError, StorageError
-from armorm.model.explain import Difference, Explanation, bar, explain
-from armorm.model.profile import FILE, Profile
-from armorm.model.reference import Alike, shortened
 from armorm.model.reward_model import RewardModel
-from armorm.model.steer import Steering
-from armorm.pipeline.answer_rows import AnswerRow, answer_row
+from armorm.scoring.explain import Difference, Explanation, bar, explain
+from armorm.scoring.profile import FILE, Profile
+from armorm.scoring.reference import Alike, shortened
+from armorm.scoring.steer import Steering
 
 PLACEHOLDER = "."
 """Stands for an answer where only the prompt is asked about: the gate reads the prompt's tokens alone."""

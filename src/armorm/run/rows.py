@@ -24,7 +24,7 @@ from armorm.data.splits import Split, exclude_groups, join_groups, split_of
 from armorm.data.summary import SourceFacts
 from armorm.errors import DataError, RecipeError
 from armorm.objectives import Objectives
-from armorm.pipeline.progress import Reporter
+from armorm.progress import Reporter
 from armorm.recipe import Recipe, Source, Suite
 
 Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)

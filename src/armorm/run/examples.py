@@ -14,9 +14,9 @@ from armorm.data.rows import PreferencePair
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
-from armorm.pipeline.fitting import computed_nuisances
-from armorm.pipeline.judging import MAIN, Judged
-from armorm.scoring import AnswerFeatures
+from armorm.run.fitting import computed_nuisances
+from armorm.run.methods import MAIN, Judged
+from armorm.scorers import AnswerFeatures
 
 LONGEST = 1500
 

@@ -22,11 +22,11 @@ from armorm.data.rows import BenchmarkItem
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
-from armorm.pipeline.fitting import PairArrays
 from armorm.recipe import Suite
 from armorm.rivals.bradley_terry import BradleyTerry
 from armorm.rivals.fixed import GatedRewards, LongerWins
-from armorm.scoring import FeatureScorer
+from armorm.run.fitting import PairArrays
+from armorm.scorers import FeatureScorer
 
 MAIN, RIVAL = "armorm", "bradley-terry"
 

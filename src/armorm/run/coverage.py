@@ -28,18 +28,18 @@ from armorm.features.spec import FeatureSpec
 from armorm.fit.calibration import LEVEL, Calibration, HeldOut, calibrate, residual_correlation, sketch_of
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.parts import load_probe
 from armorm.fit.posterior import Compaction, Directions, Leverage, compacted, directions, fit_posterior
 from armorm.fit.probe import Probe
 from armorm.fit.statistics import RidgeStatistics
 from armorm.intervals import Interval, mean_by_group
-from armorm.model.parts import load_probe
-from armorm.model.uncertainty import Uncertainty
 from armorm.objectives import Objectives
-from armorm.pipeline.fitting import PairArrays, RatingStores, fold_statistics
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.rows import side_of
+from armorm.progress import Reporter
 from armorm.recipe import Recipe
-from armorm.scoring import AnswerFeatures
+from armorm.run.fitting import PairArrays, RatingStores, fold_statistics
+from armorm.run.rows import side_of
+from armorm.scorers import AnswerFeatures
+from armorm.scoring.uncertainty import Uncertainty
 
 GAUSSIAN_REACH = 1.96
 """Reach of an interval where held-out rows are too few to set it."""

@@ -11,10 +11,10 @@ from armorm.data.splits import Split
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
-from armorm.model.reference import Reference
-from armorm.pipeline.fitting import PairArrays, computed_nuisances
-from armorm.pipeline.rows import Rows
 from armorm.recipe import Recipe
+from armorm.run.fitting import PairArrays, computed_nuisances
+from armorm.run.rows import Rows
+from armorm.scoring.reference import Reference
 
 
 def reference_of(

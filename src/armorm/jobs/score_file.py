@@ -22,12 +22,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from armorm.conversation import Conversation
+from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
+from armorm.data.row_writing import RowWriter, remove_unfinished, row_writer
 from armorm.errors import ConversationError, DataError, StorageError
-from armorm.model.score import Score
-from armorm.pipeline.answer_rows import AnswerRow, answer_rows
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.row_writing import RowWriter, remove_unfinished, row_writer
+from armorm.progress import Reporter
+from armorm.scoring.score import Score
 
 FORMAT = 1
 WINDOW_ANSWERS = 512

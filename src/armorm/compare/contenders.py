@@ -15,19 +15,19 @@ from typing import Any
 from armorm.bench.position import position_bias
 from armorm.bench.run import Scores, as_json, as_scores, judge_items
 from armorm.data.rows import BenchmarkItem
+from armorm.disk import folder_name
 from armorm.errors import ArmormError, StorageError
 from armorm.judge_settings import JudgeSettings
-from armorm.pipeline.benchmarking import slug
-from armorm.pipeline.judging import Graded, Method
-from armorm.pipeline.progress import Reporter, counting
-from armorm.pipeline.stages import Stage, key_of, run_stage
-from armorm.pipeline.train import Training
+from armorm.progress import Reporter, counting
 from armorm.recipe import Recipe
 from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge
 from armorm.rivals.judge.making import judge_of
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
-from armorm.scoring import PairScorer, Scorer
+from armorm.run.methods import Graded, Method
+from armorm.run.stages import Stage, key_of, run_stage
+from armorm.run.train import Training
+from armorm.scorers import PairScorer, Scorer
 
 Suites = Mapping[str, Sequence[BenchmarkItem]]
 Costs = dict[str, Any]
@@ -207,12 +207,14 @@ class Arena:
 
     def _stage(self, name: str, inputs: dict[str, Any], compute: Callable[[Path], dict[str, Any]]) -> Stage:
         asked = key_of({n: [repr((i.id, i.context, i.chosen, i.rejected)) for i in items] for n, items in self.suites.items()})
-        return run_stage(self.folder / "methods" / slug(name), {**inputs, "items": asked, "seed": self.recipe.seed}, compute)
+        return run_stage(
+            self.folder / "methods" / folder_name(name), {**inputs, "items": asked, "seed": self.recipe.seed}, compute
+        )
 
     def _asked(self, name: str, scorer: Scorer | PairScorer) -> dict[str, Any]:
         facts: dict[str, Any] = {"scores": {}, "scoring": {}, "position": {}}
         for suite, items in self.suites.items():
-            kept = None if hasattr(scorer, "usage") else self.folder / "kept" / f"{slug(name)}-{slug(suite)}.jsonl"
+            kept = None if hasattr(scorer, "usage") else self.folder / "kept" / f"{folder_name(name)}-{folder_name(suite)}.jsonl"
             resumed = kept is not None and kept.exists()
             before, start = _spent(scorer), time.perf_counter()
             with self.reporter.bar(f"{name}: {suite}", len(items)) as advance:

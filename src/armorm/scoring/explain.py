@@ -25,8 +25,8 @@ from rich.table import Table
 from rich.text import Text
 
 from armorm.errors import MissingExtra, ObjectiveMismatch
-from armorm.model.reference import SCORE, Alike, Reference
-from armorm.model.score import Score
+from armorm.scoring.reference import SCORE, Alike, Reference
+from armorm.scoring.score import Score
 
 Kind = Literal["objective", "nuisance", "constraint"]
 """What a term is: a reward, a computed nuisance that the debiasing subtracts, or a profile's constraint that is missed."""

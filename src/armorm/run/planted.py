@@ -16,7 +16,7 @@ from armorm.data.starter import Truth
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
-from armorm.pipeline.fitting import PairArrays, Predicted
+from armorm.run.fitting import PairArrays, Predicted
 
 PROBE_AIM, GATE_AIM, GAIN_AIM, HELD_OUT_AIM, REFERENCE_AIM = 0.8, 0.9, 0.05, 0.05, 1e-3
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from armorm.errors import CheckpointError
 from armorm.features.spec import FeatureSpec
-from armorm.model.released import EXTRAS, LAYOUTS, PROMPT, RESPONSE
+from armorm.model.layouts.released import EXTRAS, LAYOUTS, PROMPT, RESPONSE
 from armorm.model.reward_model import RewardModel
 
 SHARD = "5GB"

@@ -24,25 +24,25 @@ from armorm.data.summary import SourceFacts, summarise
 from armorm.errors import StorageError
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
-from armorm.model.parts import load_debias, load_probe, save_debias
-from armorm.model.uncertainty import Uncertainty
+from armorm.fit.parts import load_debias, load_probe, save_debias
 from armorm.objectives import Objectives
-from armorm.pipeline import fitting
-from armorm.pipeline.examples import examples
-from armorm.pipeline.extraction import LazyBackbone, Stores, extract_all
-from armorm.pipeline.fitting import PairArrays, PairStores, RatingStores, pair_arrays
-from armorm.pipeline.judging import Graded, Judged, Method, judge, methods
-from armorm.pipeline.planted import planted_table
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.provenance import provenance
-from armorm.pipeline.reference import reference_of
-from armorm.pipeline.rows import Rows, read_rows
-from armorm.pipeline.stages import Stage, run_stage
-from armorm.pipeline.uncertainty import abstention_facts, uncertainty_stage
+from armorm.progress import Reporter
 from armorm.recipe import STARTER, Recipe
 from armorm.report.markdown import render_markdown
 from armorm.report.page import write_report
+from armorm.report.provenance import provenance
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
+from armorm.run import fitting
+from armorm.run.coverage import abstention_facts, uncertainty_stage
+from armorm.run.examples import examples
+from armorm.run.extraction import LazyBackbone, Stores, extract_all
+from armorm.run.fitting import PairArrays, PairStores, RatingStores, pair_arrays
+from armorm.run.methods import Graded, Judged, Method, judge, methods
+from armorm.run.percentiles import reference_of
+from armorm.run.planted import planted_table
+from armorm.run.rows import Rows, read_rows
+from armorm.run.stages import Stage, run_stage
+from armorm.scoring.uncertainty import Uncertainty
 
 HELD_OUT = "held-out pairs"
 

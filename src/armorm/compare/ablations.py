@@ -27,15 +27,15 @@ from armorm.data.splits import Split
 from armorm.errors import CheckpointError, RecipeError
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.parts import load_debias, load_gate, load_probe
 from armorm.fit.probe import Probe
-from armorm.model.parts import load_debias, load_gate, load_probe
 from armorm.objectives import Objectives
-from armorm.pipeline.fitting import PairArrays, RatingStores, cross_fitted, fit_debias_stage, fit_gate_stage, fit_probe_stage
-from armorm.pipeline.judging import MAIN, Method
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.rows import side_of
+from armorm.progress import Reporter
 from armorm.recipe import FixedWeightsRecipe, Recipe
 from armorm.rivals.fixed import FixedWeights, GatedRewards, fit_fixed_weights, given_weights, preset_weights
+from armorm.run.fitting import PairArrays, RatingStores, cross_fitted, fit_debias_stage, fit_gate_stage, fit_probe_stage
+from armorm.run.methods import MAIN, Method
+from armorm.run.rows import side_of
 
 FORMAT = 1
 

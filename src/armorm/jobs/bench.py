@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -27,17 +26,18 @@ from armorm.bench.run import Compared, Scores, judge_items
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
+from armorm.disk import folder_name
 from armorm.errors import DataError, StorageError
-from armorm.model.profile import Profile
 from armorm.model.scorer import ModelScorer
-from armorm.pipeline.judging import Graded
-from armorm.pipeline.progress import Reporter, counting
-from armorm.pipeline.provenance import provenance
-from armorm.pipeline.rows import read_suite
+from armorm.progress import Reporter, counting
 from armorm.recipe import Suite
 from armorm.report.bench_page import write_bench_page
+from armorm.report.provenance import provenance
 from armorm.rivals.pairwise import PairwiseModel, has_words
 from armorm.rivals.sequence_head import SequenceHead, has_one_logit
+from armorm.run.methods import Graded
+from armorm.run.rows import read_suite
+from armorm.scoring.profile import Profile
 
 FORMAT = 1
 
@@ -67,7 +67,7 @@ def run_benchmark(
         raise DataError(f"{suite.name}: no usable item (left out: {read.faults.drops or 'nothing'}): check the file's fields")
     reporter.say(f"loading {model}")
     scorer = _scorer(model, profile, batch_tokens)
-    folder = out or Path("runs") / "bench" / slug(model) / slug(suite.name)
+    folder = out or Path("runs") / "bench" / folder_name(model) / folder_name(suite.name)
     start = time.perf_counter()
     kept = folder / ("verdicts.jsonl" if isinstance(scorer, PairwiseModel) else "scores.jsonl")
     scores, compared = _scored(items, scorer, kept, f"scoring {suite.name}", reporter)
@@ -173,10 +173,3 @@ def _write(folder: Path, results: Mapping[str, Any]) -> None:
     except OSError as error:
         raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
     write_bench_page(results, folder)
-
-
-def slug(name: str) -> str:
-    """A folder's name for a model or a suite: runs/open/model → open-model."""
-    path = Path(name)
-    parts = path.parts[-2:] if path.name == "model" else path.parts[-1:]
-    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-") or "model"

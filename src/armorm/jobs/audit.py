@@ -25,20 +25,20 @@ from jaxtyping import Float
 from armorm.bench.audit import Changed, Originals, View, Viewed, audit_facts
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
+from armorm.data.answer_rows import AnswerRow, answer_rows, neighbours_grouped
 from armorm.data.files import records
+from armorm.disk import folder_name
 from armorm.errors import ArmormError, BackboneError, ConversationError, DataError, StorageError
 from armorm.features.extract import extract, join_parts
 from armorm.features.spec import FeatureSpec, parts_of
 from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
-from armorm.pipeline.answer_rows import AnswerRow, answer_rows, neighbours_grouped
-from armorm.pipeline.benchmarking import slug
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.provenance import provenance
+from armorm.progress import Reporter
 from armorm.report.audit_page import write_audit_page
+from armorm.report.provenance import provenance
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
-from armorm.scoring import AnswerFeatures
+from armorm.scorers import AnswerFeatures
 
 FORMAT = 1
 CHUNK = 128
@@ -73,7 +73,7 @@ def run_audit(
     reporter.say(f"loading {model}")
     scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
     rival = _rival(scorer.model, model, run, reporter)
-    folder = out or Path("runs") / "audit" / slug(model) / slug(file.name.split(".")[0])
+    folder = out or Path("runs") / "audit" / folder_name(model) / folder_name(file.name.split(".")[0])
     panel = _Panel(scorer.model, rival, batch_tokens)
     cases = _cases(items, panel.header, wanted, seed)
     key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"

@@ -18,12 +18,12 @@ from armorm.data.splits import Split
 from armorm.errors import FitError, MissingExtra
 from armorm.features.backbone import fingerprint
 from armorm.objectives import Objectives
-from armorm.pipeline.progress import Reporter
-from armorm.pipeline.provenance import provenance
-from armorm.pipeline.rows import Rows, read_rows, side_of
-from armorm.pipeline.stages import Stage, find_stage, key_of, run_stage
+from armorm.progress import Reporter
 from armorm.recipe import Recipe, TrainingObjective
 from armorm.report.curve import write_curve
+from armorm.report.provenance import provenance
+from armorm.run.rows import Rows, read_rows, side_of
+from armorm.run.stages import Stage, find_stage, key_of, run_stage
 from armorm.tuning.bradley_terry import train_bradley_terry
 from armorm.tuning.loop import Curve, Job
 from armorm.tuning.pairwise import train_pairwise

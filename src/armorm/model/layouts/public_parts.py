@@ -25,7 +25,7 @@ from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
-from armorm.model.released import PROMPT, RESPONSE, released_objectives
+from armorm.model.layouts.released import PROMPT, RESPONSE, released_objectives
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
 

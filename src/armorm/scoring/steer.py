@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from armorm.errors import ObjectiveMismatch
-from armorm.model.profile import Constraint, Profile
+from armorm.scoring.profile import Constraint, Profile
 
 __all__ = ["Constraint", "Profile", "Steered", "Steering", "fill", "nuisances_in"]
 

@@ -1,0 +1,194 @@
+"""Files that are written whole or not at all, and read only as they were written.
+
+In: texts, facts, tensors.  Out: files whose presence says that they are whole; read back, they are checked against their digests.
+Cost: a rename for what is written, a SHA-256 of what is read.
+
+A *sealed* JSON file opens with the digest of everything behind its second line. A *part* is a sealed JSON file and a safetensors
+file of one name; the first holds the digest of the second, so that a flipped bit in either is named before it reaches a number.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from armorm.errors import CheckpointError, StorageError
+
+_SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def storage_errors(place: Path) -> Iterator[None]:
+    """Turns what goes wrong with the disk in the block into a StorageError about `place`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+            raise StorageError(f"{place}: the disk is full; what is complete is kept: make room and run it again") from error
+        said = getattr(error, "strerror", None) or str(error)
+        raise StorageError(f"{place}: can't be written: {said}; make room or choose another place") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to: renamed to `path` when the block ends well, removed otherwise. Raises StorageError."""
+    beside = _beside(path)
+    with storage_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield beside
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(folder: Path) -> Iterator[Path]:
+    """The same for a folder, which takes the place of one that is there."""
+    beside = _beside(folder)
+    with storage_errors(folder):
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            yield beside
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8; half a surrogate pair becomes a question mark. Raises StorageError."""
+    with writing(path) as beside:
+        beside.write_bytes(text.encode("utf-8", errors="replace"))
+
+
+def write_json(path: Path, facts: Any) -> None:
+    """Write facts as JSON for people and machines. Raises StorageError."""
+    write_text(path, json_text(facts))
+
+
+def json_text(facts: Any) -> str:
+    """Facts as JSON, one field a line."""
+    return json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+
+
+def write_sealed(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write facts as JSON that opens with the digest of what follows. Raises StorageError."""
+    body = json_text(facts).removeprefix("{\n").encode("utf-8", errors="replace")
+    seal = f'{{\n "sha256": "{hashlib.sha256(body).hexdigest()}",\n'
+    with writing(path) as beside:
+        beside.write_bytes(seal.encode() + body)
+
+
+def read_sealed(path: Path, format: int, *, remedy: str) -> dict[str, Any]:
+    """The facts that `write_sealed` wrote, of one format number. `remedy` ends the error's sentence: "train again".
+
+    Raises CheckpointError where the file is missing, of another format, or not as it was written.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror}): {remedy}") from error
+    seal = _SEAL.match(data)
+    if seal is None:
+        found = _format_of(data)
+        raise CheckpointError(f"{path}: {f'format {found}, this version reads {format}' if found else 'damaged'}: {remedy}")
+    body = data[seal.end() :]
+    if hashlib.sha256(body).hexdigest().encode() != seal[1]:
+        raise CheckpointError(f"{path}: damaged (it is not as it was written): {remedy}")
+    facts: dict[str, Any] = json.loads(b"{" + body)
+    if facts.get("format") != format:
+        raise CheckpointError(f"{path}: format {facts.get('format')}, this version reads {format}: {remedy}")
+    return facts
+
+
+def save_part(folder: Path, name: str, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any], format: int) -> None:
+    """Write `name`.safetensors, then `name`.json with what the numbers mean and their digest. Raises StorageError."""
+    place = folder / f"{name}.safetensors"
+    with writing(place) as beside:
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, beside)
+        digest = digest_of(beside)
+        (folder / f"{name}.json").unlink(missing_ok=True)  # its presence says that both are whole and belong together
+    write_sealed(folder / f"{name}.json", {"format": format, **facts, "tensors": digest})
+
+
+def load_part(folder: Path, name: str, format: int, *, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors and facts that `save_part` wrote. Raises CheckpointError as `read_sealed` does."""
+    facts = read_sealed(folder / f"{name}.json", format, remedy=remedy)
+    place = folder / f"{name}.safetensors"
+    check_digest(place, str(facts["tensors"]), remedy=remedy)
+    try:
+        return load_file(place), facts
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{place}: can't be read ({error}): {remedy}") from error
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, streamed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(path: Path, digest: str, *, remedy: str) -> None:
+    """Raises CheckpointError for a file that is missing or is not the one that was written."""
+    try:
+        found = digest_of(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror}): {remedy}") from error
+    if found != digest:
+        raise CheckpointError(f"{path}: damaged (it is not as it was written): {remedy}")
+
+
+def hash_files(h: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Put the names and contents of a folder's wanted files into a hash."""
+    for file in sorted(folder.iterdir()):
+        if wanted(file.name):
+            h.update(file.name.encode() + bytes.fromhex(digest_of(file)))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process was writing in `folder`; what a living one writes stays."""
+    for place in folder.glob("*.part") if os.name == "posix" else ():
+        owner = place.name.split(".")[-2]
+        if not owner.isdecimal():
+            continue
+        try:
+            os.kill(int(owner), 0)
+        except ProcessLookupError:
+            shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
+        except PermissionError:  # another user's run is writing it
+            continue
+
+
+def folder_name(name: str) -> str:
+    """A folder's name for a model or a suite: runs/open/model → open-model."""
+    path = Path(name)
+    parts = path.parts[-2:] if path.name == "model" else path.parts[-1:]
+    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-") or "model"
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+def _format_of(data: bytes) -> Any:
+    # Earlier versions wrote plain JSON with a format number.
+    try:
+        facts = json.loads(data)
+    except ValueError:
+        return None
+    return facts.get("format") if isinstance(facts, dict) else None

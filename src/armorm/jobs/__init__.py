@@ -1,0 +1,1 @@
+"""What is done with a finished model: files scored, answers selected, benchmarks, audits, explanations, other layouts."""

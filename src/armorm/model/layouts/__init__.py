@@ -1,0 +1,1 @@
+"""Model folders in other layouts, read and written."""

@@ -1,0 +1,1 @@
+"""Conversations in, columns of scores out: steered, explained, with what is known of their uncertainty."""
