@@ -72,11 +72,6 @@ class FaultCounts:
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def dropped(self) -> int:
-        """Faulty rows and those left out on purpose."""
-        return sum(self.counts.values()) + sum(self.skipped.values())
-
-    @property
     def drops(self) -> dict[str, int]:
         """Reason → rows, of both kinds."""
         return {**self.counts, **self.skipped}
@@ -84,7 +79,7 @@ class FaultCounts:
 
 @dataclass(frozen=True, slots=True)
 class Read(Generic[Row]):
-    """What one source gave: `len(rows) + faults.dropped == total`."""
+    """What one source gave: `len(rows)` and the faults' `drops` add up to `total`."""
 
     rows: tuple[Row, ...]
     total: int
@@ -167,23 +162,6 @@ class Stream(Generic[Row]):
         return drop
 
 
-def read_ratings(
-    records: Iterable[Found],
-    *,
-    source: str,
-    objectives: Objectives,
-    columns: Columns = Columns(),  # noqa: B008 - frozen
-    on_fault: OnFault = "drop",
-    where: str,
-) -> Read[RatedResponse]:
-    """Rated responses, all at once; see `stream_ratings`.
-
-    Raises DataError for `on_fault="fail"` with the first 20 faults, and for a named group or rating column that no record
-    has; ObjectiveMismatch when `columns.ratings` names an unknown objective.
-    """
-    return stream_ratings(records, source=source, objectives=objectives, columns=columns, where=where).read(on_fault)
-
-
 def stream_ratings(
     records: Iterable[Found],
     *,
@@ -210,18 +188,6 @@ def stream_ratings(
     return Stream(
         records, parse, source=source, columns=columns, named=must, where=where, repeats=repeats, on_fault_line=on_fault_line
     )
-
-
-def read_pairs(
-    records: Iterable[Found],
-    *,
-    source: str,
-    columns: Columns = Columns(),  # noqa: B008 - frozen
-    on_fault: OnFault = "drop",
-    where: str,
-) -> Read[PreferencePair]:
-    """Preference pairs, all at once; see `stream_pairs`. Raises DataError as `read_ratings` does."""
-    return stream_pairs(records, source=source, columns=columns, where=where).read(on_fault)
 
 
 def stream_pairs(

@@ -62,9 +62,7 @@ BENCHMARKS = (
     Benchmark(
         name="rm-bench",
         title="RM-Bench",
-        parts=(
-            Part(place=Place(hub="THU-KEG/RM-Bench", files=("**/total_dataset.json", "**/train-*.parquet")), unfold=each(_item)),
-        ),
+        parts=(Part(place=_PLACE, unfold=each(_item)),),
         licence="ODC-BY",
         rule=Rule.STYLE_MATRIX,
         subsets=SIZES,

@@ -52,7 +52,7 @@ class Place:
 class RatingSource:
     """A set of absolutely rated answers.
 
-    `rows`: records as published (0: not known); `fields`: those that are read; `rater`: who or what gave the ratings.
+    `rows`: records as published (0: not known); `rater`: who or what gave the ratings.
     `repeats`: "drop" what says again what an earlier row said, or "keep" it because each row is one annotator's label.
     """
 
@@ -61,7 +61,6 @@ class RatingSource:
     place: Place
     licence: str
     rows: int
-    fields: tuple[str, ...]
     rater: str
     objectives: tuple[Objective, ...]
     unfold: Unfold
@@ -78,7 +77,6 @@ class PairSource:
     place: Place
     licence: str
     rows: int
-    fields: tuple[str, ...]
     made: str
     unfold: Unfold
     confidence: Confidence = "read"

@@ -60,7 +60,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=("prompt", "response", "helpfulness", "correctness"),
         made="all pairs of a prompt's answers, the one with the higher mean of helpfulness and correctness chosen; ties left out",
         unfold=_pairs,
     ),

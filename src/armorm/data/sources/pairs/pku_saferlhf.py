@@ -58,7 +58,6 @@ def _source(name: str, field: str, what: str) -> PairSource:
         place=Place(hub="PKU-Alignment/PKU-SafeRLHF-30K"),
         licence="CC-BY-NC-4.0",
         rows=26_874,
-        fields=("prompt", "response_0", "response_1", SAFER, BETTER, "is_response_0_safe", "is_response_1_safe"),
         made=f"two answers to one prompt, the {what} one as people judged it",
         unfold=_unfold(field),
     )

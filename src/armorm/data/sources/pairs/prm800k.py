@@ -201,13 +201,6 @@ SOURCES = (
         place=Place(files=("**/phase2_{split}.jsonl", "**/phase2_{split}.jsonl.gz"), url="https://github.com/openai/prm800k"),
         licence="MIT",
         rows=97_782,
-        fields=(
-            "question.problem",
-            "label.steps",
-            "label.finish_reason",
-            "is_quality_control_question",
-            "is_initial_screening_question",
-        ),
         made="partial solutions of one problem, correct so far against wrong at the last step",
         unfold=unfold,
     ),

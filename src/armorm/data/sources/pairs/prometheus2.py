@@ -52,7 +52,6 @@ SOURCES = (
         place=Place(hub="prometheus-eval/Preference-Collection"),
         licence="CC-BY-4.0",
         rows=200_000,
-        fields=("orig_instruction", "orig_response_A", "orig_response_B", "orig_preference", "orig_score_A", "orig_score_B"),
         made="two answers to one instruction, GPT-4's preference under a rubric",
         unfold=unfold,
     ),

@@ -89,7 +89,6 @@ def _source(
         place=Place(hub=hub),
         licence="not stated",
         rows=rows,
-        fields=("chosen", "rejected", *(fields if scores != "none" else ())),
         made=made,
         unfold=_unfold(scores, *fields),
         confidence="remembered" if remembered else "read",

@@ -70,7 +70,6 @@ SOURCES = (
         place=Place(hub="stanfordnlp/SHP"),
         licence="Reddit API terms (MIT on earlier revisions of the card)",
         rows=348_718,
-        fields=("post_id", "history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B", "score_ratio"),
         made="two comments on one post, score ratio above 2, at most five pairs per post",
         unfold=unfold,
     ),

@@ -21,7 +21,6 @@ from armorm.data.sources.source import Place, RatingSource, each, flat, skipped
 PLACE = Place(hub="argilla/distilabel-math-preference-dpo")
 LICENCE = "Apache-2.0"
 ROWS = 2418
-FIELDS = ("instruction", "chosen_response", "rejected_response", "chosen_rating", "rejected_rating")
 SIDES = ("chosen", "rejected")
 FOLLOWING = BY_ASPECT["instruction_following"]
 
@@ -46,7 +45,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         rater="GPT-4",
         objectives=(FOLLOWING,),
         unfold=each(_answers),

@@ -19,7 +19,6 @@ from armorm.objectives import Objective, ScaleMap
 PLACE = Place(hub="argilla/Capybara-Preferences-Filtered")
 LICENCE = "Apache-2.0"
 ROWS = 14811
-FIELDS = ("chosen", "rejected", "chosen_rating", "rejected_rating")
 SIDES = ("chosen", "rejected")
 OVERALL_QUALITY = Objective(
     name="argilla-overall_quality",
@@ -51,7 +50,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         rater="GPT-4",
         objectives=(OVERALL_QUALITY,),
         unfold=each(_answers),

@@ -22,7 +22,6 @@ from armorm.objectives import Objective, ScaleMap
 PLACE = Place(hub="coseal/CodeUltraFeedback")
 LICENCE = "MIT"
 ROWS = 10000
-FIELDS = ("instruction", "preference", "responses", "annotations")
 PREFERENCES = ("complexity", "style", "explanation", "instruction-following", "readability")
 BY_PREFERENCE = {
     name: Objective(
@@ -102,7 +101,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         rater="GPT-3.5",
         objectives=tuple(BY_PREFERENCE.values()),
         unfold=each(_answers),

@@ -86,7 +86,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=12859,
-        fields=("system", "input", "generations", "rating", "chosen", "rejected", "chosen_score"),
         rater="GPT-4",
         objectives=(JUDGE,),
         unfold=each(_answers),

@@ -34,7 +34,6 @@ PLACE = Place(hub="openbmb/UltraFeedback", revision="40b436560ca83a8dba36114c22a
 LICENCE = "MIT"
 ROWS = 63967
 ASPECTS = ("instruction_following", "truthfulness", "honesty", "helpfulness")
-FIELDS = ("source", "instruction", "completions")
 ANSWERS = 4
 
 
@@ -141,7 +140,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         rater="GPT-4",
         objectives=(OVERALL, *BY_ASPECT.values()),
         unfold=each(_answers),
