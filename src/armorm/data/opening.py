@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.conversation import is_utf8
+from armorm.data.cells import is_absent, rating
 from armorm.data.files import BadRecord, Found, Record, expand, records
 from armorm.data.reading import Columns, Stream, stream_pairs, stream_ratings
 from armorm.data.rows import PreferencePair, RatedResponse
@@ -208,23 +208,15 @@ class _Column:
     last: float = field(default=-math.inf)
 
     def met(self, value: Any) -> None:
-        if value is None or (isinstance(value, str) and value.strip().casefold() in ("", "n/a", "na", "none", "null")):
+        if is_absent(value):
             return
-        number = _number(value)
-        if number is None:
+        number = rating(value)
+        if number is None or not abs(number) <= LARGEST:  # NaN is not
             self.others += 1
             return
         self.numbers += 1
         self.low, self.high = min(self.low, number), max(self.high, number)
         self.rising, self.last = self.rising and number > self.last and number.is_integer(), number
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value) if isinstance(value, str | bool | int | float | Decimal) else math.nan
-    except (ValueError, OverflowError):
-        number = {"true": 1.0, "false": 0.0}.get(value.strip().casefold(), math.nan) if isinstance(value, str) else math.nan
-    return number if abs(number) <= LARGEST else None  # NaN is not
 
 
 def _seen(found: Iterable[Record | BadRecord]) -> tuple[Objectives, tuple[str, ...]]:

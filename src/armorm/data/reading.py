@@ -8,18 +8,17 @@ Texts are kept as they stand, letter by letter. A rating outside its scale fault
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from armorm.conversation import Message, fault_in, is_utf8, prompt_group
+from armorm.data.cells import context_turns, is_absent, is_answer_turn, messages_of, parse_list, rating
 from armorm.data.files import BadRecord, Found, Record, Skipped
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.errors import DataError
@@ -371,7 +370,7 @@ def _missing(*ways: tuple[str, ...]) -> NoReturn:
 
 def _rated_messages(values: Mapping[str, Any], columns: Columns) -> tuple[Message, ...]:
     if _has(values, columns.messages) and values[columns.messages] != "":
-        return _conversation(_list_of(values[columns.messages]), columns.messages)
+        return _conversation(parse_list(values[columns.messages]), columns.messages)
     if not _has(values, columns.prompt, columns.response):
         _missing((columns.messages,), (columns.prompt, columns.response))
     answer = {"role": "assistant", "content": values[columns.response]}
@@ -413,52 +412,30 @@ def _side(values: Mapping[str, Any], columns: Columns, column: str) -> tuple[Mes
     answer, prompted = values[column], _has(values, columns.prompt)
     if isinstance(answer, str) and prompted:
         return _conversation([*_prompt(values, columns), {"role": "assistant", "content": answer}], column)
-    turns = _list_of(answer)
-    follows = isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and turns[0].get("role") == "assistant"
+    turns = parse_list(answer)
+    follows = isinstance(turns, list) and turns and is_answer_turn(turns[0])
     return _conversation([*_prompt(values, columns), *turns] if follows and prompted else turns, column)
 
 
 def _prompt(values: Mapping[str, Any], columns: Columns) -> list[Any]:
-    prompt = values[columns.prompt]
-    turns = list(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    system = values.get(columns.system) if columns.system else None
-    has_system = bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") == "system"
-    return turns if system in (None, "") or has_system else [{"role": "system", "content": system}, *turns]
-
-
-def _list_of(value: Any) -> Any:
-    # CSV and some Parquet files store message lists as JSON text.
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+    return context_turns(values[columns.prompt], values.get(columns.system) if columns.system else None)
 
 
 def _conversation(messages: Any, column: str) -> tuple[Message, ...]:
     if fault := fault_in(messages):
         raise _Faulty(str(fault), f"in column {column!r}", fault.remedy)
-    return tuple(Message(role=m["role"], content=m["content"]) for m in messages)
-
-
-NOT_AVAILABLE = frozenset({"n/a", "na", "none", "null"})
-"""How sets write that there is no rating, letter case aside."""
-_TRUTHS = {"true": True, "false": False}
+    return messages_of(messages)
 
 
 def _ratings(values: Mapping[str, Any], wanted: Iterable[tuple[Objective, str]], tally: _Tally) -> dict[str, float]:
     found: dict[str, float] = {}
     for objective, column in wanted:
         value = values.get(column)
-        if isinstance(value, str):
-            value = value.strip()
-            listed = objective.categories is not None and value in objective.categories
-            if not listed and value.casefold() in NOT_AVAILABLE:
-                tally.notes["rating-na"] += 1
-                continue
-        if value is not None and value != "":
+        value = value.strip() if isinstance(value, str) else value
+        if not is_absent(value) or _is_category(value, objective):
             found[objective.name] = _rating(value, objective, column)
+        elif value:
+            tally.notes["rating-na"] += 1
     if not found:
         columns = ", ".join(column for _, column in wanted)
         raise _Faulty("no-rating", "", f"rate it on one of the objectives' columns: {columns}")
@@ -466,29 +443,20 @@ def _ratings(values: Mapping[str, Any], wanted: Iterable[tuple[Objective, str]],
 
 
 def _rating(value: Any, objective: Objective, column: str) -> float:
-    scalar = isinstance(value, str | bool | int | float | Decimal)
-    what = f"column {column!r} holds {str(value)[:60]!r}" if scalar else f"column {column!r} holds a {type(value).__name__}"
-    try:
-        number = _number(value, objective) if scalar else None
-    except OverflowError:
-        raise _Faulty("rating-off-scale", what, f"give {_on_scale(objective)}") from None
+    number = objective.raw(value) if _is_category(value, objective) else rating(value)
+    plain = number is not None or isinstance(value, str)
+    what = f"column {column!r} holds {str(value)[:60]!r}" if plain else f"column {column!r} holds a {type(value).__name__}"
     if number is None:
         raise _Faulty("rating-not-a-number", what, f"give {_on_scale(objective)}, or nothing where there is no rating")
-    if not math.isfinite(number):
+    if not math.isfinite(number) and not isinstance(value, int):
         raise _Faulty("rating-not-finite", what, "give a finite number, or nothing where there is no rating")
     if not objective.min <= number <= objective.max:
         raise _Faulty("rating-off-scale", what, f"give {_on_scale(objective)}, or correct the objective's scale")
     return number
 
 
-def _number(value: Any, objective: Objective) -> float | None:
-    # Numbers, numbers written as text, truth values and categories; None for anything else.
-    if isinstance(value, str) and value in (objective.categories or {}):
-        return objective.raw(value)
-    try:
-        return float(_TRUTHS.get(value.casefold(), value) if isinstance(value, str) else value)
-    except ValueError:
-        return None
+def _is_category(value: Any, objective: Objective) -> bool:
+    return isinstance(value, str) and value in (objective.categories or {})
 
 
 def _on_scale(objective: Objective) -> str:

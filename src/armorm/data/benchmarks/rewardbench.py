@@ -19,7 +19,7 @@ from typing import Any
 
 from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import text_fault
+from armorm.data.sources.fields import id_within, text_fault
 from armorm.data.sources.source import Place, Unfold, each, flat
 
 SIZES = {
@@ -70,11 +70,7 @@ def _core(record: Record) -> Iterator[Found]:
         return
     values = record.values
     texts = {name: values[name] for name in ("prompt", "chosen", "rejected", "subset")}
-    yield flat(record, id=_within(values["subset"], values.get("id")), **texts)
-
-
-def _within(subset: str, row_id: Any) -> Any:
-    return f"{subset}/{row_id}" if isinstance(row_id, int | str) and row_id != "" else row_id
+    yield flat(record, id=id_within(values["subset"], values.get("id")), **texts)
 
 
 def _prior(name: str) -> Unfold:
@@ -87,7 +83,7 @@ def _prior(name: str) -> Unfold:
         values = record.values
         prompt, changed = _by_order(values.get("prompt"))
         notes = ("role-by-order",) if changed else ()
-        row_id = _within(subset, values.get("id"))
+        row_id = id_within(subset, values.get("id"))
         texts = {"prompt": prompt, "chosen": values["chosen"], "rejected": values["rejected"]}
         yield flat(record, name, notes=notes, id=row_id, subset=subset, **texts)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
 from armorm.data.files import BadRecord, Found, Record
+from armorm.data.sources.fields import id_within
 from armorm.data.sources.source import Place, bad, each, flat
 
 SCENARIOS = {
@@ -61,8 +62,7 @@ def _item(record: Record, uid: str, answers: Callable[[dict[str, Any]], Answers]
     if not all(isinstance(text, str) for side in sides for text in side) or not all(sides):
         return bad(record, "missing-field", f"give texts as the 'answer' of {names}")
     goal = category.split("/")[0]
-    row_id = values.get(uid)
-    row_id = f"{goal}/{row_id}" if isinstance(row_id, int | str) and row_id != "" else row_id
+    row_id = id_within(goal, values.get(uid))
     return flat(record, notes=notes, id=row_id, prompt=prompt, chosen=sides[0], rejected=sides[1], subset=category)
 
 

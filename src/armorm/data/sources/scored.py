@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record, Skipped
-from armorm.data.reading import NOT_AVAILABLE
-from armorm.data.sources.fields import number
 from armorm.data.sources.source import bad, flat, skipped
 from armorm.objectives import Objective
 
@@ -32,11 +31,6 @@ class Scored:
     score: float | str
 
 
-def is_absent(value: Any) -> bool:
-    """Whether this is how a set writes that there is no rating."""
-    return value is None or (isinstance(value, str) and value.strip().casefold() in {"", *NOT_AVAILABLE})
-
-
 def score_of(value: Any, objective: Objective) -> float | str:
     """A rating on the objective's scale, or why it is none."""
     if is_absent(value):
@@ -45,11 +39,6 @@ def score_of(value: Any, objective: Objective) -> float | str:
     if found is None:
         return "rating-not-a-number"
     return found if objective.min <= found <= objective.max else "rating-off-scale"
-
-
-def not_list(record: Record, field: str, of: str) -> BadRecord:
-    """The fault of a record whose field should hold a list."""
-    return bad(record, "missing-field", f"the set's records have a list of {of} as {field!r}; is this the published file?")
 
 
 def all_pairs(record: Record, prompt: str, answers: Sequence[Scored], notes: tuple[str, ...] = ()) -> Iterator[Found]:

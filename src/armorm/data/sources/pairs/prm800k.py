@@ -30,8 +30,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from armorm.data.cells import number
 from armorm.data.files import BadRecord, Found, Record
-from armorm.data.sources.fields import number
 from armorm.data.sources.source import PairSource, Place, bad, flat, skipped
 
 SOLUTIONS_PER_PROBLEM = 4

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from armorm.data.cells import number
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import number, text_fault
+from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import PairSource, Place, bad, each, flat, skipped
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
 from armorm.data.sources.ratings.ultrafeedback import BY_ASPECT
-from armorm.data.sources.scored import UNRATED, is_absent
+from armorm.data.sources.scored import UNRATED
 from armorm.data.sources.source import Place, RatingSource, each, flat, skipped
 
 PLACE = Place(hub="argilla/distilabel-math-preference-dpo")

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
-from armorm.data.sources.scored import UNRATED, is_absent, not_list
+from armorm.data.sources.fields import not_list
+from armorm.data.sources.scored import UNRATED
 from armorm.data.sources.source import Place, RatingSource, each, flat, skipped
 from armorm.objectives import Objective, ScaleMap
 

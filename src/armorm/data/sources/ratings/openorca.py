@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record
-from armorm.data.sources.fields import number, text_fault
-from armorm.data.sources.scored import UNRATED, is_absent, not_list
+from armorm.data.sources.fields import not_list, text_fault
+from armorm.data.sources.scored import UNRATED
 from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skipped
 from armorm.objectives import Objective, ScaleMap
 
