@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -76,11 +77,19 @@ def test_make_commands_that_the_pages_name_exist():
     assert named <= targets
 
 
-def models_in(model: type[BaseModel]) -> set[type[BaseModel]]:
+def annotations_of(model: type) -> dict[str, Any]:
+    """The keys of a part of the recipe."""
+    if is_dataclass(model):
+        return {field.name: field.type for field in fields(model)}
+    return {name: field.annotation for name, field in model.model_fields.items()}
+
+
+def models_in(model: type) -> set[type]:
     found = {model}
-    for field in model.model_fields.values():
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel) and inner not in found:
+    for annotation in annotations_of(model).values():
+        for inner in (annotation, *get_args(annotation)):
+            is_part = isinstance(inner, type) and (issubclass(inner, BaseModel) or is_dataclass(inner))
+            if is_part and inner not in found:
                 found |= models_in(inner)
     return found
 
@@ -110,7 +119,7 @@ def test_every_recipe_key_is_documented_and_nothing_else():
     }
     assert models_in(Recipe) | {Objective} == set(models.values())
     for name, model in models.items():
-        assert stated.get(name) == set(model.model_fields), name
+        assert stated.get(name) == set(annotations_of(model)), name
 
 
 def test_every_word_of_the_public_sets_is_documented():

@@ -17,7 +17,8 @@ from scipy.optimize import minimize
 
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.debias import DebiasedRewards
-from armorm.fit.gate_training import GateCurve, GateSettings, Pairs, accuracy, bradley_terry_loss, train_layers
+from armorm.fit.gate_settings import GateSettings
+from armorm.fit.gate_training import GateCurve, Pairs, accuracy, bradley_terry_loss, train_layers
 from armorm.objectives import Objectives
 
 __all__ = ["Gate", "GateCurve", "GateFit", "GateSettings", "bradley_terry_loss", "fit_constant_gate", "fit_gate"]

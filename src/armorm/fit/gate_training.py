@@ -20,50 +20,12 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from armorm.errors import FitError
+from armorm.fit.gate_settings import GateSettings
 
 EVALUATION_BATCH = 8192
 
 Layers = list[tuple[Tensor, Tensor]]
 """Weights [out in] and biases [out] of the MLP in order."""
-
-
-@dataclass(frozen=True)
-class GateSettings:
-    """How a gate is built and trained; the defaults are the paper's where it gives a value.
-
-    `scale_learning_rate`: β's own (None: the same). `standardize`: inputs are brought to mean 0 and deviation 1, which is then
-    folded into the first layer. `patience`: evaluations without a better validation loss before training ends (None: never).
-    `seeds`: how many gates are trained, with seed, seed + 1, …; the one with the best validation loss is taken.
-    """
-
-    hidden: int = 1024
-    hidden_layers: int = 3
-    temperature: float = 1.0
-    dropout: float = 0.0
-    learning_rate: float = 1e-3
-    scale_learning_rate: float | None = None
-    scale_init: float = 100.0
-    weight_decay: float = 0.0
-    steps: int = 10_000
-    batch_size: int = 1024
-    standardize: bool = True
-    evaluate_every: int = 50
-    patience: int | None = 10
-    seeds: int = 1
-
-    def __post_init__(self) -> None:
-        positive = ("hidden", "temperature", "learning_rate", "steps", "batch_size", "evaluate_every", "seeds")
-        faults = [f"{name} must be above 0, got {getattr(self, name)}" for name in positive if getattr(self, name) <= 0]
-        if self.hidden_layers < 0:
-            faults.append(f"hidden_layers must be 0 or more, got {self.hidden_layers}")
-        if not 0 <= self.dropout < 1:
-            faults.append(f"dropout must be in [0, 1), got {self.dropout}")
-        if self.weight_decay < 0:
-            faults.append(f"weight_decay must be 0 or more, got {self.weight_decay}")
-        if self.patience is not None and self.patience < 1:
-            faults.append(f"patience must be 1 or more (or None), got {self.patience}")
-        if faults:
-            raise FitError(f"gate settings: {'; '.join(faults)}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from armorm.features.spec import FeatureSpec
 from armorm.features.store import Stored
 from armorm.fit.debias import Debias, DebiasedRewards, correlations, fit_debias
 from armorm.fit.gate import Gate, GateFit, fit_constant_gate, fit_gate
-from armorm.fit.gate_training import GateSettings
 from armorm.fit.parts import load_gate, load_probe, save_debias, save_gate, save_probe
 from armorm.fit.probe import Probe, ProbeFit, fit_probe, refit
 from armorm.fit.quality import probe_quality
@@ -335,8 +334,7 @@ def fit_gate_stage(
     known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
     validation = known.at(Split.VALIDATION)
     chosen, rejected = (cross_fitted(recipe, probe_folder, debias, known, side) for side in ("chosen", "rejected"))
-    settings = GateSettings(**recipe.gate.model_dump())
-    objectives = debias.objectives
+    settings, objectives = recipe.gate, debias.objectives
     with reporter.bar("gate", settings.steps * settings.seeds) as advance:
         fit = fit_gate(
             known.prompts,
