@@ -21,8 +21,8 @@ class GateSettings:
     """The defaults are the paper's where it gives a value.
 
     `scale_learning_rate`: β's own (None: the same; 0: β stays). `standardize`: inputs are brought to mean 0 and deviation 1,
-    which is then folded into the first layer. `patience`: evaluations without a better validation loss before training ends (None:
-    never). `seeds`: how many gates are trained, with seed, seed + 1, …; the one with the best validation loss is taken.
+    which is then folded into the first layer. `patience`: evaluations without a better validation loss before training ends
+    (None: never). `seeds`: how many gates are trained, with seed, seed + 1, …; the one with the best validation loss is taken.
 
     Raises FitError that names every value out of its bounds.
     """
