@@ -108,6 +108,32 @@ def test_modules_stay_readable():
     assert not [named(m) for m in MODULES if re.search(r"util|helper|common|misc", m.stem)]
 
 
+def said_in(module: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every string in the code, docstrings left out; {} stands for what an f-string computes."""
+    nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
+    formatted = [node for node in nodes if isinstance(node, ast.JoinedStr)]
+    apart = {id(node.value) for node in nodes if isinstance(node, ast.Expr)} | {id(v) for f in formatted for v in f.values}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in apart:
+            yield node.lineno, node.value
+    for node in formatted:
+        yield node.lineno, "".join(v.value if isinstance(v, ast.Constant) else "{}" for v in node.values)
+
+
+def test_the_library_names_arguments_and_never_options_of_the_command_line(tmp_path: Path):
+    # A whole command may be quoted in `backticks`; installing is a command too.
+    def options_in(module: Path) -> list[int]:
+        sentences = ((line, re.sub(r"`[^`]*`|pip install [^;]*", "", text)) for line, text in said_in(module) if " " in text)
+        return [line for line, text in sentences if re.search(r"(^|\s)--[a-z]", text)]
+
+    library = [m for m in MODULES if unit_of(m) not in ("", "cli", "__main__")]
+    assert len(library) > 150
+    assert not [f"{named(module)}:{line}" for module in library for line in options_in(module)]
+    wrong = tmp_path / "m.py"
+    wrong.write_text('"""Not --this."""\nrun("git", "--short")\nx = f"{y}: choose another --out"\nz = "--margin 3: too much"\n')
+    assert options_in(wrong) == [3, 4]
+
+
 def test_nothing_unpickles_or_runs_foreign_code():
     found, tensors_only = [], []
     for module in MODULES:

@@ -1,4 +1,4 @@
-"""A source as the command line names it → a stream of its rows: a public set by name, or a user's own files.
+"""A source by its name or its files → a stream of its rows: a public set by name, or a user's own files.
 
 In: a `Request`.  Out: `Opened`: the stream, the objectives, and what was decided on the way.
 Cost: none for a public set; files that bring no objectives are read once before, to find the columns that hold ratings.
@@ -76,14 +76,14 @@ def open_source(request: Request, *, on_fault_line: Callable[[str], None] | None
         raise DataError(f"the limit on records is {request.limit}: it must be at least 1")
     rated, paired = rating_sources().get(request.source), pair_sources().get(request.source)
     if rated and paired and request.kind is None:
-        raise DataError(f"{request.source!r} names ratings and pairs: add --as ratings or --as pairs")
+        raise DataError(f"{request.source!r} names ratings and pairs: say which by `kind`, ratings or pairs")
     looked = _looked_at(watch, request.limit)
     if rated and request.kind != "pairs":
         return _open_ratings(rated, request, looked, on_fault_line)
     if paired and request.kind != "ratings":
         return _open_pairs(paired, request, looked, on_fault_line)
     if rated or paired:
-        raise DataError(f"{request.source!r} names {'ratings' if rated else 'pairs'}, not {request.kind}: leave --as out")
+        raise DataError(f"{request.source!r} names {'ratings' if rated else 'pairs'}, not {request.kind}: leave `kind` out")
     return _open_files(request, looked, on_fault_line)
 
 
@@ -112,7 +112,7 @@ def _open_ratings(source: RatingSource, request: Request, looked: Watch, on_faul
 
 def _open_pairs(source: PairSource, request: Request, looked: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
     if request.objectives:
-        raise DataError(f"{source.name} holds pairs, which have no objectives: leave --objectives out")
+        raise DataError(f"{source.name} holds pairs, which have no objectives: leave `objectives` out")
     place = source.place.at(request.split)
     limited = replace(source, place=place, unfold=_after(looked, source.unfold))
     stream = source_pairs(limited, path=request.path, on_fault_line=on_fault_line)
@@ -144,7 +144,7 @@ def _open_files(request: Request, looked: Watch, on_fault_line: Callable[[str], 
     found = looked(chain.from_iterable(map(records, paths)))
     if kind == "pairs":
         if request.objectives:
-            raise DataError(f"{where}: pairs have no objectives: leave --objectives out, or add --as ratings")
+            raise DataError(f"{where}: pairs have no objectives: leave `objectives` out, or say by `kind` that they are ratings")
         pairs = stream_pairs(found, source=name, where=where, on_fault_line=on_fault_line)
         return Opened(name, title, kind, pairs, Objectives([]), where=where)
     objectives, remarks = _objectives_of(paths, request)
@@ -156,7 +156,7 @@ def _files(request: Request) -> list[Path]:
     if request.path is not None or request.split is not None:
         known = ", ".join((*rating_sources(), *pair_sources())) or "none"
         raise DataError(
-            f"{request.source!r} is no public set, so there is nothing that --path or --split could mean: the sets are {known}; "
+            f"{request.source!r} is no public set, so there is nothing that `path` or `split` could mean: the sets are {known}; "
             f"own files are named in the source's place"
         )
     try:
@@ -231,7 +231,7 @@ def _seen(found: Iterable[Record | BadRecord]) -> tuple[Objectives, tuple[str, .
     kept = [Objective(name=n, min=c.low, max=c.high) for n, c in rated.items() if n not in left]
     scales = ", ".join(f"{o.name} ({o.min:g} to {o.max:g})" for o in kept) or "there are none"
     remarks = [
-        f"objectives are the columns that hold numbers, on the range seen: {scales}; --objectives FILE gives the true scales"
+        f"objectives are the columns that hold numbers, on the range seen: {scales}; a file of objectives gives the true scales"
     ]
     if left:
         remarks.append("left out: " + ", ".join(f"{n} ({why})" for n, why in left.items()))
