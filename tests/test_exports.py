@@ -65,8 +65,6 @@ def test_what_is_light_loads_nothing_heavy(code: str):
 
 def test_transformers_learns_the_model_type_whichever_is_imported_first():
     for first, second in (("armorm", "transformers"), ("transformers", "armorm")):
-        code = (
-            f"import {first}, {second}\nfrom transformers import AutoConfig\nprint(type(AutoConfig.for_model('armorm')).__name__)"
-        )
+        code = f"import {first}, {second}\nprint(type(transformers.AutoConfig.for_model('armorm')).__name__)"
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert found.stdout.strip() == "RewardModelConfig", found.stderr
