@@ -84,14 +84,14 @@ def neighbours_grouped(rows: Iterable[AnswerRow]) -> Iterator[AnswerRow]:
     held: list[AnswerRow] = []
     for row in rows:
         if held and (row.error or row.many or held[0].error or held[0].many or row.context != held[0].context):
-            yield _joined(held)
+            yield _join(held)
             held = []
         held.append(row)
     if held:
-        yield _joined(held)
+        yield _join(held)
 
 
-def _joined(rows: list[AnswerRow]) -> AnswerRow:
+def _join(rows: list[AnswerRow]) -> AnswerRow:
     first = rows[0]
     if len(rows) == 1:
         return first

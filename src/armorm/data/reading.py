@@ -13,18 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Generic, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
 from armorm.conversation import Message, fault_in, is_utf8, prompt_group
 from armorm.data.cells import context_turns, is_absent, is_answer_turn, messages_of, parse_list, rating
 from armorm.data.files import BadRecord, Found, Record, Skipped
-from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
+from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedResponse, Row
 from armorm.errors import DataError
 from armorm.objectives import Objective, Objectives
 
-Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 OnFault = Literal["drop", "fail"]
 Repeats = Literal["keep", "drop"]
 """Whether a row that says what an earlier one said stays (`keep`, with a note) or goes (`drop`, counted as skipped)."""
@@ -111,8 +110,8 @@ class Stream(Generic[Row]):
         self._ids: set[bytes] = set()
 
     def __iter__(self) -> Iterator[Row]:
-        for found in self._records:
-            if (row := self._row(found)) is not None:
+        for record in self._records:
+            if (row := self._row(record)) is not None:
                 yield row
         self._tally.check_columns(self._named)
 
@@ -122,7 +121,7 @@ class Stream(Generic[Row]):
 
     @property
     def faults(self) -> FaultCounts:
-        return self._tally.counted()
+        return self._tally.to_counts()
 
     def read(self, on_fault: OnFault = "drop") -> Read[Row]:
         """All rows at once. Raises DataError for `on_fault="fail"` with the first 20 faults."""
@@ -130,29 +129,29 @@ class Stream(Generic[Row]):
         self._tally.check_faults(on_fault)
         return Read(rows, self.total, self.faults)
 
-    def _row(self, found: Found) -> Row | None:
+    def _row(self, record: Found) -> Row | None:
         tally = self._tally
-        tally.met(found)
-        if isinstance(found, Skipped):
-            tally.skipped[found.reason] += 1
+        tally.met(record)
+        if isinstance(record, Skipped):
+            tally.skipped[record.reason] += 1
             return None
         try:
-            if isinstance(found, BadRecord):
-                raise _Faulty(found.fault, "", found.remedy)
+            if isinstance(record, BadRecord):
+                raise _Faulty(record.fault, "", record.remedy)
             later = f"{len(tally.files)}-" if len(tally.files) > 1 else ""
-            part = f"-{found.part}" if found.part else ""
-            row_id = _name(found.values, self._columns.id) or f"{self._source}-{later}{found.row}{part}"
-            row = self._parse(found.values, row_id, tally)
+            part = f"-{record.part}" if record.part else ""
+            row_id = _name(record.values, self._columns.id) or f"{self._source}-{later}{record.row}{part}"
+            row = self._parse(record.values, row_id, tally)
             if (digest := _digest(row_id)) in self._ids:
                 raise _Faulty("duplicate-id", repr(row_id), "give each row of a source an id of its own, or no id at all")
             self._ids.add(digest)
         except _Faulty as fault:
-            tally.drop(found, fault)
+            tally.drop(record, fault)
             return None
         return None if self._is_repeat(row) else row
 
     def _is_repeat(self, row: Row) -> bool:
-        digest = _digest(repr(_said_by(row)))
+        digest = _digest(repr(_content_of(row)))
         if digest not in self._seen:
             self._seen.add(digest)
             return False
@@ -291,13 +290,13 @@ class _Tally:
         self.examples: list[str] = []
         self.first: list[str] = []
 
-    def met(self, found: Found) -> None:
+    def met(self, record: Found) -> None:
         self.total += 1
-        if found.where not in self.files[-1:]:
-            self.files.append(found.where)
-        if isinstance(found, Record):
-            self.columns.update(found.values)
-            self.notes.update(found.notes)
+        if record.where not in self.files[-1:]:
+            self.files.append(record.where)
+        if isinstance(record, Record):
+            self.columns.update(record.values)
+            self.notes.update(record.notes)
 
     def drop(self, record: Record | BadRecord, fault: _Faulty) -> None:
         self.counts[fault.name] += 1
@@ -311,7 +310,7 @@ class _Tally:
         if self.on_fault_line:
             self.on_fault_line(line)
 
-    def counted(self) -> FaultCounts:
+    def to_counts(self) -> FaultCounts:
         return FaultCounts(dict(self.counts), dict(self.notes), tuple(self.examples), dict(self.skipped))
 
     def check_faults(self, on_fault: OnFault) -> None:
@@ -334,7 +333,7 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _said_by(row: RatedResponse | PreferencePair | BenchmarkItem) -> Any:
+def _content_of(row: AnyRow) -> Any:
     if isinstance(row, RatedResponse):
         return row.messages, sorted(row.ratings.items())
     return row.context, row.chosen, row.rejected
@@ -392,8 +391,8 @@ def _two_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Mes
 def _many_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Message, ...], tuple[str, ...], tuple[str, ...]]:
     sides = [values.get(c) for c in (columns.chosen, columns.rejected)]
     if not (_has(values, columns.prompt) and all(_is_texts(side) for side in sides)):
-        one, good, bad = _two_answers(values, columns)
-        return one, (good,), (bad,)
+        shared, good, bad = _two_answers(values, columns)
+        return shared, (good,), (bad,)
     context: tuple[Message, ...] = ()
     for column, side in zip((columns.chosen, columns.rejected), sides, strict=True):
         if not side:
@@ -428,18 +427,18 @@ def _conversation(messages: Any, column: str) -> tuple[Message, ...]:
 
 
 def _ratings(values: Mapping[str, Any], wanted: Iterable[tuple[Objective, str]], tally: _Tally) -> dict[str, float]:
-    found: dict[str, float] = {}
+    ratings: dict[str, float] = {}
     for objective, column in wanted:
         value = values.get(column)
         value = value.strip() if isinstance(value, str) else value
         if not is_absent(value) or _is_category(value, objective):
-            found[objective.name] = _rating(value, objective, column)
+            ratings[objective.name] = _rating(value, objective, column)
         elif value:
             tally.notes["rating-na"] += 1
-    if not found:
+    if not ratings:
         columns = ", ".join(column for _, column in wanted)
         raise _Faulty("no-rating", "", f"rate it on one of the objectives' columns: {columns}")
-    return found
+    return ratings
 
 
 def _rating(value: Any, objective: Objective, column: str) -> float:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from armorm.disk import storage_errors, writing
 from armorm.errors import DataError
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 CHUNK = 4096
 GROUP_ROWS = 10_000
 _NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError)
@@ -40,7 +40,7 @@ class RowWriter(Protocol):
     def resume(self, state: int) -> None:
         """Drop what was written after `state`. Raises DataError when less than that is there."""
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[JsonRow]) -> None:
         """Write a chunk; when it returns, the chunk is on the disk."""
 
     def finish(self) -> None:
@@ -58,7 +58,7 @@ def row_writer(path: Path) -> RowWriter:
     raise DataError(f"{path}: rows are written as .jsonl, .jsonl.gz or .parquet: let the name end in one of these")
 
 
-def write_rows(rows: Iterable[Row], path: Path) -> int:
+def write_rows(rows: Iterable[JsonRow], path: Path) -> int:
     """Write all rows, whole or not at all; returns how many. A file that is there is replaced."""
     writer, stream, n = row_writer(path), iter(rows), 0
     try:
@@ -80,7 +80,7 @@ def remove_unfinished(path: Path) -> None:
     shutil.rmtree(_parts(path), ignore_errors=True)
 
 
-def json_line(row: Row) -> bytes:
+def json_line(row: JsonRow) -> bytes:
     """A row as one line; what JSON doesn't know becomes text, what UTF-8 can't hold is escaped."""
     try:
         return (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode()
@@ -104,7 +104,7 @@ class JsonLines:
             raise DataError(f"{self.part}: less is there than was written: remove {_beside(self.path)} and begin anew")
         os.truncate(self.part, state)
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[JsonRow]) -> None:
         data = b"".join(map(json_line, rows))
         with storage_errors(self.path):
             self.part.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class Parquet:
         for name in there - {self._name(i) for i in range(state)}:
             (self.parts / name).unlink()
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[JsonRow]) -> None:
         names = list(dict.fromkeys(name for row in rows for name in row))
         table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
         with storage_errors(self.path):

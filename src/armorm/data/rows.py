@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from armorm.conversation import Message
 
@@ -85,6 +86,10 @@ class BenchmarkItem:
             )
             for i in range(n)
         )
+
+
+AnyRow = RatedResponse | PreferencePair | BenchmarkItem
+Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 
 
 def item_of(pair: PreferencePair) -> BenchmarkItem:

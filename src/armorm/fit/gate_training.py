@@ -70,11 +70,11 @@ class Pairs:
         if standardize:
             self.mean, self.inverse = _moments(prompts, self.train.numpy())
 
-    def inputs(self, at: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    def inputs(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """What the MLP is trained on: some prompts, standardised."""
-        return (torch.from_numpy(self.prompts[at.numpy()].astype(np.float32)) - self.mean) * self.inverse
+        return (torch.from_numpy(self.prompts[rows.numpy()].astype(np.float32)) - self.mean) * self.inverse
 
-    def folded(self, layers: Layers) -> Layers:
+    def fold_standardising(self, layers: Layers) -> Layers:
         """The same MLP for features that are not standardised."""
         # W ((x − mean) / std) + b = (W / std) x + (b − (W / std) mean)
         (W, b), *rest = layers
@@ -183,10 +183,10 @@ def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
 
 
 def _margins(
-    layers: Layers, pairs: Pairs, at: Int[Tensor, " b"], settings: GateSettings, generator: torch.Generator | None
+    layers: Layers, pairs: Pairs, rows: Int[Tensor, " b"], settings: GateSettings, generator: torch.Generator | None
 ) -> Float[Tensor, " b"]:
     # R_chosen − R_rejected; with a generator there is dropout behind each hidden layer
-    hidden = pairs.inputs(at)
+    hidden = pairs.inputs(rows)
     for i, (W, b) in enumerate(layers):
         if i:
             hidden = torch.relu(hidden)
@@ -195,7 +195,7 @@ def _margins(
                 hidden = hidden * kept / (1 - settings.dropout)
         hidden = hidden @ W.T + b
     weights = torch.softmax(hidden / settings.temperature, dim=-1)  # over k
-    return (weights * pairs.differences[at]).sum(dim=-1)
+    return (weights * pairs.differences[rows]).sum(dim=-1)
 
 
 @torch.no_grad()
@@ -219,13 +219,13 @@ class _Log:
     best: int = -1
     layers: Layers = field(default_factory=list)
 
-    def note(self, step: int, train: float, layers: Layers, scale: Tensor, found: tuple[float, float] | None) -> None:
+    def note(self, step: int, train: float, layers: Layers, scale: Tensor, validation: tuple[float, float] | None) -> None:
         self.steps.append(step)
         self.train_loss.append(train)
         self.beta.append(float(scale.detach()))
-        if found is not None:
-            self.validation.append(found)
-        if found is None or self.best < 0 or found[0] < self.validation[self.best][0]:
+        if validation is not None:
+            self.validation.append(validation)
+        if validation is None or self.best < 0 or validation[0] < self.validation[self.best][0]:
             self.best = len(self.steps) - 1
             self.layers = [(W.detach().clone(), b.detach().clone()) for W, b in layers]
 

@@ -150,7 +150,7 @@ def solve_ridge_path(
     return (turned / (s + alphas[:, None, None])) @ V.T
 
 
-def _centred(
+def _centre(
     sums: SharedStatistics, *, intercept: bool
 ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, "d c"], Float[np.ndarray, " d"], Float[np.ndarray, " c"]]:
     # Gram and moment about the means (x̄, ȳ), which are zero without an intercept: X'X − n x̄x̄', X'y − n x̄ȳ
@@ -166,7 +166,7 @@ def _fit_path(
     if not sums.n:
         a, (d, c) = len(grid), sums.moment.shape
         return np.zeros((a, c, d)), np.zeros((a, c))
-    gram, moment, x, y = _centred(sums, intercept=intercept)
+    gram, moment, x, y = _centre(sums, intercept=intercept)
     W = solve_ridge_path(gram, moment, grid)
     return W, y - W @ x
 
@@ -226,18 +226,18 @@ def _warn(
     grid: Float[np.ndarray, " a"],
     min_rows: int,
 ) -> list[str]:
-    found = []
-    for column, good, at in zip(sums.columns, usable, best, strict=True):
+    warnings = []
+    for column, good, place in zip(sums.columns, usable, best, strict=True):
         name = objectives[column].name
         if not good:
-            found.append(f"{name}: all {sums.n} ratings are the same, its weights are zero")
+            warnings.append(f"{name}: all {sums.n} ratings are the same, its weights are zero")
             continue
         if sums.n < min_rows:
-            found.append(f"{name}: only {sums.n} labelled rows (at least {min_rows} are advised)")
-        if len(grid) > 1 and at in (0, len(grid) - 1):
-            end = "smallest" if at == 0 else "largest"
-            found.append(f"{name}: the chosen alpha {grid[at]:g} is the {end} of the grid: widen it on that side")
-    return found
+            warnings.append(f"{name}: only {sums.n} labelled rows (at least {min_rows} are advised)")
+        if len(grid) > 1 and place in (0, len(grid) - 1):
+            end = "smallest" if place == 0 else "largest"
+            warnings.append(f"{name}: the chosen alpha {grid[place]:g} is the {end} of the grid: widen it on that side")
+    return warnings
 
 
 def _check(folds: Sequence[RidgeStatistics], objectives: Objectives, alphas: Sequence[float]) -> Float[np.ndarray, " a"]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import id_within, text_fault
 from armorm.data.sources.source import Place, Unfold, each, flat
@@ -113,9 +113,10 @@ def _aggregates(*, prior: bool) -> tuple[Aggregate, ...]:
     return _aggregate("official", prior=prior), swapped
 
 
-_CORE = Part(place=Place(hub="allenai/reward-bench", split="filtered", files=_files("filtered")), unfold=each(_core))
-_PRIOR_PARTS = tuple(
-    Part(place=Place(hub="allenai/pref-test-sets", split=name, files=_files(name)), unfold=_prior(name)) for name in PRIOR_SIZES
+_CORE = FileSet(place=Place(hub="allenai/reward-bench", split="filtered", files=_files("filtered")), unfold=each(_core))
+_PRIOR_SETS = tuple(
+    FileSet(place=Place(hub="allenai/pref-test-sets", split=name, files=_files(name)), unfold=_prior(name))
+    for name in PRIOR_SIZES
 )
 _SUBSETS = {subset: size for sizes in SIZES.values() for subset, size in sizes.items()}
 
@@ -133,7 +134,7 @@ BENCHMARKS = (
     Benchmark(
         name="rewardbench-prior",
         title="RewardBench with prior sets",
-        parts=(_CORE, *_PRIOR_PARTS),
+        parts=(_CORE, *_PRIOR_SETS),
         licence="ODC-BY; the prior sets under their own",
         rule=Rule.PAIRS,
         subsets={**_SUBSETS, **{f"prior/{name}": size for name, size in PRIOR_SIZES.items()}},

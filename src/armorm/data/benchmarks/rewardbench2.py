@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import answers_fault, text_fault
 from armorm.data.sources.source import Place, bad, each, flat
@@ -45,7 +45,7 @@ BENCHMARKS = (
     Benchmark(
         name="rewardbench-2",
         title="RewardBench 2",
-        parts=(Part(place=Place(hub="allenai/reward-bench-2", split="test"), unfold=each(_item)),),
+        parts=(FileSet(place=Place(hub="allenai/reward-bench-2", split="test"), unfold=each(_item)),),
         licence="ODC-BY",
         rule=Rule.REWARDBENCH_2,
         subsets=SIZES,

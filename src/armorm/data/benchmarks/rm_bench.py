@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import answers_fault, id_within, text_fault
 from armorm.data.sources.source import Place, bad, each, flat
@@ -60,7 +60,7 @@ BENCHMARKS = (
     Benchmark(
         name="rm-bench",
         title="RM-Bench",
-        parts=(Part(place=_PLACE, unfold=each(_item)),),
+        parts=(FileSet(place=_PLACE, unfold=each(_item)),),
         licence="ODC-BY",
         rule=Rule.STYLE_MATRIX,
         subsets=SIZES,

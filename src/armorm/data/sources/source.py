@@ -83,13 +83,13 @@ class PairSource:
     repeats: Literal["keep", "drop"] = "drop"
 
 
-def each(one: Callable[[Record], Iterable[Found]]) -> Unfold:
+def each(unfold_one: Callable[[Record], Iterable[Found]]) -> Unfold:
     """An `unfold` that looks at one record at a time; bad and skipped ones pass through."""
 
-    @wraps(one)
+    @wraps(unfold_one)
     def unfold(records: Iterable[Found]) -> Iterator[Found]:
         for record in records:
-            yield from one(record) if isinstance(record, Record) else (record,)
+            yield from unfold_one(record) if isinstance(record, Record) else (record,)
 
     return unfold
 
@@ -99,7 +99,7 @@ def flat(record: Record, part: int | str = "", *, notes: tuple[str, ...] = (), *
     return Record(record.row, dict(values), record.where, notes, str(part))
 
 
-def skipped(record: Record, reason: str) -> Skipped:
+def skip(record: Record, reason: str) -> Skipped:
     """What the source leaves out on purpose, counted under `reason`."""
     return Skipped(record.row, reason, record.where)
 

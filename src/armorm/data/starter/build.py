@@ -160,12 +160,12 @@ def _questions(domain: str, seed: int) -> list[_Question]:
 
 
 def _answers(stem: str, prompt: Prompt, draw: Draw) -> tuple[_Answer, ...]:
-    found: dict[str, _Answer] = {}
-    while len(found) < ANSWERS_PER_PROMPT:
+    answers: dict[str, _Answer] = {}
+    while len(answers) < ANSWERS_PER_PROMPT:
         levels = {name: draw.below(len(units)) for name, (_, _, units) in _QUALITIES.items()}
         text = compose.answer(prompt, levels, draw)
-        found.setdefault(text, _Answer(f"{stem}-{len(found)}", text, _true_ratings(prompt, levels)))
-    return tuple(found.values())
+        answers.setdefault(text, _Answer(f"{stem}-{len(answers)}", text, _true_ratings(prompt, levels)))
+    return tuple(answers.values())
 
 
 def _true_ratings(prompt: Prompt, levels: Mapping[str, int]) -> Float[np.ndarray, " k"]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skipped
+from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skip
 
 SAFER, BETTER = "safer_response_id", "better_response_id"
 
@@ -31,7 +31,7 @@ def _unfold(field: str) -> Unfold:
         elif preferred is None:
             yield bad(record, "unknown-label", f"give 0 or 1, the preferred answer's number, in the field {field!r}")
         elif field == SAFER and _is_safe(values, preferred) is False and _is_safe(values, 1 - preferred) is True:
-            yield skipped(record, "label-against-flags")
+            yield skip(record, "label-against-flags")
         else:
             as_text = ("id-as-text",) if isinstance(values[field], str) else ()
             differ = ("safer-and-better-differ",) if {*ids.values()} == {0, 1} else ()

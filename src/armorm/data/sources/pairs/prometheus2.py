@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from armorm.data.cells import number
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import PairSource, Place, bad, each, flat, skipped
+from armorm.data.sources.source import PairSource, Place, bad, each, flat, skip
 
 
 @each
@@ -34,7 +34,7 @@ def unfold(record: Record) -> Iterator[Found]:
     given = [values.get(f"orig_score_{side}") for side in (better, worse)]
     high, low = map(number, given)
     if high is not None and low is not None and high <= low:
-        yield skipped(record, "tie" if high == low else "label-against-scores")
+        yield skip(record, "tie" if high == low else "label-against-scores")
         return
     unread = any(score is None and value is not None for score, value in zip((high, low), given, strict=True))
     yield flat(

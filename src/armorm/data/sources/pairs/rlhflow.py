@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from armorm.data.cells import is_absent, number
 from armorm.data.files import Found, Record
-from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skipped
+from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skip
 
 Scores = Literal["ground", "beside", "none"]
 """What a set's scores are: the ground of its pairs, beside the point (mixtures), or not there."""
@@ -44,7 +44,7 @@ def _unfold(scores: Scores, chosen_score: str, rejected_score: str) -> Unfold:
                 yield bad(record, verdict, f"give numbers in the fields {chosen_score!r} and {rejected_score!r}, or nothing")
                 return
             if verdict == "reversed" or (scores == "ground" and verdict in ("tie", "unrated")):
-                yield skipped(record, verdict)
+                yield skip(record, verdict)
                 return
             noted = {"tie": "equal-scores", "unrated": "score-na", "score-not-a-number": "score-na", "no-scores": "no-scores"}
             notes = (noted[verdict],) if verdict in noted else ()

@@ -17,7 +17,7 @@ from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
 from armorm.data.sources.ratings.ultrafeedback import BY_ASPECT
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import Place, RatingSource, each, flat, skipped
+from armorm.data.sources.source import Place, RatingSource, each, flat, skip
 
 PLACE = Place(hub="argilla/distilabel-math-preference-dpo")
 LICENCE = "Apache-2.0"
@@ -33,7 +33,7 @@ def _answers(record: Record) -> Iterator[Found]:
         if fault := text_fault(record, "instruction", f"{side}_response"):
             yield fault
         elif is_absent(rating):
-            yield skipped(record, UNRATED)
+            yield skip(record, UNRATED)
         else:
             answer: dict[str, Any] = {"response": values[f"{side}_response"], FOLLOWING.name: rating}
             yield flat(record, side, prompt=values["instruction"], **answer)

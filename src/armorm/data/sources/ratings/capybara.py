@@ -15,7 +15,7 @@ from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import not_list
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import Place, RatingSource, each, flat, skipped
+from armorm.data.sources.source import Place, RatingSource, each, flat, skip
 from armorm.objectives import Objective, ScaleMap
 
 PLACE = Place(hub="argilla/Capybara-Preferences-Filtered")
@@ -40,7 +40,7 @@ def _answers(record: Record) -> Iterator[Found]:
         if not isinstance(messages, list):
             yield not_list(record, side, "messages")
         elif is_absent(rating):
-            yield skipped(record, UNRATED)
+            yield skip(record, UNRATED)
         else:
             yield flat(record, side, messages=messages, **{OVERALL_QUALITY.name: rating})
 
