@@ -321,11 +321,11 @@ def test_the_head_starts_as_the_ridge_probe(backbone, objectives):
     from armorm.conversation import Renderer
     from armorm.recipe import Lora
     from armorm.tuning import start
-    from armorm.tuning.decoder import Decoder, adapted
+    from armorm.tuning.decoder import Decoder, load_trainable
     from armorm.tuning.examples import rating_examples
 
     decoder = Decoder(backbone, "logits", objectives.names, 0)
-    model = adapted(decoder, Lora(rank=2))
+    model = load_trainable(decoder, Lora(rank=2))
     before = {n: p.clone() for n, p in model.named_parameters() if "score." not in n}
     examples = rating_examples(rated(120, 0, objectives), objectives, Renderer(decoder.tokenizer, max_tokens=192))
     start.start_at_the_probe(model, examples, objectives, seed=0)

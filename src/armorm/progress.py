@@ -1,6 +1,6 @@
 """Progress on stderr: bars with rate and time left on a terminal, a line now and then elsewhere.
 
-In: what is done.  Out: lines on stderr; nothing on stdout.  Cost: none.
+In: what is done.  Out: lines on stderr; nothing on stdout.  Cost: a line every 20 seconds, or a redrawn bar.
 """
 
 from __future__ import annotations

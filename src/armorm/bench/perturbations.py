@@ -1,7 +1,7 @@
 """Changes of an answer that should not matter, or should hurt: what a reward model is audited with.
 
 In: a `Case` (context, answer, what the change may need), a generator.  Out: the changed answer, or None where the change does not
-apply.  Cost: none.
+apply.  Cost: one pass over the answer's text.
 
 Every change is a function of its case and its seed, written for English answers.
 """

@@ -1,6 +1,7 @@
 """What a judge is asked: a template, a conversation and one or two answers make a text.
 
-In: the name of a template of this package or a file, conversations.  Out: `Template`, and the texts it makes.  Cost: none.
+In: the name of a template of this package or a file, conversations.  Out: `Template`, and the texts it makes.
+Cost: a hash of the texts.
 
 Templates are versioned text files; a text that changes gets a new number. Whatever an answer holds stays inside its lines: these
 carry a mark that is computed from the texts and occurs in none of them.

@@ -1,6 +1,7 @@
 """What a judge's reply says: a verdict on two answers, a rating of one, or nothing that can be told.
 
-In: a reply's text.  Out: P(A is better) in {0, 0.5, 1}, or a rating from 1 to 10; NaN where the reply doesn't say.  Cost: none.
+In: a reply's text.  Out: P(A is better) in {0, 0.5, 1}, or a rating from 1 to 10; NaN where the reply doesn't say.
+Cost: one pass over the reply.
 
 Nothing is guessed. What counts is the last verdict in double brackets, or on a line of its own that names it (`Verdict: A`,
 `[A]`); a letter or number without either counts only where it is the whole reply. A line that lists the choices ("[[A]] or
