@@ -62,13 +62,13 @@ def named(path: Path) -> str:
 
 
 def test_every_module_stands_on_a_floor():
-    assert len(MODULES) >= 55
+    assert len(MODULES) >= 180
     assert {unit_of(m) for m in MODULES} - {""} == set(FLOOR_OF)
 
 
 def test_no_arrow_points_up():
     arrows = [(m, line, unit_of(m), unit) for m in MODULES if unit_of(m) for line, unit in imported_units(m)]
-    assert len(arrows) > 150
+    assert len(arrows) > 700
     up = [
         f"{named(module)}:{line}: {ours} (floor {FLOOR_OF[ours]}) imports {theirs} (floor {FLOOR_OF.get(theirs)})"
         for module, line, ours, theirs in arrows
@@ -96,7 +96,7 @@ def test_a_module_opens_with_purpose_inputs_outputs_and_cost(module: Path):
 
 def test_packages_say_what_they_are_for():
     packages = [m for m in MODULES if m.name == "__init__.py"]
-    assert len(packages) >= 11
+    assert len(packages) >= 20
     assert not [named(p) for p in packages if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))]
 
 

@@ -18,12 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
 from armorm.errors import BackboneError, ConversationError
-
-Role = Literal["system", "user", "assistant"]
 
 
 class Message(TypedDict):

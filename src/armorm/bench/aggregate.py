@@ -194,7 +194,7 @@ def _mean(weighted: Sequence[tuple[float, float]]) -> float:
 Drawn = Float[np.ndarray, "b s"]  # sums over the drawn groups, one row per resample, one column per subset
 
 
-class _Part(NamedTuple):
+class _Columns(NamedTuple):
     """A section's subsets that have a score: their columns and weights."""
 
     section: Section
@@ -207,7 +207,7 @@ class _Plan:
     """An aggregate on the columns of a table, without the sections that have no score."""
 
     aggregate: Aggregate
-    sections: tuple[_Part, ...]
+    sections: tuple[_Columns, ...]
 
     @classmethod
     def of(cls, aggregate: Aggregate, table: _Table) -> _Plan:
@@ -216,7 +216,7 @@ class _Plan:
             here = [name for name in section.subsets if name in table.scored]
             if here:
                 columns = np.array([table.column[name] for name in here], dtype=np.int64)
-                found.append(_Part(section, columns, np.array([section.subsets[name] for name in here], dtype=np.float64)))
+                found.append(_Columns(section, columns, np.array([section.subsets[name] for name in here], dtype=np.float64)))
         return cls(aggregate, tuple(found))
 
     @property
