@@ -123,13 +123,13 @@ class Training:
         return {**facts, "single": raw["single"]}
 
     def _model(self, at: Path) -> dict[str, Any]:
-        from armorm.model.reward_model import RewardModel
+        from armorm.model.layouts.own import assemble
 
         probe, feature = load_probe(self.out / "probe")
         debias, gate = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")["gate"]
         backbone, renderer = self.backbone.loaded
         response, prompt = FeatureSpec.parse(feature), self.recipe.features.prompt_spec
-        model = RewardModel.assemble(backbone, renderer, probe, debias, gate, response=response, prompt=prompt)
+        model = assemble(backbone, renderer, probe, debias, gate, response=response, prompt=prompt)
         model.uncertainty = Uncertainty.load(self.out / "uncertainty", self.objectives)
         model.reference = reference_of(self.recipe, probe, feature, debias, gate, self.pairs, self.rows)
         model.save_pretrained(at)

@@ -29,10 +29,28 @@ from torch import Tensor
 from armorm.errors import ObjectiveMismatch
 from armorm.scoring.profile import Constraint, Profile
 
-__all__ = ["Constraint", "Profile", "Steered", "Steering", "fill", "nuisances_in"]
+__all__ = ["Constraint", "Heads", "Profile", "Steered", "Steering", "fill", "nuisances_in"]
 
 LEAST = 1e-12
 """The smallest share that counts: below it, objectives are filled alike."""
+
+
+class Heads(NamedTuple):
+    """What a model's heads give for b rows, no profile at work.
+
+    `rewards` [b k] before debiasing, [0, 1] scale; `gate` [b k]; `coefficients` and `terms` [b k+m], whose products sum to the
+    score.
+    """
+
+    rewards: Float[Tensor, "b k"]
+    gate: Float[Tensor, "b k"]
+    coefficients: Float[Tensor, "b q"]
+    terms: Float[Tensor, "b q"]
+
+    @property
+    def score(self) -> Float[Tensor, " b"]:
+        """The scores."""
+        return (self.coefficients * self.terms).sum(dim=1)  # over k + m
 
 
 class Steered(NamedTuple):

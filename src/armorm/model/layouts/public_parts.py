@@ -25,6 +25,7 @@ from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
+from armorm.model.layouts.own import assemble
 from armorm.model.layouts.released import PROMPT, RESPONSE, released_objectives
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
@@ -79,7 +80,7 @@ def assemble_parts(
     if len(named) != k:
         raise CheckpointError(f"the regression has {k} objectives, the list names {len(named)}: list them in its order")
     longest = max_tokens or int(getattr(backbone.model.config.get_text_config(), "max_position_embeddings", 4096))
-    return RewardModel.assemble(
+    return assemble(
         backbone,
         Renderer(backbone.tokenizer, max_tokens=longest),
         Probe(named, parts.regression, np.zeros(k), np.full(k, np.nan)),
