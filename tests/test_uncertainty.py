@@ -221,16 +221,16 @@ def test_two_conversations_are_compared_with_the_differences_own_deviation(run):
         [{"role": "user", "content": "hello how are you"}, {"role": "assistant", "content": text}]
         for text in ("fine thank you", "return x")
     ]
-    found = model.compare(*rows)
+    found = model.difference(*rows)
     one, two = model.score(rows)
     assert found.delta == pytest.approx(one.score - two.score, abs=1e-6)
     assert 0 < found.std < one.std + two.std
     assert found.too_close(abs(found.delta) / found.std + 1e-6)
     assert not found.too_close(abs(found.delta) / found.std - 1e-6)
     assert found.to_json()["std"] == found.std
-    same = model.compare(rows[0], rows[0])
+    same = model.difference(rows[0], rows[0])
     assert (same.std, same.too_close()) == (pytest.approx(0, abs=1e-6), True)
     model.uncertainty = None
-    bare = model.compare(*rows)
+    bare = model.difference(*rows)
     assert (bare.std, bare.too_close(), bare.delta) == (None, None, pytest.approx(found.delta))
     assert model.score(rows[0]).std is None

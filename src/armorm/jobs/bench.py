@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -26,8 +25,8 @@ from armorm.bench.run import Compared, Scores, judge_items
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
-from armorm.disk import folder_name
-from armorm.errors import DataError, StorageError
+from armorm.disk import folder_name, write_json, write_text
+from armorm.errors import DataError
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter, counting
 from armorm.recipe import Suite
@@ -91,7 +90,7 @@ def _scorer(model: str, profile: Profile | None, batch_tokens: int) -> ModelScor
         kind = SequenceHead if has_one_logit(model) else PairwiseModel
         return kind(model, model, batch_tokens=batch_tokens)
     scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
-    scorer.model.steering(profile)  # says what does not fit before anything is scored
+    scorer.model.basis.bind(profile, 1)  # says what does not fit before anything is scored
     return scorer
 
 
@@ -166,10 +165,6 @@ def _length(items: Sequence[BenchmarkItem], scores: Sequence[Scores], seed: int)
 
 
 def _write(folder: Path, results: Mapping[str, Any]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        (folder / "results.csv").write_text(csv_of(results), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
+    write_json(folder / "results.json", results)
+    write_text(folder / "results.csv", csv_of(results))
     write_bench_page(results, folder)

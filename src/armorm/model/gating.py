@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 
 class GatingNetwork(nn.Module):

@@ -23,7 +23,8 @@ from transformers.utils import ModelOutput
 from armorm.conversation import Conversation, Renderer
 from armorm.errors import BackboneError, CheckpointError
 from armorm.features.backbone import Backbone
-from armorm.features.extract import collected, pool
+from armorm.features.extract import pool
+from armorm.features.forward import Stretch, positions_of, run_decoder
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import FORMAT, RewardModelConfig
 from armorm.model.folder import folder_beside, loading_errors, read_facts
@@ -181,9 +182,7 @@ class RewardModel(PreTrainedModel):
         matrix = self.reward_transform_matrix.detach().cpu()
         return Basis(self.objectives, tuple(self.config.computed), matrix, str(self.response_spec), self.uncertainty)
 
-    def heads(
-        self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]
-    ) -> Heads:
+    def heads(self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]) -> Heads:
         """Probe, gate and debiasing on features: eq. 1 to 4 in a few lines."""
         rewards, gate = self.regression_layer(response), self.gating(prompt)
         computed = response_tokens[:, None].expand(-1, len(self.config.computed))
@@ -194,7 +193,9 @@ class RewardModel(PreTrainedModel):
     @overload
     def score(self, conversations: Conversation, *, batch_tokens: int = ..., profile: Profile | None = ...) -> Score: ...
     @overload
-    def score(self, conversations: Sequence[Conversation], *, batch_tokens: int = ..., profile: Profiles = ...) -> list[Score]: ...
+    def score(
+        self, conversations: Sequence[Conversation], *, batch_tokens: int = ..., profile: Profiles = ...
+    ) -> list[Score]: ...
     def score(self, conversations: Any, *, batch_tokens: int = 4096, profile: Profiles = None) -> Score | list[Score]:
         """Score one conversation (messages ending with the assistant's answer) or a list of them.
 
@@ -249,14 +250,15 @@ class RewardModel(PreTrainedModel):
         place where the config's `header_ids` stand opens the answer, as TRL and RewardBench need it; text inside an answer
         that imitates the header can then move it, so give the lengths, or use `score`.
         """
-        found = find_segments(input_ids, self.config, attention_mask, prompt_lengths)
-        specs = (self.response_spec, self.prompt_spec)
-        with collected(self.backbone, {p.layer for s in specs for p in s.parts}) as states:
-            self.model(input_ids=input_ids, attention_mask=found.mask, position_ids=found.positions, use_cache=False)
-            response = pool(states, specs[0].parts, found.opening, found.answer, found.end)
-            prompt = pool(states, specs[1].parts, found.first, found.prompt, found.opening, header=len(self.config.header_ids))
-        response_feature, prompt_feature = join_pooled(response, specs[0]), join_pooled(prompt, specs[1])
-        heads = self.heads(response_feature, prompt_feature, found.answer.float())
+        at = find_segments(input_ids, self.config, attention_mask, prompt_lengths)
+        layers = {part.layer for spec in (self.response_spec, self.prompt_spec) for part in spec.parts}
+        inputs = {"input_ids": input_ids, "attention_mask": at.mask, "position_ids": positions_of(at.mask)}
+        states = run_decoder(self.model, layers, **inputs, use_cache=False)
+        prompts = Stretch(states, at.first, at.prompt, at.opening)
+        response = pool(Stretch(states, at.opening, at.answer, at.end), self.response_spec.parts)
+        prompt = pool(prompts, self.prompt_spec.parts, header=len(self.config.header_ids))
+        response_feature, prompt_feature = join_pooled(response, self.response_spec), join_pooled(prompt, self.prompt_spec)
+        heads = self.heads(response_feature, prompt_feature, at.answer.float())
         (steering,) = self.basis.bind(self.profile, 1)
         weighed = heads if steering is None else steering.combine(heads.gate, heads.terms, self.reward_transform_matrix)
         score = (weighed.coefficients * weighed.terms).sum(dim=1)  # over k + m, and constraints

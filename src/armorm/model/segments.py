@@ -30,11 +30,6 @@ class Segments:
         """Where the answer starts."""
         return self.first + self.prompt
 
-    @property
-    def positions(self) -> Int[Tensor, "b t"]:
-        """Each token's position in its row, padding aside."""
-        return (self.mask.cumsum(dim=1) - 1).clamp_min(0)
-
 
 def find_segments(
     ids: Int[Tensor, "b t"],

@@ -4,8 +4,8 @@ In: conversations, a model, a profile or one for each row.  Out: `ScoreTable`.
 Cost: one pass of the decoder over the conversations' tokens, packed into batches by a token budget (prompts that several answers
 share run once); features are held for one batch, unless they are asked for.
 
-What the model can't read is refused here and nowhere else, before the decoder: such a row has a fault in the table, and the others
-cost what they cost without it. An engine holds nothing that two calls share, so any number of threads may use one.
+What the model can't read is refused here and nowhere else, before the decoder: such a row has a fault in the table, and the other
+rows cost no more than without it. An engine holds nothing that two calls share, so any number of threads may use one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The released ArmoRM checkpoint's layout (RLHFlow/ArmoRM-Llama3-8B-v0.1), read and written.
 
-In: its config.json's facts; a `RewardModel`.  Out: `RewardModelConfig`; a folder with that layout's config, tensors and tokenizer.
+In: its config.json's facts; a `RewardModel`.  Out: `RewardModelConfig`; a folder with that layout's files.
 Cost: to write, one copy of the weights. No remote code is run.
 
 There, the answer is read at the last token and the prompt at the token that ends the user's turn, both behind the final norm;
 score = Σ over k of softmax(MLP(prompt) / temperature) · logit_scale · (rewards @ transform). So `gating.logit_scale` is a factor
 of the score, where a model trained here keeps β, which is none: read, the factor becomes the config's `gate_scale`; written, β
-stays out of the tensors and is kept, with the objectives' names, under a key of config.json that other readers pass over. What the
-layout has no word for is refused, never approximated.
+is kept out of the tensors, with the objectives' names, under a key of config.json that other readers pass over. What the layout
+has no word for is refused, never approximated.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def save_released(model: RewardModel, folder: Path, *, max_shard_size: str = SHA
     if model.tokenizer is not None:
         _save_tokenizer(model.tokenizer, folder)
     model.save_beside(folder)
-    text = json.dumps(_config(model), indent=2, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(_facts(model), indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -195,7 +195,7 @@ def _tensors(model: RewardModel) -> dict[str, Tensor]:
     return tensors | {"gating.logit_scale": torch.tensor([model.config.gate_scale], dtype=torch.float32)}
 
 
-def _config(model: RewardModel) -> dict[str, Any]:
+def _facts(model: RewardModel) -> dict[str, Any]:
     c = model.config
     layout = LAYOUTS[c.backbone_config["model_type"]]
     facts = _before_version_5(c.backbone_config)
