@@ -168,6 +168,15 @@ def tiny_model(assembled: Callable[..., RewardModel], parts: Parts) -> RewardMod
 
 
 @pytest.fixture(scope="session")
+def picky(assembled: Callable[..., RewardModel], parts: Parts) -> RewardModel:
+    """The tiny model with a chat template that refuses system messages, as some do."""
+    model = assembled(*parts)
+    no = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    model.tokenizer.chat_template = no + TEMPLATE
+    return model
+
+
+@pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the small run's rated rows, pairs and benchmark."""
     folder = tmp_path_factory.mktemp("rows")

@@ -134,11 +134,6 @@ def test_alone_in_a_batch_or_in_reverse_a_score_is_the_same(tiny_model, scores):
     np.testing.assert_allclose(numbers(tiny_model.score(CONVERSATIONS, batch_tokens=30)), numbers(scores), atol=1e-5)
 
 
-def test_long_lists_are_scored_in_pieces(tiny_model, scores, monkeypatch):
-    monkeypatch.setattr("armorm.model.reward_model.CHUNK", 2)
-    np.testing.assert_allclose(numbers(tiny_model.score(CONVERSATIONS)), numbers(scores), atol=1e-5)
-
-
 def test_an_empty_list_has_no_scores(tiny_model):
     assert tiny_model.score([]) == []
 

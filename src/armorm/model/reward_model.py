@@ -190,6 +190,11 @@ class RewardModel(PreTrainedModel):
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 
+    def engine(self, *, batch_tokens: int = 4096) -> Engine:
+        """The scoring core with this model, for columns of numbers. Raises BackboneError when the folder had no tokenizer."""
+        _ = self.renderer  # says what is missing
+        return Engine(self, batch_tokens=batch_tokens)
+
     @overload
     def score(self, conversations: Conversation, *, batch_tokens: int = ..., profile: Profile | None = ...) -> Score: ...
     @overload
@@ -201,12 +206,12 @@ class RewardModel(PreTrainedModel):
 
         The result does not depend on what else is in the list. A `profile` (or a list of one for each conversation) steers this
         call, in place of one that is baked in (`Profile()` steers nothing). Whole scores are made, with their standard deviations
-        where the model knows them; for numbers alone, many of them, ask `armorm.scoring.engine.Engine`. Raises ConversationError
-        naming a row that is none, RecipeError for a profile that does not fit.
+        where the model knows them; for many numbers alone, ask `engine`. Raises ConversationError naming a row that is none,
+        RecipeError for a profile that does not fit.
         """
         if conversations and isinstance(conversations[0], Mapping):
             return self.score([conversations], batch_tokens=batch_tokens, profile=profile)[0]
-        engine = Engine(self, batch_tokens=batch_tokens)
+        engine = self.engine(batch_tokens=batch_tokens)
         return list(engine.score(conversations, profile=profile, deviations=True, strict=True))
 
     def explain(
@@ -233,7 +238,7 @@ class RewardModel(PreTrainedModel):
         The standard deviation of a difference is smaller than those of its scores say: both err with the same weights. Raises as
         `score` does.
         """
-        engine = Engine(self, batch_tokens=batch_tokens)
+        engine = self.engine(batch_tokens=batch_tokens)
         return engine.score([a, b], profile=profile, deviations=True, strict=True).difference(0, 1, names=names)
 
     def forward(

@@ -62,7 +62,7 @@ class ModelScorer:
     @property
     def engine(self) -> Engine:
         """The scoring core with this model."""
-        return Engine(self.model, batch_tokens=self.batch_tokens)
+        return self.model.engine(batch_tokens=self.batch_tokens)
 
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
         """Scores [n], higher is better; NaN for what is no conversation or what the chat template refuses."""

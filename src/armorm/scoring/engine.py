@@ -11,7 +11,7 @@ rows cost no more than without it. An engine holds nothing that two calls share,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ Renderings = list[Rendered | None]
 Faults = tuple[str | None, ...]
 
 
+@runtime_checkable
 class ScoringModel(Protocol):
     """What the engine needs of a reward model. `profile` is the one that is baked in, if any."""
 
