@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from armorm.features.extract import Features, join_parts
 from armorm.features.store import Stored, open_store
 from armorm.model.reward_model import RewardModel
 from armorm.recipe import load_recipe
 from armorm.report.provenance import provenance
 from armorm.scoring.explain import difference
 from armorm.scoring.score import Score
+from armorm.scoring.table import ScoreTable
 
 
 def main() -> None:
@@ -59,19 +59,14 @@ def scores(model: RewardModel, stored: Stored, side: str) -> tuple[list[Score], 
     found: list[Score] = []
     straight: list[float] = []
     for block in stored.blocks():
-        n = len(block.ids)
-        features = Features(
-            {str(p): np.asarray(block.tensors[f"{side}/{p}"], dtype=np.float32) for p in model.response_spec.parts},
-            {str(p): np.asarray(block.tensors[f"prompt/{p}"], dtype=np.float32) for p in model.prompt_spec.parts},
-            block.tokens(side),
-            np.zeros(n, dtype=np.int64),
-            np.zeros(n, dtype=np.bool_),
-            0,
+        response, prompt = (
+            np.concatenate([np.asarray(block.tensors[f"{name}/{p}"], dtype=np.float32) for p in spec.parts], axis=1)
+            for name, spec in ((side, model.response_spec), ("prompt", model.prompt_spec))
         )
-        found += model.score_features(features)
-        response, prompt = join_parts(features.response, model.response_spec), join_parts(features.prompt, model.prompt_spec)
-        tokens = torch.from_numpy(features.response_tokens).float()
-        straight += model.heads(torch.from_numpy(response), torch.from_numpy(prompt), tokens).score.tolist()
+        tokens = block.tokens(side)
+        heads = model.heads(torch.from_numpy(response), torch.from_numpy(prompt), torch.from_numpy(tokens).float())
+        found += ScoreTable.of(model.basis, heads, tokens)
+        straight += heads.score.tolist()
     return found, straight
 
 

@@ -145,7 +145,7 @@ def test_verdicts_on_disk_are_plain_json_under_the_judges_fingerprint(tmp_path: 
     compare_items(ITEMS[:3], other, kept=kept)
     assert len(other.asked) == sum(len(one.answers) * (len(one.answers) - 1) // 2 for one in ITEMS[:3])
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="choose another place"):
+    with pytest.raises(StorageError, match="choose another --out"):
         compare_items(ITEMS[:1], Marked(), kept=tmp_path / "file" / "verdicts.jsonl")
 
 

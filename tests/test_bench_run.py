@@ -108,5 +108,5 @@ def test_a_changed_answer_is_scored_anew(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="choose another place"):
+    with pytest.raises(StorageError, match="choose another --out"):
         score_items(ITEMS[:1], Counting(), kept=tmp_path / "file" / "scores.jsonl", key="m")

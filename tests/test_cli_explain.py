@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_run import Armorm, read_lines, write_lines
 
-from armorm.cli.benching import comparison_table
+from armorm.jobs.explain import comparison_table
 from armorm.model.reward_model import RewardModel
 from armorm.report.explain_page import render_explain_page
 from armorm.run.train import Run
@@ -111,7 +111,7 @@ def test_a_prompt_alone_opens_the_gate_that_its_answers_have(armorm: Armorm, mod
         (("--row", 4), "missing-field"),
         (("--row", 5), "holds 3 answers: give one, or two to compare"),
         (("--row", 6), "empty-turn"),
-        (("--against", 2, "--prompt-only"), "leave out against"),
+        (("--against", 2, "--prompt-only"), "leave out --against"),
         (("--profile", "none.yaml"), "none.yaml: the profile can't be read"),
     ],
 )
@@ -168,7 +168,7 @@ def test_steer_bake(armorm: Armorm, model: Path, profile: Path, file: Path, tmp_
     assert found(armorm, out_folder, file) == found(armorm, model, file, "--profile", profile)
     code, _, err = armorm("steer", "bake", model, profile, out_folder)
     assert code == 2
-    assert "is there and not empty" in " ".join(err.split())
+    assert "is there already" in " ".join(err.split())
 
 
 class Page(HTMLParser):

@@ -192,7 +192,7 @@ def test_neighbours_are_paired_and_our_own_reader_reads_the_pairs(tmp_path: Path
 
 @pytest.mark.parametrize("margin", [-0.1, float("nan")])
 def test_a_margin_is_a_number_from_zero(tmp_path: Path, margin: float):
-    with pytest.raises(DataError, match="margin is"):
+    with pytest.raises(DataError, match="`margin` is"):
         build_pairs(file_of(tmp_path, scored_rows([0.1])), margin=margin)
 
 

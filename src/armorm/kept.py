@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from armorm.disk import storage_errors
+from armorm.errors import StorageError
 
 FORMAT = 1
 
@@ -48,10 +48,12 @@ class Kept:
     def _write(self, mode: str, rows: Iterable[Any]) -> None:
         if self.path is None:
             return
-        with storage_errors(self.path):
+        try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open(mode, encoding="utf-8") as file:
                 file.write("".join("\n" if row is None else json.dumps(row) + "\n" for row in rows))
+        except OSError as error:
+            raise StorageError(f"{self.path}: can't be written: {error.strerror}; choose another --out") from error
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

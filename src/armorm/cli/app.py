@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -116,15 +115,14 @@ def explain(
     json_: Json = False,
 ) -> None:
     """Show what a score is the sum of, or which objectives make the difference between two answers."""
-    from armorm.cli.explaining import explain_tables
-    from armorm.jobs.explain import explain_row
+    from armorm.jobs.explain import explained
 
-    found = explain_row(model, file, row, against=against, profile=profile, prompt_only=prompt_only)
+    found = explained(model, file, row, against=against, profile=profile, prompt_only=prompt_only)
     if html is not None:
         from armorm.report.explain_page import write_explain_page
 
         write_explain_page(found.to_page(), html)
-    printed(found.to_json() if json_ else explain_tables(found), json_=json_)
+    printed(found.to_json() if json_ else found.tables(), json_=json_)
 
 
 @app.command()
@@ -199,10 +197,10 @@ def export_(
     json_: Json = False,
 ) -> None:
     """Write a model folder in another layout, for programs that were made for the released ArmoRM checkpoint."""
-    from armorm.jobs.exchange import export_model
+    from armorm.jobs.exchange import exported, table
 
-    facts = export_model(model, out, layout=layout, shard_size=shard_size, dtype=dtype)
-    printed(facts if json_ else _facts_table(facts), json_=json_)
+    facts = exported(model, out, layout=layout, shard_size=shard_size, dtype=dtype)
+    printed(facts if json_ else table(facts), json_=json_)
 
 
 @app.command("import")
@@ -219,11 +217,11 @@ def import_(
     json_: Json = False,
 ) -> None:
     """Make a model folder of the parts that the public ArmoRM training scripts save, and their backbone."""
-    from armorm.jobs.exchange import Parts, import_parts
+    from armorm.jobs.exchange import Parts, imported, table
 
     parts = Parts(regression, gate, transform)
-    facts = import_parts(parts, backbone, out, objectives=objectives, temperature=temperature, dtype=dtype, max_tokens=max_tokens)
-    printed(facts if json_ else _facts_table(facts), json_=json_)
+    facts = imported(parts, backbone, out, objectives=objectives, temperature=temperature, dtype=dtype, max_tokens=max_tokens)
+    printed(facts if json_ else table(facts), json_=json_)
 
 
 @app.command()
@@ -270,15 +268,6 @@ def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool
         where = f"model:  {run.folder / 'model'}\nreport: {run.report}"
         computed = ", ".join(run.computed) or "nothing; everything was there"
         print(f"computed: {computed}\n{where}")
-
-
-def _facts_table(facts: Mapping[str, Any]) -> Any:
-    from rich.table import Table
-
-    shown = Table("", "", show_header=False)
-    for key, value in facts.items():
-        shown.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
-    return shown
 
 
 def _escaped(text: str) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 from rich.table import Table
-from rich.text import Text
 
 from armorm.data.benchmarks.registry import benchmark, benchmarks
 from armorm.data.files import expand
 from armorm.errors import DataError
+from armorm.jobs.explain import comparison_table
 from armorm.recipe import Source, Suite
 
 
@@ -47,30 +47,6 @@ def bench_tables(results: Mapping[str, Any]) -> list[Any]:
     if results["published"]:
         parts.append(_published(results))
     return [*parts, *_remarks(results)]
-
-
-def comparison_table(rows: Sequence[Mapping[str, Any]], profile: str) -> Table:
-    """`bench.profiles.profile_comparison`'s rows for the terminal."""
-    table = Table(title=Text(f"What the profile {profile} costs and brings, in %"), title_justify="left", title_style="bold")
-    table.add_column("")
-    for head in ("without", "with", "difference (95 % interval)", "p", "gained", "lost"):
-        table.add_column(head, justify="right")
-    several = len({row["aggregate"] for row in rows}) > 1
-    for row in rows:
-        name = f"{row['aggregate']}: {row['name']}" if several else row["name"]
-        gap, p = row["difference"], row["p"]
-        span = "" if gap["value"] is None else _points(gap)
-        values = ("" if one["value"] is None else f"{100 * one['value']:.1f}" for one in (row["base"], row["steered"]))
-        written = "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-        table.add_row(
-            Text(name), *values, span, written, str(row["gained"]), str(row["lost"]), end_section=row["level"] == "overall"
-        )
-    return table
-
-
-def _points(gap: Mapping[str, float]) -> str:
-    value, low, high = (f"{100 * gap[k]:+.1f}".replace("-", "−") for k in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def _sections(results: Mapping[str, Any]) -> Table:

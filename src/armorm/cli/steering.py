@@ -21,10 +21,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 @steer_app.command()
 def check(profile: ProfileFile, model: Model, json_: Json = False) -> None:
     """Say whether a profile fits a model, every fault at once, and how it moves the mean weights."""
-    from armorm.cli.explaining import check_table
-    from armorm.jobs.steer import check_profile
+    from armorm.jobs.explain import check_table, checked
 
-    facts = check_profile(profile, model)
+    facts = checked(profile, model)
     printed(facts if json_ else check_table(facts), json_=json_, markup=False)
 
 
@@ -36,7 +35,7 @@ def bake(
     json_: Json = False,
 ) -> None:
     """Write a copy of the model that always scores under the profile."""
-    from armorm.jobs.steer import bake_profile
+    from armorm.jobs.explain import baked
 
-    facts = bake_profile(model, profile, out)
+    facts = baked(model, profile, out)
     printed(facts if json_ else [f"model: {facts['model']} (profile {facts['profile']['name']})"], json_=json_, markup=False)

@@ -12,6 +12,7 @@ correlation with length. Of a prompt with several rows, one is taken.
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,8 +27,8 @@ from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
 from armorm.data.answer_rows import AnswerRow, answer_rows, neighbours_grouped
 from armorm.data.files import records
-from armorm.disk import folder_name, write_json
-from armorm.errors import ArmormError, BackboneError, DataError
+from armorm.disk import folder_name
+from armorm.errors import ArmormError, BackboneError, DataError, StorageError
 from armorm.features.spec import FeatureSpec
 from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
@@ -90,8 +91,7 @@ def run_audit(
         "rival": None if rival is None else {"feature": rival.feature, "strength": rival.strength},
         **_tables(cases, wanted, panel, kept, seed),
     }
-    write_json(folder / "audit.json", results)
-    write_audit_page(results, folder)
+    _write(folder, results)
     return results | {"folder": str(folder)}
 
 
@@ -190,15 +190,9 @@ class _Panel:
         return [None if fault is not None else self._facts(table, i, float(rivals[i])) for i, fault in enumerate(table.faults)]
 
     def _facts(self, table: ScoreTable, i: int, rival: float) -> dict[str, Any]:
-        names = self.model.objectives.names
-        return {
-            "tokens": int(table.tokens[i]),
-            "truncated": bool(table.truncated[i]),
-            "rewards": dict(zip(names, table.rewards[i].tolist(), strict=True)),
-            "gate": dict(zip(names, table.gate[i].tolist(), strict=True)),
-            "contributions": dict(zip(table.term_names, table.contributions[i].tolist(), strict=True)),
-            **({RIVAL: rival} if self.rival else {}),
-        }
+        score = table[i]
+        facts = {name: dict(getattr(score, name)) for name in ("rewards", "gate", "contributions")}
+        return {"tokens": int(table.tokens[i]), "truncated": score.truncated, **facts, **({RIVAL: rival} if self.rival else {})}
 
 
 def _score(cases: Sequence[_Item], panel: _Panel, kept: Kept, reporter: Reporter, label: str) -> None:
@@ -293,8 +287,8 @@ def _rival(model: RewardModel, name: str, run: Path | None, reporter: Reporter) 
     rival = load_bradley_terry(folder)
     if rival is None:
         if run is not None:
-            raise DataError(f"{folder} holds no Bradley–Terry rival: name a run that `armorm train` finished, or leave run out")
-        reporter.say("no Bradley–Terry rival beside the model: name a run to compare with one")
+            raise DataError(f"{folder} holds no Bradley–Terry rival: name a run that `armorm train` finished, or leave --run out")
+        reporter.say("no Bradley–Terry rival beside the model: give --run to compare with one")
         return None
     try:
         spec = FeatureSpec.parse(rival.feature)
@@ -305,6 +299,15 @@ def _rival(model: RewardModel, name: str, run: Path | None, reporter: Reporter) 
         reporter.warn(f"the Bradley–Terry rival can't read this model's features ({error}): left out")
         return None
     return rival
+
+
+def _write(folder: Path, results: Mapping[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "audit.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
+    write_audit_page(results, folder)
 
 
 def _key(conversation: Conversation) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -25,8 +26,8 @@ from armorm.bench.run import Compared, Scores, judge_items
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
-from armorm.disk import folder_name, write_json, write_text
-from armorm.errors import DataError
+from armorm.disk import folder_name
+from armorm.errors import DataError, StorageError
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter, counting
 from armorm.recipe import Suite
@@ -165,6 +166,10 @@ def _length(items: Sequence[BenchmarkItem], scores: Sequence[Scores], seed: int)
 
 
 def _write(folder: Path, results: Mapping[str, Any]) -> None:
-    write_json(folder / "results.json", results)
-    write_text(folder / "results.csv", csv_of(results))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (folder / "results.csv").write_text(csv_of(results), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
     write_bench_page(results, folder)

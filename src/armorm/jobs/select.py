@@ -115,9 +115,9 @@ def select(
     a bound; with both, both hold. Equal scores keep the file's order. The file is read twice: scores first, then texts.
     """
     if keep_top is not None and not 0 < keep_top <= 1:
-        raise DataError(f"keep_top is {keep_top:g}: give a share above 0 and up to 1, such as 0.2")
+        raise DataError(f"`keep_top` is {keep_top:g}: give a share above 0 and up to 1, such as 0.2")
     if keep_top is None and min_score is None:
-        raise DataError("nothing to select by: give keep_top (a share), min_score (a number), or both")
+        raise DataError("nothing to select by: give `keep_top` (a share), `min_score` (a number), or both")
     scores, prompts = array("d"), array("Q")
     for scored in scored_rows_of(file):
         scores.extend(scored.scores)
@@ -171,7 +171,7 @@ def build_pairs(file: Path, *, margin: float = 0.0, every: bool = False) -> tupl
     while the rows are read: prompts whose answers stand apart in the file are `scattered`.
     """
     if not (margin >= 0 and math.isfinite(margin)):
-        raise DataError(f"margin is {margin:g}: give a difference of scores, 0 or more")
+        raise DataError(f"`margin` is {margin:g}: give a difference of scores, 0 or more")
     counts = Counts()
     return _pairs(file, margin, every, counts), counts
 

@@ -265,15 +265,14 @@ class RewardModel(PreTrainedModel):
         response_feature, prompt_feature = join_pooled(response, self.response_spec), join_pooled(prompt, self.prompt_spec)
         heads = self.heads(response_feature, prompt_feature, at.answer.float())
         (steering,) = self.basis.bind(self.profile, 1)
-        weighed = heads if steering is None else steering.combine(heads.gate, heads.terms, self.reward_transform_matrix)
-        score = (weighed.coefficients * weighed.terms).sum(dim=1)  # over k + m, and constraints
+        steered = heads if steering is None else steering.steer(heads, self.reward_transform_matrix)
         return RewardOutput(
-            logits=score[:, None],
-            score=score,
+            logits=steered.score[:, None],
+            score=steered.score,
             rewards=heads.rewards,
-            gating_output=weighed.gate,
-            coefficients=weighed.coefficients,
-            terms=weighed.terms,
+            gating_output=steered.gate,
+            coefficients=steered.coefficients,
+            terms=steered.terms,
             hidden_state=response_feature,
             prompt_embedding=prompt_feature,
             gate_as_trained=heads.gate,

@@ -24,11 +24,12 @@ from armorm.features.backbone import Backbone
 from armorm.features.extract import Pooled, stream_features
 from armorm.features.spec import FeatureSpec, Pooling, parts_of
 from armorm.scoring.profile import Profile
-from armorm.scoring.steer import Heads
+from armorm.scoring.steer import Heads, Steering
 from armorm.scoring.table import Basis, Profiles, ScoreTable, refusal
 
 Renderings = list[Rendered | None]
 Faults = tuple[str | None, ...]
+Steerings = tuple[Steering | None, ...]
 
 
 @runtime_checkable
@@ -87,7 +88,7 @@ class Engine:
         steerings = basis.bind(self._defaults(profile), len(conversations))
         rendered, faults = self._render(conversations, strict=strict)
         kept = [*features, *((self.model.response_spec,) if deviations and basis.uncertainty is not None else ())]
-        return self._run(basis, rendered, faults, kept).under(steerings)
+        return self._run(basis, rendered, faults, steerings, kept)
 
     def _defaults(self, profile: Profiles) -> Profiles:
         # A row without a profile of its own is scored under the one that is baked in.
@@ -109,7 +110,9 @@ class Engine:
                 faults.append(str(error))
         return rendered, tuple(faults)
 
-    def _run(self, basis: Basis, rendered: Renderings, faults: Faults, kept: Sequence[FeatureSpec]) -> ScoreTable:
+    def _run(
+        self, basis: Basis, rendered: Renderings, faults: Faults, steerings: Steerings, kept: Sequence[FeatureSpec]
+    ) -> ScoreTable:
         model, n = self.model, len(rendered)
         tokens = torch.tensor([0 if row is None else len(row.answer) for row in rendered], dtype=torch.long)
         accepted = torch.tensor([i for i, row in enumerate(rendered) if row is not None], dtype=torch.long)
@@ -123,7 +126,8 @@ class Engine:
             for spec in kept:
                 features[str(spec)][at] = join_pooled(pooled.response, spec).cpu().numpy()
         truncated = np.array([row is not None and row.truncated for row in rendered], dtype=np.bool_)
-        return ScoreTable(basis, _scattered(places, heads, n, basis), tokens.numpy(), truncated, faults, features)
+        columns = _scatter(places, heads, n, basis)
+        return ScoreTable(basis, columns, tokens.numpy(), truncated, faults, steerings, features)
 
     def _stream(self, rendered: Sequence[Rendered], kept: Sequence[FeatureSpec]) -> Iterator[Pooled]:
         model, prompt = self.model, self.model.prompt_spec.parts
@@ -143,7 +147,7 @@ def join_pooled(pooled: Mapping[str, Float[Tensor, "b d"]], spec: FeatureSpec) -
     return torch.cat([pooled[str(part)] for part in spec.parts], dim=1)
 
 
-def _scattered(places: Sequence[Tensor], heads: Sequence[Heads], n: int, basis: Basis) -> Heads:
+def _scatter(places: Sequence[Tensor], heads: Sequence[Heads], n: int, basis: Basis) -> Heads:
     # The batches' outputs in the order of the rows; NaN where no batch held the row.
     k, q = len(basis.objectives), len(basis.terms)
     columns = Heads(*(torch.full((n, width), torch.nan) for width in (k, k, q, q)))

@@ -74,8 +74,8 @@ class ScoreTable:
 
     `trained` holds the heads' outputs [n …] as the gate gave them (NaN in a refused row), float32 on the CPU; `tokens` [n] counts
     each answer's own tokens (0 in a refused row); `truncated` [n] marks conversations that lost their oldest part; `faults` says
-    what is wrong with each refused row, None elsewhere; `features` holds what was asked to be kept, [n w] by name; `steerings`
-    has each row's profile.
+    what is wrong with each refused row, None elsewhere; `steerings` holds each row's profile, bound; `features` holds what was to
+    be kept, [n w] by name.
     """
 
     basis: Basis
@@ -83,18 +83,14 @@ class ScoreTable:
     tokens: Int[np.ndarray, " n"]
     truncated: Bool[np.ndarray, " n"]
     faults: tuple[str | None, ...]
+    steerings: tuple[Steering | None, ...]
     features: Mapping[str, Float[np.ndarray, "n _"]] = field(default_factory=dict)
-    steerings: tuple[Steering | None, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.steerings:
-            object.__setattr__(self, "steerings", (None,) * len(self.faults))
 
     @classmethod
     def of(cls, basis: Basis, heads: Heads, tokens: Int[np.ndarray, " n"]) -> ScoreTable:
         """Of what the heads gave for whole rows, none of them refused."""
-        n = len(tokens)
-        return cls(basis, Heads(*(t.detach().cpu() for t in heads)), tokens, np.zeros(n, dtype=np.bool_), (None,) * n)
+        columns, none = Heads(*(t.detach().cpu() for t in heads)), (None,) * len(tokens)
+        return cls(basis, columns, tokens, np.zeros(len(tokens), dtype=np.bool_), none, none)
 
     def __len__(self) -> int:
         return len(self.faults)
@@ -139,7 +135,7 @@ class ScoreTable:
             scores[rows] = np.ascontiguousarray(self.contributions[rows][:, self._columns(steering)]).sum(axis=1)
         return scores
 
-    @property
+    @cached_property
     def term_names(self) -> tuple[str, ...]:
         """The columns of `terms`, `coefficients` and `contributions`: the model's own, then constraints of any row's profile."""
         return (*self.basis.terms, *dict.fromkeys(label for s, _ in self._groups if s is not None for label in s.labels))
@@ -156,17 +152,11 @@ class ScoreTable:
 
         Raises RecipeError for a profile that does not fit.
         """
-        return self.under(self.basis.bind(profile, len(self)))
-
-    def under(self, steerings: tuple[Steering | None, ...]) -> ScoreTable:
-        """The same answers under profiles that are bound already, one for each row."""
-        return replace(self, steerings=steerings)
+        return replace(self, steerings=self.basis.bind(profile, len(self)))
 
     def deviations(self) -> ScoreUncertainty | None:
-        """Standard deviations of all scores and rewards, computed once; None where the model or the table has no means for it.
-
-        The means are the model's uncertainty and the response's features, kept in the table.
-        """
+        """Standard deviations of all scores and rewards, computed once; None where the model knows no uncertainty, or the table
+        has not kept the features that it needs."""
         return self._deviations
 
     def difference(self, i: int, j: int, *, names: tuple[str, str] = ("A", "B")) -> Difference:
@@ -181,17 +171,13 @@ class ScoreTable:
         rows = [(features[at : at + 1].astype(np.float64), self.coefficients[at : at + 1]) for at in (i, j)]
         return difference(a, b, names=names, std=float(uncertainty.of_difference(*rows[0], *rows[1])[0]))
 
-    def refuse(self, i: int) -> None:
-        """Raises ConversationError when the row is refused."""
-        if (fault := self.faults[i]) is not None:
-            raise refusal(i, len(self), fault)
-
     def __iter__(self) -> Iterator[Score]:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> Score:
         """One answer's score, taken apart. Raises ConversationError for a refused row."""
-        self.refuse(i)
+        if (fault := self.faults[i]) is not None:
+            raise refusal(i, len(self), fault)
         steering = self.steerings[i]
         columns, names = self._columns(steering), self.basis.objectives.names
         terms = (*self.basis.terms, *(steering.labels if steering else ()))
@@ -231,19 +217,14 @@ class ScoreTable:
         # The heads' outputs with each row under its profile.
         if not any(self.steerings):
             return self.trained
-        q, own = len(self.term_names), len(self.basis.terms)
-        coefficients, terms = torch.zeros(len(self), q), torch.zeros(len(self), q)
-        coefficients[:, :own], terms[:, :own] = self.trained.coefficients, self.trained.terms
-        refused = torch.tensor([fault is not None for fault in self.faults], dtype=torch.bool)
-        coefficients[refused] = terms[refused] = torch.nan
-        gate = self.trained.gate.clone()
+        gate = torch.full_like(self.trained.gate, torch.nan)
+        coefficients, terms = (torch.full((len(self), len(self.term_names)), torch.nan) for _ in range(2))
         for steering, at in self._groups:
-            if steering is not None:
-                rows, columns = torch.from_numpy(at), torch.tensor(self._columns(steering))
-                steered = steering.combine(self.trained.gate[rows], self.trained.terms[rows], self.basis.transform)
-                gate[rows] = steered.gate
-                coefficients[rows[:, None], columns] = steered.coefficients
-                terms[rows[:, None], columns] = steered.terms
+            rows, columns = torch.from_numpy(at), torch.tensor(self._columns(steering))
+            heads = Heads(*(column[rows] for column in self.trained))
+            heads = heads if steering is None else steering.steer(heads, self.basis.transform)
+            gate[rows], coefficients[rows], terms[rows] = heads.gate, 0, 0
+            coefficients[rows[:, None], columns], terms[rows[:, None], columns] = heads.coefficients, heads.terms
         return Heads(self.trained.rewards, gate, coefficients, terms)
 
     def _columns(self, steering: Steering | None) -> list[int]:
