@@ -25,7 +25,8 @@ from transformers.utils import ModelOutput, cached_file
 from armorm.conversation import Conversation, Renderer
 from armorm.errors import BackboneError, CheckpointError, ConversationError, DataError, ObjectiveMismatch
 from armorm.features.backbone import Backbone
-from armorm.features.extract import Features, collected, extract, join_parts, pool
+from armorm.features.extract import Features, extract, join_parts, pool
+from armorm.features.forward import Stretch, positions_of, run_decoder
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
@@ -388,12 +389,13 @@ class RewardModel(PreTrainedModel):
         prompts = self._prompt_lengths(input_ids, first, sizes) if prompt_lengths is None else prompt_lengths.to(sizes)
         closing = self._closing_lengths(input_ids, first + sizes)
         specs = (self.response_spec, self.prompt_spec)
-        with collected(self.backbone, {p.layer for s in specs for p in s.parts}) as states:
-            positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
-            self.model(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
-            answer = (sizes - prompts - closing).clamp_min(1)
-            response = pool(states, specs[0].parts, first + prompts, answer, first + sizes)
-            prompt = pool(states, specs[1].parts, first, prompts, first + prompts, header=len(self.config.header_ids))
+        layers = {p.layer for s in specs for p in s.parts}
+        states = run_decoder(
+            self.model, layers, input_ids=input_ids, attention_mask=mask, position_ids=positions_of(mask), use_cache=False
+        )
+        answer = (sizes - prompts - closing).clamp_min(1)
+        response = pool(Stretch(states, first + prompts, answer, first + sizes), specs[0].parts)
+        prompt = pool(Stretch(states, first, prompts, first + prompts), specs[1].parts, header=len(self.config.header_ids))
         return self.heads(_joined(response, specs[0]), _joined(prompt, specs[1]), answer.float())
 
     def _mask(self, ids: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
