@@ -31,6 +31,7 @@ from armorm.features.backbone import load_backbone
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
 from armorm.model.layouts.own import assemble
 from armorm.objectives import Objective, Objectives
@@ -129,7 +130,7 @@ def write_model(folder: Path) -> Path:
     backbone = load_backbone(str(folder / "backbone"), dtype="float32", device="cpu")
     last = FeatureSpec.parse("final:last")
     renderer = Renderer(backbone.tokenizer, max_tokens=256)
-    assemble(backbone, renderer, probe, Debias.identity(objectives), gate, response=last, prompt=last).save_pretrained(
+    assemble(backbone, renderer, Fitted(probe, str(last), Debias.identity(objectives), gate), prompt=last).save_pretrained(
         folder / "model"
     )
     return folder / "model"

@@ -23,6 +23,7 @@ from armorm.features.backbone import Backbone, DType, load_backbone
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
 from armorm.model.layouts.own import assemble
 from armorm.model.reward_model import RewardModel
@@ -156,7 +157,7 @@ def assembled(tiny_folder: Path) -> Callable[..., RewardModel]:
     def make(probe: Probe, debias: Debias, gate: Gate, *, dtype: DType = "float32", max_tokens: int = 256) -> RewardModel:
         backbone = load_backbone(str(tiny_folder), dtype=dtype, device="cpu")
         renderer = Renderer(backbone.tokenizer, max_tokens=max_tokens)
-        return assemble(backbone, renderer, probe, debias, gate, response=RESPONSE, prompt=PROMPT)
+        return assemble(backbone, renderer, Fitted(probe, str(RESPONSE), debias, gate), prompt=PROMPT)
 
     return make
 

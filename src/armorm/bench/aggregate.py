@@ -31,9 +31,8 @@ from armorm.bench.metrics import (
     places_of,
     sign_flip,
 )
-from armorm.bench.outcomes import ALL, Outcomes, subset_names
+from armorm.bench.outcomes import ALL, Item, Outcomes, subset_names
 from armorm.data.benchmarks.benchmark import Aggregate, Section
-from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
 
@@ -120,7 +119,7 @@ def figures(outcomes: Outcomes, aggregates: Sequence[Aggregate], *, seed: int, r
     return Figures(subsets, {p.aggregate.name: p.aggregated(figure, table.scored) for p in plans})
 
 
-def aggregate_of(items: Sequence[BenchmarkItem], sections: Mapping[str, str] | None = None, *, name: str = "items") -> Aggregate:
+def aggregate_of(items: Sequence[Item], sections: Mapping[str, str] | None = None, *, name: str = "items") -> Aggregate:
     """An aggregate for items of one's own: a section is the mean over its items, the whole the mean over all items.
 
     `sections` maps patterns of subset or section names to sections ({"hep-*": "reasoning"}), subsets first; an item that none of
@@ -178,7 +177,7 @@ def paired(
     return PairedDifference(bounded(whole, -1.0), sign_flip(sums, seed, permutations))
 
 
-def _section_of(item: BenchmarkItem, sections: Mapping[str, str]) -> str:
+def _section_of(item: Item, sections: Mapping[str, str]) -> str:
     for key in (item.subset, item.section):
         for pattern, name in sections.items():
             if key and fnmatch.fnmatch(key, pattern):

@@ -1,6 +1,6 @@
 """Fitted parts and a decoder → one reward model, in this package's own layout.
 
-In: a backbone, its renderer, probe, debiasing and gate, the features they read.  Out: `RewardModel`.
+In: a backbone, its renderer, the fitted method.  Out: `RewardModel`.
 Cost: none; the decoder's tensors are taken over, not copied.
 """
 
@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from armorm.conversation import Renderer
-from armorm.errors import BackboneError, ObjectiveMismatch
+from armorm.errors import BackboneError
 from armorm.features.backbone import Backbone
 from armorm.features.spec import FeatureSpec
-from armorm.fit.debias import Debias
-from armorm.fit.gate import Gate
-from armorm.fit.probe import Probe
+from armorm.fit.method import Fitted
 from armorm.model.config import RewardModelConfig
 from armorm.model.gating import GatingNetwork
 from armorm.model.reward_model import RewardModel
@@ -25,26 +23,17 @@ from armorm.model.reward_model import RewardModel
 def assemble(
     backbone: Backbone,
     renderer: Renderer,
-    probe: Probe,
-    debias: Debias,
-    gate: Gate,
+    fitted: Fitted,
     *,
-    response: FeatureSpec,
     prompt: FeatureSpec,
     gate_scale: float = 1.0,
 ) -> RewardModel:
-    """Put the fitted parts together. The backbone is cut to the depth that is needed.
+    """Put the fitted method on its decoder, which is cut to the depth that is needed; `prompt` is what the gate reads.
 
-    `gate_scale` multiplies the gate's weights when scoring; it is not β, which is `gate.scale`.
-
-    Raises ObjectiveMismatch when the parts were fitted on different objectives, BackboneError when on features of
-    another width.
+    `gate_scale` multiplies the gate's weights when scoring; it is not β, which is `gate.scale`. Raises BackboneError when the
+    parts were fitted on features of another width.
     """
-    if not probe.objectives.names == debias.objectives.names == gate.objectives.names:
-        raise ObjectiveMismatch(
-            f"the probe has {probe.objectives}, the debiasing {debias.objectives}, the gate {gate.objectives}: "
-            "fit the later parts again on this probe"
-        )
+    probe, debias, gate, response = fitted.probe, fitted.debias, fitted.gate, FeatureSpec.parse(fitted.feature)
     needed = (backbone.width * len(response.parts), backbone.width * len(prompt.parts))
     layers = gate.weights if gate.width else (np.zeros((len(gate.biases[0]), needed[1])), *gate.weights[1:])
     if (widths := (probe.weights.shape[1], layers[0].shape[1])) != needed:
