@@ -12,8 +12,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +24,7 @@ from armorm.data.reading import Columns
 from armorm.data.sources.registry import objectives_of, pair_source, rating_source
 from armorm.errors import ArmormError, RecipeError
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
+from armorm.fit.gate_settings import GateSettings
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective, Objectives, ScaleMap
 
@@ -169,25 +171,6 @@ class DebiasSettings(_Part):
     method: Literal["spearman", "pearson"] = "spearman"
     itself: Literal["zeroed", "kept"] = "zeroed"
     reference: list[str] = []
-
-
-class GateRecipe(_Part):
-    """The gate's training; the defaults are the paper's."""
-
-    hidden: int = Field(default=1024, ge=1)
-    hidden_layers: int = Field(default=3, ge=0)
-    temperature: float = Field(default=1.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    scale_learning_rate: float | None = Field(default=None, gt=0)
-    scale_init: float = 100.0
-    weight_decay: float = Field(default=0.0, ge=0)
-    steps: int = Field(default=10_000, ge=1)
-    batch_size: int = Field(default=1024, ge=1)
-    standardize: bool = True
-    evaluate_every: int = Field(default=50, ge=1)
-    patience: int | None = Field(default=10, ge=1)
-    seeds: int = Field(default=1, ge=1)
 
 
 class Suite(_Part):
@@ -354,7 +337,7 @@ class Recipe(_Part):
     features: FeatureSettings = FeatureSettings()
     probe: ProbeSettings = ProbeSettings()
     debias: DebiasSettings = DebiasSettings()
-    gate: GateRecipe = GateRecipe()
+    gate: GateSettings = GateSettings()
     tuning: TuningRecipe = TuningRecipe()
     compare: CompareRecipe = CompareRecipe()
     examples: int = Field(default=6, ge=0)
@@ -412,7 +395,7 @@ def _all_faults(path: Path, faults: list[str]) -> str:
 
 def _said(error: Mapping[str, Any]) -> str:
     key = ".".join(str(x) for x in error["loc"])
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = _fields_at(error["loc"][:-1])
         close = difflib.get_close_matches(str(error["loc"][-1]), names, n=1)
         return f"{key}: no such key" + (f"; did you mean {close[0]!r}?" if close else f"; the keys here are {', '.join(names)}")
@@ -427,13 +410,18 @@ def _fields_at(loc: tuple[Any, ...]) -> list[str]:
     for step in loc:
         if isinstance(step, int):
             continue
-        field = getattr(model, "model_fields", {}).get(step)
-        model = next(iter(_models_in(field.annotation)), None) if field else None
-    return list(getattr(model, "model_fields", {}))
+        model = next(_models_in(_annotations(model).get(step)), None)
+    return list(_annotations(model))
+
+
+def _annotations(model: Any) -> dict[str, Any]:
+    if is_dataclass(model):
+        return get_type_hints(model)
+    return {name: field.annotation for name, field in model.model_fields.items()} if model else {}
 
 
 def _models_in(annotation: Any) -> Iterator[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):
         yield from _models_in(inner)

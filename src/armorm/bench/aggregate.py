@@ -159,8 +159,8 @@ def paired(
 ) -> PairedDifference:
     """The aggregate's overall value of `a` minus that of `b`, over the cells that both scored, with its interval and p.
 
-    The interval draws groups. p is two-sided, by flipping the signs of the groups' weighted gaps (see
-    `metrics.paired_difference`). Raises DataError when the two are not outcomes of the same cells.
+    The interval draws groups. p flips the signs of the groups' weighted gaps (`metrics.sign_flip`). Raises DataError when the two
+    are not outcomes of the same cells.
     """
     check_lengths(a.credit, b.credit, "outcomes of the other method")
     if a.subset != b.subset or a.group != b.group:

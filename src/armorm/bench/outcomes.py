@@ -116,20 +116,6 @@ def subset_names(items: Sequence[Item]) -> list[str]:
     ]
 
 
-def style_matrix(items: Sequence[Item], scores: Sequence[Scores]) -> dict[str, Float[np.ndarray, "3 3"]]:
-    """RM-Bench's matrix of each domain: how often chosen style i (row) scores above rejected style j (column).
-
-    Over the items that are scored; a domain without any has NaN throughout.
-    """
-    _check(items, scores)
-    wins: dict[str, list[np.ndarray]] = {}
-    for item, s in zip(items, scores, strict=True):
-        found = wins.setdefault(_domain(item), [])
-        if not np.isnan(s).any():
-            found.append(_wins(item, s))
-    return {d: np.mean(found, axis=0) if found else np.full((STYLES, STYLES), np.nan) for d, found in wins.items()}
-
-
 def _check(items: Sequence[Item], scores: Sequence[Scores]) -> None:
     if len(items) != len(scores):
         raise DataError(

@@ -6,7 +6,6 @@ Cost: one pass over the rows.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -233,15 +232,8 @@ def _index(asked: str, near: float | None) -> PromptIndex:
 
 def _written(facts: dict[str, Any], folder: Path) -> Path:
     """The facts first: they are kept even where the page's libraries are not installed."""
-    from armorm.errors import StorageError
+    from armorm.disk import write_json
     from armorm.report.data_page import write_data_page
 
-    path = folder / "inspect.json"
-    unfinished = path.with_suffix(".json.part")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as fault:
-        raise StorageError(f"{path} can't be written: {fault}; choose another folder") from fault
+    write_json(folder / "inspect.json", facts)
     return write_data_page(facts, folder)

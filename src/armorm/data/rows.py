@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from armorm.conversation import Message
 
@@ -72,6 +73,10 @@ class BenchmarkItem:
     def sizes(self) -> tuple[int, int]:
         """How many answers are chosen, how many rejected."""
         return len(self.chosen), len(self.rejected)
+
+
+AnyRow = RatedResponse | PreferencePair | BenchmarkItem
+Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 
 
 def item_of(pair: PreferencePair) -> BenchmarkItem:

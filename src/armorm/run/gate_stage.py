@@ -17,7 +17,6 @@ from jaxtyping import Float, Int
 from armorm.data.splits import Split
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateFit, fit_constant_gate, fit_gate
-from armorm.fit.gate_training import GateSettings
 from armorm.fit.method import compute_nuisances
 from armorm.fit.parts import load_gate, save_gate
 from armorm.rivals.fixed import best_single_objective
@@ -60,7 +59,7 @@ def fit_gate_stage(
     validation, objectives = known.at(Split.VALIDATION), debias.objectives
     chosen = cross_fit(fitted, debias, known.chosen(fitted.feature), known.folds)
     rejected = cross_fit(fitted, debias, known.rejected(fitted.feature), known.folds)
-    settings = GateSettings(**context.recipe.gate.model_dump())
+    settings = context.recipe.gate
     with context.reporter.bar("gate", settings.steps * settings.seeds) as advance:
         fit = fit_gate(
             known.prompts,

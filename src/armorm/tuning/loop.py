@@ -153,10 +153,10 @@ def curve_of(history: list[dict[str, Any]]) -> Curve:
         for row in history
         if "loss" in row
     ]
-    return Curve(steps, [_evaluated(row) for row in history if "eval_loss" in row])
+    return Curve(steps, [_evaluation(row) for row in history if "eval_loss" in row])
 
 
-def _evaluated(row: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
     named = {"eval_accuracy": "accuracy", "eval_mean_token_accuracy": "accuracy"}
     return {"step": row["step"], "loss": row["eval_loss"]} | {to: row[name] for name, to in named.items() if name in row}
 

@@ -47,9 +47,9 @@ class _Reading:
 
     def _in(self, line: str) -> Iterator[str | None]:
         if found := list(self.doubled.finditer(line)):
-            yield None if _listed(line, found) else found[-1][1]
-        elif one := _short(self.named, line):
-            yield one
+            yield None if _lists_choices(line, found) else found[-1][1]
+        elif named := _short(self.named, line):
+            yield named
 
 
 _VERDICT = _Reading(_CHOICE, "verdict|winner|decision|choice|judge?ment|preference|better answer|answer")
@@ -74,7 +74,7 @@ def _short(form: re.Pattern[str], line: str) -> str | None:
     return found[1] if found else None
 
 
-def _listed(line: str, found: list[re.Match[str]]) -> bool:
+def _lists_choices(line: str, found: list[re.Match[str]]) -> bool:
     # "[[A]], [[B]] or [[C]]", "[[A]] if A is better, [[B]] if B is, [[C]] if neither": the choices, not one of them.
     values = [m[1].upper() for m in found]
     if len(set(values)) > 2:
