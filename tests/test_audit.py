@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from armorm.cli.auditing import audit_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import read_lines, write_lines
 
 from armorm.bench.audit import Changed, Originals, View, Viewed, as_expected, audit_facts, verdict
 from armorm.bench.perturbations import PERTURBATIONS, PRAISE, REFUSALS, Case, Expected, is_prose, sentences
-from armorm.cli.auditing import audit_tables
 from armorm.errors import CheckpointError, DataError
 from armorm.intervals import Interval
 from armorm.jobs import audit as auditing

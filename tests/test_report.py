@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-
-from armorm.errors import MissingExtra, StorageError
 from armorm.report.judged import verdict
 from armorm.report.page import render_page, write_report
+
+from armorm.errors import MissingExtra, StorageError
 
 OBJECTIVES = [
     ("truthfulqa-truthful", "human", 0, 1, "truthfulqa"),

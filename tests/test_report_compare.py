@@ -11,12 +11,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from markdown_it import MarkdownIt
-from rich.console import Console
-
 from armorm.cli.comparing import compare_tables
 from armorm.report.compare_latex import render_compare_latex, tex
 from armorm.report.compare_markdown import render_compare_markdown
+from markdown_it import MarkdownIt
+from rich.console import Console
+
 from armorm.report.compare_page import render_compare_page, write_compare
 from armorm.report.compare_plot import compare_plot, with_variables
 from armorm.report.comparison import PUBLISHED, comparison

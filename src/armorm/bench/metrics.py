@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
+from armorm.results import Estimate, Number, Result
 
 RESAMPLES = 2_000
 PERMUTATIONS = 10_000
@@ -82,25 +83,22 @@ class Accuracy:
         return {name: None if math.isnan(number) else number for name, number in numbers.items()} | counts
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """How much more often one method is right than another on the same pairs: accuracy points in [−1, 1], and p."""
+class PairedDifference(Result):
+    """How much more often one method is right than another on the same pairs."""
 
-    difference: Interval
-    p: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {"difference": self.difference.to_json(), "p": None if math.isnan(self.p) else self.p}
+    difference: Estimate
+    """In shares of the pairs, from −1 to 1."""
+    p: Number
+    """Two-sided, by flipping the signs of the prompts' differences."""
 
 
-class LengthCorrelation(NamedTuple):
-    """Rank correlation of score and length, over all answers and among answers to the same prompt; in [−1, 1]."""
+class LengthCorrelation(Result):
+    """Rank correlation of score and length, in [−1, 1]."""
 
-    pooled: Interval
-    within_prompt: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        return {"pooled": self.pooled.to_json(), "within_prompt": self.within_prompt.to_json()}
+    pooled: Estimate
+    """Over all answers."""
+    within_prompt: Estimate
+    """Among answers to the same prompt."""
 
 
 def accuracy(
@@ -168,7 +166,7 @@ def paired_difference(
     check_lengths(a.values, groups, "groups")
     both = a.scored & b.scored
     if not both.any():
-        return PairedDifference(Interval.undefined(), math.nan)
+        return PairedDifference(difference=Interval.undefined(), p=math.nan)
     membership = places_of([group for group, kept in zip(groups, both, strict=True) if kept])
     gaps = a.values[both] - b.values[both]
     sums = np.bincount(membership, weights=gaps)
@@ -178,7 +176,7 @@ def paired_difference(
         return (counts @ sums / (counts @ sizes))[:, None]
 
     interval = bootstrap_by_group(difference, place_names(len(sums)), seed=seed, resamples=resamples)[0]
-    return PairedDifference(bounded(interval, -1.0), sign_flip(sums, seed, permutations))
+    return PairedDifference(difference=bounded(interval, -1.0), p=sign_flip(sums, seed, permutations))
 
 
 def length_correlation(
@@ -201,12 +199,12 @@ def length_correlation(
     check_lengths(scores, prompts, "prompts")
     kept = ~np.isnan(scores)
     if not kept.any():
-        return LengthCorrelation(Interval.undefined(), Interval.undefined())
+        return LengthCorrelation(pooled=Interval.undefined(), within_prompt=Interval.undefined())
     membership = places_of([prompt for prompt, row in zip(prompts, kept, strict=True) if row])
     score, length = scores[kept], lengths[kept].astype(np.float64)
     pooled = _pooled_spearman(score, length, membership, seed, resamples)
     within = _within_spearman(score, length, membership, seed, resamples)
-    return LengthCorrelation(bounded(pooled, -1.0), bounded(within, -1.0))
+    return LengthCorrelation(pooled=bounded(pooled, -1.0), within_prompt=bounded(within, -1.0))
 
 
 def _sectioned(outcomes: PairOutcomes, sections: Sequence[str], groups: Sequence[str], *, seed: int, resamples: int) -> Accuracy:

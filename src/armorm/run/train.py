@@ -9,7 +9,6 @@ Each stage is keyed by what went into it: a second run does only what changed, a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +27,9 @@ from armorm.fit.parts import load_debias, load_probe, save_debias
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import STARTER, Recipe
-from armorm.report.markdown import render_markdown
-from armorm.report.page import write_report
 from armorm.report.provenance import provenance
+from armorm.report.run_page import write_run
+from armorm.report.run_results import RunResults
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
 from armorm.run import fitting
 from armorm.run.coverage import abstention_facts, uncertainty_stage
@@ -52,7 +51,7 @@ class Run:
     """A finished run: its folder, the results (what results.json holds), the page, and the stages that had to be computed."""
 
     folder: Path
-    results: dict[str, Any]
+    results: RunResults
     report: Path
     computed: tuple[str, ...]
 
@@ -99,7 +98,7 @@ class Training:
         report = self._stage(
             "report", {"model": model.key, "bench": bench.key, "facts": facts}, lambda at: self._report(at, facts)
         )
-        results = json.loads((report.folder / "results.json").read_text(encoding="utf-8"))
+        results = RunResults.read(report.folder / "results.json")
         return Run(self.out, results, report.folder / "report.html", tuple(s.folder.name for s in self.done if s.fresh))
 
     # -- the stages, in order ------------------------------------------------------------------------------------------------
@@ -168,23 +167,23 @@ class Training:
 
     def _report(self, at: Path, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         bench = facts["bench"]
-        results = {
-            "format": 1,
-            "name": self.recipe.name,
-            **provenance(),
-            "seconds": {"features": self.stores.to_json()["seconds"]} | {s.folder.name: s.seconds for s in self.done},
-            "backbone": self._backbone_facts(),
-            "data": summarise(self._source_facts(), self.objectives, self.rows.splits(self.recipe)),
-            "faults": list(self.rows.faults),
-            "probe": {**facts["probe"], "uncertainty": facts["uncertainty"]},
-            "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
-            "gate": facts["gate"],
-            **bench,
-            "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"]],
-        }
-        (at / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        (at / "report.md").write_text(render_markdown(results), encoding="utf-8")
-        write_report(results, at)
+        results = RunResults.model_validate(
+            {
+                "format": 1,
+                **provenance(),
+                "name": self.recipe.name,
+                "seconds": {"features": self.stores.to_json()["seconds"]} | {s.folder.name: s.seconds for s in self.done},
+                "backbone": self._backbone_facts(),
+                "data": summarise(self._source_facts(), self.objectives, self.rows.splits(self.recipe)),
+                "faults": list(self.rows.faults),
+                "probe": {**facts["probe"], "uncertainty": facts["uncertainty"]},
+                "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
+                "gate": facts["gate"],
+                **bench,
+                "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"]],
+            }
+        )
+        write_run(results, at)
         return {}
 
     # -- what the stages left ------------------------------------------------------------------------------------------------

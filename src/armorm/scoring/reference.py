@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from armorm.errors import CheckpointError, ObjectiveMismatch, StorageError
+from armorm.numbers import shorten
 
 FORMAT = 1
 SCORE = "score"
@@ -93,7 +94,7 @@ class Reference:
             tuple(objectives),
             len(values),
             quantiles.astype(np.float32),
-            tuple(shortened(prompts[i]) for i in kept),
+            tuple(shorten(prompts[i], LONGEST) for i in kept),
             tuple(named[i] for i in kept),
             _shares(gates[kept]).astype(np.float32),
         )
@@ -172,12 +173,6 @@ class Reference:
                 f"{folder / FACTS} is of {', '.join(names)}, the model of {', '.join(objectives)}: copy the model's own"
             )
         return found
-
-
-def shortened(text: str, longest: int = LONGEST) -> str:
-    """On one line, cut with an ellipsis."""
-    line = " ".join(text.split())
-    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
 def _shares(gates: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
