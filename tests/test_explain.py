@@ -16,9 +16,10 @@ from scipy.stats import percentileofscore
 
 from armorm.errors import CheckpointError, MissingExtra, ObjectiveMismatch, StorageError
 from armorm.model.reward_model import RewardModel
+from armorm.numbers import shorten
 from armorm.scoring.explain import bar, difference, explain
 from armorm.scoring.profile import Profile
-from armorm.scoring.reference import Reference, shortened
+from armorm.scoring.reference import Reference
 from armorm.scoring.score import Score
 
 NAMES = ("helpful", "safe", "verbosity")
@@ -194,7 +195,7 @@ def test_a_reference_keeps_so_many_prompts_and_cuts_them():
     text = reference().prompts[0]
     assert len(text) == 300
     assert text.endswith("…")
-    assert shortened("a\n b") == "a b"
+    assert shorten("a\n b", 300) == "a b"
 
 
 def test_a_prompt_that_stands_twice_counts_once():

@@ -11,14 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from armorm.errors import CheckpointError
 from armorm.intervals import Interval
-
-NULLS: dict[str, Any] = dict.fromkeys(("value", "low", "high"))
 
 
 def _read_number(raw: Any) -> Any:
@@ -49,13 +47,16 @@ class Result(BaseModel):
         """What the file holds, as plain JSON values."""
         return self.model_dump(mode="json", exclude_unset=True)
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The results that a file holds. Raises CheckpointError where it is missing or holds something else."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise CheckpointError(f"{path}: these are no {cls.__name__}: {error}: compute them again") from error
+
+Kind = TypeVar("Kind", bound=Result)
+
+
+def read_result(kind: type[Kind], path: Path) -> Kind:
+    """The results that a file holds. Raises CheckpointError where it is missing or holds something else."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(f"{path}: these are no {kind.__name__}: {error}: compute them again") from error
 
 
 class Provenance(Result):

@@ -155,7 +155,8 @@ def bench(
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a benchmark: sections, subsets and overall with 95 % intervals, beside the published numbers; what a profile costs."""
+    """Score a benchmark: sections, subsets and overall with 95 % intervals, beside the published numbers; what a profile "
+    "costs."""
     from armorm.cli.benching import suite_of
     from armorm.jobs.bench import run_benchmark
     from armorm.progress import Reporter

@@ -1,6 +1,6 @@
 """What the data hold, for the report: sources with their drops, objectives with their ratings, labels by source, splits.
 
-In: `SourceFacts` per source, the objectives, row counts per split.  Out: `DataSummary`, the `data` part of results.json.  Cost: one pass.
+In: `SourceFacts` per source, the objectives, row counts per split.  Out: `DataSummary`, a part of results.json.  Cost: one pass.
 """
 
 from __future__ import annotations

@@ -16,13 +16,14 @@ from armorm.report.tables import Block, Cell, Grid, Report, estimate, grid
 KINDS = {"same": "Should not matter", "worse": "Should hurt"}
 
 _SHIFTS = (
-    "The unit is one standard deviation of each view's own scores over the unchanged answers. Intervals are 95 % and resample whole "
-    "prompts; “gains” and “falls” mean that zero lies outside. ✗ marks what a good reward model would not do; “rises” is the share "
-    "of answers whose score does."
+    "The unit is one standard deviation of each view's own scores over the unchanged answers. Intervals are 95 % and resample "
+    "whole "
+    "prompts; “gains” and “falls” mean that zero lies outside. ✗ marks what a good reward model would not do; “rises” is the "
+    "share of answers whose score does."
 )
 _LENGTH = (
-    "Rank correlation of the score with the answer's tokens over the unchanged answers. Within prompts, answers are compared with "
-    "others to the same prompt only."
+    "Rank correlation of the score with the answer's tokens over the unchanged answers. Within prompts, answers are compared "
+    "with others to the same prompt only."
 )
 _MOVES = "The largest shifts of contributions to the model's score, and of rewards before debiasing in their own deviations."
 _SEEN = 0.005
@@ -85,8 +86,8 @@ def _row(row: ChangeFacts, views: list[str]) -> list[Cell]:
 def _moved(one: Shift) -> tuple[Cell, Cell]:
     shift = estimate(one.shift, signed_hundredths)
     said = "" if one.verdict == "unknown" else "falls" if one.verdict == "penalised" else one.verdict
-    text, tone = (f"{shift.text} ✗", "bad") if one.as_expected is False else (shift.text, "")
-    return Cell(text, ", ".join(filter(None, (shift.small, said))), tone=tone), Cell(percent(one.risen.value, 0))
+    small, rises = ", ".join(filter(None, (shift.small, said))), Cell(percent(one.risen.value, 0))
+    return (Cell(f"{shift.text} ✗", small, tone="bad") if one.as_expected is False else Cell(shift.text, small)), rises
 
 
 def _moves(results: AuditResults) -> Grid:

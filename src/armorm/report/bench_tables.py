@@ -14,11 +14,11 @@ from armorm.bench.aggregate import Figure
 from armorm.bench.profiles import ProfileRow
 from armorm.bench.results import BenchResults
 from armorm.numbers import count, counts, ends, percent, share, signed_hundredths
-from armorm.report.tables import Block, Cell, Grid, Report, defined, difference, grid, share_of
+from armorm.report.tables import Block, Cell, Grid, Report, Row, defined, difference, grid, share_of
 
 _INTERVALS = (
-    "Accuracy in %. Intervals are 95 % and resample whole prompts; one bootstrap serves all figures. “Ties as halves” is the same "
-    "number with a tie counted as its fair share."
+    "Accuracy in %. Intervals are 95 % and resample whole prompts; one bootstrap serves all figures. “Ties as halves” is the "
+    "same number with a tie counted as its fair share."
 )
 _COUNTED = ("ties as halves", "n", "ties", "unscored")
 _NUMBERS = ("value", "low", "high", "halves", "n", "ties", "unscored")
@@ -98,7 +98,7 @@ def _sections(results: BenchResults) -> Grid:
 
 def _subsets(results: BenchResults) -> Grid:
     beside = [row for row in results.published if row.subsets]
-    rows = [
+    rows: list[Row] = [
         [name, share_of(figure.interval), *(share(row.subsets.get(name)) for row in beside), *_counts(figure)]
         for name, figure in results.figures.subsets.items()
     ]

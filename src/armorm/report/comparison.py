@@ -20,6 +20,7 @@ from armorm.bench.published import PublishedRow
 from armorm.intervals import Interval
 from armorm.numbers import (
     DASH,
+    Value,
     compact_count,
     count,
     decimal,
@@ -39,9 +40,10 @@ from armorm.report.compare_results import (
     CompareResults,
     MethodFacts,
     ProbeOnBackbone,
+    TrainingCost,
     Usage,
 )
-from armorm.report.tables import Block, Cell, Grid, Report, defined, difference, estimate, grid, share_of
+from armorm.report.tables import Block, Cell, Grid, Report, Row, defined, difference, estimate, grid, share_of
 
 FAMILIES = {
     "armorm": "ArmoRM",
@@ -307,15 +309,15 @@ def _costs(methods: Mapping[str, MethodFacts]) -> Grid | None:
     if not run:
         return None
     columns: dict[str, Callable[[MethodFacts], str]] = {
-        "training": lambda one: duration(one.training and one.training.seconds),
-        "tokens": lambda one: _amount(one.training and one.training.tokens),
-        "steps": lambda one: count(one.training and one.training.steps),
-        "examples": lambda one: count(one.training and one.training.examples),
+        "training": lambda one: duration(_of(one.training, "seconds")),
+        "tokens": lambda one: _amount(_of(one.training, "tokens")),
+        "steps": lambda one: count(_of(one.training, "steps")),
+        "examples": lambda one: count(_of(one.training, "examples")),
         "scoring": lambda one: duration(_total(one, "seconds")),
         "answers": lambda one: count(_total(one, "answers")),
         "tokens in": lambda one: _amount(_total(one, "tokens_in")),
         "tokens out": lambda one: _amount(_total(one, "tokens_out")),
-        "cost, USD": lambda one: general(one.usage and one.usage.cost_usd),
+        "cost, USD": lambda one: general(_of(one.usage, "cost_usd")),
         "calls": lambda one: _calls(one.usage),
     }
     cells = {title: {name: write(one) for name, one in run.items()} for title, write in columns.items()}
@@ -331,12 +333,16 @@ def _costs(methods: Mapping[str, MethodFacts]) -> Grid | None:
     return Grid("cost", "Cost", _COSTS, [Cell("method", "backbone"), *(Cell(t, _PARTS.get(t, "")) for t in shown)], blocks)
 
 
-def _amount(tokens: float | None) -> str:
+def _of(part: TrainingCost | Usage | None, key: str) -> Value:
+    return None if part is None else getattr(part, key)
+
+
+def _amount(tokens: Value) -> str:
     """A large count in few characters; zero is zero."""
     return DASH if tokens is None else compact_count(tokens) or "0"
 
 
-def _total(method: MethodFacts, key: str) -> float | None:
+def _total(method: MethodFacts, key: str) -> Value:
     """A cost of scoring over all suites that state it."""
     known = [value for one in method.scoring.values() if (value := getattr(one, key)) is not None]
     return sum(known) if known else None
@@ -349,7 +355,7 @@ def _calls(usage: Usage | None) -> str:
 
 def _costs_by_suite(results: CompareResults, methods: Mapping[str, MethodFacts]) -> Grid | None:
     titles = _titles(results)
-    rows = [
+    rows: list[Row] = [
         [
             Cell(one.label, one.backbone),
             titles.get(suite, suite),
@@ -372,7 +378,7 @@ def _titles(results: CompareResults) -> dict[str, str]:
 
 def _position(results: CompareResults, methods: Mapping[str, MethodFacts]) -> Grid | None:
     titles = _titles(results)
-    rows = [
+    rows: list[Row] = [
         [
             Cell(one.label, one.backbone),
             titles.get(suite, suite),
@@ -406,5 +412,5 @@ def _correlation(one: Interval | None, n: int) -> Cell:
 
 
 def _not_run(methods: Mapping[str, MethodFacts]) -> Grid | None:
-    rows = [[Cell(one.label, one.backbone), one.skipped] for one in methods.values() if one.skipped]
+    rows: list[Row] = [[Cell(one.label, one.backbone), one.skipped] for one in methods.values() if one.skipped]
     return grid("not-run", "Not run", (Cell("method", "backbone"), "why"), rows, words=(0, 1)) if rows else None

@@ -16,7 +16,7 @@ from armorm.data.sources.registry import pair_sources, rating_sources
 from armorm.data.validate import Validation
 from armorm.intervals import Interval
 from armorm.numbers import count, decimal, ends, general, hundredths, percent, shorten, signed_hundredths
-from armorm.report.tables import Cell, Grid, Report, defined, estimate, grid, share_of
+from armorm.report.tables import Cell, Grid, Report, Row, defined, estimate, grid, share_of
 
 SHOWN = 60
 MOST_OBJECTIVES = 4
@@ -30,8 +30,8 @@ _RATINGS = (
     "On the raw scale of each objective; how ratings follow the answer's length in characters, with 95 % intervals by prompt."
 )
 _LEAKAGE = (
-    "Exactly (letter case, white space and punctuation aside), or nearly, by the Jaccard similarity of their three-word shingles. "
-    "Prompts are compared by their first question."
+    "Exactly (letter case, white space and punctuation aside), or nearly, by the Jaccard similarity of their three-word "
+    "shingles. Prompts are compared by their first question."
 )
 
 
@@ -211,7 +211,7 @@ def _drops(parts: Mapping[str, Mapping[str, int]], records: int, title: str = "L
 
 
 def _ratings(objectives: Sequence[RatedObjective]) -> Grid:
-    rows = [
+    rows: list[Row] = [
         [
             o.name,
             o.rater or "–",
@@ -243,7 +243,7 @@ def _lengths(facts: Inspection) -> Grid:
 
 
 def _longer(longer: Mapping[str, LongerChosen]) -> Grid:
-    rows = [[name, share_of(_interval(one)), count(one.n), count(one.equal)] for name, one in longer.items()]
+    rows: list[Row] = [[name, share_of(_interval(one)), count(one.n), count(one.equal)] for name, one in longer.items()]
     head = ("length in", Cell("longer chosen", "%"), "pairs of unequal length", "of equal length")
     lead = "In how many pairs of unequal length the longer answer was the chosen one: 50 % where length plays no part."
     return grid("longer", "Choices and length", head, rows, lead=lead)
@@ -252,11 +252,12 @@ def _longer(longer: Mapping[str, LongerChosen]) -> Grid:
 def _repeats(facts: Inspection) -> Grid:
     answers = facts.duplicates
     lead = (
-        f"{count(answers.answers)} answers, {count(answers.distinct)} different, {count(answers.repeated)} there before, letter by "
-        "letter."
+        f"{count(answers.answers)} answers, {count(answers.distinct)} different, {count(answers.repeated)} there before, letter "
+        "by letter."
     )
     if (per := facts.rows_per_prompt) is not None:
-        lead += f" {count(facts.counts.prompts)} prompts, {count(per.one)} of them with one row only, at most {count(per.max)} rows to one."
+        prompts = count(facts.counts.prompts)
+        lead += f" {prompts} prompts, {count(per.one)} of them with one row only, at most {count(per.max)} rows to one."
     rows = [[count(one.times), shorten(one.answer, SHOWN)] for one in answers.most]
     return grid("repeats", "Repeats", ("times", "answer"), rows, lead=lead, words=(1,))
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from armorm.conversation import Conversation
 from armorm.numbers import decimal, shorten, signed
-from armorm.report.tables import Cell, Grid, grid
+from armorm.report.tables import Grid, Row, grid
 from armorm.report.terminal import Shown
 from armorm.results import Result
 from armorm.scoring.explain import Difference, Explanation, bar
@@ -111,8 +111,8 @@ class Fit(Result):
             return [verdict]
         moves = {name: one.steered - one.as_trained for name, one in self.mean_weights.items()}
         reach = max(map(abs, moves.values()), default=0.0)
-        rows = [
-            [name, decimal(one.as_trained), decimal(one.steered), signed(moves[name]), Cell(bar(moves[name], reach).plain)]
+        rows: list[Row] = [
+            [name, decimal(one.as_trained), decimal(one.steered), signed(moves[name]), bar(moves[name], reach).plain]
             for name, one in self.mean_weights.items()
         ]
         title = f"mean weight over {self.prompts:,} training prompts"

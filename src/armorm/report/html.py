@@ -2,8 +2,8 @@
 
 In: a template's name and what it shows.  Out: the page as text.  Cost: some milliseconds; needs jinja2 (extra `report`).
 
-Names, prompts and answers are hostile text: everything is escaped by the templates' autoescape, the only markup let through is the
-figures', and every page forbids scripts and requests by its content security policy.
+Names, prompts and answers are hostile text: everything is escaped by the templates' autoescape, the only markup let through is
+the figures', and every page forbids scripts and requests by its content security policy.
 """
 
 from __future__ import annotations

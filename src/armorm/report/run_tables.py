@@ -32,7 +32,7 @@ from armorm.report.run_results import (
     SuiteResults,
     UncertaintyFacts,
 )
-from armorm.report.tables import Block, Cell, Grid, Report, defined, difference, estimate, grid, share_of
+from armorm.report.tables import Block, Cell, Grid, Report, Row, defined, difference, estimate, grid, share_of
 
 TERMINAL = ("probe", "debias", "suite", "planted")
 """Tables that the terminal shows, by the first word of their names."""
@@ -40,10 +40,12 @@ TERMINAL = ("probe", "debias", "suite", "planted")
 _SETTLED = 0.05
 _WHOLE = "all"
 _SUITE = (
-    "Accuracy in %, with 95 % intervals that resample whole prompts, since answers to one prompt are not independent. On pairs without "
-    "an official script a tie counts half; on a published benchmark it counts as its script has it, and “ties as halves” says what "
-    "half would give. The test against Bradley–Terry compares both methods pair by pair. ρ(length): rank correlation of score and "
-    "length among answers to one prompt."
+    "Accuracy in %, with 95 % intervals that resample whole prompts, since answers to one prompt are not independent. On pairs "
+    "without "
+    "an official script a tie counts half; on a published benchmark it counts as its script has it, and “ties as halves” says "
+    "what "
+    "half would give. The test against Bradley–Terry compares both methods pair by pair. ρ(length): rank correlation of score "
+    "and length among answers to one prompt."
 )
 
 
@@ -149,14 +151,14 @@ def _objectives(results: RunResults) -> Grid:
 def _candidates(results: RunResults) -> Grid:
     rows = [[one.feature, decimal(one.pearson)] for one in results.probe.candidates]
     lead = (
-        "The inner states that were tried as the probe's input, by mean Pearson correlation on the rows set aside for this choice. "
-        f"Chosen: {results.probe.feature}."
+        "The inner states that were tried as the probe's input, by mean Pearson correlation on the rows set aside for this "
+        f"choice. Chosen: {results.probe.feature}."
     )
     return grid("candidates", "Candidate features", ("feature", "mean held-out Pearson"), rows, lead=lead)
 
 
 def _probe(results: RunResults) -> Grid:
-    rows = [
+    rows: list[Row] = [
         [
             Cell(o.name, " ".join(o.warnings)),
             count(o.n_train),
@@ -177,7 +179,7 @@ def _probe(results: RunResults) -> Grid:
 
 
 def _uncertainty(part: UncertaintyFacts) -> Grid:
-    rows = [
+    rows: list[Row] = [
         [
             o.name,
             *(decimal(x) for x in (o.sigma, o.mean_std)),
@@ -193,16 +195,19 @@ def _uncertainty(part: UncertaintyFacts) -> Grid:
         *(Cell("inside, test", "%"), Cell("inside, folds", "%")),
     )
     lead = (
-        "The probe is a ridge regression, so how sure it is of its weights follows from its data. An interval says where a new rating "
-        f"lies {round(100 * part.level)} times in 100; its reach was set on training prompts, each predicted by a probe that had not "
+        "The probe is a ridge regression, so how sure it is of its weights follows from its data. An interval says where a new "
+        "rating "
+        f"lies {round(100 * part.level)} times in 100; its reach was set on training prompts, each predicted by a probe that had "
+        "not "
         f"seen it. On test prompts, {percent(part.coverage.value)} of {count(part.n_test)} ratings lie inside (95 % interval: "
         f"{share_ends(part.coverage)})."
     )
     note = (
-        "All on the [0, 1] scale. Noise: how far ratings stray from the reward. Standard error: how far the reward itself may be off, "
-        "on average over test answers. Prompts' factor: how much larger that is because ratings of one prompt are not independent. "
-        "Reach: in standard deviations; 1.96 if ratings were Gaussian. Width: of the interval, cut off at the scale's ends; near 1 it "
-        "says next to nothing about a single rating."
+        "All on the [0, 1] scale. Noise: how far ratings stray from the reward. Standard error: how far the reward itself may be "
+        "off, on average over test answers. Prompts' factor: how much larger that is because ratings of one prompt are not "
+        "independent. "
+        "Reach: in standard deviations; 1.96 if ratings were Gaussian. Width: of the interval, cut off at the scale's ends; near "
+        "1 it says next to nothing about a single rating."
     )
     return grid("uncertainty", "Uncertainty", head, rows, lead=lead, remarks=[note])
 
@@ -221,7 +226,8 @@ def _debias(debias: DebiasFacts) -> Grid:
     ]
     head = ("objective", "nuisance", "λ", "reference before", "reference after", "held out before", "held out after")
     lead = (
-        "Debiasing subtracts from every reward the part that follows a nuisance such as length, so that the two no longer correlate on "
+        "Debiasing subtracts from every reward the part that follows a nuisance such as length, so that the two no longer "
+        "correlate on "
         f"the reference answers. Correlation: {debias.method}; the nuisance's own objective is {debias.itself}; reference: "
         f"{count(debias.reference.n)} answers of {', '.join(debias.reference.sources)}."
     )
@@ -260,7 +266,7 @@ def _suite(suite: SuiteResults, results: RunResults) -> Grid:
 
 def _length(results: RunResults) -> Grid:
     labels = {one.method: one.label for suite in results.suites for one in suite.methods}
-    rows = [
+    rows: list[Row] = [
         [
             one.suite,
             labels.get(one.method, one.method),
@@ -269,19 +275,19 @@ def _length(results: RunResults) -> Grid:
         for one in results.length
     ]
     lead = (
-        "How far each method's score follows the answer's length in tokens: rank correlation, 0 is none, 1 means that longer always "
-        "scores higher."
+        "How far each method's score follows the answer's length in tokens: rank correlation, 0 is none, 1 means that longer "
+        "always scores higher."
     )
     return grid("length", "Length", ("suite", "method", "all answers", "same prompt"), rows, lead=lead, words=(0, 1))
 
 
 def _abstention(suite: SuiteAbstention) -> Grid:
     by_margin = {round(point.abstained, 2): point for point in suite.by_margin}
-    rows = []
+    rows: list[Row] = []
     for point in suite.by_z:
         other = by_margin.get(round(point.abstained, 2))
-        cells = [percent(point.abstained, 0), decimal(point.threshold, 2), count(point.decided), share_of(point.error)]
-        rows.append([*cells, share_of(other.error) if other else Cell()])
+        cells = [percent(point.abstained, 0), decimal(point.threshold, 2), count(point.decided)]
+        rows.append([*cells, share_of(point.error), share_of(other.error if other else None)])
     head = ("left open", "z at least", "pairs decided", Cell("wrong, by z", "%"), Cell("wrong, by margin", "%"))
     rules = "; ".join(
         f"z = {general(p.threshold)} leaves {percent(p.abstained)} open and {percent(p.error.value)} of the rest wrong"
@@ -289,8 +295,10 @@ def _abstention(suite: SuiteAbstention) -> Grid:
     )
     gain = suite.area_gain
     remark = (
-        f"Mean error over all shares: {percent(suite.area_z.value)} by z, {percent(suite.area_margin.value)} by margin; the standard "
-        f"deviations save {points(gain.value)} points ({points(gain.low)} to {points(gain.high)}). Too close at |margin| < z · std: {rules}."
+        f"Mean error over all shares: {percent(suite.area_z.value)} by z, {percent(suite.area_margin.value)} by margin; the "
+        "standard "
+        f"deviations save {points(gain.value)} points ({points(gain.low)} to {points(gain.high)}). Too close at |margin| < z · "
+        f"std: {rules}."
     )
     title = f"Too close to call: {suite.suite}"
     return grid(f"abstention {suite.suite}", title, head, rows, remarks=[remark], words=())
@@ -298,8 +306,8 @@ def _abstention(suite: SuiteAbstention) -> Grid:
 
 def _planted(rows: Sequence[PlantedRow]) -> Grid:
     lead = (
-        "Made-up data whose right answer is known, on held-out prompts: each row says what must come out, what came out, and, where "
-        "there is one, what comes out when the stage responsible is taken away."
+        "Made-up data whose right answer is known, on held-out prompts: each row says what must come out, what came out, and, "
+        "where there is one, what comes out when the stage responsible is taken away."
     )
     lines = []
     for row in rows:

@@ -1,6 +1,6 @@
 """Tables of plain text, before anyone has chosen between terminal, Markdown, LaTeX and HTML.
 
-In: numbers and names.  Out: `Grid`s of `Cell`s, and a `Report` of them: raw text, so whoever renders them escapes it.  Cost: none.
+In: numbers and names.  Out: `Grid`s of `Cell`s, a `Report` of them: raw text, which whoever renders it escapes.  Cost: none.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ class Cell:
     small: str = ""
     bold: bool = False
     tone: Tone = ""
+
+
+Row = Sequence[str | Cell]
+"""What `grid` takes as a row."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def grid(
     name: str,
     title: str,
     head: Iterable[str | Cell],
-    rows: Iterable[Sequence[str | Cell]],
+    rows: Iterable[Row],
     *,
     lead: str = "",
     remarks: Sequence[str] = (),

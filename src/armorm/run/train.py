@@ -30,6 +30,7 @@ from armorm.recipe import STARTER, Recipe
 from armorm.report.provenance import provenance
 from armorm.report.run_page import write_run
 from armorm.report.run_results import RunResults
+from armorm.results import read_result
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
 from armorm.run import fitting
 from armorm.run.coverage import abstention_facts, uncertainty_stage
@@ -98,7 +99,7 @@ class Training:
         report = self._stage(
             "report", {"model": model.key, "bench": bench.key, "facts": facts}, lambda at: self._report(at, facts)
         )
-        results = RunResults.read(report.folder / "results.json")
+        results = read_result(RunResults, report.folder / "results.json")
         return Run(self.out, results, report.folder / "report.html", tuple(s.folder.name for s in self.done if s.fresh))
 
     # -- the stages, in order ------------------------------------------------------------------------------------------------
