@@ -155,8 +155,7 @@ def bench(
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a benchmark: sections, subsets and overall with 95 % intervals, beside the published numbers; what a profile "
-    "costs."""
+    """Score a benchmark: sections, subsets and overall with 95 % intervals, beside the published numbers."""
     from armorm.cli.benching import suite_of
     from armorm.jobs.bench import run_benchmark
     from armorm.progress import Reporter

@@ -246,7 +246,7 @@ def _longer(longer: Mapping[str, LongerChosen]) -> Grid:
     rows: list[Row] = [[name, share_of(_interval(one)), count(one.n), count(one.equal)] for name, one in longer.items()]
     head = ("length in", Cell("longer chosen", "%"), "pairs of unequal length", "of equal length")
     lead = "In how many pairs of unequal length the longer answer was the chosen one: 50 % where length plays no part."
-    return grid("longer", "Choices and length", head, rows, lead=lead)
+    return grid("longer", "The longer answer was the chosen one", head, rows, lead=lead)
 
 
 def _repeats(facts: Inspection) -> Grid:

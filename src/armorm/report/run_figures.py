@@ -162,7 +162,7 @@ def abstention_figure(suites: Sequence[SuiteAbstention]) -> Figure:
         _error_line(axes, suite.by_margin, color=SOFT, linewidth=1.1, linestyle=(0, (4, 2)))
         _error_line(axes, suite.by_z, color=ACCENT, linewidth=1.7)
         known = [p for p in suite.by_z if math.isfinite(p.error.low) and math.isfinite(p.error.high)]
-        low, high = ([100 * end for end in column] for column in zip(*((p.error.low, p.error.high) for p in known), strict=True))
+        low, high = [100 * p.error.low for p in known], [100 * p.error.high for p in known]
         axes.fill_between([100 * p.abstained for p in known], low, high, color=ACCENT, alpha=0.16, linewidth=0, zorder=2)
         axes.set_ylim(bottom=0)
     return inline(figure, "Error rate by share of pairs left open")

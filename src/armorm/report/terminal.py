@@ -87,4 +87,4 @@ def _width(grid: Grid) -> int:
     for row in grid.rows:
         for place, cell in enumerate(row):
             heads[place] = max(heads[place], cell_len(f"{cell.text} {cell.small}".rstrip()))
-    return sum(heads) + len(heads) + 2
+    return sum(heads) + 2 * len(heads) + 1  # a blank on either side of every column

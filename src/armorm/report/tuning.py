@@ -80,9 +80,9 @@ def tuning_report(results: TuningResults) -> Report:
     )
     rows = [[count(one.step), decimal(one.loss, 4), share(one.accuracy)] for one in results.evaluations]
     head = ("step", "held-out loss", "held-out accuracy")
-    curve = Path(results.model).with_name("training.svg")
+    notes = [f"decoder: {results.model}", f"curve: {Path(results.model).with_name('training.svg')}"] if results.model else []
     table = grid("evaluations", f"{results.objective}: {size}", head, rows, words=())
-    return Report(results.objective, grids=[table], notes=[f"decoder: {results.model}", f"curve: {curve}"])
+    return Report(results.objective, grids=[table], notes=notes)
 
 
 def write_curve(results: TuningResults, path: Path) -> None:
