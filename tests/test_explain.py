@@ -15,9 +15,10 @@ from scipy.stats import percentileofscore
 
 from armorm.errors import CheckpointError, MissingExtra, ObjectiveMismatch, StorageError
 from armorm.model.reward_model import RewardModel
+from armorm.numbers import shorten
 from armorm.scoring.explain import bar, difference, explain
 from armorm.scoring.profile import Profile
-from armorm.scoring.reference import Reference, draw_prompts, shortened
+from armorm.scoring.reference import Reference, draw_prompts
 from armorm.scoring.score import Score
 
 NAMES = ("helpful", "safe", "verbosity")
@@ -192,7 +193,7 @@ def test_a_reference_cuts_its_prompts():
     assert len(known.prompts) == len(known.gates) == 30
     assert len(known.prompts[0]) == 300
     assert known.prompts[0].endswith("…")
-    assert shortened("a\n b") == "a b"
+    assert shorten("a\n b", 300) == "a b"
 
 
 def test_prompts_are_drawn_once_each_in_order_and_at_random():

@@ -401,11 +401,11 @@ def test_a_profile_is_compared_section_by_section():
     after = [right if i % 2 or i % 4 == 0 else wrong for i in range(40)]
     found = (outcomes(Rule.PAIRS, items, scores) for scores in (before, after))
     rows = profile_comparison(*found, [aggregate_of(items)], seed=0)
-    by_name = {row["name"]: row for row in rows}
-    assert [row["level"] for row in rows] == ["overall", "section", "section"]
-    assert by_name["overall"]["difference"]["value"] == pytest.approx(0.25)
-    assert by_name["t"]["difference"]["value"] == pytest.approx(0.5)
-    assert (by_name["t"]["gained"], by_name["t"]["lost"]) == (10, 0)
-    assert by_name["t"]["p"] < 0.01
-    assert by_name["s"]["difference"]["value"] == 0
-    assert (by_name["s"]["base"]["value"], by_name["s"]["steered"]["value"]) == (1.0, 1.0)
+    by_name = {row.name: row for row in rows}
+    assert [row.level for row in rows] == ["overall", "section", "section"]
+    assert by_name["overall"].difference.value == pytest.approx(0.25)
+    assert by_name["t"].difference.value == pytest.approx(0.5)
+    assert (by_name["t"].gained, by_name["t"].lost) == (10, 0)
+    assert by_name["t"].p < 0.01
+    assert by_name["s"].difference.value == 0
+    assert (by_name["s"].base.value, by_name["s"].steered.value) == (1.0, 1.0)

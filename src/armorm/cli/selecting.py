@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from armorm.cli.options import BatchTokens, Model, ProfileFile, Quiet
+
 if TYPE_CHECKING:
     from armorm.jobs.score_file import Finished, Job
     from armorm.jobs.select import Counts
 
-Model = Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")]
 Rows = Annotated[
     Path, typer.Argument(help="Rows with `messages`, or `prompt` and `response` or `responses`: JSONL, Parquet, CSV.")
 ]
@@ -27,9 +28,6 @@ Resumed = Annotated[
     Path | None,
     typer.Option(help="Write here (.jsonl, .jsonl.gz, .parquet); a stopped run goes on [default: JSON lines on stdout]."),
 ]
-BatchTokens = Annotated[int, typer.Option(min=64, help="Tokens per batch; more on a GPU.")]
-ProfileFile = Annotated[Path | None, typer.Option("--profile", help="A steering profile (YAML); see docs/steer.md.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
 def score(

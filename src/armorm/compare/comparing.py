@@ -10,10 +10,8 @@ runs, with what is there by then.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,13 @@ from armorm.compare.ablations import Unmasked, fit_without_masking, load_without
 from armorm.compare.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
-from armorm.errors import RecipeError, StorageError
+from armorm.errors import RecipeError
 from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
+from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
 from armorm.run.methods import MAIN, RIVAL, Graded, Method
 from armorm.run.probe_stage import Predicted, predict_test
@@ -60,7 +59,7 @@ ON_TRAINED = (MAIN, RIVAL, "armorm-no-gate", "fitted-weights")
 """What is shown of the run on a trained decoder, beside the same on the frozen one with the same rows."""
 
 
-def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: Reporter | None = None) -> dict[str, Any]:
+def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: Reporter | None = None) -> CompareResults:
     """Every method on the same items; writes the table in all its forms into `out`/compare and returns its content.
 
     `out` is the run's folder, `features` where its features are kept. Raises RecipeError for a recipe without suites, and what
@@ -80,7 +79,7 @@ class _Comparison:
         self.main = Training(recipe, out, features, reporter, rows=self.rows)
         self.variants: dict[str, Training] = {}  # stages 1 to 3 again, by backbone
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> CompareResults:
         start = written = time.perf_counter()
         self.main.run()
         found, steps = list[Contender](), list(self._steps())
@@ -91,14 +90,10 @@ class _Comparison:
                 written = time.perf_counter()
         return self._write(found, start)
 
-    def _write(self, found: Sequence[Contender], start: float, missing: Sequence[str] = ()) -> dict[str, Any]:
-        results = self._results(found, missing) | {"seconds": round(time.perf_counter() - start, 1)}
-        try:
-            (self.at / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{self.at}: can't be written: {error.strerror}; choose another --out") from error
+    def _write(self, found: Sequence[Contender], start: float, missing: Sequence[str] = ()) -> CompareResults:
+        results = self._results(found, missing, start)
         write_compare(results, self.at)
-        return results | {"folder": str(self.at)}
+        return results.model_copy(update={"folder": str(self.at)})
 
     # -- the contenders, in order --------------------------------------------------------------------------------------------
 
@@ -208,21 +203,24 @@ class _Comparison:
 
     # -- the table -----------------------------------------------------------------------------------------------------------
 
-    def _results(self, found: Sequence[Contender], missing: Sequence[str]) -> dict[str, Any]:
+    def _results(self, found: Sequence[Contender], missing: Sequence[str], start: float) -> CompareResults:
         names = {c.name for c in found if not c.skipped}
         references = [name for name in (RIVAL, TRAINED_RIVAL) if name in names]
-        return {
-            "format": FORMAT,
-            "name": self.recipe.name,
-            **provenance(),
-            "seed": self.recipe.seed,
-            "backbone": {"model": self.recipe.backbone.model, "dtype": self.recipe.backbone.dtype},
-            "references": references,
-            "suites": [table for suite in self.recipe.bench for table in self._tables(suite, found, references)],
-            "methods": [c.facts() for c in found],
-            "probes": self._probes(),
-            "notes": [*([f"Not computed yet: {', '.join(missing)}."] if missing else []), *self._notes()],
-        }
+        return CompareResults.model_validate(
+            {
+                "format": FORMAT,
+                **provenance(),
+                "name": self.recipe.name,
+                "seed": self.recipe.seed,
+                "backbone": {"model": self.recipe.backbone.model, "dtype": self.recipe.backbone.dtype},
+                "references": references,
+                "suites": [table for suite in self.recipe.bench for table in self._tables(suite, found, references)],
+                "methods": [c.facts() for c in found],
+                "probes": self._probes(),
+                "notes": [*([f"Not computed yet: {', '.join(missing)}."] if missing else []), *self._notes()],
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+        )
 
     def _tables(self, suite: Suite, found: Sequence[Contender], references: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The suite's table; where its items are capped, one more of all of them, with the methods that scored those."""
@@ -242,13 +240,13 @@ class _Comparison:
         worth = {method: graded.outcomes(found) for method, found in scores.items()}
 
         def row(name: str, one: Outcomes) -> dict[str, Any]:
-            whole = figures(one, [official], seed=seed).to_json()["aggregates"][official.name]
-            tests = {r: None if r == name else paired(one, worth[r], official, seed=seed).to_json() for r in references}
-            return {"method": name, "overall": whole["overall"], "sections": whole["sections"], "versus": tests, "whole": whole}
+            whole = figures(one, [official], seed=seed).official
+            tests = {r: None if r == name else paired(one, worth[r], official, seed=seed) for r in references}
+            return {"method": name, "overall": whole.overall, "sections": whole.sections, "versus": tests, "whole": whole}
 
         rows = [row(name, one) for name, one in worth.items()]
         sections = list(dict.fromkeys(s for r in rows for s in r["sections"]))
-        missing = rows[0]["whole"]["missing"] if rows else []
+        missing = rows[0]["whole"].missing if rows else ()
         return {
             "rule": graded.rule.value,
             "n": len(items),
@@ -257,7 +255,7 @@ class _Comparison:
             "sections": sections,
             "missing": missing,
             "methods": [{k: v for k, v in r.items() if k != "whole"} for r in rows],
-            "published": [asdict(p) for p in published(suite.benchmark or "rewardbench-prior")],
+            "published": published(suite.benchmark or "rewardbench-prior"),
         }
 
     def _probes(self) -> list[dict[str, Any]]:
@@ -267,7 +265,7 @@ class _Comparison:
         first, seed = tested[0], self.recipe.seed
         means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
         return [
-            _probe(backbone, training) | {"mean": mean.pearson.to_json(), "gain": mean.gain.to_json() if place else None}
+            _probe(backbone, training) | {"mean": mean.pearson, "gain": mean.gain if place else None}
             for place, ((backbone, training), mean) in enumerate(zip(runs, means, strict=True))
         ]
 

@@ -12,7 +12,6 @@ correlation with length. Of a prompt with several rows, one is taken.
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -22,19 +21,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from armorm.bench.audit import Changed, Originals, View, Viewed, audit_facts
+from armorm.bench.audit import Changed, Originals, View, Viewed, change_facts, view_facts
+from armorm.bench.audit_results import AuditResults, Example, RivalFacts
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
 from armorm.data.answer_rows import AnswerRow, answer_rows, neighbours_grouped
 from armorm.data.files import records
 from armorm.disk import folder_name
-from armorm.errors import ArmormError, BackboneError, DataError, StorageError
+from armorm.errors import ArmormError, BackboneError, DataError
 from armorm.features.spec import FeatureSpec
 from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter
-from armorm.report.audit_page import write_audit_page
+from armorm.report.audit_page import write_audit
 from armorm.report.provenance import provenance
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
 from armorm.scorers import AnswerFeatures
@@ -58,7 +58,7 @@ def run_audit(
     seed: int = 0,
     batch_tokens: int = 4096,
     reporter: Reporter | None = None,
-) -> dict[str, Any]:
+) -> AuditResults:
     """Audit a model on a file of answers, and write the tables and the page into `out` (runs/audit/MODEL/FILE unless given).
 
     `run` is the run whose Bradley–Terry rival stands beside (default: the one that the model's folder is in); `limit` takes so
@@ -79,20 +79,24 @@ def run_audit(
     key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
     kept = Kept(folder / "audit-scores.jsonl", key)
     _score(cases, panel, kept, reporter, file.name)
-    results = {
-        "format": FORMAT,
-        "model": model,
-        "file": str(file),
+    views, originals, changes, truncated = _before_and_after(cases, wanted, panel, kept)
+    results = AuditResults(
+        format=FORMAT,
         **provenance(),
-        "seed": seed,
-        "prompts": len({c.group for c in cases}),
-        "answers": sum(len(c.answers) for c in cases),
-        "left_out": left_out,
-        "rival": None if rival is None else {"feature": rival.feature, "strength": rival.strength},
-        **_tables(cases, wanted, panel, kept, seed),
-    }
-    _write(folder, results)
-    return results | {"folder": str(folder)}
+        model=model,
+        file=str(file),
+        seed=seed,
+        prompts=len({c.group for c in cases}),
+        answers=sum(len(c.answers) for c in cases),
+        left_out=left_out,
+        rival=None if rival is None else RivalFacts(feature=rival.feature, strength=rival.strength),
+        views=tuple(view_facts(view, originals, seed=seed) for view in views),
+        perturbations=tuple(change_facts(change, views, originals, seed=seed) for change in changes),
+        objectives=originals.objectives,
+        truncated=truncated,
+    )
+    write_audit(results, folder)
+    return results.model_copy(update={"folder": str(folder)})
 
 
 # -- which answers, and what becomes of them ---------------------------------------------------------------------------------
@@ -208,10 +212,13 @@ def _score(cases: Sequence[_Item], panel: _Panel, kept: Kept, reporter: Reporter
             advance(done, "answers")
 
 
-# -- tables ------------------------------------------------------------------------------------------------------------------
+# -- numbers -----------------------------------------------------------------------------------------------------------------
 
 
-def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Panel, kept: Kept, seed: int) -> dict[str, Any]:
+def _before_and_after(
+    cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Panel, kept: Kept
+) -> tuple[list[View], Originals, list[Changed], int]:
+    # The views, the answers as they are, every change of them, and how many answers were truncated.
     found = [(case, [kept.values[_key(c)] for c in case.answers]) for case in cases]
     found = [(case, facts) for case, facts in found if facts[0] is not None]
     whole = [(case, [f for f in facts if f is not None]) for case, facts in found]
@@ -228,7 +235,7 @@ def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Pane
         rewards=_rewards(originals, objectives),
         objectives=objectives,
     )
-    changes, examples = [], {}
+    changes = []
     for p in wanted:
         places = [(i, case) for i, (case, _) in enumerate(whole) if p.name in case.changed]
         after = [(i, case, f) for i, case in places if (f := kept.values[_key(case.changed[p.name])]) is not None]
@@ -236,14 +243,12 @@ def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Pane
             continue
         facts = [f for _, _, f in after]
         at = firsts[[i for i, _, _ in after]].astype(np.int64)
-        changes.append(Changed(p, at, {v.name: _viewed(v, facts) for v in views}, _rewards(facts, objectives)))
-        gain = changes[-1].views[MAIN].scores - before.views[MAIN].scores[at]
+        moved = {v.name: _viewed(v, facts) for v in views}
+        gain = moved[MAIN].scores - before.views[MAIN].scores[at]
         best = int(np.argmax(gain))
-        examples[p.name] = _example(after[best][1], p.name, before.views[MAIN].scores[at[best]], gain[best])
-    tables = audit_facts(views, before, changes, seed=seed)
-    for row in tables["perturbations"]:
-        row["example"] = examples[row["name"]]
-    return tables | {"objectives": list(objectives), "truncated": sum(f["truncated"] for f in originals)}
+        example = _example(after[best][1], p.name, before.views[MAIN].scores[at[best]], gain[best])
+        changes.append(Changed(p, at, moved, _rewards(facts, objectives), example))
+    return views, before, changes, sum(f["truncated"] for f in originals)
 
 
 def _viewed(view: View, facts: Sequence[Mapping[str, Any]]) -> Viewed:
@@ -260,19 +265,20 @@ def _rewards(facts: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> F
     return np.array([[f["rewards"][n] for n in objectives] for f in facts])
 
 
-def _example(case: _Item, name: str, before: float, gain: float) -> dict[str, Any]:
+def _example(case: _Item, name: str, before: float, gain: float) -> Example:
     # The answer that gains most in the model's own view: where to look first.
     question = next((m["content"] for m in reversed(case.answers[0][:-1]) if m["role"] == "user"), "")
-    return {
-        "prompt": _shortened(question),
-        "answer": _shortened(case.answers[0][-1]["content"]),
-        "changed": _shortened(case.changed[name][-1]["content"]),
-        "before": float(before),
-        "after": float(before + gain),
-    }
+    return Example(
+        prompt=_cut(question),
+        answer=_cut(case.answers[0][-1]["content"]),
+        changed=_cut(case.changed[name][-1]["content"]),
+        before=float(before),
+        after=float(before + gain),
+    )
 
 
-def _shortened(text: str) -> str:
+def _cut(text: str) -> str:
+    # Both ends of a text: changes are made at either.
     if len(text) <= LONGEST:
         return text
     half = LONGEST // 2
@@ -287,8 +293,8 @@ def _rival(model: RewardModel, name: str, run: Path | None, reporter: Reporter) 
     rival = load_bradley_terry(folder)
     if rival is None:
         if run is not None:
-            raise DataError(f"{folder} holds no Bradley–Terry rival: name a run that `armorm train` finished, or leave --run out")
-        reporter.say("no Bradley–Terry rival beside the model: give --run to compare with one")
+            raise DataError(f"{folder} holds no Bradley–Terry rival: name a run that `armorm train` finished, or leave `run` out")
+        reporter.say("no Bradley–Terry rival beside the model: name a run to compare with one")
         return None
     try:
         spec = FeatureSpec.parse(rival.feature)
@@ -299,15 +305,6 @@ def _rival(model: RewardModel, name: str, run: Path | None, reporter: Reporter) 
         reporter.warn(f"the Bradley–Terry rival can't read this model's features ({error}): left out")
         return None
     return rival
-
-
-def _write(folder: Path, results: Mapping[str, Any]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "audit.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
-    write_audit_page(results, folder)
 
 
 def _key(conversation: Conversation) -> str:

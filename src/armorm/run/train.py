@@ -10,7 +10,6 @@ its value on to the next ones; one that is found finished is read once. No row's
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ import numpy as np
 from armorm import __version__
 from armorm.data.splits import Split
 from armorm.data.summary import summarise
-from armorm.disk import write_json, write_text
+from armorm.disk import write_text
 from armorm.errors import CheckpointError
 from armorm.fit.debias import Debias
 from armorm.fit.method import Fitted
@@ -30,9 +29,10 @@ from armorm.fit.parts import load_debias
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import STARTER, Recipe
-from armorm.report.markdown import render_markdown
-from armorm.report.page import write_report
 from armorm.report.provenance import provenance
+from armorm.report.run_page import write_run
+from armorm.report.run_results import RunResults
+from armorm.results import read_result
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
 from armorm.run.context import RunContext
 from armorm.run.coverage import abstention_facts, uncertainty_stage
@@ -59,7 +59,7 @@ class Run:
     """A finished run: its folder, the results (what results.json holds), the page, and the stages that had to be computed."""
 
     folder: Path
-    results: Facts
+    results: RunResults
     report: Path
     computed: tuple[str, ...]
 
@@ -131,7 +131,7 @@ class Training:
         facts = {stage.folder.name: stage.facts for stage in stages}
         inputs = {"model": model.key, "bench": self.rival.key, "facts": facts}
         report = self._stage("report", inputs, lambda at: self._report(at, facts, about), read_nothing)
-        results = json.loads((report.folder / "results.json").read_text(encoding="utf-8"))
+        results = read_result(RunResults, report.folder / "results.json")
         return Run(self.out, results, report.folder / "report.html", tuple(self._computed))
 
     # -- the stages, in order ------------------------------------------------------------------------------------------------
@@ -196,22 +196,22 @@ class Training:
         }
 
     def _report(self, at: Path, facts: Mapping[str, Facts], about: Facts) -> tuple[None, Facts]:
-        results = {
-            "format": 1,
-            "name": self.recipe.name,
-            **provenance(),
-            "seconds": {"features": self.stores.to_json()["seconds"], **self._seconds},
-            "backbone": self._backbone_facts(),
-            **about,
-            "probe": {**facts["probe"], "uncertainty": facts["uncertainty"]},
-            "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
-            "gate": facts["gate"],
-            **facts["bench"],
-            "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"]],
-        }
-        write_json(at / "results.json", results)
-        write_text(at / "report.md", render_markdown(results))
-        write_report(results, at)
+        results = RunResults.model_validate(
+            {
+                "format": 1,
+                **provenance(),
+                "name": self.recipe.name,
+                "seconds": {"features": self.stores.to_json()["seconds"], **self._seconds},
+                "backbone": self._backbone_facts(),
+                **about,
+                "probe": {**facts["probe"], "uncertainty": facts["uncertainty"]},
+                "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
+                "gate": facts["gate"],
+                **facts["bench"],
+                "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"]],
+            }
+        )
+        write_run(results, at)
         return None, {}
 
     # -- what the stages left ------------------------------------------------------------------------------------------------

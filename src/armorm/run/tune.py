@@ -6,7 +6,6 @@ Cost: the training. It goes on from its last checkpoint; a finished one is found
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from armorm import __version__
 from armorm.data.reading import cap_rows
 from armorm.data.rows import PreferencePair, RatedResponse
 from armorm.data.splits import Split
+from armorm.disk import write_json
 from armorm.errors import FitError, MissingExtra
 from armorm.features.backbone import fingerprint
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, TrainingObjective
-from armorm.report.curve import write_curve
 from armorm.report.provenance import provenance
+from armorm.report.tuning import TuningResults, write_curve
 from armorm.run.rows import Rows, read_rows, side_of
 from armorm.run.stages import Stage, find_stage, key_of, read_nothing, run_stage
 from armorm.tuning.bradley_terry import train_bradley_terry
@@ -117,17 +117,19 @@ class _Work:
         with self.reporter.bar(f"training {self.objective}", steps) as advance:
             where = (self.recipe.backbone, self.settings, at, checkpoints, self.recipe.seed)
             curve = self._fit(rows, validation, Job(*where, lambda done, _total, note: advance(done, note)))
-        facts = {
-            "objective": self.objective,
-            **provenance(),
-            "rows": len(rows),
-            "examples": curve.facts["steps"] * self.settings.batch_size,
-            "settings": self.settings.model_dump(mode="json"),
-            **curve.facts,
-        }
-        (at / "training.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        write_curve(facts, at / "training.svg")
-        return {key: value for key, value in facts.items() if key != "curve"}
+        results = TuningResults.model_validate(
+            {
+                "objective": self.objective,
+                **provenance(),
+                "rows": len(rows),
+                "examples": curve.facts["steps"] * self.settings.batch_size,
+                "settings": self.settings.model_dump(mode="json"),
+                **curve.facts,
+            }
+        )
+        write_json(at / "training.json", results.to_json())
+        write_curve(results, at / "training.svg")
+        return {key: value for key, value in results.to_json().items() if key != "curve"}
 
     def _fit(self, rows: list[Any], validation: list[Any], job: Job) -> Curve:
         if self.objective == "regression":

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from armorm.disk import load_part, save_part
 from armorm.errors import ObjectiveMismatch
+from armorm.numbers import shorten
 
 FORMAT = 2
 NAME = "reference"
@@ -85,7 +86,7 @@ class Reference:
         values = values[np.isfinite(values).all(axis=1)]
         levels = np.linspace(0, 1, LEVELS)
         quantiles = np.quantile(values, levels, axis=0) if len(values) else np.full((LEVELS, values.shape[1]), np.nan)
-        texts = tuple(map(shortened, prompts))
+        texts = tuple(shorten(prompt, LONGEST) for prompt in prompts)
         return cls(tuple(objectives), len(values), quantiles.astype(np.float32), texts, named, _shares(gates).astype(np.float32))
 
     def percentile(self, name: str, value: float) -> float | None:
@@ -146,12 +147,6 @@ def draw_prompts(texts: Iterable[str], *, most: int = 2000, seed: int = 0) -> li
         first.setdefault(blake2b(text.encode("utf-8", "replace"), digest_size=16).digest(), place)
     drawn = np.random.default_rng(seed).permutation(np.array(list(first.values()), dtype=np.int64))[:most]
     return np.sort(drawn).tolist()
-
-
-def shortened(text: str, longest: int = LONGEST) -> str:
-    """On one line, cut with an ellipsis."""
-    line = " ".join(text.split())
-    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
 def _shares(gates: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
