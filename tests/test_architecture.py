@@ -16,7 +16,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
     ("errors",),
     ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress"),
-    ("kept", "scorers"),
+    ("kept", "numbers", "results", "scorers"),
     ("data",),
     ("features",),
     ("fit",),

@@ -14,17 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import read_lines, write_lines
 
-from armorm.bench.audit import Changed, Originals, View, Viewed, as_expected, audit_facts, verdict
+from armorm.bench.audit import Changed, Originals, View, Viewed, as_expected, change_facts, verdict, view_facts
+from armorm.bench.audit_results import AuditResults, ChangeFacts, Example, ViewFacts
 from armorm.bench.perturbations import PERTURBATIONS, PRAISE, REFUSALS, Case, Expected, is_prose, sentences
-from armorm.cli.auditing import audit_tables
 from armorm.errors import CheckpointError, DataError
 from armorm.intervals import Interval
 from armorm.jobs import audit as auditing
 from armorm.jobs.audit import run_audit
 from armorm.progress import Reporter
 from armorm.report.audit_page import render_audit_page
+from armorm.report.audit_tables import audit_report
+from armorm.results import read_result
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
 from armorm.run.train import Run
+from armorm.scoring.engine import Engine
 
 BY_NAME = {p.name: p for p in PERTURBATIONS}
 ANSWER = (
@@ -33,6 +36,7 @@ ANSWER = (
 )
 CASE = Case([{"role": "user", "content": "Why is the sky blue?"}], ANSWER, "Boil the pasta.", "<|end|>\n<|assistant|>\n")
 QUIET = Reporter(quiet=True)
+EXAMPLE = Example(prompt="q", answer="a", changed="b", before=0.0, after=0.0)
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------------
@@ -101,14 +105,15 @@ def test_changes_that_would_mean_something_else_do_not_apply():
 # -- numbers -----------------------------------------------------------------------------------------------------------------
 
 
-def made(shift: float, *, n: int = 40, name: str = "filler") -> dict[str, Any]:
+def made(shift: float, *, n: int = 40, name: str = "filler") -> tuple[ViewFacts, ChangeFacts]:
     rng = np.random.default_rng(0)
     parts = rng.normal(size=(n, 2))
     after = parts + np.array([shift, 0.0]) + rng.normal(size=(n, 2)) / 100
     groups = [f"g{i // 2}" for i in range(n)]
     before = Originals(groups, np.arange(n, dtype=np.float64), {"main": Viewed(parts.sum(axis=1), parts)}, parts, ("a", "b"))
-    change = Changed(BY_NAME[name], np.arange(n), {"main": Viewed(after.sum(axis=1), after)}, after)
-    return audit_facts([View("main", "Main", ("a", "b"))], before, [change], seed=0)
+    change = Changed(BY_NAME[name], np.arange(n), {"main": Viewed(after.sum(axis=1), after)}, after, EXAMPLE)
+    view = View("main", "Main", ("a", "b"))
+    return view_facts(view, before, seed=0), change_facts(change, [view], before, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -123,22 +128,21 @@ def made(shift: float, *, n: int = 40, name: str = "filler") -> dict[str, Any]:
     ],
 )
 def test_shifts_are_measured_in_deviations_and_judged(shift: float, name: str, said: str, good: bool):
-    facts = made(shift, name=name)
-    (row,) = facts["perturbations"]
-    found = row["views"]["main"]
-    assert found["shift"]["value"] == pytest.approx(shift / facts["views"][0]["score_std"], abs=0.01)
-    assert found["shift"]["low"] <= found["shift"]["value"] <= found["shift"]["high"]
-    assert found["risen"]["value"] == pytest.approx(1.0 if shift > 0 else 0.0 if shift < 0 else 0.5, abs=0.25)
-    assert (found["verdict"], found["as_expected"]) == (said, good)
-    assert sum(p["value"] for p in found["parts"].values()) == pytest.approx(found["shift"]["value"])
-    assert (row["n"], row["prompts"]) == (40, 20)
+    view, row = made(shift, name=name)
+    found = row.views["main"]
+    assert found.shift.value == pytest.approx(shift / view.score_std, abs=0.01)
+    assert found.shift.low <= found.shift.value <= found.shift.high
+    assert found.risen.value == pytest.approx(1.0 if shift > 0 else 0.0 if shift < 0 else 0.5, abs=0.25)
+    assert (found.verdict, found.as_expected) == (said, good)
+    assert sum(p.value for p in found.parts.values()) == pytest.approx(found.shift.value)
+    assert (row.n, row.prompts) == (40, 20)
 
 
 def test_rewards_are_measured_in_their_own_deviations():
-    rewards = made(0.5)["perturbations"][0]["rewards"]
+    rewards = made(0.5)[1].rewards
     column = np.random.default_rng(0).normal(size=(40, 2))[:, 0]
-    assert rewards["a"]["value"] == pytest.approx(0.5 / column.std(ddof=1), abs=0.01)
-    assert rewards["b"]["value"] == pytest.approx(0.0, abs=0.01)
+    assert rewards["a"].value == pytest.approx(0.5 / column.std(ddof=1), abs=0.01)
+    assert rewards["b"].value == pytest.approx(0.0, abs=0.01)
 
 
 def test_one_prompt_gives_no_verdict():
@@ -168,7 +172,7 @@ def test_the_rival_is_saved_and_found_again(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def audited(run: Run, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Path]:
+def audited(run: Run, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[AuditResults, Path, Path]:
     """An audit of the small run's model on its benchmark, a random rival beside it."""
     at = tmp_path_factory.mktemp("rival")
     save_bradley_terry(at / "bench", BradleyTerry(np.random.default_rng(0).normal(size=32), 1.0, "2:mean"))
@@ -176,64 +180,65 @@ def audited(run: Run, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     return run_audit(str(run.folder / "model"), rows / "bench.jsonl", out, run=at, limit=8, reporter=QUIET), out, at
 
 
-def test_an_audit_has_every_view_and_change(audited: tuple[dict[str, Any], Path, Path]):
+def test_an_audit_has_every_view_and_change(audited: tuple[AuditResults, Path, Path]):
     results, out, _ = audited
-    assert [v["name"] for v in results["views"]] == ["armorm", "not-debiased", "bradley-terry"]
-    assert (results["prompts"], results["answers"]) == (8, 16)
-    names = [row["name"] for row in results["perturbations"]]
+    assert [v.name for v in results.views] == ["armorm", "not-debiased", "bradley-terry"]
+    assert (results.prompts, results.answers) == (8, 16)
+    names = [row.name for row in results.perturbations]
     assert {"flattery", "repeated", "truncated", "off-topic", "injected-header", "prompt-copied"} <= set(names)
-    for row in results["perturbations"]:
-        assert set(row["views"]) == {"armorm", "not-debiased", "bradley-terry"}
-        main = row["views"]["armorm"]
-        assert sum(p["value"] for p in main["parts"].values()) == pytest.approx(main["shift"]["value"], abs=1e-6)
-        assert main["shift"] != row["views"]["not-debiased"]["shift"]
-        assert set(row["rewards"]) == set(results["objectives"])
-    assert json.loads((out / "audit.json").read_text(encoding="utf-8"))["perturbations"] == results["perturbations"]
-    assert audit_tables(results)
+    for row in results.perturbations:
+        assert set(row.views) == {"armorm", "not-debiased", "bradley-terry"}
+        main = row.views["armorm"]
+        assert sum(p.value for p in main.parts.values()) == pytest.approx(main.shift.value, abs=1e-6)
+        assert main.shift != row.views["not-debiased"].shift
+        assert set(row.rewards) == set(results.objectives)
+    written = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    assert written | {"folder": str(out)} == results.to_json()
+    assert AuditResults.model_validate(written).to_json() == written
 
 
-def test_the_models_view_is_the_models_own_score(audited: tuple[dict[str, Any], Path, Path], run: Run, rows: Path):
+def test_the_models_view_is_the_models_own_score(audited: tuple[AuditResults, Path, Path], run: Run, rows: Path):
     from armorm.model.reward_model import RewardModel
 
     results, *_ = audited
-    example = next(r["example"] for r in results["perturbations"] if r["name"] == "flattery")
+    example = next(r.example for r in results.perturbations if r.name == "flattery")
     model = RewardModel.from_pretrained(run.folder / "model")
-    user = {"role": "user", "content": example["prompt"]}
-    for text, score in ((example["answer"], example["before"]), (example["changed"], example["after"])):
+    user = {"role": "user", "content": example.prompt}
+    for text, score in ((example.answer, example.before), (example.changed, example.after)):
         assert model.score([user, {"role": "assistant", "content": text}]).score == pytest.approx(score, abs=1e-5)
 
 
 def test_a_second_audit_computes_what_is_new_only(
-    audited: tuple[dict[str, Any], Path, Path], run: Run, rows: Path, monkeypatch: pytest.MonkeyPatch
+    audited: tuple[AuditResults, Path, Path], run: Run, rows: Path, monkeypatch: pytest.MonkeyPatch
 ):
     results, out, at = audited
     asked: list[int] = []
-    original = auditing.extract
+    original = Engine.score
 
-    def counted(conversations: Any, *args: Any, **kwargs: Any) -> Any:
+    def counted(self: Engine, conversations: Any, **options: Any) -> Any:
         asked.append(len(conversations))
-        return original(conversations, *args, **kwargs)
+        return original(self, conversations, **options)
 
-    monkeypatch.setattr(auditing, "extract", counted)
+    monkeypatch.setattr(Engine, "score", counted)
     model = str(run.folder / "model")
     again = run_audit(model, rows / "bench.jsonl", out, run=at, limit=8, reporter=QUIET)
     assert not asked
-    assert again["perturbations"] == results["perturbations"]
+    assert again.to_json()["perturbations"] == results.to_json()["perturbations"]
     kept = [line for line in (out / "audit-scores.jsonl").read_text(encoding="utf-8").splitlines() if line]
     (out / "audit-scores.jsonl").write_text("\n".join(kept[:-5]) + "\n" + kept[-5][:20], encoding="utf-8")
     broken = run_audit(model, rows / "bench.jsonl", out, run=at, limit=8, reporter=QUIET)
     assert sum(asked) == 5
-    for old, new in zip(results["perturbations"], broken["perturbations"], strict=True):
-        assert new["views"]["armorm"]["shift"]["value"] == pytest.approx(old["views"]["armorm"]["shift"]["value"], abs=1e-4)
+    for old, new in zip(results.perturbations, broken.perturbations, strict=True):
+        assert new.views["armorm"].shift.value == pytest.approx(old.views["armorm"].shift.value, abs=1e-4)
 
 
 def test_only_some_changes_and_no_rival(run: Run, rows: Path, tmp_path: Path):
     (tmp_path / "model").symlink_to(run.folder / "model")  # a model outside of its run
     model = str(tmp_path / "model")
     results = run_audit(model, rows / "bench.jsonl", tmp_path / "out", limit=4, only=["truncated"], reporter=QUIET)
-    assert [r["name"] for r in results["perturbations"]] == ["truncated"]
-    assert [v["name"] for v in results["views"]] == ["armorm", "not-debiased"]
-    assert results["rival"] is None
+    assert [r.name for r in results.perturbations] == ["truncated"]
+    assert [v.name for v in results.views] == ["armorm", "not-debiased"]
+    assert results.rival is None
     assert "No Bradley–Terry rival" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     with pytest.raises(DataError, match="no change is called 'tuncated'"):
         run_audit(model, rows / "bench.jsonl", tmp_path / "out", only=["tuncated"], reporter=QUIET)
@@ -249,7 +254,7 @@ def test_a_rival_of_another_backbone_is_left_out(run: Run, rows: Path, tmp_path:
         save_bradley_terry(tmp_path / "bench", BradleyTerry(weights, 1.0, feature))
         words = (str(run.folder / "model"), rows / "bench.jsonl", tmp_path / "out")
         results = run_audit(*words, run=tmp_path, limit=3, only=["truncated"], reporter=QUIET)
-        assert results["rival"] is None
+        assert results.rival is None
 
 
 def test_the_same_prompts_are_taken_whatever_the_files_order(run: Run, rows: Path, tmp_path: Path):
@@ -269,30 +274,33 @@ def test_a_prompt_with_many_rows_counts_once(tmp_path: Path):
     assert not left_out
 
 
-def test_the_tables_are_written_as_markdown_with_a_picture(audited: tuple[dict[str, Any], Path, Path]):
+def test_the_tables_are_written_as_markdown_with_a_picture(audited: tuple[AuditResults, Path, Path]):
     results, out, _ = audited
     text = (out / "audit.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == 4 + len(results["perturbations"]) + len(results["views"])
-    first = results["perturbations"][0]
-    assert rows[2].startswith(f"| {first['label']} |")
-    assert f"{first['views']['armorm']['shift']['value']:+.2f}".replace("-", "−") in rows[2]
-    marked = sum(row["views"][v["name"]]["as_expected"] is False for row in results["perturbations"] for v in results["views"])
-    assert text.count(" ✗ |") + text.count(" ✗ \n") == marked
+    kinds = {row.expected for row in results.perturbations}
+    assert len(rows) == 3 + len(kinds) + 2 * len(results.perturbations) + len(results.views)
+    first = results.perturbations[0]
+    assert rows[1].startswith("| *Should not matter* |")
+    assert rows[2].startswith(f"| {first.label} |")
+    assert f"{first.views['armorm'].shift.value:+.2f}".replace("-", "−") in rows[2]
+    marked = sum(row.views[v.name].as_expected is False for row in results.perturbations for v in results.views)
+    assert text.count(" ✗ (") == marked
+    assert sum(cell.tone == "bad" for row in audit_report(results)["shifts"].rows for cell in row) == marked
     picture = (out / "audit.svg").read_text(encoding="utf-8")
     assert picture.startswith("<svg xmlns=")
     assert "var(--" not in picture
 
 
-def test_the_page_escapes_what_strangers_wrote(audited: tuple[dict[str, Any], Path, Path]):
+def test_the_page_escapes_what_strangers_wrote(audited: tuple[AuditResults, Path, Path]):
     results, out, _ = audited
     page = (out / "audit.html").read_text(encoding="utf-8")
-    assert page == render_audit_page(json.loads((out / "audit.json").read_text(encoding="utf-8")))
+    assert page == render_audit_page(read_result(AuditResults, out / "audit.json"))
     assert "<script" not in page
-    hostile = json.loads(json.dumps(results))
+    hostile = results.to_json()
     hostile["perturbations"][0]["example"]["changed"] = "<script>alert(1)</script>"
     hostile["model"] = "<b>model</b>"
-    page = render_audit_page(hostile)
+    page = render_audit_page(AuditResults.model_validate(hostile))
     assert "<script" not in page
     assert "<b>model</b>" not in page
     assert "default-src 'none'" in page

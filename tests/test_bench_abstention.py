@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from armorm.report.certainty import abstention, uncertainty
+from armorm.report.page import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armorm.bench.abstention import abstention_curve, certainty, too_close_to_call
 from armorm.errors import DataError
-from armorm.report.certainty import abstention, uncertainty
-from armorm.report.page import environment
 
 
 def simulated(n=2000, seed=0, *, informative=True):

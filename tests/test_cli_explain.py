@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from small_run import Armorm, read_lines, write_lines
 
-from armorm.jobs.explain import comparison_table
+from armorm.bench.profiles import ProfileRow
 from armorm.model.reward_model import RewardModel
+from armorm.report.bench_tables import profile_grid
 from armorm.report.explain_page import render_explain_page
+from armorm.report.explained import Explained
 from armorm.run.train import Run
 from armorm.scoring.reference import Reference
 
@@ -107,11 +109,11 @@ def test_a_prompt_alone_opens_the_gate_that_its_answers_have(armorm: Armorm, mod
         (("--row", 9), "there is no row 9"),
         (("--row", 0), "there is no row 0"),
         (("--row", 2, "--against", 2), "is the same row"),
-        (("--row", 1, "--against", 2), "leave it out where a row holds two"),
+        (("--row", 1, "--against", 2), "leave the other row out where a row holds two"),
         (("--row", 4), "missing-field"),
         (("--row", 5), "holds 3 answers: give one, or two to compare"),
         (("--row", 6), "empty-turn"),
-        (("--against", 2, "--prompt-only"), "leave out --against"),
+        (("--against", 2, "--prompt-only"), "leave out `against`"),
         (("--profile", "none.yaml"), "none.yaml: the profile can't be read"),
     ],
 )
@@ -223,10 +225,8 @@ def test_the_page_shows_it_all_and_runs_nothing(armorm: Armorm, model: Path, fil
 
 
 def test_the_same_facts_give_the_same_page(armorm: Armorm, model: Path, file: Path):
-    facts = {
-        "model": "m", "profile": None, "prompt": None, "answers": [], "difference": None, "gate": {"a": 0.25, "b": 0.75},
-        "gate_as_trained": {}, "alike": [], "references": 0,
-    }  # fmt: skip
+    prompt = ({"role": "user", "content": "hello"},)
+    facts = Explained("m", {"prompt": prompt}, {}, {}, gate={"a": 0.25, "b": 0.75})
     assert render_explain_page(facts) == render_explain_page(facts)
     assert "75.0 %" in render_explain_page(facts)
 
@@ -235,5 +235,7 @@ def test_a_comparison_as_a_table():
     figure = {"value": 0.5, "low": 0.4, "high": 0.6, "halves": 0.5, "n": 10, "ties": 0, "unscored": 0}
     gap = {"value": -0.1, "low": -0.2, "high": 0.0}
     row = {"aggregate": "official", "level": "overall", "name": "overall", "base": figure, "steered": figure}
-    table = comparison_table([{**row, "difference": gap, "p": 0.0001, "gained": 1, "lost": 2}], "careful")
-    assert [next(iter(column.cells)) for column in table.columns][3:] == ["−10.0 (−20.0 to +0.0)", "< 0.001", "1", "2"]
+    found = ProfileRow.model_validate({**row, "difference": gap, "p": 0.0001, "gained": 1, "lost": 2})
+    (cells,) = profile_grid([found], "careful").rows
+    assert [cell.text for cell in cells][3:] == ["−10.0", "< 0.001", "1", "2"]
+    assert cells[3].small == "−20.0 to 0.0"  # a rounded zero has no sign

@@ -20,7 +20,8 @@ from armorm.data.opening import Request, open_source
 from armorm.data.reading import stream_items
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError
-from armorm.report.data_page import findings, render_data_page
+from armorm.report.data_page import render_data_page
+from armorm.report.data_tables import findings
 
 WORDS = [
     f"{a}{b}" for a in ("ra", "mo", "ti", "ke", "su", "lo", "ne", "fa") for b in ("ba", "dri", "gon", "mel", "pus", "tor", "vix")
@@ -53,7 +54,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_counts_labels_and_repeats(file: Path):
-    facts = inspect(open_source(Request(str(file))))
+    typed = inspect(open_source(Request(str(file))))
+    facts = typed.to_json()
     assert facts["counts"] == {
         "records": 24,
         "rows": 22,
@@ -86,7 +88,8 @@ def test_counts_labels_and_repeats(file: Path):
 
 
 def test_lengths_and_correlation_are_those_of_numpy_and_scipy(file: Path):
-    facts = inspect(open_source(Request(str(file))))
+    typed = inspect(open_source(Request(str(file))))
+    facts = typed.to_json()
     kept = [r for r in map(json.loads, file.read_text().splitlines()) if r["response"] and r.get("long") not in (None, "n/a")]
     lengths, ratings = [len(r["response"]) for r in kept], [r["long"] for r in kept]
     found = {o["name"]: o["length"] for o in facts["objectives"]}["long"]
@@ -120,7 +123,8 @@ def test_a_constant_rating_or_length_has_no_correlation():
 def test_pairs_say_how_often_the_longer_answer_was_chosen(tmp_path: Path):
     rows = [{"prompt": f"p {i}", "chosen": "a" * (9 if i < 6 else 2), "rejected": "b" * 4} for i in range(8)]
     rows.append({"prompt": "equal", "chosen": "aaaa", "rejected": "bbbb", "section": "chat", "subset": "easy"})
-    facts = inspect(open_source(Request(str(lines(tmp_path / "pairs.jsonl", rows)))))
+    typed = inspect(open_source(Request(str(lines(tmp_path / "pairs.jsonl", rows)))))
+    facts = typed.to_json()
     assert facts["kind"] == "pairs"
     longer = facts["longer_chosen"]["characters"]
     assert (longer["value"], longer["n"], longer["equal"]) == (0.75, 8, 1)
@@ -128,7 +132,7 @@ def test_pairs_say_how_often_the_longer_answer_was_chosen(tmp_path: Path):
     assert facts["longer_chosen"]["words"] == {"value": None, "low": None, "high": None, "n": 0, "equal": 9}
     assert facts["subsets"] == {"chat/easy": 1}
     assert "objectives" not in facts
-    assert any("75.0 %" in sentence for sentence in findings(facts))
+    assert any("75.0 %" in sentence for sentence in findings(typed))
 
 
 def edited(prompt: str, how: str) -> str:
@@ -234,13 +238,14 @@ def test_leakage_counts_prompts_and_rows_by_benchmark(tmp_path: Path):
         BenchmarkItem(f"b{i}", "g", "bench", (Message(role="user", content=p),), ("a",), ("b",)) for i, p in enumerate(known)
     ]
     indexes = [PromptIndex.of("bench", items), PromptIndex.of("empty", [])]
-    facts = inspect(open_source(Request(str(lines(tmp_path / "rows.jsonl", rows)))), indexes)
+    typed = inspect(open_source(Request(str(lines(tmp_path / "rows.jsonl", rows)))), indexes)
+    facts = typed.to_json()
     bench, empty = facts["leakage"]
     assert (bench["exact"], bench["near"]) == ({"prompts": 2, "rows": 3}, {"prompts": 1, "rows": 3})
     assert (empty["exact"], empty["near"]) == ({"prompts": 0, "rows": 0}, {"prompts": 0, "rows": 0})
     assert [e["item"] for e in bench["examples"]] == ["b0", "b1", "b2"]
     assert bench["examples"][2]["prompt"] != bench["examples"][2]["benchmark_prompt"]
-    assert any("2 prompts exactly (3 rows) and 1 prompt nearly (3 rows)" in s for s in findings(facts))
+    assert any("2 prompts exactly (3 rows) and 1 prompt nearly (3 rows)" in s for s in findings(typed))
 
 
 def test_a_prompt_is_its_first_user_turn():
@@ -255,9 +260,9 @@ def test_the_page_is_self_contained_and_escapes_what_rows_say(tmp_path: Path):
     rows = [{"prompt": f"{hostile} {i}", "response": hostile + "!" * i, "<b>score</b>": i % 3} for i in range(6)]
     index = PromptIndex("<i>bench</i>")
     index.add("x", f"{hostile} 1")
-    facts = inspect(open_source(Request(str(lines(tmp_path / "rows.jsonl", rows)))), [index])
-    page = render_data_page(facts)
-    assert page == render_data_page(facts)
+    typed = inspect(open_source(Request(str(lines(tmp_path / "rows.jsonl", rows)))), [index])
+    page = render_data_page(typed)
+    assert page == render_data_page(typed)
     assert "<script" not in page
     assert "<img" not in page
     assert "<b>score" not in page
@@ -301,7 +306,8 @@ def test_any_rows_are_inspected_or_counted_as_faulty(tmp_path: Path, rows, kind)
     path = lines(tmp_path / "any.jsonl", rows)
     index = PromptIndex("bench")
     index.add("x", "a b c d")
-    facts = inspect(open_source(Request(str(path), kind=kind)), [index])
+    typed = inspect(open_source(Request(str(path), kind=kind)), [index])
+    facts = typed.to_json()
     counts = facts["counts"]
     assert counts["records"] == len(rows)
     assert counts["rows"] + sum(counts["faults"].values()) + sum(counts["skipped"].values()) == counts["records"]
@@ -315,15 +321,16 @@ def test_any_rows_are_inspected_or_counted_as_faulty(tmp_path: Path, rows, kind)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_rows_make_a_page(tmp_path: Path, rows):
     rows = [*rows, {"prompt": "p", "response": "r", "score": 1}, {"prompt": "p", "response": "r", "score": 2.5}]
-    facts = inspect(open_source(Request(str(lines(tmp_path / "any.jsonl", rows)), kind="ratings")))
-    assert "</html>" in render_data_page(facts)
+    typed = inspect(open_source(Request(str(lines(tmp_path / "any.jsonl", rows)), kind="ratings")))
+    assert "</html>" in render_data_page(typed)
 
 
 def test_no_rows_make_a_page_too(tmp_path: Path):
     (tmp_path / "none.jsonl").write_text("", encoding="utf-8")
-    facts = inspect(open_source(Request(str(tmp_path / "none.jsonl"))))
+    typed = inspect(open_source(Request(str(tmp_path / "none.jsonl"))))
+    facts = typed.to_json()
     assert facts["counts"]["rows"] == 0
-    assert "</html>" in render_data_page(facts)
+    assert "</html>" in render_data_page(typed)
 
 
 needs_data = pytest.mark.skipif("ARMORM_DATA" not in os.environ, reason="ARMORM_DATA does not name the folder with the real data")
@@ -336,7 +343,8 @@ def test_real_ratings_follow_length_and_share_no_prompt_with_the_benchmark():
 
     (bench,) = expand("$ARMORM_DATA/bench/dev-pairs.jsonl.gz")
     index = PromptIndex.of("dev-pairs", stream_items(records(bench), source="dev-pairs", where=str(bench)))
-    facts = inspect(open_source(Request("$ARMORM_DATA/ratings/just-eval.jsonl.gz")), [index])
+    typed = inspect(open_source(Request("$ARMORM_DATA/ratings/just-eval.jsonl.gz")), [index])
+    facts = typed.to_json()
     assert (facts["counts"]["rows"], facts["counts"]["prompts"]) == (657, 644)
     rho = {o["name"]: o["length"]["spearman"]["value"] for o in facts["objectives"] if o["n"]}
     assert len(rho) == 6

@@ -124,7 +124,7 @@ def test_the_summary_counts_labels_by_source_and_bins_raw_ratings():
         SourceFacts("s", "ratings", 5, rows, {"no-rating": 2}, {"rating-na": 1}, truncated=1),
         SourceFacts("t", "pairs", 1, [pair(1, "x")]),
     ]
-    data = summarise(sources, objectives, {"ratings": {"train": 3}})
+    data = summarise(sources, objectives, {"ratings": {"train": 3}}).to_json()
     assert data["sources"][0] == {
         "name": "s", "kind": "ratings", "rows": 5, "kept": 3, "groups": 2,
         "drops": {"no-rating": 2}, "notes": {"rating-na": 1}, "truncated": 1,

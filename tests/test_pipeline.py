@@ -14,6 +14,7 @@ from armorm import RewardModel
 from armorm.errors import DataError, RecipeError
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.report.run_results import RunResults
 from armorm.run import extraction
 from armorm.run.train import Run, train
 
@@ -49,8 +50,9 @@ def test_a_run_leaves_every_part(run: Run):
 
 
 def test_results_hold_every_part_of_the_contract(run: Run):
-    results = run.results
+    results = run.results.to_json()
     assert json.loads((run.folder / "report" / "results.json").read_text()) == results
+    assert RunResults.model_validate(results).to_json() == results
     assert results["format"] == 1
     assert results["name"] == "small"
     for key in ("commit", "machine", "command", "version", "created"):
@@ -71,7 +73,7 @@ def test_results_hold_every_part_of_the_contract(run: Run):
 
 
 def test_sources_say_what_was_dropped_and_why(run: Run):
-    sources = {(s["name"], s["kind"]): s for s in run.results["data"]["sources"]}
+    sources = {(s.name, s.kind): s for s in run.results.data.sources}
     assert set(sources) == {
         ("ratings-judge", "ratings"),
         ("ratings-panel", "ratings"),
@@ -79,42 +81,42 @@ def test_sources_say_what_was_dropped_and_why(run: Run):
         ("small-bench", "bench"),
     }
     judge = sources["ratings-judge", "ratings"]
-    assert judge["rows"] == 61
-    assert judge["drops"] == {"rating-off-scale": 1, "prompt-in-benchmark": 1}
-    assert any("broken" in f or "rating-off-scale" in f for f in run.results["faults"])
+    assert judge.rows == 61
+    assert judge.drops == {"rating-off-scale": 1, "prompt-in-benchmark": 1}
+    assert any("broken" in f or "rating-off-scale" in f for f in run.results.faults)
     for source in sources.values():
-        assert source["rows"] == source["kept"] + sum(source["drops"].values())
-    splits = run.results["data"]["splits"]["ratings"]
+        assert source.rows == source.kept + sum(source.drops.values())
+    splits = run.results.data.splits["ratings"]
     assert splits["test"] > 0
-    assert sum(splits.values()) == judge["kept"] + sources["ratings-panel", "ratings"]["kept"]
+    assert sum(splits.values()) == judge.kept + sources["ratings-panel", "ratings"].kept
 
 
 def test_the_probe_finds_what_the_ratings_hold(run: Run):
-    chosen = {c["feature"]: c["pearson"] for c in run.results["probe"]["candidates"]}
+    chosen = {c.feature: c.pearson for c in run.results.probe.candidates}
     assert set(chosen) == {"2:mean", "final:last"}
-    assert run.results["probe"]["feature"] == max(chosen, key=chosen.__getitem__)
+    assert run.results.probe.feature == max(chosen, key=chosen.__getitem__)
     assert max(chosen.values()) > 0.6
 
 
 def test_debiasing_brings_the_correlation_to_zero_on_the_reference(run: Run):
-    debias = run.results["debias"]
-    quality = [o["reference"]["panel-verbosity"] for o in debias["objectives"] if o["name"] != "panel-verbosity"]
+    debias = run.results.debias
+    quality = [o.reference["panel-verbosity"] for o in debias.objectives if o.name != "panel-verbosity"]
     assert len(quality) == 2
-    assert all(abs(c["after"]) < 0.01 for c in quality)
-    assert max(abs(c["before"]) for c in quality) > 0.05
+    assert all(abs(c.after) < 0.01 for c in quality)
+    assert max(abs(c.before) for c in quality) > 0.05
 
 
 def test_suites_have_every_method_and_section(run: Run):
-    suites = {s["name"]: s for s in run.results["suites"]}
+    suites = {s.name: s for s in run.results.suites}
     assert set(suites) == {"held-out pairs", "small-bench"}
-    methods = {m["method"]: m for m in suites["small-bench"]["methods"]}
+    methods = {m.method: m for m in suites["small-bench"].methods}
     assert len(methods) == 8
     assert {"armorm", "armorm-not-debiased", "armorm-no-gate", "bradley-terry", "length"} <= set(methods)
     for method in methods.values():
-        assert set(method["sections"]) == {"chat", "code"}
-        assert method["overall"]["n"] == 24
-    assert methods["armorm"]["overall"]["value"] > 0.7  # random weights: bags of tokens suffice here
-    assert methods["bradley-terry"]["versus_bradley_terry"] is None
+        assert set(method.sections) == {"chat", "code"}
+        assert method.overall.n == 24
+    assert methods["armorm"].overall.value > 0.7  # random weights: bags of tokens suffice here
+    assert methods["bradley-terry"].versus_bradley_terry is None
 
 
 def test_the_report_opens_without_a_network(run: Run):
@@ -128,7 +130,7 @@ def test_a_second_run_computes_nothing(run: Run, rows: Path, tiny_folder: Path, 
     recipe = load_recipe(write_recipe(rows, tiny_folder))
     same = train(recipe, run.folder, reporter=QUIET)
     assert same.computed == ()
-    assert same.results == run.results
+    assert same.results.to_json() == run.results.to_json()
 
 
 def test_other_gate_settings_keep_features_probe_and_debiasing(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):
@@ -136,37 +138,37 @@ def test_other_gate_settings_keep_features_probe_and_debiasing(run: Run, rows: P
     other = again(run, rows, tiny_folder, tmp_path / "other", gate={"steps": 20})
     assert other.computed == ("gate", "model", "bench", "report")
     assert {p.name for p in (run.folder / "features").iterdir()} == before
-    assert other.results["probe"] == run.results["probe"]
-    assert max(other.results["gate"]["curves"][0]["steps"]) <= 20
+    assert other.results.probe.to_json() == run.results.probe.to_json()
+    assert max(other.results.gate.curves[0].steps) <= 20
 
 
 def test_other_benchmarks_leave_the_model_alone(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path, no_backbone: None):
     other = again(run, rows, tiny_folder, tmp_path / "other", examples=1)
     assert other.computed == ("bench", "report")
-    assert len(other.results["examples"]) == 1
+    assert len(other.results.examples) == 1
 
 
 def test_the_saved_model_scores_as_the_pipeline_did(run: Run, rows: Path):
     model = RewardModel.from_pretrained(run.folder / "model")
     bench = read_lines(rows / "bench.jsonl")
     by_texts = {(r["prompt"], r["chosen"], r["rejected"]): r for r in bench}
-    examples = run.results["examples"]
+    examples = run.results.examples
     assert len(examples) >= 2
     for example in examples:
-        texts = {a["label"]: a for a in example["answers"]}
-        row = by_texts[example["prompt"].removeprefix("user: "), texts["chosen"]["text"], texts["rejected"]["text"]]
+        texts = {a.label: a for a in example.answers}
+        row = by_texts[example.prompt.removeprefix("user: "), texts["chosen"].text, texts["rejected"].text]
         for side in ("chosen", "rejected"):
             score = model.score(conversation(row, side))
-            assert score.score == pytest.approx(texts[side]["score"], abs=1e-3)
-            terms = {t["term"]: t["contribution"] for t in texts[side]["terms"]}
+            assert score.score == pytest.approx(texts[side].score, abs=1e-3)
+            terms = {t.term: t.contribution for t in texts[side].terms}
             assert score.contributions == pytest.approx(terms, abs=1e-3)
-            assert sum(terms.values()) == pytest.approx(texts[side]["score"], abs=1e-9)
+            assert sum(terms.values()) == pytest.approx(texts[side].score, abs=1e-9)
 
 
 def test_permuted_labels_leave_the_probe_with_nothing(run: Run, tiny_folder: Path, tmp_path: Path):
     write_rows(tmp_path / "rows", shuffled=True)
     shuffled = train(load_recipe(write_recipe(tmp_path / "rows", tiny_folder)), tmp_path / "run", reporter=QUIET)
-    told, silent = (max(c["pearson"] for c in r.results["probe"]["candidates"]) for r in (run, shuffled))
+    told, silent = (max(c.pearson for c in r.results.probe.candidates) for r in (run, shuffled))
     assert silent < 0.3
     assert told > silent + 0.3
 
@@ -174,7 +176,7 @@ def test_permuted_labels_leave_the_probe_with_nothing(run: Run, tiny_folder: Pat
 def test_without_debiasing_the_score_moves(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):
     plain = again(run, rows, tiny_folder, tmp_path / "plain", debias={"nuisances": []})
     assert plain.computed == ("debias", "gate", "model", "bench", "report")
-    assert plain.results["debias"] is None
+    assert plain.results.debias is None
     one = conversation(read_lines(rows / "bench.jsonl")[0], "chosen")
     scores = [RewardModel.from_pretrained(r.folder / "model").score(one) for r in (run, plain)]
     assert scores[0].coefficients["panel-verbosity"] != pytest.approx(scores[1].coefficients["panel-verbosity"], abs=1e-4)
@@ -184,8 +186,8 @@ def test_without_debiasing_the_score_moves(run: Run, rows: Path, tiny_folder: Pa
 def test_length_can_be_taken_out_as_a_computed_nuisance(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):
     """Effect of `response-tokens`: a further term in the score, correlation with it zero on the reference."""
     lengths = again(run, rows, tiny_folder, tmp_path / "lengths", debias={"nuisances": ["response-tokens"]})
-    for objective in lengths.results["debias"]["objectives"]:
-        assert abs(objective["reference"]["response-tokens"]["after"]) < 0.01
+    for objective in lengths.results.debias.objectives:
+        assert abs(objective.reference["response-tokens"].after) < 0.01
     model = RewardModel.from_pretrained(lengths.folder / "model")
     score = model.score(conversation(read_lines(rows / "bench.jsonl")[0], "chosen"))
     assert score.terms["response-tokens"] > 0

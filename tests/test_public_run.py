@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 from pathlib import Path
@@ -14,9 +15,11 @@ import yaml
 from small_run import BAD, GOOD, write_lines
 
 from armorm.errors import DataError, RecipeError
-from armorm.jobs.bench import csv_of, run_benchmark
+from armorm.jobs.bench import run_benchmark
 from armorm.progress import Reporter
 from armorm.recipe import Suite, load_recipe
+from armorm.report.bench_tables import render_csv
+from armorm.report.run_results import SuiteResults
 from armorm.run.train import Run, train
 from armorm.scoring.profile import Profile
 
@@ -89,39 +92,39 @@ def public_run(files: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPath
     return train(load_recipe(write_recipe(files, tiny_folder)), tmp_path_factory.mktemp("runs") / "public", reporter=QUIET)
 
 
-def suite_facts(run: Run, name: str) -> dict[str, Any]:
-    return next(s for s in run.results["suites"] if s["name"] == name)
+def suite_facts(run: Run, name: str) -> SuiteResults:
+    return next(s for s in run.results.suites if s.name == name)
 
 
 def test_a_run_on_named_sets_has_their_objectives_and_counts(public_run: Run):
-    data = public_run.results["data"]
-    assert [o["name"] for o in data["objectives"]] == [f"helpsteer-{a}" for a in ATTRIBUTES]
-    kinds = {(s["name"], s["kind"]): s for s in data["sources"]}
+    data = public_run.results.data
+    assert [o.name for o in data.objectives] == [f"helpsteer-{a}" for a in ATTRIBUTES]
+    kinds = {(s.name, s.kind): s for s in data.sources}
     assert set(kinds) == {("helpsteer", "ratings"), ("helpsteer", "pairs"), ("rewardbench", "bench"), ("rm-bench", "bench")}
-    assert kinds["helpsteer", "ratings"]["rows"] == 180
+    assert kinds["helpsteer", "ratings"].rows == 180
     pairs = kinds["helpsteer", "pairs"]
-    assert pairs["rows"] == 180  # three pairs of each prompt's three answers
-    assert pairs["kept"] + sum(pairs["drops"].values()) == 180
-    assert pairs["drops"]["tie"] > 10
-    assert kinds["rm-bench", "bench"]["drops"] == {"over-cap": 2}
+    assert pairs.rows == 180  # three pairs of each prompt's three answers
+    assert pairs.kept + sum(pairs.drops.values()) == 180
+    assert pairs.drops["tie"] > 10
+    assert kinds["rm-bench", "bench"].drops == {"over-cap": 2}
 
 
 def test_a_published_benchmark_is_judged_by_its_own_rule(public_run: Run):
     facts = suite_facts(public_run, "rewardbench")
-    assert (facts["n"], facts["rule"]) == (16, "pairs")
-    method = facts["methods"][0]
-    assert set(method["sections"]) == {"Chat Hard", "Reasoning"}
-    assert len(method["missing"]) == 21
-    sections = [method["sections"][s]["value"] for s in ("Chat Hard", "Reasoning")]
-    assert method["overall"]["value"] == pytest.approx(sum(sections) / 2)
-    assert set(method["figures"]["aggregates"]) == {"official", "swapped-xstest"}
+    assert (facts.n, facts.rule) == (16, "pairs")
+    method = facts.methods[0]
+    assert set(method.sections) == {"Chat Hard", "Reasoning"}
+    assert len(method.missing) == 21
+    sections = [method.sections[s].value for s in ("Chat Hard", "Reasoning")]
+    assert method.overall.value == pytest.approx(sum(sections) / 2)
+    assert set(method.figures.aggregates) == {"official", "swapped-xstest"}
 
 
 def test_items_with_several_answers_are_judged_on_all_of_them(public_run: Run):
     facts = suite_facts(public_run, "rm-bench")
-    assert (facts["n"], facts["rule"]) == (8, "style-matrix")
-    method = facts["methods"][0]
-    assert set(method["figures"]["subsets"]) == {f"{d}/{p}" for d in ("chat", "math") for p in ("easy", "normal", "hard")}
+    assert (facts.n, facts.rule) == (8, "style-matrix")
+    method = facts.methods[0]
+    assert set(method.figures.subsets) == {f"{d}/{p}" for d in ("chat", "math") for p in ("easy", "normal", "hard")}
 
 
 def test_the_saved_model_benched_anew_gives_the_runs_figures(public_run: Run, files: Path, tmp_path: Path):
@@ -130,27 +133,27 @@ def test_the_saved_model_benched_anew_gives_the_runs_figures(public_run: Run, fi
     for name, folder in (("rewardbench", "reward-bench"), ("rm-bench", "rm-bench")):
         suite = Suite.model_validate({"benchmark": name, "path": str(files / folder), "cap": 8 if name == "rm-bench" else None})
         results = run_benchmark(model, suite, tmp_path / name, reporter=QUIET)
-        ours = suite_facts(public_run, name)["methods"][0]["figures"]
-        for subset, figure in results["figures"]["subsets"].items():
-            assert figure["value"] == pytest.approx(ours["subsets"][subset]["value"]), subset
-        assert results["items"] == (8 if name == "rm-bench" else 16)
+        ours = suite_facts(public_run, name).methods[0].figures
+        for subset, figure in results.figures.subsets.items():
+            assert figure.value == pytest.approx(ours.subsets[subset].value), subset
+        assert results.items == (8 if name == "rm-bench" else 16)
         assert {f.name for f in (tmp_path / name).iterdir()} == {"scores.jsonl", "results.json", "results.csv", "report.html"}
-        assert json.loads((tmp_path / name / "results.json").read_text())["figures"] == results["figures"]
-        page = (tmp_path / name / "report.html").read_text()
+        assert json.loads((tmp_path / name / "results.json").read_text()) | {"folder": results.folder} == results.to_json()
+        page = html.unescape((tmp_path / name / "report.html").read_text())
         assert "<script" not in page
-        assert "can't be compared with a full run" in page or not next(iter(results["figures"]["aggregates"].values()))["missing"]
-        lines = csv_of(results).splitlines()
+        assert "can't be compared with a full run" in page or not results.figures.official.missing
+        lines = render_csv(results).splitlines()
         assert lines[0].startswith("level,aggregate,name,value,low,high,halves,n")
-        assert len(lines) == 1 + sum(1 + len(a["sections"]) for a in results["figures"]["aggregates"].values()) + len(
-            results["figures"]["subsets"]
+        assert len(lines) == 1 + sum(1 + len(a.sections) for a in results.figures.aggregates.values()) + len(
+            results.figures.subsets
         )
 
 
 def test_published_numbers_stand_beside(public_run: Run, files: Path, tmp_path: Path):
     suite = Suite.model_validate({"benchmark": "rewardbench", "path": str(files / "reward-bench")})
     results = run_benchmark(str(public_run.folder / "model"), suite, tmp_path, reporter=QUIET)
-    released = next(r for r in results["published"] if r["subsets"])
-    assert released["subsets"]["llmbar-natural"] == pytest.approx(0.93)
+    released = next(r for r in results.published if r.subsets)
+    assert released.subsets["llmbar-natural"] == pytest.approx(0.93)
     assert "arXiv 2406.12845" in (tmp_path / "report.html").read_text()
 
 
@@ -164,26 +167,26 @@ def test_a_file_of_pairs_is_a_suite_with_sections_and_ties_as_halves(public_run:
         {"name": "mine", "source": {"path": str(tmp_path / "mine.jsonl")}, "sections": {"hep-*": "code"}}
     )
     results = run_benchmark(str(public_run.folder / "model"), suite, tmp_path / "out", reporter=QUIET)
-    (aggregate,) = results["figures"]["aggregates"].values()
-    assert set(aggregate["sections"]) == {"code", "talk"}
-    assert results["rule"] == "preferences"
-    assert results["left_out"] == {"chosen-equals-rejected": 1}
+    (aggregate,) = results.figures.aggregates.values()
+    assert set(aggregate.sections) == {"code", "talk"}
+    assert results.rule == "preferences"
+    assert results.left_out == {"chosen-equals-rejected": 1}
 
 
 def test_a_profile_is_weighed_section_by_section(public_run: Run, files: Path, tmp_path: Path):
     suite = Suite.model_validate({"benchmark": "rewardbench", "path": str(files / "reward-bench")})
     model, profile = str(public_run.folder / "model"), Profile(name="one", fix={"helpsteer-coherence": 1.0})
     results = run_benchmark(model, suite, tmp_path, profile=profile, reporter=QUIET)
-    rows = {(r["aggregate"], r["name"]): r for r in results["profile"]["comparison"]}
+    rows = {(r.aggregate, r.name): r for r in results.profile.comparison}
     assert {name for aggregate, name in rows if aggregate == "official"} == {"overall", "Chat Hard", "Reasoning"}
-    overall, official = rows["official", "overall"], results["figures"]["aggregates"]["official"]["overall"]
-    assert overall["base"]["value"] == official["value"]
-    gap = overall["steered"]["value"] - overall["base"]["value"]
-    assert overall["difference"]["value"] == pytest.approx(gap)
+    overall, official = rows["official", "overall"], results.figures.official.overall
+    assert overall.base.value == official.value
+    gap = overall.steered.value - overall.base.value
+    assert overall.difference.value == pytest.approx(gap)
     assert (tmp_path / f"scores-{profile.fingerprint}.jsonl").is_file()
     assert "What the profile one costs and brings" in (tmp_path / "report.html").read_text()
     alone = run_benchmark(model, suite, tmp_path, reporter=QUIET)  # the scores without the profile are still there
-    assert alone["figures"] == results["figures"]
+    assert alone.figures == results.figures
     with pytest.raises(RecipeError, match="no-such"):
         run_benchmark(model, suite, tmp_path, profile=Profile(drop=("no-such",)), reporter=QUIET)
 
@@ -195,7 +198,7 @@ def test_a_one_logit_reward_model_is_benched_too(files: Path, tiny_folder: Path,
     transformers.AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "rm")
     suite = Suite.model_validate({"benchmark": "rewardbench", "path": str(files / "reward-bench")})
     results = run_benchmark(str(tmp_path / "rm"), suite, tmp_path / "out", reporter=QUIET)
-    assert (results["items"], results["figures"]["aggregates"]["official"]["overall"]["unscored"]) == (16, 0)
+    assert (results.items, results.figures.official.overall.unscored) == (16, 0)
     with pytest.raises(DataError, match="no named objectives that a profile could steer"):
         run_benchmark(str(tmp_path / "rm"), suite, tmp_path / "out", profile=Profile(), reporter=QUIET)
 

@@ -1,6 +1,7 @@
-"""The report: complete, self-contained, escaped, the same bytes for the same results, and quiet about absent parts."""
+"""A run's report: complete, self-contained, escaped, the same bytes for the same results, and quiet about absent parts."""
 
 import copy
+import io
 import json
 import re
 import sys
@@ -8,10 +9,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.console import Console
+from test_tables import result_types
 
+from armorm.bench.aggregate import Figure
 from armorm.errors import MissingExtra, StorageError
-from armorm.report.judged import verdict
-from armorm.report.page import render_page, write_report
+from armorm.report.markdown import render_markdown
+from armorm.report.run_page import draw_example, render_run_page, write_run
+from armorm.report.run_results import RunResults, SuiteResults
+from armorm.report.run_tables import run_report, terminal_grids, verdict
+from armorm.report.terminal import grid_parts
 
 OBJECTIVES = [
     ("truthfulqa-truthful", "human", 0, 1, "truthfulqa"),
@@ -52,8 +59,9 @@ SUITES = {
     },
     "rewardbench-partial": {"math-prm": 447, "hep-python": 164, "hep-js": 164, "hep-java": 164, "llmbar-natural": 100},
 }
-SECTIONS = ["accuracy", "planted", "data", "probe", "features", "debias", "gate", "length", "examples", "warnings"]
-SECTIONS.append("provenance")
+SECTIONS = ["accuracy", "planted", "data", "probe", "uncertainty", "features", "debias", "gate", "length", "abstention"]
+SECTIONS += ["examples", "warnings", "provenance"]
+UNDEFINED = {"value": None, "low": None, "high": None}
 
 
 def interval(value, width=0.04):
@@ -78,16 +86,21 @@ def fake_suites(rng):
             pooled = sum(by_section[name]["value"] * n for name, n in sections.items()) / sum(sections.values())
             gap = 0.05 - 0.02 * rank - 0.06 * place
             versus = {"difference": interval(gap, 0.03), "p": 0.0004 if abs(gap) > 0.03 else 0.2}
+            overall = accuracy(pooled, sum(sections.values()), unscored=3 if method == "likelihood" else 0)
+            whole = {"note": "", "sections": by_section, "overall": overall}
+            whole |= {"missing": [], "missing_sections": [], "unlisted": []}
             methods.append(
                 {
                     "method": method,
                     "label": label,
-                    "overall": accuracy(pooled, sum(sections.values()), unscored=3 if method == "likelihood" else 0),
+                    "overall": overall,
                     "sections": by_section,
+                    "missing": [],
+                    "figures": {"subsets": by_section, "aggregates": {"items": whole}},
                     "versus_bradley_terry": None if method == "bradley-terry" else versus,
                 }
             )
-        suites.append({"name": suite, "n": sum(sections.values()), "groups": 624, "methods": methods})
+        suites.append({"name": suite, "n": sum(sections.values()), "groups": 624, "rule": "pairs", "methods": methods})
     return suites
 
 
@@ -100,6 +113,7 @@ def fake_data(rng):
             "kept": int(rng.integers(400, 600)),
             "groups": int(rng.integers(60, 400)),
             "drops": {"longer than 1,024 tokens": 31, "same answer twice": 4} if name in ("mt-bench", "gsm8k") else {},
+            "notes": {},
             "truncated": 12 if name == "mt-bench" else 0,
         }
         for kind, names in (("ratings", RATINGS), ("pairs", PAIRS), ("bench", list(SUITES)))
@@ -138,12 +152,14 @@ def fake_probe(rng):
         rows.append(
             {
                 "name": name,
+                "n": 41,
                 "n_train": int(rng.integers(400, 4600)),
                 "n_test": 41 if few else int(rng.integers(120, 1200)),
                 "alpha": float(10.0 ** rng.integers(-1, 4)),
                 "pearson": interval(r, 0.2 if few else 0.05),
                 "spearman": interval(r - 0.03, 0.2 if few else 0.05),
                 "r2": interval(-1.4 if few else r * r, 0.9 if few else 0.06),
+                "rmse": interval(0.3, 0.02),
                 "rmse_raw": interval(0.3 * (high - low), 0.02 * (high - low)),
                 "auc": interval(0.5 + r / 2.4, 0.03) if high == 1 else None,
                 "warnings": ["only 41 test rows: read the interval, not the value"] if few else [],
@@ -156,7 +172,25 @@ def fake_probe(rng):
         for shift, pooling in enumerate(("last token", "mean of response"))
     ]
     best = max(candidates, key=lambda one: one["pearson"])["feature"]
-    return {"feature": best, "candidates": candidates, "objectives": rows}
+    uncertainty = fake_uncertainty()
+    return {"feature": best, "candidates": candidates, "objectives": rows, "warnings": [], "uncertainty": uncertainty}
+
+
+def fake_uncertainty():
+    row = {"sigma": 0.2, "scale": 1.1, "inflation": 1.2, "reach": 2.01, "n": 400, "coverage_cross_validated": interval(0.94)}
+    row |= {"n_test": 90, "coverage": interval(0.93), "mean_std": 0.05, "mean_width": 0.8}
+    parts = [{"objectives": NAMES, "rank": 64, "error": 0.001, "worst": 0.004}]
+    rows = [row | {"name": name} for name in NAMES]
+    return {"level": 0.95, "coverage": interval(0.94), "n_test": 1260, "objectives": rows, "parts": parts, "bytes": 1000}
+
+
+def fake_abstention():
+    def point(left_open, threshold):
+        return {"abstained": left_open, "decided": round(1165 * (1 - left_open)), "threshold": threshold, "error": interval(0.2)}
+
+    curve = [point(0.1 * i, 0.3 * i) for i in range(10)]
+    areas = {"area_z": interval(0.2), "area_margin": interval(0.22), "area_gain": interval(0.02)}
+    return [{"suite": "dev-pairs", "n": 1165, "by_z": curve, "by_margin": curve, "rules": [point(0.2, 0.5)], **areas}]
 
 
 def fake_debias(rng):
@@ -174,8 +208,9 @@ def fake_debias(rng):
                 },
             }
         )
-    reference = {"sources": ["just-eval", "qlora-vicuna"], "n": 2802}
-    return {"method": "spearman", "nuisances": nuisances, "itself": "kept", "reference": reference, "objectives": rows}
+    reference, held_out = {"sources": ["just-eval", "qlora-vicuna"], "n": 2802}, {"n": 700}
+    about = {"method": "spearman", "nuisances": nuisances, "itself": "kept", "reference": reference, "held_out": held_out}
+    return about | {"objectives": rows, "warnings": []}
 
 
 def fake_gate(rng):
@@ -195,7 +230,8 @@ def fake_gate(rng):
         source: dict(zip(NAMES, map(float, rng.dirichlet(np.full(14, 0.35))), strict=True)) for source in [*PAIRS, *SUITES]
     }
     spread = {"validation_accuracy": {"mean": 0.671, "std": 0.006, "values": [0.665, 0.671, 0.677]}}
-    return {"curves": curves, "chosen_seed": 2, "best_step": 1250, "spread": spread, "by_source": by_source}
+    about = {"curves": curves, "chosen_seed": 2, "best_step": 1250, "scale": 12.0, "spread": spread}
+    return about | {"by_source": by_source, "single": "gptfuzz-safe"}
 
 
 def fake_example(rng, section, prompt, texts):
@@ -248,6 +284,14 @@ def full_results():
             "aim": "weight above 0.8",
             "value": 0.71,
             "met": False,
+            "ablation": None,
+        },
+        {
+            "what": "an objective that no text shows",
+            "aim": None,
+            "value": 0.185,
+            "met": None,
+            "ablation": {"what": "fitted on permuted ratings", "value": 0.106},
         },
     ]
     examples = [
@@ -263,11 +307,7 @@ def full_results():
         fake_example(
             rng,
             "helpful/hh-helpful-base-dev",
-            [
-                {"role": "user", "content": "Show me a page that greets me."},
-                {"role": "assistant", "content": "In which language?"},
-                {"role": "user", "content": "HTML, please."},
-            ],
+            "user: Show me a page that greets me.\n\nassistant: In which language?\n\nuser: HTML, please.",
             ["<script>alert('hello')</script><img src=http://evil.example/x.png onerror=alert(1)>", "No & never."],
         ),
     ]
@@ -275,6 +315,7 @@ def full_results():
         "format": 1,
         "name": "starter",
         "created": "2026-01-12T09:30:00Z",
+        "version": "0.1.0",
         "commit": "3f2c9a7",
         "machine": "2 cores, Linux, torch 2.13.0",
         "command": "armorm train recipes/starter.yaml --out runs/starter",
@@ -285,15 +326,20 @@ def full_results():
             "layers": 30,
             "width": 576,
             "tokens": 9_412_338,
+            "seconds": 2710.0,
             "tokens_per_second": 1712.4,
             "truncated": 12,
         },
         "data": fake_data(rng),
+        "faults": [],
         "probe": fake_probe(rng),
         "debias": fake_debias(rng),
         "gate": fake_gate(rng),
         "suites": suites,
         "length": lengths,
+        "abstention": fake_abstention(),
+        "gate_by_section": {},
+        "bradley_terry": {"feature": "18:mean", "strength": 0.1},
         "planted": {"rows": planted},
         "examples": examples,
         "warnings": ["just-eval-clarity: 88 % of the ratings are 5", "12 conversations of mt-bench were truncated"],
@@ -345,7 +391,7 @@ def results():
 
 @pytest.fixture(scope="module")
 def text(results):
-    return render_page(results)
+    return render(results)
 
 
 @pytest.fixture(scope="module")
@@ -353,11 +399,20 @@ def page(text):
     return Page(text)
 
 
+def render(results):
+    return render_run_page(RunResults.model_validate(results))
+
+
+def test_the_file_is_the_types(results):
+    assert RunResults.model_validate(results).to_json() == results
+
+
 def test_the_full_page_is_well_formed_and_has_every_section(page):
     assert page.open == []
     assert [name for name in page.ids if name in SECTIONS] == SECTIONS
-    assert page.tags.count("svg") == 8  # two suites, labels, probe, debias, gate map, curves, length
-    assert page.tags.count("figure") == page.tags.count("figcaption") == 8
+    # two suites, labels, probe, coverage, debias, gate map, curves, length, close calls
+    assert page.tags.count("svg") == 10
+    assert page.tags.count("figure") == page.tags.count("figcaption") == 10
     assert len(page.ids) == len(set(page.ids))
 
 
@@ -374,24 +429,19 @@ def test_hostile_text_is_shown_and_never_run(results):
     hostile = "</svg></title><script>alert(1)</script>\"' onload='x' $\\frac{1}$ {{ 7*7 }}"
     poisoned = json.loads(json.dumps(results))
     names = iter(range(10**6))
+    known = {*METHODS, *SUITES, *NAMES, "response-tokens"}
 
     def poison(value):
         if isinstance(value, str):
-            return f"{next(names)} {hostile}" if value not in (*METHODS, *SUITES, *NAMES) else f"{value} {hostile}"
+            return f"{next(names)} {hostile}" if value not in known else f"{value} {hostile}"
         if isinstance(value, list):
             return [poison(one) for one in value]
         if isinstance(value, dict):
             return {key if key in KEYS else f"{key} {hostile}": poison(one) for key, one in value.items()}
         return value
 
-    keys = set(re.findall(r'"(\w+)":', json.dumps(results)))
-    KEYS = keys - {*METHODS, *SUITES, *NAMES, *SUITES["rewardbench-partial"], *results["seconds"]} | {
-        "probe",
-        "debias",
-        "gate",
-        "macro",
-    }
-    page = Page(render_page(poison(poisoned)))
+    KEYS = {name for kind in result_types() for name in kind.model_fields}
+    page = Page(render(poison(poisoned)))
     assert page.open == []
     assert not {"script", "img"} & set(page.tags)
     assert page.handlers == []
@@ -400,84 +450,118 @@ def test_hostile_text_is_shown_and_never_run(results):
 
 
 def test_the_same_results_give_the_same_bytes(results, text, tmp_path):
-    first = write_report(copy.deepcopy(results), tmp_path / "deep" / "report")
-    assert first == tmp_path / "deep" / "report" / "report.html"
-    assert first.read_text(encoding="utf-8") == text
-    assert [path.name for path in first.parent.iterdir()] == ["report.html"]
+    folder = tmp_path / "deep" / "report"
+    write_run(RunResults.model_validate(copy.deepcopy(results)), folder)
+    assert (folder / "report.html").read_text(encoding="utf-8") == text
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == results
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.md", "results.json"]
 
 
-def test_a_minimal_page_has_no_empty_sections():
-    page = Page(render_page({"format": 1, "name": "tiny"}))
-    assert page.open == []
-    assert page.ids == []
-    assert "tiny" in page.words
-    assert "svg" not in page.tags
-
-
-PARTS = {
-    "suites": ["accuracy"],
-    "planted": ["planted"],
-    "data": ["data"],
-    "probe": ["probe", "features"],
-    "debias": ["debias"],
-    "gate": ["gate"],
-    "length": ["length"],
-    "examples": ["examples"],
-    "warnings": ["warnings"],
-    "seconds": ["provenance"],
-    "backbone": ["provenance"],
-    "command": ["provenance"],
+ABSENT = {
+    "suites": ([], ["accuracy"]),
+    "planted": (None, ["planted"]),
+    "debias": (None, ["debias"]),
+    "length": ([], ["length"]),
+    "abstention": ([], ["abstention"]),
+    "examples": ([], ["examples"]),
+    "warnings": ([], ["warnings"]),
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_each_part_may_stand_alone_among_nulls(results, part):
-    page = Page(render_page(dict.fromkeys(results) | {"name": "tiny", part: results[part]}))
-    assert [name for name in page.ids if name in SECTIONS] == PARTS[part]
+@pytest.mark.parametrize("part", ABSENT)
+def test_an_absent_part_has_no_section(results, part):
+    nothing, gone = ABSENT[part]
+    page = Page(render(results | {part: nothing}))
+    assert page.open == []
+    assert [name for name in page.ids if name in SECTIONS] == [name for name in SECTIONS if name not in gone]
+    assert not [target for target in page.loads if target[1:] in gone]
 
 
-def test_null_numbers_are_dashes_not_crashes(results):
-    def emptied(value):
+def test_undefined_numbers_are_dashes_not_crashes(results):
+    floats = {"pearson", "sigma", "reach", "mean_std", "mean_width", "before", "after", "mean", "std", "p", "threshold"}
+
+    def emptied(value, key=""):
+        if isinstance(value, dict) and set(value) == set(UNDEFINED):
+            return UNDEFINED
         if isinstance(value, dict):
-            return {key: emptied(one) for key, one in value.items()}
+            share = {name: None for name in ("value", "low", "high", "halves") if "unscored" in value}
+            return {name: emptied(one, name) for name, one in value.items()} | share
         if isinstance(value, list):
-            return [emptied(one) for one in value]
-        return None if isinstance(value, float) or value in ("chosen", "ratings", "gpt-4") else value
+            return [None if key in ("train_loss", "validation_loss") else emptied(one, key) for one in value]
+        return None if key in floats else value
 
-    kept = {"gate": results["gate"], "data": results["data"]}
-    page = Page(render_page(emptied(results) | kept))
+    page = Page(render(emptied(results)))
     assert page.open == []
     assert "probe" in page.ids
     assert [words for words in page.words if {"None", "nan"} & set(words.split())] == []
 
 
+def printed(results):
+    console = Console(width=140, record=True, file=io.StringIO())
+    for part in grid_parts(terminal_grids(run_report(results))):
+        console.print(part, markup=False)
+    return console.export_text()
+
+
+def test_a_truth_without_an_aim_is_neither_met_nor_missed(results):
+    """Alike on the page, in Markdown and in the terminal."""
+    typed = RunResults.model_validate(results)
+    for row, met in zip(run_report(typed)["planted"].rows, ("yes", "no", ""), strict=True):
+        assert row[3].text == met
+    page = render_run_page(typed)
+    part = page[page.index('id="planted"') :]
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", part.split("</table>")[0])]
+    assert [row[3] for row in rows[1:]] == ['<span class="good">yes</span>', '<span class="bad">no</span>', ""]
+    assert rows[3][:2] == ["an objective that no text shows", "none"]
+    lines = [line for line in render_markdown(run_report(typed)).splitlines() if line.startswith("| an objective that no text")]
+    assert lines == ["| an objective that no text shows | none | +0.185 |  | fitted on permuted ratings | +0.106 |"]
+    (line,) = [line for line in printed(typed).splitlines() if "an objective that no text" in line]
+    assert " ".join(line.split()) == "an objective that no text shows none +0.185 fitted on permuted ratings +0.106"
+
+
+def test_the_terminal_shows_probe_debiasing_suites_and_the_planted_truth(results):
+    names = [grid.name for grid in terminal_grids(run_report(RunResults.model_validate(results)))]
+    assert names == ["probe", "debias", "suite dev-pairs", "suite rewardbench-partial", "planted"]
+
+
+def test_markdown_has_every_table(results):
+    text = render_markdown(run_report(RunResults.model_validate(results)))
+    titles = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    assert [title.split(":")[0] for title in titles] == [
+        *("Data", "Candidate features", "Probe", "Uncertainty", "Debiasing", "dev-pairs", "rewardbench-partial"),
+        *("Length", "Too close to call", "Planted truth", "Notes"),
+    ]
+    assert "just-eval-clarity: 88 % of the ratings are 5" in text
+
+
 def test_bars_of_an_answer_are_drawn_to_one_scale_and_sum_to_the_score(results):
-    from armorm.report.judged import examples
-
-    for example in examples(results):
-        widths = [bar["width"] for answer in example["answers"] for bar in answer["bars"]]
-        assert max(widths) == 50.0
-        for answer in example["answers"]:
-            assert sum(bar["contribution"] for bar in answer["bars"]) == pytest.approx(answer["score"])
-            assert answer["mismatch"] is None
-        assert len({tuple(bar["name"] for bar in answer["bars"]) for answer in example["answers"]}) == 1
+    for example in RunResults.model_validate(results).examples:
+        drawn = draw_example(example)
+        assert max(bar.width for one in drawn.answers for bar in one.bars) == 50.0
+        for one in drawn.answers:
+            assert sum(bar.contribution for bar in one.bars) == pytest.approx(one.answer.score)
+            assert one.mismatch is None
+        assert len({tuple(bar.name for bar in one.bars) for one in drawn.answers}) == 1
 
 
-def test_a_sum_that_is_not_the_score_is_said(results):
-    wrong = copy.deepcopy(results["examples"])
-    wrong[0]["answers"][0]["score"] += 0.5
-    assert "not to the score" in render_page({"examples": wrong})
-    assert "not to the score" not in render_page({"examples": results["examples"]})
+def test_a_sum_that_is_not_the_score_is_said(results, text):
+    wrong = copy.deepcopy(results)
+    wrong["examples"][0]["answers"][0]["score"] += 0.5
+    assert "not to the score" in render(wrong)
+    assert "not to the score" not in text
 
 
 def suite_of(ours, gap, p, other=0.6):
     versus = {"difference": {"value": gap, "low": gap - 0.02, "high": gap + 0.02}, "p": p}
-    return {
-        "methods": [
-            {"method": "bradley-terry", "label": "BT", "overall": accuracy(other, 400), "versus_bradley_terry": None},
-            {"method": "armorm", "label": "Ours", "overall": accuracy(ours, 400), "versus_bradley_terry": versus},
-        ]
-    }
+
+    def row(method, label, value, against):
+        overall = accuracy(value, 400)
+        whole = {"note": "", "sections": {}, "overall": overall, "missing": [], "missing_sections": [], "unlisted": []}
+        about = {"method": method, "label": label, "overall": overall, "sections": {}, "missing": []}
+        return about | {"figures": {"subsets": {}, "aggregates": {"items": whole}}, "versus_bradley_terry": against}
+
+    methods = [row("bradley-terry", "BT", other, None), row("armorm", "Ours", ours, versus)]
+    return SuiteResults.model_validate({"name": "s", "n": 400, "groups": 100, "rule": "pairs", "methods": methods})
 
 
 VERDICTS = {
@@ -498,27 +582,27 @@ def test_the_verdict_follows_the_numbers(case):
 
 
 def test_no_verdict_without_numbers():
-    assert verdict({"methods": []}) is None
-    assert verdict({"methods": [{"method": "armorm", "overall": {"value": None}}]}) is None
+    suite = suite_of(0.7, 0.1, 0.01)
+    assert verdict(suite.model_copy(update={"methods": ()})) is None
+    nothing = Figure.model_validate(UNDEFINED | {"n": 0, "ties": 0, "unscored": 9, "halves": None})
+    assert verdict(suite.model_copy(update={"methods": (suite.methods[0].model_copy(update={"overall": nothing}),)})) is None
 
 
 def test_twenty_objectives_and_one_method_still_draw(results):
-    many = copy.deepcopy(results["probe"])
-    row = many["objectives"][0]
-    many["objectives"] = [row | {"name": f"an-objective-with-quite-a-long-name-{place}"} for place in range(20)]
-    one = copy.deepcopy(results["suites"][0])
-    one["methods"] = one["methods"][:1]
-    page = Page(render_page({"probe": many, "suites": [one]}))
-    assert page.tags.count("svg") == 2
+    many = copy.deepcopy(results)
+    row = many["probe"]["objectives"][0]
+    many["probe"]["objectives"] = [row | {"name": f"an-objective-with-quite-a-long-name-{place}"} for place in range(20)]
+    many["suites"] = many["suites"][:1]
+    many["suites"][0]["methods"] = many["suites"][0]["methods"][:1]
+    assert Page(render(many)).tags.count("svg") == 9
 
 
 def test_text_that_is_no_valid_unicode_is_written_all_the_same(results, tmp_path):
-    broken = copy.deepcopy(results["examples"])
-    broken[0]["answers"][0]["text"] = "half an emoji: \ud83d, and then more"
-    broken[0]["answers"][1]["text"] = None
-    written = write_report({"examples": broken}, tmp_path).read_text(encoding="utf-8")
-    assert "half an emoji: ?, and then more" in written
-    assert ">None<" not in written
+    broken = RunResults.model_validate(results)
+    answers = (broken.examples[0].answers[0].model_copy(update={"text": "half an emoji: \ud83d, and then more"}),)
+    examples = (broken.examples[0].model_copy(update={"answers": answers}),)
+    write_run(broken.model_copy(update={"examples": examples}), tmp_path)
+    assert "half an emoji: ?, and then more" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
@@ -527,16 +611,10 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, results, packag
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=rf"{package}.*pip install 'armorm\[report\]'"):
-        render_page({"length": results["length"]})
+        render(results)
 
 
-def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
+def test_a_folder_that_cannot_be_made_is_a_storage_error(results, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(StorageError, match="choose another folder"):
-        write_report({"name": "tiny"}, tmp_path / "taken")
-
-
-if __name__ == "__main__":
-    from pathlib import Path
-
-    print(write_report(full_results(), Path(sys.argv[1])))
+    with pytest.raises(StorageError, match="choose another place"):
+        write_run(RunResults.model_validate(results), tmp_path / "taken")

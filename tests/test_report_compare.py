@@ -14,13 +14,16 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from armorm.cli.comparing import compare_tables
-from armorm.report.compare_latex import render_compare_latex, tex
-from armorm.report.compare_markdown import render_compare_markdown
-from armorm.report.compare_page import render_compare_page, write_compare
-from armorm.report.compare_plot import compare_plot, with_variables
-from armorm.report.comparison import PUBLISHED, comparison
-from armorm.report.plots import standalone
+from armorm.report import compare_page
+from armorm.report import compare_plot as plotting
+from armorm.report.compare_plot import with_variables
+from armorm.report.compare_results import CompareResults
+from armorm.report.comparison import PUBLISHED, Comparison, compare_report
+from armorm.report.latex import render_latex, tex
+from armorm.report.markdown import render_markdown
+from armorm.report.plots import Figure, standalone
+from armorm.report.tables import Grid
+from armorm.report.terminal import terminal_parts
 
 HOSTILE = "a_b & 100% <i>|x|</i> [red]{y}$z$ \\cmd *s* `t` ~ ^ #1"
 METHODS = (
@@ -51,7 +54,48 @@ def figure(value, n=80):
     return interval(value) | {"n": n, "ties": 1 if value < 0.55 else 0, "unscored": 0, "halves": value}
 
 
-NOTHING = {"value": None, "low": None, "high": None, "n": 0, "ties": 0, "unscored": 7, "halves": None}
+UNDEFINED = {"value": None, "low": None, "high": None}
+NOTHING = UNDEFINED | {"n": 0, "ties": 0, "unscored": 7, "halves": None}
+COUNTED = ("from_cache", "unparsable", "cut", "tokens_out", "untold", "cached_tokens_in", "cached_tokens_out")
+USAGE = dict.fromkeys(COUNTED, 0) | {"failures": {}, "refused": {}, "cached_cost_usd": None, "seconds": 3.0}
+
+
+def typed(results) -> CompareResults:
+    return CompareResults.model_validate(results)
+
+
+def comparison(results) -> Comparison:
+    return compare_report(typed(results))
+
+
+def others(results) -> list[Grid]:
+    """The tables after those of the suites."""
+    found = comparison(results)
+    return list(found.report.grids[len(found.suites) :])
+
+
+def headlines(results) -> dict[str, str]:
+    return dict(one.split(": ", 1) for one in comparison(results).report.sentences)
+
+
+def render_compare_markdown(results, *, picture: str = "compare.svg") -> str:
+    return render_markdown(comparison(results).report, picture=picture)
+
+
+def render_compare_latex(results) -> str:
+    return render_latex(comparison(results).report, "compare")
+
+
+def render_compare_page(results) -> str:
+    return compare_page.render_compare_page(typed(results))
+
+
+def write_compare(results, folder) -> None:
+    compare_page.write_compare(typed(results), folder)
+
+
+def compare_plot(results) -> Figure | None:
+    return plotting.compare_plot(typed(results))
 
 
 def suite_of(name, rng):
@@ -62,7 +106,7 @@ def suite_of(name, rng):
         sections = {section: figure(float(rng.uniform(0.5, 0.8))) for section in SECTIONS[name]}
         rows.append({"method": method, "overall": figure(value, 200), "sections": sections, "versus": versus})
     rows[0]["overall"] |= {"low": None, "high": None}
-    rows[0]["versus"] = {reference: {"difference": None, "p": None} for reference in REFERENCES}
+    rows[0]["versus"] = {reference: {"difference": UNDEFINED, "p": None} for reference in REFERENCES}
     rows[-1] |= {"overall": NOTHING, "sections": dict.fromkeys(SECTIONS[name], NOTHING), "versus": dict.fromkeys(REFERENCES)}
     title = {"rewardbench": "RewardBench & more"}.get(name, name)
     suite = {"name": name, "title": title, "rule": "preferences", "n": 200, "of": 1869, "groups": 150, "methods": rows}
@@ -72,8 +116,8 @@ def suite_of(name, rng):
 def method_of(place, method, label, family, backbone):
     paired = family in ("pairwise", "judge")
     scoring = {"seconds": 12.5 + place, "tokens_in": 20_000, "tokens_out": 0, "answers": 400}
-    position = {"dev-pairs": {"first": interval(0.62), "flips": interval(0.21), "n": 200, "unanswered": 3}, "rewardbench": None}
-    usage = {"requests": 400, "failed": 2, "cost_usd": 0.1234, "tokens_in": 5}
+    position = {"dev-pairs": {"first": interval(0.62), "flips": interval(0.21), "n": 200, "unanswered": 3}}
+    usage = USAGE | {"requests": 400, "failed": 2, "cost_usd": 0.1234, "tokens_in": 5}
     training = {"seconds": 75.0, "tokens": 3_200_000, "steps": 1250, "examples": 3105}
     return {
         **{"method": method, "label": label, "family": family, "backbone": backbone, "skipped": None},
@@ -90,10 +134,17 @@ def results():
     rng = np.random.default_rng(3)
     suites = [suite_of(name, rng) for name in SECTIONS]
     row = {"label": "Bradley–Terry", "base_model": "Llama-3 8B", "overall": 0.999, "source": "a paper_1", "note": "50% of it"}
-    row |= {"sections": {"Chat": 0.994, "Prior Sets": 0.749}}
+    row |= {"sections": {"Chat": 0.994, "Prior Sets": 0.749}, "subsets": {}}
     suites[1] |= {"published": [row, row | {"label": "ArmoRM & MoE", "note": "another"}], "missing": ["math_prm"], "n": 1869}
     return {
-        **{"format": 1, "name": "open_data", "created": "2026-01-12T09:30:00Z", "version": "0.1.0", "commit": "3f2c9a7"},
+        **{
+            "format": 1,
+            "name": "open_data",
+            "created": "2026-01-12T09:30:00Z",
+            "version": "0.1.0",
+            "commit": "3f2c9a7",
+            "seed": 0,
+        },
         **{"machine": "2 cores", "command": "armorm compare 'recipes/a_b.yaml' | tee `x`", "seconds": 4000.2},
         "backbone": {"model": "smollm2", "dtype": "bfloat16"},
         "references": REFERENCES,
@@ -104,7 +155,7 @@ def results():
                 "backbone": "frozen",
                 "mean": interval(0.5),
                 "gain": None,
-                "pearson": {"a_b": interval(0.41), "c": NOTHING},
+                "pearson": {"a_b": interval(0.41), "c": UNDEFINED},
                 "feature": "18:mean",
                 "n": {"a_b": 120},
             },
@@ -189,7 +240,7 @@ def test_a_reference_that_a_suite_lacks_has_no_columns_there(results):
 
 
 def test_headlines_say_value_differences_and_the_highest(results):
-    said = dict(comparison(results).headlines)["dev-pairs"]
+    said = headlines(results)["dev-pairs"]
     assert said.startswith(
         "ArmoRM + MoE: 73.1 % (69.1–77.1); +12.1 points over Bradley–Terry, linear (+8.1 to +16.1; p < 0.001); "
     )
@@ -209,9 +260,9 @@ def test_published_columns_are_joined_and_the_missing_named(results):
 def test_published_rows_without_a_common_section_have_a_table_of_their_own(results):
     published = results["suites"][1]["published"]
     suites = [suite | {"published": published, "sections": ["only ours"]} for suite in results["suites"]]
-    found = comparison({**results, "suites": suites})
-    assert not any(block.family == "published" for grid in found.suites for block in grid.blocks)
-    alone = found.others[0]
+    found = {**results, "suites": suites}
+    assert not any(block.family == "published" for grid in comparison(found).suites for block in grid.blocks)
+    alone = others(found)[0]
     assert [cell.text for cell in alone.head] == ["method", "overall", "Chat", "Prior Sets"]
     assert [[cell.text for cell in row] for row in alone.blocks[0].rows] == [
         ["Bradley–Terry [1]", "99.9", "99.4", "74.9"],  # once, though both suites bring it
@@ -243,7 +294,7 @@ def test_the_plot_tells_rows_of_one_name_apart_by_their_backbones(results):
 
 
 def test_costs_are_summed_over_suites_and_empty_columns_left_out(results):
-    grids = {grid.name: grid for grid in comparison(results).others}
+    grids = {grid.name: grid for grid in others(results)}
     assert list(grids) == ["probes", "cost", "cost-by-suite", "position", "not-run"]
     titles = [cell.text for cell in grids["cost"].head]
     rows = {row[0].text: dict(zip(titles, row, strict=True)) for block in grids["cost"].blocks for row in block.rows}
@@ -261,11 +312,11 @@ def test_costs_are_summed_over_suites_and_empty_columns_left_out(results):
     without = copy.deepcopy(results)
     for one in without["methods"]:
         one["usage"] = None
-    assert "cost, USD" not in [cell.text for cell in comparison(without).others[1].head]
+    assert "cost, USD" not in [cell.text for cell in others(without)[1].head]
 
 
 def test_probes_stand_side_by_side(results):
-    grid = comparison(results).others[0]
+    grid = others(results)[0]
     assert [cell.text for cell in grid.head] == ["objective", "frozen", "trained"]
     assert [[cell.text for cell in row] for block in grid.blocks for row in block.rows] == [
         ["a_b", "0.410", "0.620"],
@@ -277,7 +328,7 @@ def test_probes_stand_side_by_side(results):
     assert grid.blocks[1].rows[1][2].small == "+0.060 to +0.140"
     alone = copy.deepcopy(results)
     del alone["probes"][1]
-    assert [len(block.rows) for block in comparison(alone).others[0].blocks] == [2, 1]
+    assert [len(block.rows) for block in others(alone)[0].blocks] == [2, 1]
 
 
 def test_markdown_tables_are_rectangular_and_escaped(results):
@@ -427,14 +478,19 @@ def test_many_methods_and_suites_still_draw(results, copies):
     for suite in many["suites"]:
         extra = [copy.deepcopy(suite["methods"][1]) | {"method": f"extra-{k}"} for k in range(10)]
         suite["methods"] = [*suite["methods"], *extra]
+    many["methods"] += [many["methods"][1] | {"method": f"extra-{k}", "label": f"extra-{k}"} for k in range(10)]
     assert len({one.text for block in comparison(many).suites[0].blocks for one, *_ in block.rows}) == 21
     ET.fromstring(standalone(compare_plot(many)))
+
+
+def test_the_file_is_the_types(results):
+    assert typed(results).to_json() == results
 
 
 def test_all_files_are_written_and_the_same_again(results, tmp_path):
     write_compare(results, tmp_path / "deep" / "a")
     write_compare(copy.deepcopy(results), tmp_path / "b")
-    names = ["compare.md", "compare.svg", "compare.tex", "report.html"]
+    names = ["compare.md", "compare.svg", "compare.tex", "report.html", "results.json"]
     assert sorted(path.name for path in (tmp_path / "deep" / "a").iterdir()) == names
     for name in names:
         assert (tmp_path / "deep" / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -450,13 +506,13 @@ def test_nothing_scored_is_no_crash(results, tmp_path):
     none = empty | {"suites": [], "methods": [SKIPPED]}
     assert "no key for the service (50% & more)" in render_compare_markdown(none)
     assert Page(render_compare_page(none)).open == []
-    assert len(compare_tables(none)) == 1
+    assert len(list(terminal_parts(comparison(none).report))) == 1
 
 
 def test_the_terminal_shows_the_same_tables_without_reading_markup(results):
     console = Console(width=140, record=True, file=io.StringIO())
-    for part in compare_tables(results):
-        console.print(part)
+    for part in terminal_parts(comparison(results).report):
+        console.print(part, markup=False)
     text = console.export_text()
     assert "[red]{y}$z$" in text
     assert "69.1–77.1" in text

@@ -12,8 +12,6 @@ measured here, not a probability.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -21,47 +19,42 @@ from jaxtyping import Bool, Float
 from armorm.bench.metrics import bounded, exact_at_the_ends
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group, mean_by_group
+from armorm.results import Estimate, Number, Result
 
 LEVELS = tuple(round(0.1 * i, 1) for i in range(10))
 RULES = (0.5, 1.0, 1.645, 1.96, 3.0)
 
 
-@dataclass(frozen=True)
-class AbstentionPoint:
-    """`decided` of all pairs are called, those above `threshold`; `error`: the share of them ranked wrong (ties half)."""
+class AbstentionPoint(Result):
+    """Errors when some of the pairs are left open."""
 
     abstained: float
+    """The share left open."""
     decided: int
-    threshold: float
-    error: Interval
+    """Pairs that are called."""
+    threshold: Number
+    """The certainty from which a pair is called."""
+    error: Estimate
+    """The share of called pairs that are ranked wrong, ties half."""
 
-    def to_json(self) -> dict[str, Any]:
-        threshold = self.threshold if np.isfinite(self.threshold) else None
-        return {"abstained": self.abstained, "decided": self.decided, "threshold": threshold, "error": self.error.to_json()}
 
-
-@dataclass(frozen=True)
-class AbstentionCurve:
-    """Error rates of `n` pairs by the share left open.
-
-    `by_z` leaves open the least |margin| / std first, `by_margin` the least |margin|, `rules` all with |margin| < z · std for a
-    few z. `area_z`, `area_margin`: mean error rate over all shares left open (the area under the curve); `area_gain`: the
-    latter minus the former, above 0 where standard deviations help.
-    """
+class AbstentionCurve(Result):
+    """Error rates by the share of pairs left open."""
 
     n: int
+    """All pairs."""
     by_z: tuple[AbstentionPoint, ...]
+    """Those with the least |margin| / standard deviation left open first."""
     by_margin: tuple[AbstentionPoint, ...]
+    """Those with the least |margin| left open first."""
     rules: tuple[AbstentionPoint, ...]
-    area_z: Interval
-    area_margin: Interval
-    area_gain: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"n": self.n}
-        for name in ("by_z", "by_margin", "rules"):
-            found[name] = [point.to_json() for point in getattr(self, name)]
-        return found | {name: getattr(self, name).to_json() for name in ("area_z", "area_margin", "area_gain")}
+    """All with |margin| < z · standard deviation left open, for a few z."""
+    area_z: Estimate
+    """Mean error rate over all shares left open, by z."""
+    area_margin: Estimate
+    """The same by margin."""
+    area_gain: Estimate
+    """The latter minus the former, above 0 where standard deviations help."""
 
 
 def certainty(margins: Float[np.ndarray, " p"], stds: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
@@ -100,7 +93,7 @@ def abstention_curve(
         sizes = len(np.unique(names[kept]))
         if sizes:
             error = bounded(exact_at_the_ends(error, sizes), 0.0)
-        return AbstentionPoint(left_open, len(wrong[kept]), threshold, error)
+        return AbstentionPoint(abstained=left_open, decided=len(wrong[kept]), threshold=threshold, error=error)
 
     def curve(sure: Float[np.ndarray, " p"]) -> tuple[AbstentionPoint, ...]:
         order = np.argsort(-sure, kind="stable")
@@ -115,8 +108,16 @@ def abstention_curve(
         return point(kept, times, 1 - len(kept) / len(margins) if len(margins) else 0.0)
 
     orders = [np.argsort(-sure, kind="stable") for sure in (z, np.abs(margins))]
-    areas = _areas(wrong, orders, groups, seed, resamples)
-    return AbstentionCurve(len(margins), curve(z), curve(np.abs(margins)), tuple(rule(times) for times in rules), *areas)
+    area_z, area_margin, area_gain = _areas(wrong, orders, groups, seed, resamples)
+    return AbstentionCurve(
+        n=len(margins),
+        by_z=curve(z),
+        by_margin=curve(np.abs(margins)),
+        rules=tuple(rule(times) for times in rules),
+        area_z=area_z,
+        area_margin=area_margin,
+        area_gain=area_gain,
+    )
 
 
 def _decided(n: int, level: float) -> int:

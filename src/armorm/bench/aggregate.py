@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -31,73 +31,66 @@ from armorm.bench.metrics import (
     places_of,
     sign_flip,
 )
-from armorm.bench.outcomes import ALL, Outcomes, subset_names
+from armorm.bench.outcomes import ALL, Item, Outcomes, subset_names
 from armorm.data.benchmarks.benchmark import Aggregate, Section
-from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
+from armorm.results import Number, Result
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A share of credit with its 95 % interval; usually in [0, 1], null in JSON where nothing is scored.
+class Figure(Result):
+    """A share of credit, usually in [0, 1]; undefined where nothing is scored."""
 
-    `n` items are scored and `unscored` are not; among the scored, `ties` hold a tie. `halves` is the value with a tie counted
-    as its fair share.
-    """
-
-    value: float
-    low: float
-    high: float
+    value: Number
+    """The share."""
+    low: Number
+    """The lower end of its 95 % interval."""
+    high: Number
+    """The upper end."""
     n: int
+    """Items that are scored."""
     ties: int
+    """Scored items that hold a tie."""
     unscored: int
-    halves: float
+    """Items that are not scored."""
+    halves: Number
+    """The share with a tie counted as its fair share."""
 
-    def to_json(self) -> dict[str, Any]:
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in vars(self).items()}
+    @property
+    def interval(self) -> Interval:
+        """The share with its interval alone."""
+        return Interval(self.value, self.low, self.high)
 
 
-@dataclass(frozen=True)
-class Aggregated:
-    """One aggregate's figures.
+class Aggregated(Result):
+    """One aggregate's figures."""
 
-    `missing`: its subsets without a score; `missing_sections`: its sections without any; both are left out of the means.
-    `unlisted`: scored subsets that stand in none of its sections.
-    """
-
-    name: str
     note: str
+    """What to know of this aggregate."""
     sections: Mapping[str, Figure]
+    """Its sections, but those without a score."""
     overall: Figure
+    """The whole."""
     missing: tuple[str, ...]
+    """Its subsets without a score, which are left out of the means."""
     missing_sections: tuple[str, ...]
+    """Its sections without a score, which are left out too."""
     unlisted: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "note": self.note,
-            "sections": {name: figure.to_json() for name, figure in self.sections.items()},
-            "overall": self.overall.to_json(),
-            "missing": list(self.missing),
-            "missing_sections": list(self.missing_sections),
-            "unlisted": list(self.unlisted),
-        }
+    """Scored subsets that stand in none of its sections."""
 
 
-@dataclass(frozen=True)
-class Figures:
-    """A benchmark's subsets in order of appearance, and its aggregates by name, the official one first."""
+class Figures(Result):
+    """All figures of a benchmark."""
 
     subsets: Mapping[str, Figure]
+    """Its subsets, in order of appearance."""
     aggregates: Mapping[str, Aggregated]
+    """Its aggregates by name, the official one first."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "subsets": {name: figure.to_json() for name, figure in self.subsets.items()},
-            "aggregates": {name: one.to_json() for name, one in self.aggregates.items()},
-        }
+    @property
+    def official(self) -> Aggregated:
+        """The official aggregate."""
+        return next(iter(self.aggregates.values()))
 
 
 def figures(outcomes: Outcomes, aggregates: Sequence[Aggregate], *, seed: int, resamples: int = RESAMPLES) -> Figures:
@@ -117,10 +110,10 @@ def figures(outcomes: Outcomes, aggregates: Sequence[Aggregate], *, seed: int, r
         return table.figure(outcomes, names, next(intervals), next(halves))
 
     subsets = {name: figure([name]) for name in table.column}
-    return Figures(subsets, {p.aggregate.name: p.aggregated(figure, table.scored) for p in plans})
+    return Figures(subsets=subsets, aggregates={p.aggregate.name: p.aggregated(figure, table.scored) for p in plans})
 
 
-def aggregate_of(items: Sequence[BenchmarkItem], sections: Mapping[str, str] | None = None, *, name: str = "items") -> Aggregate:
+def aggregate_of(items: Sequence[Item], sections: Mapping[str, str] | None = None, *, name: str = "items") -> Aggregate:
     """An aggregate for items of one's own: a section is the mean over its items, the whole the mean over all items.
 
     `sections` maps patterns of subset or section names to sections ({"hep-*": "reasoning"}), subsets first; an item that none of
@@ -169,16 +162,16 @@ def paired(
     listed = {subset for section in aggregate.sections for subset in section.subsets}
     both = a.scored & b.scored & np.array([subset in listed for subset in a.subset], dtype=bool)
     if not both.any():
-        return PairedDifference(Interval.undefined(), math.nan)
+        return PairedDifference(difference=Interval.undefined(), p=math.nan)
     table = _Table.of(a, both)
     plan = _Plan.of(aggregate, table)
     gaps = np.where(both, a.credit - b.credit, np.nan)
     whole = table.intervals([plan], gaps, seed, resamples)[-1]
     sums = table.sums(gaps) @ plan.slopes(table.counts.sum(axis=0))
-    return PairedDifference(bounded(whole, -1.0), sign_flip(sums, seed, permutations))
+    return PairedDifference(difference=bounded(whole, -1.0), p=sign_flip(sums, seed, permutations))
 
 
-def _section_of(item: BenchmarkItem, sections: Mapping[str, str]) -> str:
+def _section_of(item: Item, sections: Mapping[str, str]) -> str:
     for key in (item.subset, item.section):
         for pattern, name in sections.items():
             if key and fnmatch.fnmatch(key, pattern):
@@ -259,8 +252,7 @@ class _Plan:
         listed = dict.fromkeys(name for section in self.aggregate.sections for name in section.subsets)
         present = {section.name for section, _, _ in self.sections}
         return Aggregated(
-            self.aggregate.name,
-            self.aggregate.note,
+            note=self.aggregate.note,
             sections={section.name: figure(section.subsets) for section, _, _ in self.sections},
             overall=figure(listed),
             missing=tuple(name for name in listed if name not in scored),
@@ -320,7 +312,7 @@ class _Table:
             one = exact_at_the_ends(alike, _distinct(self.group[here[self.kept]]))
         high = one.high if math.isnan(one.high) else max(one.high, one.value)  # the score of Ties may pass 1
         n, ties, silent = (_distinct(outcomes.item[cells]) for cells in (rows, rows & outcomes.tied, unscored))
-        return Figure(one.value, one.low, high, n, ties, silent, halves)
+        return Figure(value=one.value, low=one.low, high=high, n=n, ties=ties, unscored=silent, halves=halves)
 
 
 def _all(plans: Sequence[_Plan], sums: Drawn, sizes: Drawn) -> Float[np.ndarray, "b q"]:

@@ -1,6 +1,6 @@
 """An audit's numbers: how far scores move under a change of the answers, and what in them moves.
 
-In: scores and their parts before and after, per change and view.  Out: JSON facts with 95 % intervals by prompt.
+In: scores and their parts before and after, per change and view.  Out: an audit's types, with 95 % intervals by prompt.
 Cost: one bootstrap per change and view.
 
 A shift is measured in standard deviations of the view's scores over the file's answers, so that views on different scales stand
@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from armorm.bench.audit_results import ChangeFacts, Example, Shift, Verdict, ViewFacts
 from armorm.bench.metrics import length_correlation
 from armorm.bench.perturbations import Expected, Perturbation
 from armorm.intervals import Interval, bootstrap_by_group
@@ -43,12 +43,13 @@ class View:
 
 @dataclass(frozen=True)
 class Changed:
-    """A change: the answers that it applies to (places among the originals), and what they score after it."""
+    """A change: the answers that it applies to (places among the originals), what they score after it, and where it pays most."""
 
     perturbation: Perturbation
     places: Int[np.ndarray, " q"]
     views: Mapping[str, Viewed]
     rewards: Float[np.ndarray, "q k"]
+    example: Example
 
 
 @dataclass(frozen=True)
@@ -62,25 +63,36 @@ class Originals:
     objectives: tuple[str, ...]
 
 
-def audit_facts(views: Sequence[View], originals: Originals, changes: Sequence[Changed], *, seed: int) -> dict[str, Any]:
-    """All tables of an audit."""
-    spread = {v.name: _spread(originals.views[v.name].scores) for v in views}
-    return {
-        "views": [
-            {
-                "name": v.name,
-                "label": v.label,
-                "score_mean": _number(float(np.nanmean(originals.views[v.name].scores))),
-                "score_std": _number(spread[v.name]),
-                "length": _length(originals, v.name, seed),
-            }
-            for v in views
-        ],
-        "perturbations": [_row(change, views, originals, spread, seed) for change in changes],
-    }
+def view_facts(view: View, originals: Originals, *, seed: int) -> ViewFacts:
+    """A view's scores of the unchanged answers."""
+    scores = originals.views[view.name].scores
+    return ViewFacts(
+        name=view.name,
+        label=view.label,
+        score_mean=float(np.nanmean(scores)),
+        score_std=_spread(scores),
+        length=length_correlation(scores, originals.lengths, list(originals.groups), seed=seed),
+    )
 
 
-def verdict(shift: Interval, expected: Expected) -> str:
+def change_facts(change: Changed, views: Sequence[View], originals: Originals, *, seed: int) -> ChangeFacts:
+    """What a change does, in every view."""
+    p = change.perturbation
+    groups = [originals.groups[i] for i in change.places]
+    return ChangeFacts(
+        name=p.name,
+        label=p.label,
+        expected=p.expected.value,
+        what=p.what,
+        n=len(change.places),
+        prompts=len(set(groups)),
+        views={v.name: _shift(change, v, originals, groups, seed) for v in views},
+        rewards=_rewards(change, originals, groups, seed),
+        example=change.example,
+    )
+
+
+def verdict(shift: Interval, expected: Expected) -> Verdict:
     """What a shift says about the view; "moves" is: 0 lies outside the interval.
 
     `gains`: moves up, so the change pays, which none should; `falls`: moves down, as it should; `penalised`: moves down though
@@ -95,47 +107,28 @@ def verdict(shift: Interval, expected: Expected) -> str:
     return "holds" if expected is Expected.SAME else "not noticed"
 
 
-def as_expected(said: str) -> bool | None:
+def as_expected(said: Verdict) -> bool | None:
     """Whether that is how a good reward model behaves; None where nothing can be said."""
     return {"gains": False, "not noticed": False, "falls": True, "holds": True, "penalised": True}.get(said)
 
 
-def _row(change: Changed, views: Sequence[View], originals: Originals, spread: Mapping[str, float], seed: int) -> dict[str, Any]:
-    p = change.perturbation
-    groups = [originals.groups[i] for i in change.places]
-    return {
-        "name": p.name,
-        "label": p.label,
-        "expected": p.expected.value,
-        "what": p.what,
-        "n": len(change.places),
-        "prompts": len(set(groups)),
-        "views": {v.name: _shift(change, v, originals, spread[v.name], groups, seed) for v in views},
-        "rewards": _rewards(change, originals, groups, seed),
-    }
-
-
-def _rewards(change: Changed, originals: Originals, groups: Sequence[str], seed: int) -> dict[str, Any]:
+def _rewards(change: Changed, originals: Originals, groups: Sequence[str], seed: int) -> dict[str, Interval]:
     # Each in standard deviations of its own: what the probe sees in the change, whatever weight the gate gives it.
     scale = np.array([_spread(column) for column in originals.rewards.T])
     moved = means_by_group((change.rewards - originals.rewards[change.places]) / scale, groups, seed=seed)
-    return {name: one.to_json() for name, one in zip(originals.objectives, moved, strict=True)}
+    return dict(zip(originals.objectives, moved, strict=True))
 
 
-def _shift(change: Changed, view: View, originals: Originals, spread: float, groups: Sequence[str], seed: int) -> dict[str, Any]:
+def _shift(change: Changed, view: View, originals: Originals, groups: Sequence[str], seed: int) -> Shift:
     before, after = originals.views[view.name], change.views[view.name]
+    spread = _spread(before.scores)
     difference = (after.scores - before.scores[change.places]) / spread
     parts = after.parts - before.parts[change.places]
     columns = np.column_stack([difference, np.where(difference > 0, 1.0, 0.0), parts / spread])
     shift, risen, *rest = means_by_group(columns, groups, seed=seed)
     said = verdict(shift, change.perturbation.expected)
-    return {
-        "shift": shift.to_json(),
-        "risen": risen.to_json(),
-        "verdict": said,
-        "as_expected": as_expected(said),
-        "parts": {name: one.to_json() for name, one in zip(view.parts, rest, strict=True)},
-    }
+    moved = dict(zip(view.parts, rest, strict=True))
+    return Shift(shift=shift, risen=risen, verdict=said, as_expected=as_expected(said), parts=moved)
 
 
 def means_by_group(values: Float[np.ndarray, "n q"], groups: Sequence[str], *, seed: int) -> tuple[Interval, ...]:
@@ -151,15 +144,7 @@ def means_by_group(values: Float[np.ndarray, "n q"], groups: Sequence[str], *, s
     return bootstrap_by_group(means, [g for g, w in zip(groups, whole, strict=True) if w], seed=seed, resamples=RESAMPLES)
 
 
-def _length(originals: Originals, view: str, seed: int) -> dict[str, Any]:
-    return length_correlation(originals.views[view].scores, originals.lengths, list(originals.groups), seed=seed).to_json()
-
-
 def _spread(values: Float[np.ndarray, " n"]) -> float:
     finite = values[np.isfinite(values)]
     spread = float(finite.std(ddof=1)) if len(finite) > 1 else math.nan
     return spread if spread > 0 else math.nan
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

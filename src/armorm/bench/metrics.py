@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +20,7 @@ from scipy.stats import rankdata
 
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
+from armorm.results import Estimate, Number, Result
 
 RESAMPLES = 2_000
 PERMUTATIONS = 10_000
@@ -31,25 +31,22 @@ Counts = Float[np.ndarray, "b groups"]  # how often each group was drawn, one ro
 Weights = Float[np.ndarray, "b n"]  # how often each answer is present, one row per resample
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """How much higher one method's value is than another's on the same items, in [−1, 1], and the p of "no difference"."""
+class PairedDifference(Result):
+    """How much higher one method's value is than another's on the same items, and the p of "no difference"."""
 
-    difference: Interval
-    p: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {"difference": self.difference.to_json(), "p": None if math.isnan(self.p) else self.p}
+    difference: Estimate
+    """In shares of the pairs, from −1 to 1."""
+    p: Number
+    """Two-sided, by flipping the signs of the prompts' differences."""
 
 
-class LengthCorrelation(NamedTuple):
-    """Rank correlation of score and length, over all answers and among answers to the same prompt; in [−1, 1]."""
+class LengthCorrelation(Result):
+    """Rank correlation of score and length, in [−1, 1]."""
 
-    pooled: Interval
-    within_prompt: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        return {"pooled": self.pooled.to_json(), "within_prompt": self.within_prompt.to_json()}
+    pooled: Estimate
+    """Over all answers."""
+    within_prompt: Estimate
+    """Among answers to the same prompt."""
 
 
 def length_correlation(
@@ -72,12 +69,12 @@ def length_correlation(
     check_lengths(scores, prompts, "prompts")
     kept = ~np.isnan(scores)
     if not kept.any():
-        return LengthCorrelation(Interval.undefined(), Interval.undefined())
+        return LengthCorrelation(pooled=Interval.undefined(), within_prompt=Interval.undefined())
     membership = places_of([prompt for prompt, row in zip(prompts, kept, strict=True) if row])
     score, length = scores[kept], lengths[kept].astype(np.float64)
     pooled = _pooled_spearman(score, length, membership, seed, resamples)
     within = _within_spearman(score, length, membership, seed, resamples)
-    return LengthCorrelation(bounded(pooled, -1.0), bounded(within, -1.0))
+    return LengthCorrelation(pooled=bounded(pooled, -1.0), within_prompt=bounded(within, -1.0))
 
 
 def exact_at_the_ends(one: Interval, n_groups: int) -> Interval:

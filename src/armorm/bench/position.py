@@ -6,8 +6,6 @@ In: items' comparisons, each in both orders, and prompt groups.  Out: `PositionB
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,25 +13,20 @@ from armorm.bench.audit import means_by_group
 from armorm.bench.metrics import bounded, exact_at_the_ends
 from armorm.bench.run import Compared
 from armorm.errors import DataError
-from armorm.intervals import Interval
+from armorm.results import Estimate, Result
 
 
-@dataclass(frozen=True)
-class PositionBias:
-    """Of `n` comparisons answered in both orders; `unanswered` lack one order or both and are left out.
-
-    `first`: share of verdicts, over both orders, for the answer shown first; 0.5 without bias, 1 where the first always wins, a
-    verdict of 0.5 counting half. `flips`: share of comparisons in which the two orders prefer different answers.
-    """
+class PositionBias(Result):
+    """How much verdicts follow the order in which answers are shown."""
 
     n: int
+    """Comparisons that were answered in both orders."""
     unanswered: int
-    first: Interval
-    flips: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        """`n`, `unanswered`, and the two shares as `{"value", "low", "high"}`."""
-        return {"n": self.n, "unanswered": self.unanswered, "first": self.first.to_json(), "flips": self.flips.to_json()}
+    """Comparisons that lack one order or both and are left out."""
+    first: Estimate
+    """Share of verdicts for the answer shown first, over both orders: 0.5 without bias, a verdict of 0.5 counting half."""
+    flips: Estimate
+    """Share of comparisons in which the two orders prefer different answers."""
 
 
 def position_bias(compared: Sequence[Compared], groups: Sequence[str], *, seed: int) -> PositionBias:
@@ -56,4 +49,4 @@ def position_bias(compared: Sequence[Compared], groups: Sequence[str], *, seed: 
     shares = means_by_group(columns, answered, seed=seed)
     n_groups = max(len(set(answered)), 1)
     first, flips = (bounded(exact_at_the_ends(share, n_groups), 0.0) for share in shares)
-    return PositionBias(int(both.sum()), int((~both).sum()), first, flips)
+    return PositionBias(n=int(both.sum()), unanswered=int((~both).sum()), first=first, flips=flips)

@@ -6,11 +6,11 @@ In: a benchmark's name.  Out: `PublishedRow`s, values in [0, 1].  Cost: none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from armorm.bench.aggregate import aggregate_values
 from armorm.data.benchmarks.benchmark import Benchmark
 from armorm.data.benchmarks.registry import benchmark
+from armorm.results import Result
 
 TABLE_1 = "arXiv 2406.12845, Table 1"
 PER_SUBSET = "allenai/reward-bench-results, RLHFlow/ArmoRM-Llama3-8B-v0.1"
@@ -18,17 +18,23 @@ RELEASED = "RLHFlow/ArmoRM-Llama3-8B-v0.1"
 SECTIONS = ("Chat", "Chat Hard", "Safety", "Reasoning", "Prior Sets")
 
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """One method as published. `note` says what in the row was computed from the rest, or what to know before comparing."""
+class PublishedRow(Result):
+    """One method as published; shares in [0, 1]."""
 
     label: str
+    """The method."""
     base_model: str
+    """What it was trained from."""
     source: str
-    subsets: Mapping[str, float] = field(default_factory=dict)
-    sections: Mapping[str, float] = field(default_factory=dict)
-    overall: float | None = None
-    note: str = ""
+    """Where it is published."""
+    subsets: Mapping[str, float]
+    """Its subsets, where they are published."""
+    sections: Mapping[str, float]
+    """Its sections."""
+    overall: float
+    """The whole."""
+    note: str
+    """What in the row was computed from the rest, or what to know before comparing."""
 
 
 def published(name: str) -> tuple[PublishedRow, ...]:
@@ -90,16 +96,23 @@ def _table_row(one: Benchmark, label: str, base_model: str, overall: float, *sec
     listed = {s.name for s in one.aggregates[0].sections}
     values = {name: round(value / 100, 3) for name, value in zip(SECTIONS, sections, strict=True) if name in listed}
     note = "Safety with the sizes of the two XSTest subsets the wrong way round"
-    if len(values) == len(SECTIONS):
-        return PublishedRow(label, base_model, TABLE_1, sections=values, overall=round(overall / 100, 3), note=note)
-    note += f"; overall is the mean of these sections ({overall:.1f} is published, with Prior Sets at half weight)"
-    return PublishedRow(
-        label, base_model, TABLE_1, sections=values, overall=round(sum(values.values()) / len(values), 4), note=note
-    )
+    whole = round(overall / 100, 3)
+    if len(values) < len(SECTIONS):
+        note += f"; overall is the mean of these sections ({overall:.1f} is published, with Prior Sets at half weight)"
+        whole = round(sum(values.values()) / len(values), 4)
+    return PublishedRow(label=label, base_model=base_model, source=TABLE_1, subsets={}, sections=values, overall=whole, note=note)
 
 
 def _released_row(one: Benchmark) -> PublishedRow:
     subsets = {name: value for name, value in _RELEASED_SUBSETS.items() if name in one.subsets}
     sections, overall = aggregate_values(subsets, one.aggregates[0])
     note = "sections and overall computed from the subsets, with the right sizes"
-    return PublishedRow(RELEASED, "Llama-3 8B", PER_SUBSET, subsets, sections, overall, note)
+    return PublishedRow(
+        label=RELEASED,
+        base_model="Llama-3 8B",
+        source=PER_SUBSET,
+        subsets=subsets,
+        sections=sections,
+        overall=overall,
+        note=note,
+    )

@@ -10,16 +10,20 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
-from armorm.cli import auditing, selecting
+from armorm.cli import selecting
 from armorm.cli.data import data_app
-from armorm.cli.printing import printed
+from armorm.cli.options import BatchTokens, Features, Json, Model, NewFolder, ProfileFile, Quiet, RecipeFile, RunFolder
+from armorm.cli.printing import print_grids, print_json, print_parts, print_result
 from armorm.cli.steering import steer_app
 from armorm.errors import ArmormError, DataError
+
+if TYPE_CHECKING:
+    from armorm.recipe import TrainingObjective
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,10 +33,6 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(steer_app, name="steer")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Out = Annotated[Path, typer.Option(help="The run's folder.")]
-Features = Annotated[Path | None, typer.Option(help="Where features are kept, to share them between runs [default: in OUT].")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 INTERRUPTED = 130
 OPTIONS = {"`kind`": "--as"}
 """Errors name the library's arguments; these options have other names."""
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 @app.command()
-def demo(out: Out = Path("runs/starter"), features: Features = None, json_: Json = False, quiet: Quiet = False) -> None:
+def demo(out: RunFolder = Path("runs/starter"), features: Features = None, json_: Json = False, quiet: Quiet = False) -> None:
     """Train on the synthetic starter set that comes with the package: a whole run in minutes, without a network."""
     from armorm.data.starter import RECIPE
 
@@ -66,8 +66,8 @@ def demo(out: Out = Path("runs/starter"), features: Features = None, json_: Json
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML); see recipes/.")],
-    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/NAME].")] = None,
+    recipe: RecipeFile,
+    out: RunFolder = None,
     features: Features = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and print the plan; compute nothing.")] = False,
     json_: Json = False,
@@ -77,7 +77,8 @@ def train(
     if dry_run:
         from armorm.run.plan import plan
 
-        printed(plan(recipe), json_=json_)
+        facts = plan(recipe)
+        print_json(facts) if json_ else print_parts([facts])
     else:
         _train(recipe, out, features, json_=json_, quiet=quiet)
 
@@ -94,9 +95,22 @@ def tune(
 
     On several GPUs: accelerate launch -m armorm tune RECIPE OBJECTIVE.
     """
-    from armorm.cli.tuning import tuned
+    from typing import get_args
 
-    printed(tuned(recipe, objective, out, json_=json_, quiet=quiet), json_=json_)
+    from armorm.errors import RecipeError
+    from armorm.progress import Reporter
+    from armorm.recipe import TrainingObjective, load_recipe
+    from armorm.report.tuning import TuningResults, tuning_report
+    from armorm.run.tune import tune as train_decoder
+
+    known = get_args(TrainingObjective)
+    if objective not in known:
+        raise RecipeError(f"{objective!r} is no objective to train for; there are {', '.join(known)}")
+    loaded = load_recipe(recipe)
+    folder = (out or Path("runs") / loaded.name) / "tuned" / objective
+    stage = train_decoder(loaded, cast("TrainingObjective", objective), folder, reporter=Reporter(quiet=quiet))
+    results = TuningResults.model_validate({**stage.facts, "model": str(stage.folder / "model")})
+    print_result(results, lambda: tuning_report(results), json_=json_)
 
 
 app.command("score")(selecting.score)
@@ -107,24 +121,24 @@ app.command("pairs")(selecting.pairs)
 
 @app.command()
 def explain(
-    model: Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")],
+    model: Model,
     file: Annotated[Path, typer.Argument(help="Conversations, as for `score`; a row may hold `chosen` and `rejected` instead.")],
     row: Annotated[int, typer.Option(help="Which row, counted from 1.")] = 1,
     against: Annotated[int | None, typer.Option(help="Another row: explain the difference between the two.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="A steering profile (YAML) to score under.")] = None,
+    profile: ProfileFile = None,
     prompt_only: Annotated[bool, typer.Option("--prompt-only", help="Only the weights that the row's prompt opens.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page there too.")] = None,
     json_: Json = False,
 ) -> None:
     """Show what a score is the sum of, or which objectives make the difference between two answers."""
-    from armorm.jobs.explain import explained
+    from armorm.jobs.explain import explain_row
 
-    found = explained(model, file, row, against=against, profile=profile, prompt_only=prompt_only)
+    explained = explain_row(model, file, row, against=against, profile=profile, prompt_only=prompt_only)
     if html is not None:
         from armorm.report.explain_page import write_explain_page
 
-        write_explain_page(found.to_page(), html)
-    printed(found.to_json() if json_ else found.tables(), json_=json_)
+        write_explain_page(explained, html)
+    print_json(explained) if json_ else print_parts(explained.parts())
 
 
 @app.command()
@@ -136,28 +150,29 @@ def bench(
     path: Annotated[str | None, typer.Option(help="A local copy of the benchmark's files, read instead of the hub.")] = None,
     section: Annotated[list[str] | None, typer.Option(help="For a file: PATTERN=SECTION of subsets; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, evenly over the subsets.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="A steering profile (YAML): what it costs and brings.")] = None,
+    profile: ProfileFile = None,
     out: Annotated[Path | None, typer.Option(help="The folder for results [default: runs/bench/MODEL/SUITE].")] = None,
-    batch_tokens: Annotated[int, typer.Option(min=64, help="Tokens per batch; more on a GPU.")] = 4096,
+    batch_tokens: BatchTokens = 4096,
     json_: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Score a benchmark: sections, subsets and overall with 95 % intervals, beside the published numbers."""
-    from armorm.cli.benching import bench_tables, suite_of
-    from armorm.jobs.bench import csv_of, run_benchmark
+    from armorm.cli.benching import suite_of
+    from armorm.jobs.bench import run_benchmark
     from armorm.progress import Reporter
+    from armorm.report.bench_tables import bench_report, render_csv
     from armorm.scoring.profile import Profile
 
     chosen = suite_of(suite, path=path, sections=section or [], limit=limit)
     steered = Profile.from_yaml(profile) if profile else None
     results = run_benchmark(model, chosen, out, profile=steered, batch_tokens=batch_tokens, reporter=Reporter(quiet=quiet))
     if csv_:
-        print(csv_of(results), end="")
+        print(render_csv(results), end="")
         return
-    printed(results if json_ else bench_tables(results), json_=json_)
+    print_result(results, lambda: bench_report(results), json_=json_)
     if not json_:
-        print(f"results: {results['folder']}")
+        print(f"results: {results.folder}")
 
 
 @app.command()
@@ -170,39 +185,62 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Table 1 on your backbone and data: every method on the same items, with intervals, paired tests and costs."""
-    from armorm.cli.comparing import compare_tables
-    from armorm.compare.comparing import compare as compared
+    from armorm.compare.comparing import compare as compare_methods
     from armorm.progress import Reporter
     from armorm.recipe import load_recipe
-    from armorm.report.compare_page import render_compare_latex
+    from armorm.report.comparison import compare_report
+    from armorm.report.latex import render_latex
 
     loaded = load_recipe(recipe)
-    results = compared(loaded, out or Path("runs") / loaded.name, features=features, reporter=Reporter(quiet=quiet))
+    results = compare_methods(loaded, out or Path("runs") / loaded.name, features=features, reporter=Reporter(quiet=quiet))
     if latex:
-        print(render_compare_latex(results), end="")
+        print(render_latex(compare_report(results).report, "compare"), end="")
         return
-    printed(results if json_ else compare_tables(results), json_=json_)
+    print_result(results, lambda: compare_report(results).report, json_=json_)
     if not json_:
-        print(f"results: {results['folder']}")
+        print(f"results: {results.folder}")
 
 
-app.command("audit")(auditing.audit)
+@app.command()
+def audit(
+    model: Model,
+    file: Annotated[Path, typer.Argument(help="Good answers, best with others beside them: pairs, `responses`, conversations.")],
+    run: Annotated[
+        Path | None, typer.Option(help="The run whose Bradley–Terry rival to compare with [default: the model's own].")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="At most so many prompts, the same ones every time.")] = 100,
+    only: Annotated[str, typer.Option(help="Only these changes, separated by commas.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The folder for the page [default: runs/audit/MODEL/FILE].")] = None,
+    batch_tokens: BatchTokens = 4096,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Audit for reward hacking: how padding, flattery, refusals and the like move the score, with and without debiasing."""
+    from armorm.jobs.audit import run_audit
+    from armorm.progress import Reporter
+    from armorm.report.audit_tables import audit_report
+
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    reporter = Reporter(quiet=quiet)
+    results = run_audit(model, file, out, run=run, limit=limit, only=names, batch_tokens=batch_tokens, reporter=reporter)
+    print_result(results, lambda: audit_report(results), json_=json_)
+    if not json_:
+        print(f"page: {Path(results.folder) / 'audit.html'}")
 
 
 @app.command("export")
 def export_(
-    model: Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")],
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    model: Model,
+    out: NewFolder,
     layout: Annotated[str, typer.Option(help="armorm: this package's; released: the released ArmoRM checkpoint's.")] = "armorm",
     shard_size: Annotated[str, typer.Option(help="The largest size of a weights file.")] = "5GB",
     dtype: Annotated[str | None, typer.Option(help="Of the decoder, where it is not to be as the model's config says.")] = None,
     json_: Json = False,
 ) -> None:
     """Write a model folder in another layout, for programs that were made for the released ArmoRM checkpoint."""
-    from armorm.jobs.exchange import exported, table
+    from armorm.jobs.exchange import export_model
 
-    facts = exported(model, out, layout=layout, shard_size=shard_size, dtype=dtype)
-    printed(facts if json_ else table(facts), json_=json_)
+    _print_facts(export_model(model, out, layout=layout, shard_size=shard_size, dtype=dtype), json_=json_)
 
 
 @app.command("import")
@@ -219,21 +257,21 @@ def import_(
     json_: Json = False,
 ) -> None:
     """Make a model folder of the parts that the public ArmoRM training scripts save, and their backbone."""
-    from armorm.jobs.exchange import Parts, imported, table
+    from armorm.jobs.exchange import Parts, import_parts
 
     parts = Parts(regression, gate, transform)
-    facts = imported(parts, backbone, out, objectives=objectives, temperature=temperature, dtype=dtype, max_tokens=max_tokens)
-    printed(facts if json_ else table(facts), json_=json_)
+    facts = import_parts(parts, backbone, out, objectives=objectives, temperature=temperature, dtype=dtype, max_tokens=max_tokens)
+    _print_facts(facts, json_=json_)
 
 
 @app.command()
 def doctor(json_: Json = False) -> None:
     """Say what is installed, what this machine can do, and what to install for the rest."""
-    from armorm.cli.doctor import checks, table
+    from armorm.cli.doctor import check_all, checks_grid
 
-    found = checks()
-    printed(found if json_ else table(found), json_=json_)
-    if not all(c["ok"] for c in found if c["needed"]):
+    checks = check_all()
+    print_json(checks) if json_ else print_grids([checks_grid(checks)])
+    if not all(c["ok"] for c in checks if c["needed"]):
         raise typer.Exit(1)
 
 
@@ -255,21 +293,33 @@ def _top(
 
 
 def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool, quiet: bool) -> None:
-    from armorm.cli.tables import run_tables
     from armorm.progress import Reporter
     from armorm.recipe import load_recipe
+    from armorm.report.run_tables import run_report, terminal_grids
     from armorm.run.train import train
 
-    checked = load_recipe(recipe)
-    folder = out or Path("runs") / checked.name
+    loaded = load_recipe(recipe)
+    folder = out or Path("runs") / loaded.name
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file: choose another --out")
-    run = train(checked, folder, features=features, reporter=Reporter(quiet=quiet))
-    printed(run.results if json_ else run_tables(run.results), json_=json_)
-    if not json_:
-        where = f"model:  {run.folder / 'model'}\nreport: {run.report}"
-        computed = ", ".join(run.computed) or "nothing; everything was there"
-        print(f"computed: {computed}\n{where}")
+    run = train(loaded, folder, features=features, reporter=Reporter(quiet=quiet))
+    if json_:
+        print_json(run.results)
+        return
+    print_grids(terminal_grids(run_report(run.results)))
+    where = f"model:  {run.folder / 'model'}\nreport: {run.report}"
+    computed = ", ".join(run.computed) or "nothing; everything was there"
+    print(f"computed: {computed}\n{where}")
+
+
+def _print_facts(facts: dict[str, Any], *, json_: bool) -> None:
+    from armorm.report.tables import facts_grid
+
+    if json_:
+        print_json(facts)
+        return
+    texts = {key.replace("_", " "): ", ".join(value) if isinstance(value, list) else str(value) for key, value in facts.items()}
+    print_grids([facts_grid("facts", "", texts)])
 
 
 def _with_options(text: str) -> str:

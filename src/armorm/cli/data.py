@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from armorm.cli.printing import printed
+from armorm.cli.options import Json, Quiet
+from armorm.cli.printing import print_json, print_report, print_result
 
 if TYPE_CHECKING:
     from armorm.data.files import Found
@@ -45,8 +46,6 @@ Facts = Annotated[
         "--objectives", help="The objectives' facts (JSON) [default: objectives.json beside the file, else its numeric columns]."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 EVERY_SECONDS = 20.0
 EVERY_RECORDS = 256
 
@@ -54,10 +53,9 @@ EVERY_RECORDS = 256
 @data_app.command()
 def sources(json_: Json = False) -> None:
     """List the public sources of ratings and pairs, and the benchmarks."""
-    from armorm.cli.data_tables import listed, source_tables
+    from armorm.report.data_tables import list_sources, sources_report
 
-    facts = listed()
-    printed(facts if json_ else source_tables(facts), json_=json_)
+    print_json(list_sources()) if json_ else print_report(sources_report())
 
 
 @data_app.command()
@@ -79,16 +77,19 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Show what rows hold: counts, ratings, missing labels, lengths, repeats, and prompts shared with benchmarks."""
-    from armorm.cli.data_tables import inspection_tables
-    from armorm.data.inspect import inspect as inspected
+    from armorm.data.inspect import inspect as inspect_rows
+    from armorm.report.data_tables import inspection_report
 
     request = _request(source, path, as_, split=split, limit=limit, objectives=objectives)
     indexes = [_index(one, near) for one in against or []]
     with _opened(request, quiet=quiet) as opened:
-        facts = inspected(opened, indexes)
-    page = _written(facts, out) if out else None
-    printed(facts if json_ else inspection_tables(facts), json_=json_)
-    if page and not json_:
+        facts = inspect_rows(opened, indexes)
+    if out is not None:
+        from armorm.report.data_page import write_inspection
+
+        page = write_inspection(facts, out)
+    print_result(facts, lambda: inspection_report(facts), json_=json_)
+    if out is not None and not json_:
         print(f"page: {page}")
 
 
@@ -102,20 +103,20 @@ def validate(
     quiet: Quiet = False,
 ) -> None:
     """Check your rows one by one and say what to mend; exit code 2 when there are faults."""
-    from armorm.cli.data_tables import validation_tables
-    from armorm.data.validate import validate as validated
+    from armorm.data.validate import validate as validate_rows
+    from armorm.report.data_tables import validation_report
 
     lines = _Lines(json_=json_, show=show)
     found = []
     for file in files:
         with _opened(_request(file, None, as_, objectives=objectives), quiet=quiet, on_fault_line=lines) as opened:
-            found.append(validated(opened))
+            found.append(validate_rows(opened))
     if json_:
-        printed({"sources": [v.to_json() for v in found], "faults": lines.kept}, json_=True)
+        print_json({"sources": [v.to_json() for v in found], "faults": lines.kept})
     else:
         if lines.total > show:
             print(f"… and {lines.total - show:,} more")
-        printed(validation_tables(found), json_=False)
+        print_report(validation_report(found))
     if lines.total:
         raise typer.Exit(2)
 
@@ -133,12 +134,12 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write a source's rows to one Parquet file, in the columns that a recipe reads without being told."""
-    from armorm.cli.data_tables import export_tables
-    from armorm.data.export import export as exported
+    from armorm.data.export import export as export_rows
+    from armorm.report.data_tables import export_report
 
     with _opened(_request(source, path, as_, split=split, limit=limit, objectives=objectives), quiet=quiet) as opened:
-        facts = exported(opened, out).to_json()
-    printed(facts if json_ else export_tables(facts, opened.remarks), json_=json_)
+        exported = export_rows(opened, out)
+    print_result(exported, lambda: export_report(exported, opened.remarks), json_=json_)
 
 
 @dataclass
@@ -228,12 +229,3 @@ def _index(asked: str, near: float | None) -> PromptIndex:
         first = "".join(items.faults.examples[:1])
         raise DataError(f"{asked}: none of its {items.total} records is a benchmark's item; {first or 'it is empty'}")
     return index
-
-
-def _written(facts: dict[str, Any], folder: Path) -> Path:
-    """The facts first: they are kept even where the page's libraries are not installed."""
-    from armorm.disk import write_json
-    from armorm.report.data_page import write_data_page
-
-    write_json(folder / "inspect.json", facts)
-    return write_data_page(facts, folder)

@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rich.table import Table
+from armorm.report.tables import Cell, Grid, grid
 
 NEEDED = ("torch", "transformers", "safetensors", "scikit-learn", "scipy", "datasets", "pydantic")
 OPTIONAL = (
@@ -26,7 +26,7 @@ OPTIONAL = (
 )
 
 
-def checks() -> list[dict[str, Any]]:
+def check_all() -> list[dict[str, Any]]:
     """Every check: name, whether it is fine, what was found, whether armorm needs it, and the remedy if it is not fine."""
     found = [_check("python", sys.version.split()[0], sys.version_info >= (3, 11), True, "use Python 3.11 or later")]
     found += [_package(name, True, f"pip install {name}") for name in NEEDED]
@@ -38,11 +38,11 @@ def checks() -> list[dict[str, Any]]:
     return found
 
 
-def table(found: list[dict[str, Any]]) -> Table:
-    rows = Table("", "check", "found", "remedy")
-    for c in found:
-        rows.add_row("ok" if c["ok"] else "missing", c["name"], c["found"] or "", "" if c["ok"] else c["remedy"])
-    return rows
+def checks_grid(checks: list[dict[str, Any]]) -> Grid:
+    """The checks for people."""
+    marks = {True: Cell("ok", tone="good"), False: Cell("missing", tone="bad")}
+    rows = [[marks[c["ok"]], c["name"], c["found"] or "", "" if c["ok"] else c["remedy"]] for c in checks]
+    return grid("checks", "", ("", "check", "found", "remedy"), rows, words=(0, 1, 2, 3))
 
 
 def _package(name: str, needed: bool, remedy: str) -> dict[str, Any]:

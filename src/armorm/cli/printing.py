@@ -7,16 +7,45 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from armorm.report.tables import Grid, Report
 
 
-def printed(value: Any, *, json_: bool, markup: bool = True) -> None:
-    """JSON, or a table or a list of them; 140 columns where stdout is no terminal. `markup` reads rich's tags in texts."""
+def print_result(facts: Any, show: Callable[[], Report], *, json_: bool) -> None:
+    """A result as JSON, or the report that `show` makes of it."""
     if json_:
-        print(json.dumps(value, ensure_ascii=False, indent=1))
-        return
+        print_json(facts)
+    else:
+        print_report(show())
+
+
+def print_json(facts: Any) -> None:
+    """A typed result, or plain values."""
+    plain = facts.to_json() if hasattr(facts, "to_json") else facts
+    print(json.dumps(plain, ensure_ascii=False, indent=1))
+
+
+def print_report(report: Report) -> None:
+    """Sentences, tables and notes."""
+    from armorm.report.terminal import terminal_parts
+
+    print_parts(terminal_parts(report))
+
+
+def print_grids(grids: Iterable[Grid]) -> None:
+    """Tables alone."""
+    from armorm.report.terminal import grid_parts
+
+    print_parts(grid_parts(list(grids)))
+
+
+def print_parts(parts: Iterable[Any]) -> None:
+    """What rich can print; 140 columns where stdout is no terminal. Texts are never read as markup."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 140)
-    for part in value if isinstance(value, list) else [value]:
-        console.print(part, markup=markup)
+    for part in parts:
+        console.print(part, markup=False, highlight=False)

@@ -10,32 +10,26 @@ from typing import Annotated
 
 import typer
 
-from armorm.cli.printing import printed
+from armorm.cli.options import Json, Model, NewFolder
+from armorm.cli.printing import print_json, print_parts
 
 steer_app = typer.Typer(no_args_is_help=True, help="Steering profiles: check one against a model, or bake it in.")
-ProfileFile = Annotated[Path, typer.Argument(help="A profile (YAML); see docs/steer.md.")]
-Model = Annotated[str, typer.Argument(help="A model folder (runs/NAME/model) or hub id.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Profile = Annotated[Path, typer.Argument(help="A profile (YAML); see docs/steer.md.")]
 
 
 @steer_app.command()
-def check(profile: ProfileFile, model: Model, json_: Json = False) -> None:
+def check(profile: Profile, model: Model, json_: Json = False) -> None:
     """Say whether a profile fits a model, every fault at once, and how it moves the mean weights."""
-    from armorm.jobs.explain import check_table, checked
+    from armorm.jobs.explain import check_profile
 
-    facts = checked(profile, model)
-    printed(facts if json_ else check_table(facts), json_=json_, markup=False)
+    fit = check_profile(profile, model)
+    print_json(fit) if json_ else print_parts(fit.parts())
 
 
 @steer_app.command()
-def bake(
-    model: Model,
-    profile: ProfileFile,
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
-    json_: Json = False,
-) -> None:
+def bake(model: Model, profile: Profile, out: NewFolder, json_: Json = False) -> None:
     """Write a copy of the model that always scores under the profile."""
-    from armorm.jobs.explain import baked
+    from armorm.jobs.explain import bake_profile
 
-    facts = baked(model, profile, out)
-    printed(facts if json_ else [f"model: {facts['model']} (profile {facts['profile']['name']})"], json_=json_, markup=False)
+    facts = bake_profile(model, profile, out)
+    print_json(facts) if json_ else print_parts([f"model: {facts['model']} (profile {facts['profile']['name']})"])

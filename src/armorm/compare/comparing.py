@@ -10,10 +10,8 @@ runs, with what is there by then.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,20 +20,21 @@ from armorm.bench.aggregate import figures, paired
 from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.bench.run import Scores
-from armorm.compare.ablations import fit_without_masking, load_without_masking, rival_methods
+from armorm.compare.ablations import Unmasked, fit_without_masking, load_without_masking, rival_methods
 from armorm.compare.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
-from armorm.errors import RecipeError, StorageError
-from armorm.fit.parts import load_probe
+from armorm.errors import RecipeError
 from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
+from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
-from armorm.run.fitting import Predicted, test_predictions
 from armorm.run.methods import MAIN, RIVAL, Graded, Method
+from armorm.run.probe_stage import Predicted, predict_test
+from armorm.run.rows import read_rows
 from armorm.run.stages import Stage, run_stage
 from armorm.run.train import Training
 from armorm.run.tune import tune
@@ -60,7 +59,7 @@ ON_TRAINED = (MAIN, RIVAL, "armorm-no-gate", "fitted-weights")
 """What is shown of the run on a trained decoder, beside the same on the frozen one with the same rows."""
 
 
-def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: Reporter | None = None) -> dict[str, Any]:
+def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: Reporter | None = None) -> CompareResults:
     """Every method on the same items; writes the table in all its forms into `out`/compare and returns its content.
 
     `out` is the run's folder, `features` where its features are kept. Raises RecipeError for a recipe without suites, and what
@@ -75,10 +74,12 @@ class _Comparison:
     def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter) -> None:
         self.recipe, self.out, self.reporter = recipe, out, reporter
         self.at = out / "compare"
-        self.main = Training(recipe, out, features, reporter)
+        reporter.say("reading rows")
+        self.rows = read_rows(recipe, recipe.load_objectives(), reporter)
+        self.main = Training(recipe, out, features, reporter, rows=self.rows)
         self.variants: dict[str, Training] = {}  # stages 1 to 3 again, by backbone
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> CompareResults:
         start = written = time.perf_counter()
         self.main.run()
         found, steps = list[Contender](), list(self._steps())
@@ -89,14 +90,10 @@ class _Comparison:
                 written = time.perf_counter()
         return self._write(found, start)
 
-    def _write(self, found: Sequence[Contender], start: float, missing: Sequence[str] = ()) -> dict[str, Any]:
-        results = self._results(found, missing) | {"seconds": round(time.perf_counter() - start, 1)}
-        try:
-            (self.at / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{self.at}: can't be written: {error.strerror}; choose another --out") from error
+    def _write(self, found: Sequence[Contender], start: float, missing: Sequence[str] = ()) -> CompareResults:
+        results = self._results(found, missing, start)
         write_compare(results, self.at)
-        return results | {"folder": str(self.at)}
+        return results.model_copy(update={"folder": str(self.at)})
 
     # -- the contenders, in order --------------------------------------------------------------------------------------------
 
@@ -117,10 +114,9 @@ class _Comparison:
     def _on_features(self) -> list[Contender]:
         """What the run compares anyway, weights that no prompt changes, and the probe without masking."""
         at = self.at / "not-masked"
-        stage = run_stage(at, {"gate": self._key("gate")}, self._not_masked)
-        unmasked = load_without_masking(stage.folder)
+        stage = run_stage(at, {"gate": self.main.gates.key}, self._fit_without_masking, load_without_masking)
         fixed = self.recipe.compare.fixed_weights
-        rivals = rival_methods(self.recipe, self.out / "probe", self.main.pairs, fixed=fixed, unmasked=[unmasked])
+        rivals = rival_methods(self.main.probe.value, self.main.pairs, fixed=fixed, unmasked=[stage.value])
         return [self._stored(self.main, m, FROZEN) for m in (*self.main.methods, *rivals)]
 
     def _trained(self, objective: TrainingObjective, name: str, label: str) -> list[Contender]:
@@ -139,7 +135,7 @@ class _Comparison:
             model, before = str(tuned.folder / "model"), training_costs(tuned)
         training = self._again(name, model)
         self.variants[BACKBONES[objective]] = training
-        rivals = rival_methods(training.recipe, training.out / "probe", training.pairs)
+        rivals = rival_methods(training.probe.value, training.pairs)
         return [
             self._stored(training, method, BACKBONES[objective], name, before)
             for method in (*training.methods, *rivals)
@@ -151,13 +147,13 @@ class _Comparison:
     @cached_property
     def suites(self) -> Suites:
         """The items that all methods are judged on."""
-        rows, settings = self.main.rows, self.recipe.compare
+        rows, settings = self.rows, self.recipe.compare
         return rows.capped(ratings=None, pairs=None, items=settings.items, seed=self.recipe.seed).suites
 
     @cached_property
     def whole(self) -> Suites:
         """All items of the suites that are capped: methods on the run's own features judge them at no cost."""
-        return {name: items for name, items in self.main.rows.suites.items() if len(items) > len(self.suites[name])}
+        return {name: items for name, items in self.rows.suites.items() if len(items) > len(self.suites[name])}
 
     @cached_property
     def arena(self) -> Arena:
@@ -174,22 +170,20 @@ class _Comparison:
             }
         )
         caps = {"ratings": settings.rows.ratings, "pairs": settings.rows.pairs, "items": settings.items}
-        rows = self.main.rows.capped(**caps, seed=self.recipe.seed)
+        rows = self.rows.capped(**caps, seed=self.recipe.seed)
         self.reporter.say(f"stages 1 to 3 on {model}")
         out = self.at / "decoders" / name
         training = Training(recipe, out, out / "features", self.reporter, rows=rows)
         training.run()
         return training
 
-    def _tuned(self, objective: TrainingObjective) -> Stage:
+    def _tuned(self, objective: TrainingObjective) -> Stage[None]:
         folder = self.out / "tuned" / objective
-        return tune(self.recipe, objective, folder, rows=self.main.rows, reporter=self.reporter)
+        return tune(self.recipe, objective, folder, rows=self.rows, reporter=self.reporter)
 
-    def _not_masked(self, at: Path) -> dict[str, Any]:
-        main = self.main
-        feature = main.methods[0].feature
-        made = fit_without_masking(self.recipe, main.objectives, main.ratings, main.pairs, at, self.reporter, feature=feature)
-        return made.facts
+    def _fit_without_masking(self, at: Path) -> tuple[Unmasked, dict[str, Any]]:
+        main, feature = self.main, self.main.probe.value.feature
+        return fit_without_masking(main.context, main.stores.ratings, main.pairs, at, feature=feature)
 
     def _stored(
         self, training: Training, method: Method, backbone: str, variant: str = "", before: Costs | None = None
@@ -207,26 +201,26 @@ class _Comparison:
             before=before,
         )
 
-    def _key(self, stage: str) -> str:
-        return next(s.key for s in self.main.done if s.folder.name == stage)
-
     # -- the table -----------------------------------------------------------------------------------------------------------
 
-    def _results(self, found: Sequence[Contender], missing: Sequence[str]) -> dict[str, Any]:
+    def _results(self, found: Sequence[Contender], missing: Sequence[str], start: float) -> CompareResults:
         names = {c.name for c in found if not c.skipped}
         references = [name for name in (RIVAL, TRAINED_RIVAL) if name in names]
-        return {
-            "format": FORMAT,
-            "name": self.recipe.name,
-            **provenance(),
-            "seed": self.recipe.seed,
-            "backbone": {"model": self.recipe.backbone.model, "dtype": self.recipe.backbone.dtype},
-            "references": references,
-            "suites": [table for suite in self.recipe.bench for table in self._tables(suite, found, references)],
-            "methods": [c.facts() for c in found],
-            "probes": self._probes(),
-            "notes": [*([f"Not computed yet: {', '.join(missing)}."] if missing else []), *self._notes()],
-        }
+        return CompareResults.model_validate(
+            {
+                "format": FORMAT,
+                **provenance(),
+                "name": self.recipe.name,
+                "seed": self.recipe.seed,
+                "backbone": {"model": self.recipe.backbone.model, "dtype": self.recipe.backbone.dtype},
+                "references": references,
+                "suites": [table for suite in self.recipe.bench for table in self._tables(suite, found, references)],
+                "methods": [c.facts() for c in found],
+                "probes": self._probes(),
+                "notes": [*([f"Not computed yet: {', '.join(missing)}."] if missing else []), *self._notes()],
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+        )
 
     def _tables(self, suite: Suite, found: Sequence[Contender], references: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The suite's table; where its items are capped, one more of all of them, with the methods that scored those."""
@@ -246,37 +240,37 @@ class _Comparison:
         worth = {method: graded.outcomes(found) for method, found in scores.items()}
 
         def row(name: str, one: Outcomes) -> dict[str, Any]:
-            whole = figures(one, [official], seed=seed).to_json()["aggregates"][official.name]
-            tests = {r: None if r == name else paired(one, worth[r], official, seed=seed).to_json() for r in references}
-            return {"method": name, "overall": whole["overall"], "sections": whole["sections"], "versus": tests, "whole": whole}
+            whole = figures(one, [official], seed=seed).official
+            tests = {r: None if r == name else paired(one, worth[r], official, seed=seed) for r in references}
+            return {"method": name, "overall": whole.overall, "sections": whole.sections, "versus": tests, "whole": whole}
 
         rows = [row(name, one) for name, one in worth.items()]
         sections = list(dict.fromkeys(s for r in rows for s in r["sections"]))
-        missing = rows[0]["whole"]["missing"] if rows else []
+        missing = rows[0]["whole"].missing if rows else ()
         return {
             "rule": graded.rule.value,
             "n": len(items),
-            "of": len(self.main.rows.suites[suite.name]),
+            "of": len(self.rows.suites[suite.name]),
             "groups": len({item.group for item in items}),
             "sections": sections,
             "missing": missing,
             "methods": [{k: v for k, v in r.items() if k != "whole"} for r in rows],
-            "published": [asdict(p) for p in published(suite.benchmark or "rewardbench-prior")],
+            "published": published(suite.benchmark or "rewardbench-prior"),
         }
 
     def _probes(self) -> list[dict[str, Any]]:
         """Held-out quality of the probe on each decoder that was tried on the same rows; of the run's own where none was."""
         runs = list(self.variants.items()) or [(FROZEN, self.main)]
-        tested = [_predictions(training) for _, training in runs]
+        tested = [_predict(training) for _, training in runs]
         first, seed = tested[0], self.recipe.seed
         means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
         return [
-            _probe(backbone, training) | {"mean": mean.pearson.to_json(), "gain": mean.gain.to_json() if place else None}
+            _probe(backbone, training) | {"mean": mean.pearson, "gain": mean.gain if place else None}
             for place, ((backbone, training), mean) in enumerate(zip(runs, means, strict=True))
         ]
 
     def _notes(self) -> list[str]:
-        settings, rows = self.recipe.compare, self.main.rows
+        settings, rows = self.recipe.compare, self.rows
         found = [
             f"All methods are judged on the same items of each suite{f', at most {settings.items}' if settings.items else ''}; "
             "intervals and tests draw whole prompts."
@@ -297,13 +291,13 @@ class _Comparison:
         return found
 
 
-def _predictions(training: Training) -> Predicted:
-    probe, feature = load_probe(training.out / "probe")
-    return test_predictions(training.recipe, training.objectives, training.ratings, probe, feature)
+def _predict(training: Training) -> Predicted:
+    probe = training.probe.value
+    return predict_test(training.context, training.stores.ratings, probe.probe, probe.feature)
 
 
 def _probe(backbone: str, training: Training) -> dict[str, Any]:
-    facts = next(s.facts for s in training.done if s.folder.name == "probe")
+    facts = training.probe.facts
     quality = {o["name"]: o for o in facts["objectives"]}
     return {
         "backbone": backbone,

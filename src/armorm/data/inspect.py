@@ -1,6 +1,6 @@
 """What a set of rows holds: counts, ratings, missing labels, lengths, how ratings follow length, repeats, leakage.
 
-In: an opened source, and the `PromptIndex`es of benchmarks.  Out: the facts as plain JSON values.
+In: an opened source, and the `PromptIndex`es of benchmarks.  Out: `Inspection`.
 Cost: one pass. No text is held, only numbers: about 8 bytes a row for each objective and 36 more, and about 100 bytes for each
 different prompt and answer; a million rows with ten objectives take about 350 MB. Intervals take some seconds more.
 
@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
 from armorm.conversation import Message
+from armorm.data.inspection import Inspection
 from armorm.data.leakage import Match, PromptIndex, excerpt, first_prompt, sketch
 from armorm.data.opening import Opened
 from armorm.data.rows import PreferencePair, RatedResponse
@@ -42,8 +43,8 @@ RESAMPLES, FEWER_RESAMPLES, MANY_PROMPTS = 1000, 200, 20_000
 SIDES = {"ratings": ("answer",), "pairs": ("chosen", "rejected")}
 
 
-def inspect(opened: Opened, against: Sequence[PromptIndex] = (), *, seed: int = 0) -> dict[str, Any]:
-    """Read the whole source and say what it holds; numbers that are undefined are None."""
+def inspect(opened: Opened, against: Sequence[PromptIndex] = (), *, seed: int = 0) -> Inspection:
+    """Read the whole source and say what it holds."""
     seen = _Seen.of(opened, against)
     for row in opened.stream:
         seen.met(row)
@@ -76,7 +77,7 @@ def inspect(opened: Opened, against: Sequence[PromptIndex] = (), *, seed: int = 
     else:
         facts["longer_chosen"] = _longer_chosen(seen, seed)
         facts["subsets"] = dict(seen.subsets.most_common(50))
-    return facts
+    return Inspection.model_validate(facts)
 
 
 def digest(text: str) -> int:
@@ -280,7 +281,7 @@ def _objective(
         "share": len(rated) / len(values) if len(values) else None,
         "mean": float((rated / len(rated)).sum()) if len(rated) else None,  # in this order no scale overflows
         "histogram": _rating_histogram(rated, objective),
-        "length": {"n": len(rated), "pearson": pearson.to_json(), "spearman": spearman.to_json()},
+        "length": {"n": len(rated), "pearson": pearson, "spearman": spearman},
     }
 
 

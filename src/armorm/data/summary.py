@@ -1,18 +1,20 @@
 """What the data hold, for the report: sources with their drops, objectives with their ratings, labels by source, splits.
 
-In: `SourceFacts` per source, the objectives, row counts per split.  Out: the `data` part of results.json.  Cost: one pass.
+In: `SourceFacts` per source, the objectives, row counts per split.  Out: `DataSummary`, a part of results.json.  Cost: one pass.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.objectives import Objective, Objectives
+from armorm.results import Number, Result
 
 BINS = 20
 
@@ -34,43 +36,115 @@ class SourceFacts:
     truncated: int = 0
 
 
-def summarise(sources: Sequence[SourceFacts], objectives: Objectives, splits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """Plain JSON values; ratings are on their raw scales. An objective without ratings has the mean None.
+class SourceSummary(Result):
+    """One source as it was read."""
 
-    `splits`: kind of rows → split → rows.
-    """
+    name: str
+    """Its name."""
+    kind: str
+    """Ratings, pairs or bench."""
+    rows: int
+    """Records in its files."""
+    kept: int
+    """Rows that were used."""
+    groups: int
+    """Prompts among these."""
+    drops: Mapping[str, int]
+    """By reason, rows that were left out."""
+    notes: Mapping[str, int]
+    """Things seen that leave no row out."""
+    truncated: int
+    """Rows that the token limit shortened."""
+
+
+class Histogram(Result):
+    """How often values lie between two edges."""
+
+    edges: tuple[float, ...]
+    """The bins' edges, one more than counts."""
+    counts: tuple[int, ...]
+    """Values in each bin."""
+
+
+class ObjectiveSummary(Result):
+    """One objective and its ratings, on the raw scale."""
+
+    name: str
+    """Its name."""
+    rater: str
+    """Who rated."""
+    min: float
+    """The scale's lower end."""
+    max: float
+    """The scale's upper end."""
+    n: int
+    """Ratings."""
+    mean: Number
+    """Their mean."""
+    histogram: Histogram
+    """How often each was given."""
+
+
+class LabelCounts(Result):
+    """How many ratings each source brings to each objective."""
+
+    sources: tuple[str, ...]
+    """The rated sources."""
+    objectives: tuple[str, ...]
+    """The objectives."""
+    counts: tuple[tuple[int, ...], ...]
+    """A row per source, a number per objective."""
+
+
+class DataSummary(Result):
+    """What the data hold."""
+
+    sources: tuple[SourceSummary, ...]
+    """Each source as it was read."""
+    objectives: tuple[ObjectiveSummary, ...]
+    """Each objective and its ratings."""
+    labels: LabelCounts
+    """Ratings by source and objective."""
+    splits: Mapping[str, Mapping[str, int]]
+    """By kind of rows, how many are in each split."""
+
+
+def summarise(sources: Sequence[SourceFacts], objectives: Objectives, splits: Mapping[str, Mapping[str, int]]) -> DataSummary:
+    """What the sources hold; ratings are on their raw scales. `splits`: kind of rows → split → rows."""
     rated = [(s.name, [r for r in s.rows if isinstance(r, RatedResponse)]) for s in sources if s.kind == "ratings"]
     values = {o.name: [r.ratings[o.name] for _, rows in rated for r in rows if o.name in r.ratings] for o in objectives}
     counts = [[sum(o.name in r.ratings for r in rows) for o in objectives] for _, rows in rated]
-    return {
-        "sources": [_source(s) for s in sources],
-        "objectives": [_objective(o, values[o.name]) for o in objectives],
-        "labels": {"sources": [name for name, _ in rated], "objectives": list(objectives.names), "counts": counts},
-        "splits": {kind: dict(rows) for kind, rows in splits.items()},
-    }
+    return DataSummary.model_validate(
+        {
+            "sources": [_source(s) for s in sources],
+            "objectives": [_objective(o, values[o.name]) for o in objectives],
+            "labels": {"sources": [name for name, _ in rated], "objectives": objectives.names, "counts": counts},
+            "splits": splits,
+        }
+    )
 
 
-def _source(source: SourceFacts) -> dict[str, Any]:
-    return {
-        "name": source.name,
-        "kind": source.kind,
-        "rows": source.total,
-        "kept": len(source.rows),
-        "groups": len({r.group for r in source.rows}),
-        "drops": dict(source.drops),
-        "notes": dict(source.notes),
-        "truncated": source.truncated,
-    }
+def _source(source: SourceFacts) -> SourceSummary:
+    return SourceSummary(
+        name=source.name,
+        kind=source.kind,
+        rows=source.total,
+        kept=len(source.rows),
+        groups=len({r.group for r in source.rows}),
+        drops=source.drops,
+        notes=source.notes,
+        truncated=source.truncated,
+    )
 
 
-def _objective(objective: Objective, ratings: list[float]) -> dict[str, Any]:
+def _objective(objective: Objective, ratings: list[float]) -> ObjectiveSummary:
     counts, edges = np.histogram(ratings, bins=BINS, range=(objective.min, objective.max))
-    return {
-        "name": objective.name,
-        "rater": objective.rater,
-        "min": objective.min,
-        "max": objective.max,
-        "n": len(ratings),
-        "mean": float(np.mean(ratings)) if ratings else None,
-        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-    }
+    return ObjectiveSummary(
+        name=objective.name,
+        rater=objective.rater,
+        min=objective.min,
+        max=objective.max,
+        n=len(ratings),
+        mean=float(np.mean(ratings)) if ratings else math.nan,
+        histogram=Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist())),
+    )

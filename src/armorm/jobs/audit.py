@@ -1,7 +1,7 @@
 """`armorm audit`: answers of a file, changed in ways that should not matter or should hurt, scored in every view.
 
 In: a model, a file of answers, a run's folder (for its Bradley–Terry rival).  Out: `audit.json` and `audit.html` in a folder.
-Cost: one forward pass per answer and change; all views read the same features. What is scored is kept as it comes, so a run that
+Cost: one forward pass per answer and change; all views read the same pass. What is scored is kept as it comes, so a run that
 was stopped goes on, and further prompts or changes compute those alone.
 
 Views: the model; the same without debiasing (same gate, rewards as the probe gives them); the run's Bradley–Terry rival. The
@@ -12,7 +12,6 @@ correlation with length. Of a prompt with several rows, one is taken.
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -22,27 +21,28 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from armorm.bench.audit import Changed, Originals, View, Viewed, audit_facts
+from armorm.bench.audit import Changed, Originals, View, Viewed, change_facts, view_facts
+from armorm.bench.audit_results import AuditResults, Example, RivalFacts
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
 from armorm.data.answer_rows import AnswerRow, answer_rows, neighbours_grouped
 from armorm.data.files import records
 from armorm.disk import folder_name
-from armorm.errors import ArmormError, BackboneError, ConversationError, DataError, StorageError
-from armorm.features.extract import extract, join_parts
-from armorm.features.spec import FeatureSpec, parts_of
+from armorm.errors import ArmormError, BackboneError, DataError
+from armorm.features.spec import FeatureSpec
 from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter
-from armorm.report.audit_page import write_audit_page
+from armorm.report.audit_page import write_audit
 from armorm.report.provenance import provenance
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
 from armorm.scorers import AnswerFeatures
+from armorm.scoring.table import ScoreTable
 
 FORMAT = 1
-CHUNK = 128
-"""Conversations whose features are held at once; answers to one prompt stay together."""
+PORTION = 128
+"""Conversations that are scored before the next are kept; answers to one prompt stay together."""
 MAIN, RAW, RIVAL = "armorm", "not-debiased", "bradley-terry"
 LONGEST = 400
 
@@ -58,7 +58,7 @@ def run_audit(
     seed: int = 0,
     batch_tokens: int = 4096,
     reporter: Reporter | None = None,
-) -> dict[str, Any]:
+) -> AuditResults:
     """Audit a model on a file of answers, and write the tables and the page into `out` (runs/audit/MODEL/FILE unless given).
 
     `run` is the run whose Bradley–Terry rival stands beside (default: the one that the model's folder is in); `limit` takes so
@@ -74,25 +74,29 @@ def run_audit(
     scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
     rival = _rival(scorer.model, model, run, reporter)
     folder = out or Path("runs") / "audit" / folder_name(model) / folder_name(file.name.split(".")[0])
-    panel = _Panel(scorer.model, rival, batch_tokens)
+    panel = _Panel(scorer, rival)
     cases = _cases(items, panel.header, wanted, seed)
     key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
     kept = Kept(folder / "audit-scores.jsonl", key)
     _score(cases, panel, kept, reporter, file.name)
-    results = {
-        "format": FORMAT,
-        "model": model,
-        "file": str(file),
+    views, originals, changes, truncated = _before_and_after(cases, wanted, panel, kept)
+    results = AuditResults(
+        format=FORMAT,
         **provenance(),
-        "seed": seed,
-        "prompts": len({c.group for c in cases}),
-        "answers": sum(len(c.answers) for c in cases),
-        "left_out": left_out,
-        "rival": None if rival is None else {"feature": rival.feature, "strength": rival.strength},
-        **_tables(cases, wanted, panel, kept, seed),
-    }
-    _write(folder, results)
-    return results | {"folder": str(folder)}
+        model=model,
+        file=str(file),
+        seed=seed,
+        prompts=len({c.group for c in cases}),
+        answers=sum(len(c.answers) for c in cases),
+        left_out=left_out,
+        rival=None if rival is None else RivalFacts(feature=rival.feature, strength=rival.strength),
+        views=tuple(view_facts(view, originals, seed=seed) for view in views),
+        perturbations=tuple(change_facts(change, views, originals, seed=seed) for change in changes),
+        objectives=originals.objectives,
+        truncated=truncated,
+    )
+    write_audit(results, folder)
+    return results.model_copy(update={"folder": str(folder)})
 
 
 # -- which answers, and what becomes of them ---------------------------------------------------------------------------------
@@ -164,13 +168,12 @@ def _other(rows: Sequence[AnswerRow], i: int) -> str:
 
 
 class _Panel:
-    """All views of one conversation, from features that are extracted once."""
+    """All views of one conversation, from one pass of the decoder."""
 
-    def __init__(self, model: RewardModel, rival: BradleyTerry | None, batch_tokens: int) -> None:
-        self.model, self.rival, self.batch_tokens = model, rival, batch_tokens
-        self.specs = [model.response_spec, *([FeatureSpec.parse(rival.feature)] if rival else [])]
-        self.header = str(model.renderer.tokenizer.decode(list(model.renderer.header_ids), skip_special_tokens=False))
-        matrix = model.reward_transform_matrix.detach().float().cpu().numpy()
+    def __init__(self, scorer: ModelScorer, rival: BradleyTerry | None) -> None:
+        self.engine, self.model, self.rival = scorer.engine, scorer.model, rival
+        self.header = str(self.model.renderer.tokenizer.decode(list(self.model.renderer.header_ids), skip_special_tokens=False))
+        matrix = self.model.basis.transform.float().numpy()
         self.debiases = not np.allclose(matrix, np.eye(*matrix.shape), atol=1e-7)
 
     def views(self, parts: Sequence[str]) -> list[View]:
@@ -182,62 +185,40 @@ class _Panel:
 
     def score(self, conversations: Sequence[Conversation]) -> list[dict[str, Any] | None]:
         """Facts per conversation; None where the chat template refuses it."""
-        fits = [self._renders(c) for c in conversations]
-        kept = [c for c, fit in zip(conversations, fits, strict=True) if fit]
-        scored = iter(self._score(kept) if kept else [])
-        return [next(scored) if fit else None for fit in fits]
-
-    def _renders(self, conversation: Conversation) -> bool:
-        try:
-            self.model.renderer.render(conversation)
-        except ConversationError:
-            return False
-        return True
-
-    def _score(self, conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
-        features = extract(
-            conversations,
-            self.model.backbone,
-            self.model.renderer,
-            response=parts_of(self.specs),
-            prompt=self.model.prompt_spec.parts,
-            batch_tokens=self.batch_tokens,
-        )
-        rivals = np.full(len(features), np.nan)
+        feature = None if self.rival is None else FeatureSpec.parse(self.rival.feature)
+        table = self.engine.score(conversations, features=[] if feature is None else [feature])
+        rivals = np.full(len(table), np.nan)
         if self.rival is not None:
-            tokens = features.response_tokens.astype(np.float64)
-            prompts = join_parts(features.prompt, self.model.prompt_spec)
-            rivals = self.rival.score_features(AnswerFeatures(join_parts(features.response, self.specs[1]), prompts, tokens))
-        return [
-            {
-                "tokens": int(features.response_tokens[i]),
-                "truncated": score.truncated,
-                "rewards": dict(score.rewards),
-                "gate": dict(score.gate),
-                "contributions": dict(score.contributions),
-                **({RIVAL: float(rivals[i])} if self.rival else {}),
-            }
-            for i, score in enumerate(self.model.score_features(features))
-        ]
+            nothing, tokens = np.empty((len(table), 0)), table.tokens.astype(np.float64)
+            rivals = self.rival.score_features(AnswerFeatures(table.features[str(feature)], nothing, tokens))
+        return [None if fault is not None else self._facts(table, i, float(rivals[i])) for i, fault in enumerate(table.faults)]
+
+    def _facts(self, table: ScoreTable, i: int, rival: float) -> dict[str, Any]:
+        score = table[i]
+        facts = {name: dict(getattr(score, name)) for name in ("rewards", "gate", "contributions")}
+        return {"tokens": int(table.tokens[i]), "truncated": score.truncated, **facts, **({RIVAL: rival} if self.rival else {})}
 
 
 def _score(cases: Sequence[_Item], panel: _Panel, kept: Kept, reporter: Reporter, label: str) -> None:
     total = sum(len(case.all) for case in cases)
     with reporter.bar(f"auditing on {label}", total) as advance:
-        done, chunk = 0, dict[str, Conversation]()
+        done, portion = 0, dict[str, Conversation]()
         for place, case in enumerate(cases):
-            chunk |= {k: c for c in case.all if (k := _key(c)) not in kept.values}
+            portion |= {k: c for c in case.all if (k := _key(c)) not in kept.values}
             done += len(case.all)
-            if chunk and (len(chunk) >= CHUNK or place == len(cases) - 1):
-                kept.add(dict(zip(chunk, panel.score(list(chunk.values())), strict=True)))
-                chunk = {}
+            if portion and (len(portion) >= PORTION or place == len(cases) - 1):
+                kept.add(dict(zip(portion, panel.score(list(portion.values())), strict=True)))
+                portion = {}
             advance(done, "answers")
 
 
-# -- tables ------------------------------------------------------------------------------------------------------------------
+# -- numbers -----------------------------------------------------------------------------------------------------------------
 
 
-def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Panel, kept: Kept, seed: int) -> dict[str, Any]:
+def _before_and_after(
+    cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Panel, kept: Kept
+) -> tuple[list[View], Originals, list[Changed], int]:
+    # The views, the answers as they are, every change of them, and how many answers were truncated.
     found = [(case, [kept.values[_key(c)] for c in case.answers]) for case in cases]
     found = [(case, facts) for case, facts in found if facts[0] is not None]
     whole = [(case, [f for f in facts if f is not None]) for case, facts in found]
@@ -254,7 +235,7 @@ def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Pane
         rewards=_rewards(originals, objectives),
         objectives=objectives,
     )
-    changes, examples = [], {}
+    changes = []
     for p in wanted:
         places = [(i, case) for i, (case, _) in enumerate(whole) if p.name in case.changed]
         after = [(i, case, f) for i, case in places if (f := kept.values[_key(case.changed[p.name])]) is not None]
@@ -262,14 +243,12 @@ def _tables(cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Pane
             continue
         facts = [f for _, _, f in after]
         at = firsts[[i for i, _, _ in after]].astype(np.int64)
-        changes.append(Changed(p, at, {v.name: _viewed(v, facts) for v in views}, _rewards(facts, objectives)))
-        gain = changes[-1].views[MAIN].scores - before.views[MAIN].scores[at]
+        moved = {v.name: _viewed(v, facts) for v in views}
+        gain = moved[MAIN].scores - before.views[MAIN].scores[at]
         best = int(np.argmax(gain))
-        examples[p.name] = _example(after[best][1], p.name, before.views[MAIN].scores[at[best]], gain[best])
-    tables = audit_facts(views, before, changes, seed=seed)
-    for row in tables["perturbations"]:
-        row["example"] = examples[row["name"]]
-    return tables | {"objectives": list(objectives), "truncated": sum(f["truncated"] for f in originals)}
+        example = _example(after[best][1], p.name, before.views[MAIN].scores[at[best]], gain[best])
+        changes.append(Changed(p, at, moved, _rewards(facts, objectives), example))
+    return views, before, changes, sum(f["truncated"] for f in originals)
 
 
 def _viewed(view: View, facts: Sequence[Mapping[str, Any]]) -> Viewed:
@@ -286,19 +265,20 @@ def _rewards(facts: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> F
     return np.array([[f["rewards"][n] for n in objectives] for f in facts])
 
 
-def _example(case: _Item, name: str, before: float, gain: float) -> dict[str, Any]:
+def _example(case: _Item, name: str, before: float, gain: float) -> Example:
     # The answer that gains most in the model's own view: where to look first.
     question = next((m["content"] for m in reversed(case.answers[0][:-1]) if m["role"] == "user"), "")
-    return {
-        "prompt": _shortened(question),
-        "answer": _shortened(case.answers[0][-1]["content"]),
-        "changed": _shortened(case.changed[name][-1]["content"]),
-        "before": float(before),
-        "after": float(before + gain),
-    }
+    return Example(
+        prompt=_cut(question),
+        answer=_cut(case.answers[0][-1]["content"]),
+        changed=_cut(case.changed[name][-1]["content"]),
+        before=float(before),
+        after=float(before + gain),
+    )
 
 
-def _shortened(text: str) -> str:
+def _cut(text: str) -> str:
+    # Both ends of a text: changes are made at either.
     if len(text) <= LONGEST:
         return text
     half = LONGEST // 2
@@ -313,8 +293,8 @@ def _rival(model: RewardModel, name: str, run: Path | None, reporter: Reporter) 
     rival = load_bradley_terry(folder)
     if rival is None:
         if run is not None:
-            raise DataError(f"{folder} holds no Bradley–Terry rival: name a run that `armorm train` finished, or leave --run out")
-        reporter.say("no Bradley–Terry rival beside the model: give --run to compare with one")
+            raise DataError(f"{folder} holds no Bradley–Terry rival: name a run that `armorm train` finished, or leave `run` out")
+        reporter.say("no Bradley–Terry rival beside the model: name a run to compare with one")
         return None
     try:
         spec = FeatureSpec.parse(rival.feature)
@@ -325,15 +305,6 @@ def _rival(model: RewardModel, name: str, run: Path | None, reporter: Reporter) 
         reporter.warn(f"the Bradley–Terry rival can't read this model's features ({error}): left out")
         return None
     return rival
-
-
-def _write(folder: Path, results: Mapping[str, Any]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "audit.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
-    write_audit_page(results, folder)
 
 
 def _key(conversation: Conversation) -> str:

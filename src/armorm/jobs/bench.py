@@ -1,37 +1,35 @@
 """One model on one benchmark: `armorm bench`.
 
-In: a model's name, a recipe's `Suite`.  Out: a folder with scores, results and a page; the results as JSON facts.
+In: a model's name, a recipe's `Suite`.  Out: a folder with scores, results and a page; `BenchResults`.
 Cost: one forward pass per answer; scores are kept as they come, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from armorm.bench.aggregate import figures
-from armorm.bench.metrics import length_correlation
+from armorm.bench.metrics import LengthCorrelation, length_correlation
 from armorm.bench.position import position_bias
 from armorm.bench.profiles import profile_comparison
 from armorm.bench.published import published
+from armorm.bench.results import BenchResults, SteeredFacts
 from armorm.bench.run import Compared, Scores, judge_items
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
 from armorm.disk import folder_name
-from armorm.errors import DataError, StorageError
+from armorm.errors import DataError
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter, counting
 from armorm.recipe import Suite
-from armorm.report.bench_page import write_bench_page
+from armorm.report.bench_page import write_bench
 from armorm.report.provenance import provenance
 from armorm.rivals.pairwise import PairwiseModel, has_words
 from armorm.rivals.sequence_head import SequenceHead, has_one_logit
@@ -51,7 +49,7 @@ def run_benchmark(
     seed: int = 0,
     batch_tokens: int = 4096,
     reporter: Reporter | None = None,
-) -> dict[str, Any]:
+) -> BenchResults:
     """Score the suite's items and write `scores.jsonl`, `results.json`, `results.csv` and `report.html` into `out`.
 
     `out` is runs/bench/MODEL/SUITE unless it is given. With a steering `profile` the items are scored under it as well, and the
@@ -71,16 +69,17 @@ def run_benchmark(
     start = time.perf_counter()
     kept = folder / ("verdicts.jsonl" if isinstance(scorer, PairwiseModel) else "scores.jsonl")
     scores, compared = _scored(items, scorer, kept, f"scoring {suite.name}", reporter)
-    results = judged(model, suite, read, items, scores, seed=seed)
+    more: dict[str, Any] = {}
     if compared is not None:
-        results |= {"position": position_bias(compared, [item.group for item in items], seed=seed).to_json()}
+        more["position"] = position_bias(compared, [item.group for item in items], seed=seed)
     if profile is not None and isinstance(scorer, ModelScorer):
         kept = folder / f"scores-{profile.fingerprint}.jsonl"
         steered, _ = _scored(items, replace(scorer, profile=profile), kept, f"scoring under {profile.name}", reporter)
-        results |= {"profile": _steered(profile, Graded.by(suite, items), scores, steered, seed)}
-    results |= {"seconds": round(time.perf_counter() - start, 1)}
-    _write(folder, results)
-    return results | {"folder": str(folder)}
+        more["profile"] = _steered(profile, Graded.by(suite, items), scores, steered, seed)
+    seconds = round(time.perf_counter() - start, 1)
+    results = _results(model, suite, read, items, scores, seed=seed, seconds=seconds, **more)
+    write_bench(results, folder)
+    return results.model_copy(update={"folder": str(folder)})
 
 
 def _scorer(model: str, profile: Profile | None, batch_tokens: int) -> ModelScorer | SequenceHead | PairwiseModel:
@@ -91,7 +90,7 @@ def _scorer(model: str, profile: Profile | None, batch_tokens: int) -> ModelScor
         kind = SequenceHead if has_one_logit(model) else PairwiseModel
         return kind(model, model, batch_tokens=batch_tokens)
     scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
-    scorer.model.steering(profile)  # says what does not fit before anything is scored
+    scorer.model.basis.bind(profile, 1)  # says what does not fit before anything is scored
     return scorer
 
 
@@ -102,74 +101,49 @@ def _scored(
         return judge_items(items, scorer, kept=kept, progress=counting(advance, "items"))
 
 
-def _steered(profile: Profile, graded: Graded, base: Sequence[Scores], steered: Sequence[Scores], seed: int) -> dict[str, Any]:
+def _steered(profile: Profile, graded: Graded, base: Sequence[Scores], steered: Sequence[Scores], seed: int) -> SteeredFacts:
     before, after = graded.outcomes(base), graded.outcomes(steered)
-    return {
-        "name": profile.name,
+    return SteeredFacts(
         **profile.to_json(),
-        "figures": figures(after, graded.aggregates, seed=seed).to_json(),
-        "comparison": profile_comparison(before, after, graded.aggregates, seed=seed),
-    }
+        figures=figures(after, graded.aggregates, seed=seed),
+        comparison=tuple(profile_comparison(before, after, graded.aggregates, seed=seed)),
+    )
 
 
-def judged(
-    model: str, suite: Suite, read: Read[BenchmarkItem], items: Sequence[BenchmarkItem], scores: Sequence[Scores], *, seed: int
-) -> dict[str, Any]:
-    """Scores → facts: figures with intervals, length correlation, published rows beside them."""
+def _results(
+    model: str,
+    suite: Suite,
+    read: Read[BenchmarkItem],
+    items: Sequence[BenchmarkItem],
+    scores: Sequence[Scores],
+    *,
+    seed: int,
+    **more: Any,
+) -> BenchResults:
+    # Figures with intervals, length correlation, published rows beside them; `more` are the fields that are there already.
     graded = Graded.by(suite, items)
-    found = figures(graded.outcomes(scores), graded.aggregates, seed=seed)
     named = None if suite.benchmark is None else benchmark(suite.benchmark)
-    return {
-        "format": FORMAT,
-        "model": model,
-        "suite": suite.name,
-        "title": named.title if named else suite.name,
-        "rule": graded.rule.value,
+    return BenchResults(
+        format=FORMAT,
         **provenance(),
-        "items": len(items),
-        "answers": sum(len(item.answers) for item in items),
-        "prompts": len({item.group for item in items}),
-        "published_items": named.rows if named else None,
-        "left_out": read.faults.drops | ({"over-cap": len(read.rows) - len(items)} if len(items) < len(read.rows) else {}),
-        "fault_examples": list(read.faults.examples),
-        "figures": found.to_json(),
-        "length": _length(items, scores, seed).to_json(),
-        "published": [asdict(row) for row in (published(suite.benchmark) if suite.benchmark else ())],
-    }
+        model=model,
+        suite=suite.name,
+        title=named.title if named else suite.name,
+        rule=graded.rule.value,
+        items=len(items),
+        answers=sum(len(item.answers) for item in items),
+        prompts=len({item.group for item in items}),
+        published_items=named.rows if named else None,
+        left_out=read.faults.drops | ({"over-cap": len(read.rows) - len(items)} if len(items) < len(read.rows) else {}),
+        fault_examples=tuple(read.faults.examples),
+        figures=figures(graded.outcomes(scores), graded.aggregates, seed=seed),
+        length=_length(items, scores, seed),
+        published=published(suite.benchmark) if suite.benchmark else (),
+        **more,
+    )
 
 
-def csv_of(results: Mapping[str, Any]) -> str:
-    """The figures as CSV: level, name, value, low, high, n, ties, unscored."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["level", "aggregate", "name", "value", "low", "high", "halves", "n", "ties", "unscored"])
-    for level, aggregate, name, figure in rows_of(results):
-        fields = (figure.get(k) for k in ("value", "low", "high", "halves", "n", "ties", "unscored"))
-        writer.writerow([level, aggregate, name, *("" if x is None else x for x in fields)])
-    return text.getvalue()
-
-
-def rows_of(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str, Mapping[str, Any]]]:
-    """Every figure as (level, aggregate, name, figure): overall and sections of each aggregate, then subsets."""
-    for aggregate, found in results["figures"]["aggregates"].items():
-        yield "overall", aggregate, "overall", found["overall"]
-        for name, figure in found["sections"].items():
-            yield "section", aggregate, name, figure
-    for name, figure in results["figures"]["subsets"].items():
-        yield "subset", "", name, figure
-
-
-def _length(items: Sequence[BenchmarkItem], scores: Sequence[Scores], seed: int) -> Any:
+def _length(items: Sequence[BenchmarkItem], scores: Sequence[Scores], seed: int) -> LengthCorrelation:
     lengths = np.array([len(answer) for item in items for answer in item.answers], dtype=np.float64)
     groups = [item.group for item in items for _ in item.answers]
     return length_correlation(np.concatenate(list(scores)), lengths, groups, seed=seed)
-
-
-def _write(folder: Path, results: Mapping[str, Any]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        (folder / "results.csv").write_text(csv_of(results), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{folder}: can't be written: {error.strerror}; choose another --out") from error
-    write_bench_page(results, folder)

@@ -6,20 +6,17 @@ In: a model's name, or files of parts.  Out: a model folder, whole or not at all
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-from rich.table import Table
 
-from armorm.errors import DataError, StorageError
+from armorm.disk import writing_folder
+from armorm.errors import DataError
 from armorm.features.backbone import DType, load_backbone
-from armorm.model.layouts.exporting import save_released
 from armorm.model.layouts.public_parts import assemble_parts, read_parts
+from armorm.model.layouts.released import save_released
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
 
@@ -36,22 +33,24 @@ class Parts:
     transform: Path | None = None
 
 
-def exported(name: str, out: Path, *, layout: str, shard_size: str, dtype: str | None) -> dict[str, Any]:
+def export_model(name: str, out: Path, *, layout: str, shard_size: str, dtype: str | None) -> dict[str, Any]:
     """Write a model in a layout, its decoder in `dtype` if one is given; what was written, as JSON facts."""
     if layout not in LAYOUTS:
         raise DataError(f"there is no layout {layout!r}: use {' or '.join(LAYOUTS)}")
     if not SIZE.fullmatch(shard_size):
-        raise DataError(f"--shard-size {shard_size!r} is no size: give a number and a unit, such as 5GB or 500MB")
+        raise DataError(f"shard_size {shard_size!r} is no size: give a number and a unit, such as 5GB or 500MB")
     _free(out)
     model = RewardModel.from_pretrained(name, **({} if dtype is None else {"dtype": getattr(torch, _dtype(dtype))}))
     if layout == "released":
-        _written(out, lambda folder: save_released(model, folder, max_shard_size=shard_size))
+        with writing_folder(out) as folder:
+            save_released(model, folder, max_shard_size=shard_size)
     else:
-        _written(out, lambda folder: model.save_pretrained(folder, max_shard_size=shard_size))
+        with writing_folder(out) as folder:
+            model.save_pretrained(folder, max_shard_size=shard_size)
     return _facts(model, out) | {"layout": layout}
 
 
-def imported(
+def import_parts(
     parts: Parts,
     backbone: str,
     out: Path,
@@ -68,16 +67,9 @@ def imported(
     read = read_parts(parts.regression, parts.gate, parts.transform)
     decoder = load_backbone(backbone, dtype=kind, device="cpu")
     model = assemble_parts(read, decoder, objectives=named, temperature=temperature, max_tokens=max_tokens)
-    _written(out, model.save_pretrained)
+    with writing_folder(out) as folder:
+        model.save_pretrained(folder)
     return _facts(model, out) | {"layout": "armorm"}
-
-
-def table(facts: Mapping[str, Any]) -> Table:
-    """The facts for people."""
-    shown = Table("", "", show_header=False)
-    for key, value in facts.items():
-        shown.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
-    return shown
 
 
 def _dtype(name: str) -> DType:
@@ -96,19 +88,3 @@ def _facts(model: RewardModel, out: Path) -> dict[str, Any]:
 def _free(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is there and not empty: name a new folder, or remove it first")
-
-
-def _written(out: Path, write: Callable[[Path], None]) -> None:
-    # Beside its place, then renamed: a folder that is there is whole.
-    beside = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        write(beside)
-        beside.chmod(0o755)
-        beside.replace(out)
-    except OSError as error:
-        raise StorageError(f"{out}: can't be written: {error.strerror or error}. Make room or choose another folder") from error
-    finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)

@@ -1,46 +1,42 @@
 """A benchmark's results as one self-contained HTML page: sections, subsets, published numbers, what was left out.
 
-In: results as plain JSON values.  Out: `report.html` in a folder.  Cost: a second; needs the extra `report`.
+In: `BenchResults`.  Out: `results.json`, `results.csv`, `report.html` in a folder.  Cost: a second; needs the extra `report`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from armorm.intervals import Interval
-from armorm.report.numbers import interval
-from armorm.report.page import environment, write_page
-from armorm.report.plots import Figure, Panel, common_limits, dot_plot
+from armorm.bench.aggregate import Figure as Share
+from armorm.bench.results import BenchResults
+from armorm.disk import write_json, write_text
+from armorm.report.bench_tables import bench_report, render_csv
+from armorm.report.html import render_html
+from armorm.report.plots import Figure, Panel, common_limits, dot_plot, drawn
 
 _TEMPLATE = "bench_page.html.jinja"
 
 
-def write_bench_page(results: Mapping[str, Any], folder: Path) -> Path:
-    """Write `report.html` into `folder` and return its path. Raises as `page.write_report` does."""
-    return write_page(render_bench_page(results), folder / "report.html")
+def write_bench(results: BenchResults, folder: Path) -> None:
+    """Write all files into `folder` (made if absent), the facts first. Raises `MissingExtra`, `StorageError`."""
+    write_json(folder / "results.json", results.to_json())
+    write_text(folder / "results.csv", render_csv(results))
+    write_text(folder / "report.html", render_bench_page(results))
 
 
-def render_bench_page(results: Mapping[str, Any]) -> str:
+def render_bench_page(results: BenchResults) -> str:
     """The page as text; the same results give the same page."""
-    aggregates = results["figures"]["aggregates"]
-    official = next(iter(aggregates.values()))
-    rows = {"overall": official["overall"], **official["sections"]}
-    parts = {
-        "results": results,
-        "official": official,
-        "variants": {name: one for name, one in aggregates.items() if one is not official},
-        "sections": _plot(rows, "Overall and sections", highlighted=[0]),
-        "subsets": _plot(results["figures"]["subsets"], "Subsets", highlighted=[]),
-        "beside": [row for row in results["published"] if row["subsets"]],
-        "published_sections": list(dict.fromkeys(s for row in results["published"] for s in row["sections"])),
+    official = results.figures.official
+    figures = {
+        "sections": _plot({"overall": official.overall, **official.sections}, "Overall and sections", highlighted=[0]),
+        "subsets": _plot(results.figures.subsets, "Subsets", highlighted=[]),
     }
-    return str(environment().get_template(_TEMPLATE).render(**parts)).lstrip()
+    return render_html(_TEMPLATE, results=results, official=official.overall, report=bench_report(results), figures=figures)
 
 
-def _plot(figures: Mapping[str, Mapping[str, Any]], title: str, *, highlighted: list[int]) -> Figure | None:
-    cells: list[Interval | None] = [interval(one) for one in figures.values()]
+def _plot(figures: Mapping[str, Share], title: str, *, highlighted: list[int]) -> Figure | None:
+    cells = [drawn(one.interval) for one in figures.values()]
     if not any(cells):
         return None
     limits = common_limits(cells, include=[0.5], low=0.0, high=1.0)

@@ -1,6 +1,6 @@
 """A comparison as one figure: a panel per suite, a row per method, dots with 95 % whiskers in their family's colour.
 
-In: the results of a comparison as JSON values.  Out: `Figure`, for a file (`plots.standalone`) or a page (`with_variables`).
+In: `CompareResults`.  Out: `Figure`, for a file (`plots.standalone`) or a page (`with_variables`).
 Cost: about 0.1 s a panel; needs matplotlib (extra `report`).
 
 The rows' family titles are the legend; the references stand as dashed lines across each panel.
@@ -8,14 +8,16 @@ The rows' family titles are the legend; the references stand as dashed lines acr
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from armorm.intervals import Interval
-from armorm.report.comparison import Method, by_family, family_title, methods_of, part_of, plain
-from armorm.report.numbers import count, interval
+from armorm.numbers import count, plain, shorten
+from armorm.report.compare_results import ComparedSuite, CompareResults, MethodFacts
+from armorm.report.comparison import by_family, family_title, methods_of, part_of
 from armorm.report.plots import (
     ACCENT,
     INK,
@@ -27,7 +29,6 @@ from armorm.report.plots import (
     common_limits,
     inline,
     panel_grid,
-    short,
     styled,
     title_of,
 )
@@ -56,16 +57,16 @@ class _Row:
     backbone: str = ""
 
 
-def compare_plot(results: Mapping[str, Any]) -> Figure | None:
+def compare_plot(results: CompareResults) -> Figure | None:
     """The figure, families in their light colours; None where no method has a value."""
-    suites = [(suite, _values(suite)) for suite in results.get("suites") or []]
+    suites = [(suite, _values(suite)) for suite in results.suites]
     suites = [(suite, values) for suite, values in suites if values]
     if not suites:
         return None
     scored = {name for _, values in suites for name in values}
     known = methods_of(results)
     rows = _rows([one for name, one in known.items() if name in scored])
-    references = [known[name] for name in results.get("references") or [] if name in scored]
+    references = [known[name] for name in results.references if name in scored]
     return _panels(rows, suites, references, alt="Overall value of each method with its 95 % interval, by suite")
 
 
@@ -84,47 +85,46 @@ def colour_of(family: str) -> str:
     return {ACCENT: "var(--accent)", SECOND: "var(--second)", SOFT: "var(--soft)"}.get(_PAGE.get(family, ""), "var(--ink)")
 
 
-def _values(suite: Mapping[str, Any]) -> dict[str, Interval]:
-    found = {row["method"]: interval(row.get("overall")) for row in suite.get("methods") or []}
-    return {name: one for name, one in found.items() if one is not None}
+def _values(suite: ComparedSuite) -> dict[str, Interval]:
+    return {row.method: row.overall.interval for row in suite.methods if math.isfinite(row.overall.value)}
 
 
-def _rows(methods: Sequence[Method]) -> list[_Row]:
+def _rows(methods: Sequence[MethodFacts]) -> list[_Row]:
     rows = []
     for family, members in by_family(methods).items():
         rows.append(_Row(family_title(family), family, None))
         shared = Counter(one.label for one in members)
-        rows += [_Row(one.label, family, one.name, one.backbone if shared[one.label] > 1 else "") for one in members]
+        rows += [_Row(one.label, family, one.method, one.backbone if shared[one.label] > 1 else "") for one in members]
     return rows
 
 
 @styled
 def _panels(
     rows: Sequence[_Row],
-    suites: Sequence[tuple[Mapping[str, Any], Mapping[str, Interval]]],
-    references: Sequence[Method],
+    suites: Sequence[tuple[ComparedSuite, Mapping[str, Interval]]],
+    references: Sequence[MethodFacts],
     *,
     alt: str,
 ) -> Figure:
-    left = 0.2 + 0.074 * max(len(short(row.text, _LONGEST)) for row in rows)
+    left = 0.2 + 0.074 * max(len(shorten(row.text, _LONGEST)) for row in rows)
     figure, grid = panel_grid(len(suites), height=_ROW * len(rows), left=left)
     for axes, (suite, values) in zip(grid, suites, strict=True):
-        axes.set_title(title_of(plain(suite.get("title") or suite["name"]), _size(suite)))
+        axes.set_title(title_of(plain(suite.title), _size(suite)))
         axes.set_xlim(*common_limits(list(values.values()), include=[0.5], low=0.0, high=1.02))
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
         axes.set_xlabel("accuracy, %", fontsize=8, labelpad=1)
         _name_rows(axes, rows, named=_starts_line(axes, grid[0]))
         for reference, dashes in zip(references, (*_DASHES, *[_DASHES[-1]] * len(references)), strict=False):
-            if reference.name in values:
-                axes.axvline(values[reference.name].value, color=SECOND, linewidth=1.0, linestyle=dashes, zorder=1)
+            if reference.method in values:
+                axes.axvline(values[reference.method].value, color=SECOND, linewidth=1.0, linestyle=dashes, zorder=1)
         for place, row in enumerate(rows):
             if row.method is not None and row.method in values:
                 _whisker(axes, place, values[row.method], _stand_in(row.family))
     return inline(figure, alt)
 
 
-def _size(suite: Mapping[str, Any]) -> str:
-    n, part = count(suite.get("n")), part_of(suite)
+def _size(suite: ComparedSuite) -> str:
+    n, part = count(suite.n), part_of(suite)
     return f"{n}{part} items" if part else f"all {n} items"
 
 
@@ -154,9 +154,9 @@ def _name(axes: Any, place: int, row: _Row) -> None:
     title = row.method is None
     colour, weight = (_stand_in(row.family), "bold") if title else (INK, "normal")
     raised = 0.17 if row.backbone else 0.0
-    axes.text(-0.02, place - raised, short(row.text, _LONGEST), color=colour, fontweight=weight, fontsize=8, **look)
+    axes.text(-0.02, place - raised, shorten(row.text, _LONGEST), color=colour, fontweight=weight, fontsize=8, **look)
     if row.backbone:
-        axes.text(-0.02, place + 0.3, short(row.backbone, _LONGEST), color=SOFT, fontsize=6, **look)
+        axes.text(-0.02, place + 0.3, shorten(row.backbone, _LONGEST), color=SOFT, fontsize=6, **look)
 
 
 def _whisker(axes: Any, place: int, one: Interval, colour: str) -> None:

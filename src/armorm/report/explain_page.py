@@ -1,100 +1,193 @@
 """An explanation as one self-contained HTML page: the sentence, the difference, each answer's terms, the gate and its like.
 
-In: an explanation as plain JSON values (`armorm explain --html`).  Out: a page.  Cost: none; needs jinja2 (extra `report`).
+In: an `Explained`.  Out: a page.  Cost: none; needs jinja2 (extra `report`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from armorm.report.page import environment, write_page
+from armorm.disk import write_text
+from armorm.numbers import count, decimal, percent, signed
+from armorm.report.explained import Explained, alike_grid
+from armorm.report.html import render_html
+from armorm.report.tables import Grid, grid
+from armorm.scoring.explain import Change, Difference, Explanation, Term
 
 _TEMPLATE = "explain_page.html.jinja"
 _SEEN, _FEW = 0.005, 2
 
 
-def write_explain_page(facts: Mapping[str, Any], path: Path) -> Path:
-    """Write the page and return its path. Raises as `page.write_report` does."""
-    return write_page(render_explain_page(facts), path)
+@dataclass(frozen=True)
+class _Bar:
+    """A term's part of a score or of a difference; `kind` is "rest" for what is too small to be seen."""
+
+    name: str
+    kind: str
+    value: float
+    width: float
+    share: float | None
+    title: str = ""
 
 
-def render_explain_page(facts: Mapping[str, Any]) -> str:
-    """The page as text; the same facts give the same page.
-
-    `answers`: label, text and an `Explanation`'s JSON each; `difference`: a `Difference`'s, or None; `gate`, `gate_as_trained`;
-    `alike`: prompts with source and distance; `prompt`: messages.
-    """
-    gap = facts.get("difference")
-    parts = {
-        "facts": facts,
-        "headline": _unbroken(gap["sentence"] if gap else next((a["sentence"] for a in facts["answers"]), "")),
-        "title": _title(facts),
-        "answers": _answers(facts["answers"], gap),
-        "difference": gap and {**gap, "bars": _bars(gap["rows"], "delta", _large([gap["rows"]], "delta"))},
-        "gate": _gate(facts["gate"], facts.get("gate_as_trained") or {}),
-    }
-    jinja = environment()
-    jinja.filters["share"] = _share
-    return str(jinja.get_template(_TEMPLATE).render(**parts)).lstrip()
+def write_explain_page(explained: Explained, path: Path) -> None:
+    """Write the page. Raises `MissingExtra` without jinja2, `StorageError` where it can't be written."""
+    write_text(path, render_explain_page(explained))
 
 
-def _unbroken(sentence: str) -> str:
+def render_explain_page(explained: Explained) -> str:
+    """The page as text; the same explanation gives the same page."""
+    gap, found = explained.difference, explained.explanations
+    first = next(iter(explained.prompts.values()))
+    common = all(one == first for one in explained.prompts.values())
+    sentences = [gap.sentence] if gap else [one.sentence for one in found.values()]
+    return render_html(
+        _TEMPLATE,
+        explained=explained,
+        title=_title(explained),
+        headline=_join_percent(sentences[0]) if sentences else "",
+        prompt=first if common else (),
+        head=_head(explained),
+        answers=_answers(explained, common=common),
+        difference=gap,
+        moves=_moves(gap) if gap else (),
+        numbers=_numbers(gap) if gap else None,
+        gate=_gate(explained.gate, explained.gate_as_trained),
+        alike=alike_grid(explained.alike),
+    )
+
+
+def _join_percent(sentence: str) -> str:
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.0f} %".replace("-", "−").replace("−0 ", "0 ")
-
-
-def _title(facts: Mapping[str, Any]) -> str:
-    if facts.get("difference"):
+def _title(explained: Explained) -> str:
+    if explained.difference is not None:
         return "What makes the difference"
-    return "What the score is the sum of" if facts["answers"] else "What the prompt weighs"
+    return "What the score is the sum of" if explained.explanations else "What the prompt weighs"
 
 
-def _answers(answers: Sequence[Mapping[str, Any]], gap: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _head(explained: Explained) -> list[tuple[str, str]]:
+    head = [("model", explained.model)]
+    if explained.profile is not None:
+        head.append(("profile", explained.profile))
+    for label, one in explained.explanations.items():
+        above = "" if one.percentile is None else f" (above {one.percentile:.0f} % of {count(one.answers)} reference answers)"
+        head.append((label, f"{signed(one.score.score)}{above}"))
+    return head
+
+
+def _answers(explained: Explained, *, common: bool) -> list[dict[str, Any]]:
     # One scale for all, and the same terms in the same order, so that rows can be compared across.
-    order = [row["term"] for row in (gap or answers[0])["rows"]] if answers else []
-    large = _large([one["rows"] for one in answers], "contribution")
-    reach = max((abs(row["contribution"]) for one in answers for row in one["rows"]), default=0.0)
-    drawn = []
-    for one in answers:
-        rows = sorted(one["rows"], key=lambda row: order.index(row["term"]))
-        has = {key: any(row.get(key) is not None for row in rows) for key in ("percentile", "gate_as_trained")}
-        drawn.append(
+    found = explained.explanations
+    if not found:
+        return []
+    terms = explained.difference.terms if explained.difference else next(iter(found.values())).terms
+    order = [term.term for term in terms]
+    large = _large([{t.term: t.contribution for t in one.terms} for one in found.values()])
+    reach = max((abs(t.contribution) for one in found.values() for t in one.terms), default=0.0)
+    answers = []
+    for label, one in found.items():
+        rows = sorted(one.terms, key=lambda t: order.index(t.term))
+        bars = [_Bar(t.term, t.kind, t.contribution, 0.0, t.share, _term_title(t)) for t in rows]
+        answers.append(
             {
-                **one,
-                "sentence": _unbroken(one["sentence"]),
-                "rows": rows,
-                "bars": _bars(rows, "contribution", large, reach),
-                "has": has,
+                "label": label,
+                "text": explained.answers[label],
+                "prompt": () if common else explained.prompts[label],
+                "score": one.score.score,
+                "truncated": one.score.truncated,
+                "sentence": _join_percent(one.sentence),
+                "bars": _drawn(bars, large, reach),
+                "terms": _terms(label, one, rows),
             }
         )
-    return drawn
+    return answers
 
 
-def _large(several: Sequence[Sequence[Mapping[str, Any]]], key: str) -> set[str]:
+def _terms(label: str, one: Explanation, rows: Sequence[Term]) -> Grid:
+    above = any(t.percentile is not None for t in rows)
+    trained = any(t.gate_as_trained is not None for t in rows)
+    lines = [
+        [
+            t.term,
+            decimal(t.reward),
+            decimal(t.raw, 2),
+            *([decimal(t.percentile, 0)] if above else []),
+            *([percent(t.gate_as_trained)] if trained else []),
+            percent(t.gate),
+            signed(t.coefficient, 4),
+            signed(t.contribution, 4),
+            percent(t.share, 0),
+        ]
+        for t in rows
+    ]
+    head = [
+        *("term", "reward", "raw scale"),
+        *(["above … % of reference answers"] if above else []),
+        *(["gate as trained"] if trained else []),
+        *("gate", "coefficient", "contribution", "share"),
+    ]
+    return grid("terms", f"{label}: all {len(one.terms)} terms", head, lines)
+
+
+def _term_title(t: Term) -> str:
+    raw = "" if t.raw is None else f" (raw {decimal(t.raw, 2)})"
+    return f"reward {decimal(t.reward)}{raw} × coefficient {signed(t.coefficient)}"
+
+
+def _moves(gap: Difference) -> list[_Bar]:
+    bars = [_Bar(t.term, t.kind, t.delta, 0.0, t.share, _change_title(t)) for t in gap.terms]
+    return _drawn(bars, _large([{t.term: t.delta for t in gap.terms}]))
+
+
+def _change_title(t: Change) -> str:
+    return f"reward {decimal(t.reward_a)} against {decimal(t.reward_b)}, coefficient {signed(t.coefficient_a)}"
+
+
+def _numbers(gap: Difference) -> Grid:
+    a, b = gap.names
+    weighed = (
+        ["coefficient"] if gap.same_weights else [f"coefficient {a}", f"coefficient {b}", "by the answers", "by the weights"]
+    )
+    rows = []
+    for t in gap.terms:
+        rest = (t.coefficient_a,) if gap.same_weights else (t.coefficient_a, t.coefficient_b, t.by_answers, t.by_weights)
+        rows.append([t.term, decimal(t.reward_a), decimal(t.reward_b), *(signed(x, 4) for x in (*rest, t.delta))])
+    return grid("numbers", "Numbers", ("term", a, b, *weighed, "difference"), rows)
+
+
+def _large(several: Sequence[Mapping[str, float]]) -> set[str]:
     # Terms whose bar can be seen in one of the columns; a few that can't are left where they are.
-    reach = max((abs(row[key]) for rows in several for row in rows), default=0.0)
-    large = {row["term"] for rows in several for row in rows if abs(row[key]) >= _SEEN * reach}
-    every = {row["term"] for rows in several for row in rows}
+    reach = max((abs(value) for one in several for value in one.values()), default=0.0)
+    large = {name for one in several for name, value in one.items() if abs(value) >= _SEEN * reach}
+    every = {name for one in several for name in one}
     return large if len(every) - len(large) > _FEW else every
 
 
-def _bars(rows: Sequence[Mapping[str, Any]], key: str, large: set[str], reach: float = 0.0) -> list[dict[str, Any]]:
-    most = reach or max((abs(row[key]) for row in rows), default=0.0) or 1.0
-    small = [row for row in rows if row["term"] not in large]
-    rest = {"term": f"{len(small)} smaller terms", "kind": "rest", key: sum(row[key] for row in small)}
-    rest["share"] = None if any(row["share"] is None for row in small) else sum(row["share"] for row in small)
-    shown = [row for row in rows if row["term"] in large] + ([rest] if small else [])
-    return [{**row, "width": round(50 * abs(row[key]) / most, 2)} for row in shown]
+def _drawn(bars: Sequence[_Bar], large: set[str], reach: float = 0.0) -> list[_Bar]:
+    most = reach or max((abs(bar.value) for bar in bars), default=0.0) or 1.0
+    shown, small = [bar for bar in bars if bar.name in large], [bar for bar in bars if bar.name not in large]
+    if small:
+        share = math.fsum(bar.share for bar in small if bar.share is not None)
+        unknown = any(bar.share is None for bar in small)
+        rest = math.fsum(bar.value for bar in small)
+        shown.append(_Bar(f"{len(small)} smaller terms", "rest", rest, 0.0, None if unknown else share))
+    return [_Bar(bar.name, bar.kind, bar.value, round(50 * abs(bar.value) / most, 2), bar.share, bar.title) for bar in shown]
 
 
 def _gate(gate: Mapping[str, float], as_trained: Mapping[str, float]) -> list[dict[str, Any]]:
     most = max([*gate.values(), *as_trained.values()], default=0.0) or 1.0
     return [
-        {"name": name, "weight": weight, "width": round(100 * weight / most, 2), "as_trained": as_trained.get(name)}
-        for name, weight in sorted(gate.items(), key=lambda g: -g[1])
+        {
+            "name": name,
+            "width": round(100 * weight / most, 2),
+            "chosen": place == 0,
+            "value": percent(weight) + (f" ({percent(as_trained[name])})" if as_trained else ""),
+        }
+        for place, (name, weight) in enumerate(sorted(gate.items(), key=lambda g: -g[1]))
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from armorm.report.numbers import compact_count
+from armorm.numbers import compact_count
 from armorm.report.plots import ACCENT, RULE, SECOND, SOFT, Figure, inline, panel_grid, styled, title_of
 
 

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec
 
 from armorm.errors import MissingExtra
 from armorm.intervals import Interval
+from armorm.numbers import shorten
 
 # Stand-ins that matplotlib writes and `inline` replaces with the page's variables.
 INK, SOFT, RULE, ACCENT, SECOND, ON_ACCENT, SURFACE = (
@@ -73,7 +74,7 @@ _WIDTH = 10.4  # inches; a full-width figure
 _ROW = 0.235  # inches of one named row
 _ABOVE, _BELOW = 0.44, 0.34  # inches for a panel's title and its ticks
 _COLUMNS = 4  # panels in a line
-_LONGEST = 34  # characters of a row's name
+LONGEST = 34  # characters of a row's name
 _LONGEST_TITLE = 29  # characters over a quarter-width panel
 
 _Arguments = ParamSpec("_Arguments")
@@ -200,7 +201,7 @@ def heat_map(
     axes = _axes(figure, left, 0.08, width - left - overhang, height)
     _rows_axis(axes, rows, named=True, guides=False)
     axes.set_xlim(-0.5, len(columns) - 0.5)
-    axes.set_xticks(range(len(columns)), [short(name) for name in columns], rotation=38, ha="left")
+    axes.set_xticks(range(len(columns)), [shorten(name, LONGEST) for name in columns], rotation=38, ha="left")
     axes.tick_params(axis="x", length=0, pad=2, labeltop=True, labelbottom=False)
     axes.spines["bottom"].set_visible(False)
     for row, (cells, words) in enumerate(zip(shades, texts, strict=True)):
@@ -219,7 +220,7 @@ def learning_curves(panels: Sequence[CurvePanel], *, alt: str) -> Figure:
     """Curves over training steps, one panel per measure; other runs stay in the background."""
     figure, grid = panel_grid(len(panels), height=1.75, left=0.5, gap=0.6)
     for axes, panel in zip(grid, panels, strict=True):
-        axes.set_title(short(panel.title))
+        axes.set_title(shorten(panel.title, LONGEST))
         axes.set_xlabel("step", fontsize=8, labelpad=1)
         axes.tick_params(axis="y", labelsize=8, labelcolor=SOFT)
         axes.grid(axis="y", color=RULE, linewidth=0.6, alpha=0.5)
@@ -261,26 +262,26 @@ def _whisker(axes: Any, row: int, interval: Interval, limits: tuple[float, float
 def _rows_axis(axes: Any, rows: Sequence[str], *, named: bool, guides: bool = True) -> None:
     axes.set_ylim(len(rows) - 0.45, -0.55)
     if named:
-        axes.set_yticks(range(len(rows)), [short(name) for name in rows])
+        axes.set_yticks(range(len(rows)), [shorten(name, LONGEST) for name in rows])
     else:
         axes.set_yticks([])
     if guides:
         axes.hlines(range(len(rows)), 0, 1, transform=axes.get_yaxis_transform(), color=RULE, linewidth=0.6, alpha=0.45)
 
 
-def short(name: str, longest: int = _LONGEST) -> str:
-    line = " ".join(str(name).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+def drawn(one: Interval | None) -> Interval | None:
+    """What a plot shows: an interval that has a value."""
+    return one if one is not None and math.isfinite(one.value) else None
 
 
 def title_of(title: str, note: str) -> str:
-    lines = [short(one, _LONGEST_TITLE) for one in (title, note) if one]
+    lines = [shorten(one, _LONGEST_TITLE) for one in (title, note) if one]
     return "\n".join(lines)
 
 
 def _name_width(names: Sequence[str]) -> float:
     """Inches that the longest name takes, with room for a wide font."""
-    return 0.15 + 0.074 * max((len(short(name)) for name in names), default=0)
+    return 0.15 + 0.074 * max((len(shorten(name, LONGEST)) for name in names), default=0)
 
 
 def panel_grid(count: int, *, height: float, left: float, gap: float = 0.22) -> tuple[Any, list[Any]]:

@@ -6,7 +6,6 @@ Cost: the training. It goes on from its last checkpoint; a finished one is found
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from armorm import __version__
 from armorm.data.reading import cap_rows
 from armorm.data.rows import PreferencePair, RatedResponse
 from armorm.data.splits import Split
+from armorm.disk import write_json
 from armorm.errors import FitError, MissingExtra
 from armorm.features.backbone import fingerprint
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, TrainingObjective
-from armorm.report.curve import write_curve
 from armorm.report.provenance import provenance
+from armorm.report.tuning import TuningResults, write_curve
 from armorm.run.rows import Rows, read_rows, side_of
-from armorm.run.stages import Stage, find_stage, key_of, run_stage
+from armorm.run.stages import Stage, find_stage, key_of, read_nothing, run_stage
 from armorm.tuning.bradley_terry import train_bradley_terry
 from armorm.tuning.loop import Curve, Job
 from armorm.tuning.pairwise import train_pairwise
@@ -39,7 +39,7 @@ def tune(
     *,
     rows: Rows | None = None,
     reporter: Reporter | None = None,
-) -> Stage:
+) -> Stage[None]:
     """Train the recipe's decoder on the training side of its rows, and judge it on the validation side as it goes.
 
     The decoder lands in `folder`/model. `rows` are the recipe's, where they are read already. Under `accelerate launch` several
@@ -54,23 +54,23 @@ def tune(
     objectives = recipe.load_objectives()
     work = _Work(recipe, objective, objectives, rows or read_rows(recipe, objectives, reporter), reporter)
     key = key_of(work.inputs)
-    found = find_stage(folder, key)
+    found = find_stage(folder, key, read_nothing)
     processes.wait_for_everyone()  # all have looked before the first begins
     stage = found or _trained(work, folder, key, processes)
     reporter.say(f"{objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
     return stage
 
 
-def _trained(work: _Work, folder: Path, key: str, processes: Any) -> Stage:
+def _trained(work: _Work, folder: Path, key: str, processes: Any) -> Stage[None]:
     # The first process makes the stage, the others take part in the training.
     checkpoints = folder.with_name(f"{folder.name}.checkpoints")
     with processes.main_process_first():
         _claim(checkpoints, key)
     if processes.is_main_process:
-        stage = run_stage(folder, work.inputs, lambda at: work.train(at, checkpoints))
+        stage = run_stage(folder, work.inputs, lambda at: (None, work.train(at, checkpoints)), read_nothing)
     else:
         beside = checkpoints / f"process-{processes.process_index}"
-        stage = Stage(folder, key, work.train(beside, checkpoints), 0.0, fresh=True)
+        stage = Stage(folder, key, None, work.train(beside, checkpoints), 0.0, fresh=True)
     processes.wait_for_everyone()
     if processes.is_main_process:
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -117,17 +117,19 @@ class _Work:
         with self.reporter.bar(f"training {self.objective}", steps) as advance:
             where = (self.recipe.backbone, self.settings, at, checkpoints, self.recipe.seed)
             curve = self._fit(rows, validation, Job(*where, lambda done, _total, note: advance(done, note)))
-        facts = {
-            "objective": self.objective,
-            **provenance(),
-            "rows": len(rows),
-            "examples": curve.facts["steps"] * self.settings.batch_size,
-            "settings": self.settings.model_dump(mode="json"),
-            **curve.facts,
-        }
-        (at / "training.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        write_curve(facts, at / "training.svg")
-        return {key: value for key, value in facts.items() if key != "curve"}
+        results = TuningResults.model_validate(
+            {
+                "objective": self.objective,
+                **provenance(),
+                "rows": len(rows),
+                "examples": curve.facts["steps"] * self.settings.batch_size,
+                "settings": self.settings.model_dump(mode="json"),
+                **curve.facts,
+            }
+        )
+        write_json(at / "training.json", results.to_json())
+        write_curve(results, at / "training.svg")
+        return {key: value for key, value in results.to_json().items() if key != "curve"}
 
     def _fit(self, rows: list[Any], validation: list[Any], job: Job) -> Curve:
         if self.objective == "regression":

@@ -15,7 +15,7 @@ no shares.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from armorm.errors import MissingExtra, ObjectiveMismatch
+from armorm.numbers import decimal, listed, percent, signed
 from armorm.scoring.reference import SCORE, Alike, Reference
 from armorm.scoring.score import Score
 
@@ -71,7 +72,7 @@ class Explanation:
     @property
     def sentence(self) -> str:
         """What one would say of it."""
-        text = f"The score is {_number(self.score.score)}"
+        text = f"The score is {decimal(self.score.score)}"
         if self.percentile is not None:
             text += f", higher than {self.percentile:.0f} % of the {self.answers:,} reference answers"
         if self.score.profile is not None:
@@ -79,10 +80,12 @@ class Explanation:
         named = [t for t in self.terms if abs(t.share) >= WORTH_NAMING]
         for_it, against = [t for t in named if t.share > 0][:3], [t for t in named if t.share < 0][:3]
         if for_it:
-            text += f". Its largest parts are {_listed(f'{t.term} ({_percent(t.share)})' for t in for_it)}"
+            text += f". Its largest parts are {listed(f'{t.term} ({_whole_percent(t.share)})' for t in for_it)}"
         if against:
             pulls = "pulls" if len(against) == 1 else "pull"
-            text += ("; " if for_it else ". ") + f"{_listed(f'{t.term} ({_percent(t.share)})' for t in against)} {pulls} it down"
+            text += (
+                "; " if for_it else ". "
+            ) + f"{listed(f'{t.term} ({_whole_percent(t.share)})' for t in against)} {pulls} it down"
         return f"{text}."
 
     def to_json(self) -> dict[str, Any]:
@@ -100,21 +103,21 @@ class Explanation:
 
     def plot(self) -> Any:
         """Contributions as bars: a matplotlib figure. Raises MissingExtra without matplotlib."""
-        return _bars([(t.term, t.contribution) for t in self.terms], f"score {_number(self.score.score)}", "contribution")
+        return _bars([(t.term, t.contribution) for t in self.terms], f"score {decimal(self.score.score)}", "contribution")
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         optional = {"percentile": "percentile", "gate_as_trained": "gate as trained"}
         shown = {head for field, head in optional.items() if any(getattr(t, field) is not None for t in self.terms)}
-        title = f"score {_number(self.score.score)}"
+        title = f"score {decimal(self.score.score)}"
         title += f", profile {self.score.profile}" if self.score.profile is not None else ""
         columns = ("reward", "raw", "percentile", "gate as trained", "gate", "coefficient", "contribution", "share")
         table = _table(title, [c for c in columns if c not in optional.values() or c in shown])
         reach = max((abs(t.contribution) for t in self.terms), default=0.0)
         for t in self.terms:
-            cells = [_number(t.reward), _maybe(t.raw)]
-            cells += [_maybe(t.percentile, "{:.0f}")] if "percentile" in shown else []
-            cells += [_maybe(t.gate_as_trained)] if "gate as trained" in shown else []
-            cells += [_maybe(t.gate), _signed(t.coefficient, 4), _signed(t.contribution, 4), _percent(t.share)]
+            cells = [decimal(t.reward), decimal(t.raw)]
+            cells += [decimal(t.percentile, 0)] if "percentile" in shown else []
+            cells += [decimal(t.gate_as_trained)] if "gate as trained" in shown else []
+            cells += [decimal(t.gate), signed(t.coefficient, 4), signed(t.contribution, 4), _whole_percent(t.share)]
             table.add_row(Text(t.term), *cells, bar(t.contribution, reach))
         yield table
         yield Text(self.sentence)
@@ -142,7 +145,7 @@ class Difference:
 
     `same_weights`: both were weighed alike, as answers to one prompt are. `to_speak_of` is False where the difference is next to
     nothing; there are no shares then. `std`: how far the difference may be off because ratings were few, where the model knows
-    (`RewardModel.compare` asks it).
+    (`RewardModel.difference` asks it).
     """
 
     a: Score
@@ -163,15 +166,15 @@ class Difference:
         """What one would say of it: "72 % of the difference is safety"."""
         a, b = self.names
         if not self.to_speak_of:
-            scores = f"{_number(self.a.score)} and {_number(self.b.score)}"
+            scores = f"{decimal(self.a.score)} and {decimal(self.b.score)}"
             return f"{_capital(a)} and {b} score alike ({scores}): no difference to speak of."
-        text = f"{_capital(a)} scores {_number(abs(self.delta))} {'higher' if self.delta > 0 else 'lower'} than {b}"
+        text = f"{_capital(a)} scores {decimal(abs(self.delta))} {'higher' if self.delta > 0 else 'lower'} than {b}"
         text += self._reasons()
         if not self.same_weights:
             part = math.fsum(t.by_weights for t in self.terms) / self.delta
-            text += f". The two were weighed differently, which makes {_percent(part)} of the difference"
+            text += f". The two were weighed differently, which makes {_whole_percent(part)} of the difference"
         if self.std is not None and self.too_close():
-            text += f". The difference is within its standard deviation of {_number(self.std)}: too close to call"
+            text += f". The difference is within its standard deviation of {decimal(self.std)}: too close to call"
         return f"{text}."
 
     def _reasons(self) -> str:
@@ -180,14 +183,14 @@ class Difference:
         if not with_it:
             return "; no single objective makes much of it"
         if sum(abs(t.share or 0.0) for t in self.terms) > CANCELLING:
-            one, other = (_listed(f"{t.term} ({_signed(t.delta)})" for t, _ in side) for side in (with_it, against))
+            one, other = (listed(f"{t.term} ({signed(t.delta)})" for t, _ in side) for side in (with_it, against))
             return f": larger differences nearly cancel, {one} on one side, {other} on the other"
         (first, share), *rest = with_it
-        others = [f"{_percent(s)} {t.term}" for t, s in rest]
-        text = f"; {_listed([f'{_percent(share)} of the difference is {first.term}', *others])}"
+        others = [f"{_whole_percent(s)} {t.term}" for t, s in rest]
+        text = f"; {listed([f'{_whole_percent(share)} of the difference is {first.term}', *others])}"
         if against:
             speak = "speaks" if len(against) == 1 else "speak"
-            text += f"; {_listed(f'{t.term} ({_percent(s)})' for t, s in against)} {speak} against it"
+            text += f"; {listed(f'{t.term} ({_whole_percent(s)})' for t, s in against)} {speak} against it"
         return text
 
     def to_json(self) -> dict[str, Any]:
@@ -209,19 +212,19 @@ class Difference:
 
     def plot(self) -> Any:
         """Δ contributions as bars: a matplotlib figure. Raises MissingExtra without matplotlib."""
-        title = f"{self.names[0]} − {self.names[1]}: {_signed(self.delta)}"
+        title = f"{self.names[0]} − {self.names[1]}: {signed(self.delta)}"
         return _bars([(t.term, t.delta) for t in self.terms], title, "difference of contributions")
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         a, b = self.names
         coefficients = ["coefficient"] if self.same_weights else [f"coefficient {a}", f"coefficient {b}"]
-        unsure = "" if self.std is None else f" ± {_number(self.std)}"
-        table = _table(f"{a} − {b}: {_signed(self.delta, 4)}{unsure}", [a, b, *coefficients, "difference", "share"])
+        unsure = "" if self.std is None else f" ± {decimal(self.std)}"
+        table = _table(f"{a} − {b}: {signed(self.delta, 4)}{unsure}", [a, b, *coefficients, "difference", "share"])
         reach = max((abs(t.delta) for t in self.terms), default=0.0)
         for t in self.terms:
             weights = (t.coefficient_a,) if self.same_weights else (t.coefficient_a, t.coefficient_b)
-            cells = [_number(t.reward_a), _number(t.reward_b), *(_signed(c, 4) for c in weights), _signed(t.delta, 4)]
-            table.add_row(Text(t.term), *cells, "" if t.share is None else _percent(t.share), bar(t.delta, reach))
+            cells = [decimal(t.reward_a), decimal(t.reward_b), *(signed(c, 4) for c in weights), signed(t.delta, 4)]
+            table.add_row(Text(t.term), *cells, "" if t.share is None else _whole_percent(t.share), bar(t.delta, reach))
         yield table
         yield Text(self.sentence)
 
@@ -349,30 +352,8 @@ def _bars(values: Sequence[tuple[str, float]], title: str, label: str) -> Any:
     return figure
 
 
-def _listed(parts: Iterable[str]) -> str:
-    found = list(parts)
-    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}" if found else ""
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return _minus(f"{value:.{digits}f}")
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    return _minus(f"{value:+.{digits}f}")
-
-
-def _percent(share: float) -> str:
-    return _minus(f"{100 * share:.0f} %")
-
-
-def _maybe(value: float | None, form: str = "{:.3f}") -> str:
-    return "" if value is None else _minus(form.format(value))
-
-
-def _minus(text: str) -> str:
-    # A rounded zero has no sign.
-    return text.replace("-", "−") if any(c in "123456789" for c in text) else text.lstrip("+-")
+def _whole_percent(share: float) -> str:
+    return percent(share, 0)
 
 
 def _capital(name: str) -> str:

@@ -13,6 +13,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from armorm.numbers import decimal, signed
+
 
 @dataclass(frozen=True)
 class Score:
@@ -62,12 +64,12 @@ class Score:
         }
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
-        unsure = "" if self.std is None else f" ± {self.std:.4f}"
-        table = Table(title=f"score {self.score:.4f}{unsure}", title_justify="left")
+        unsure = "" if self.std is None else f" ± {decimal(self.std, 4)}"
+        table = Table(title=Text(f"score {decimal(self.score, 4)}{unsure}"), title_justify="left")
         for name in ("term", "reward", "raw", "gate", "coefficient", "contribution"):
             table.add_column(name, justify="left" if name == "term" else "right")
         for term, contribution in sorted(self.contributions.items(), key=lambda c: -abs(c[1])):
-            raw, gate = (f"{d[term]:.3f}" if term in d else "" for d in (self.raw, self.gate))
-            cells = (f"{self.terms[term]:.3f}", raw, gate, f"{self.coefficients[term]:+.4f}", f"{contribution:+.4f}")
+            numbers = (decimal(one.get(term)) for one in (self.terms, self.raw, self.gate))
+            cells = (*numbers, signed(self.coefficients[term], 4), signed(contribution, 4))
             table.add_row(Text(term), *cells)
         yield table

@@ -1,8 +1,8 @@
-r"""A comparison → LaTeX tables with booktabs' rules, to be taken into a paper by \input.
+r"""A report → LaTeX tables with booktabs' rules, to be taken into a paper by \input.
 
-In: the results of a comparison as JSON values.  Out: one LaTeX text, a `table*` for every table.  Cost: none.
+In: a `Report`.  Out: one LaTeX text, a `table*` for every table.  Cost: none.
 
-A method takes two lines, the second in small type (its backbone, the intervals). Names may hold anything: what TeX would read as
+A row takes two lines, the second in small type (its backbone, the intervals). Names may hold anything: what TeX would read as
 a command is escaped, and the signs that pdfLaTeX's fonts lack are written as commands.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from armorm.report.comparison import Block, Cell, Grid, comparison
+from armorm.numbers import plain
+from armorm.report.tables import Block, Cell, Grid, Report
 
 _HEAD_WIDTH = 13  # characters before a column's title goes on in a new line
 _SIGNS = {
@@ -58,29 +58,29 @@ _SIGNS = {
 }
 
 
-def render_compare_latex(results: Mapping[str, Any]) -> str:
-    """All tables of a comparison and its notes; needs booktabs (and T1 fonts for straight quotation marks)."""
-    found = comparison(results)
-    comments = [f"% {name}: {value}" for name, value in {"comparison": found.name, **found.facts}.items()]
+def render_latex(report: Report, label: str) -> str:
+    """All tables of a report but those for readers who unfold them, and its notes; needs booktabs (and T1 fonts for straight
+    quotation marks). The tables' labels begin with `label`."""
+    comments = [f"% {name}: {plain(value)}" for name, value in {label: report.title, **report.facts}.items()]
     comments.append(r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}")
-    grids = [grid for grid in (*found.suites, *found.others) if not grid.detail]
+    grids = [grid for grid in report.grids if not grid.detail]
     parts = ["\n".join(comments)]
-    parts += ["\n".join(_table(grid, place)) for place, grid in enumerate(grids, start=1)]
-    if found.notes:
-        notes = "\n".join(f"  \\item {tex(note)}" for note in found.notes)
+    parts += ["\n".join(_table(grid, f"{label}-{place}")) for place, grid in enumerate(grids, start=1)]
+    if report.notes:
+        notes = "\n".join(f"  \\item {tex(note)}" for note in report.notes)
         parts.append(f"{{\\footnotesize\n\\begin{{itemize}}\n{notes}\n\\end{{itemize}}\n}}")
     return "\n\n".join(parts) + "\n"
 
 
 def tex(text: str) -> str:
     """Text that TeX prints as it stands."""
-    return "".join(_SIGNS.get(c, c) for c in text)
+    return "".join(_SIGNS.get(c, c) for c in plain(text))
 
 
-def _table(grid: Grid, place: int) -> Iterator[str]:
+def _table(grid: Grid, label: str) -> Iterator[str]:
     yield "\\begin{table*}[t]\n\\centering\n\\footnotesize\n\\setlength{\\tabcolsep}{4pt}"
     yield f"\\caption{{{' '.join(tex(part) for part in (_sentence(grid.title), grid.lead) if part)}}}"
-    yield f"\\label{{tab:compare-{place}-{re.sub(r'[^a-z0-9]+', '-', grid.name.lower()).strip('-')}}}"
+    yield f"\\label{{tab:{label}-{re.sub(r'[^a-z0-9]+', '-', grid.name.lower()).strip('-')}}}"
     yield f"\\begin{{tabular}}{{@{{}}{_columns(grid)}@{{}}}}\n\\toprule"
     yield from _head(grid)
     for block in grid.blocks:
@@ -98,13 +98,14 @@ def _sentence(title: str) -> str:
 
 
 def _columns(grid: Grid) -> str:
-    if grid.words == len(grid.head):  # words alone: the last column wraps
-        return "l" * (grid.words - 1) + r"p{0.6\linewidth}"
-    return "l" * grid.words + "r" * (len(grid.head) - grid.words)
+    sides = ["l" if place in grid.words else "r" for place in range(len(grid.head))]
+    if "r" not in sides:  # words alone: the last column wraps
+        sides[-1] = r"p{0.6\linewidth}"
+    return "".join(sides)
 
 
 def _head(grid: Grid) -> Iterator[str]:
-    titles = [_stacked(cell.text, "l" if place < grid.words else "r") for place, cell in enumerate(grid.head)]
+    titles = [_stacked(cell.text, "l" if place in grid.words else "r") for place, cell in enumerate(grid.head)]
     yield _row(titles)
     yield from _small(grid.head)
 

@@ -1,0 +1,284 @@
+"""Rows, and the sets that have a name, as tables and sentences.
+
+In: an `Inspection`, validations, exports, the registries.  Out: `Report`s.  Cost: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from armorm.data.benchmarks.registry import benchmarks
+from armorm.data.export import Exported
+from armorm.data.inspection import Distribution, Inspection, Leak, LongerChosen, RatedObjective
+from armorm.data.reading import FaultCounts
+from armorm.data.sources.registry import pair_sources, rating_sources
+from armorm.data.validate import Validation
+from armorm.intervals import Interval
+from armorm.numbers import count, decimal, ends, general, hundredths, percent, shorten, signed_hundredths
+from armorm.report.tables import Cell, Grid, Report, Row, defined, estimate, grid, share_of
+
+SHOWN = 60
+MOST_OBJECTIVES = 4
+QUANTILES = ("min", "p5", "p25", "median", "p75", "p95", "max")
+
+_STRONG = 0.3
+_MARKED = 0.05
+_NAMED = 6
+_KINDS = {"ratings": "rated answers", "pairs": "preference pairs"}
+_RATINGS = (
+    "On the raw scale of each objective; how ratings follow the answer's length in characters, with 95 % intervals by prompt."
+)
+_LEAKAGE = (
+    "Exactly (letter case, white space and punctuation aside), or nearly, by the Jaccard similarity of their three-word "
+    "shingles. Prompts are compared by their first question."
+)
+
+
+def list_sources() -> dict[str, list[dict[str, Any]]]:
+    """Every set that has a name, as plain values."""
+    return {
+        "ratings": [
+            _named(s, s.place) | {"rater": s.rater, "objectives": [o.model_dump(mode="json") for o in s.objectives]}
+            for s in rating_sources().values()
+        ],
+        "pairs": [_named(s, s.place) | {"made": s.made} for s in pair_sources().values()],
+        "benchmarks": [
+            _named(b, b.parts[0].place) | {"rule": b.rule.value, "subsets": dict(b.subsets), "parts": len(b.parts)}
+            for b in benchmarks().values()
+        ],
+    }
+
+
+def _named(one: Any, place: Any) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "title": one.title,
+        "hub": place.hub,
+        "url": place.url or getattr(one, "url", ""),
+        "split": place.split,
+        "subset": place.subset,
+        "data_dir": place.data_dir,
+        "licence": one.licence,
+        "rows": one.rows,
+        "confidence": one.confidence,
+    }
+
+
+def sources_report() -> Report:
+    """The rating sources, the pair sources, the benchmarks."""
+    ratings = {s.name: _objective_names([o.name for o in s.objectives]) for s in rating_sources().values()}
+    made = {s.name: s.made for s in pair_sources().values()}
+    rules = {b.name: f"{b.rule.value}; {len(b.subsets)}" for b in benchmarks().values()}
+    listed = list_sources()
+    grids = [
+        _sources("ratings", "Rated answers", "objectives", listed["ratings"], ratings),
+        _sources("pairs", "Preference pairs", "how a pair is made", listed["pairs"], made),
+        _sources("benchmarks", "Benchmarks", "scoring; subsets", listed["benchmarks"], rules),
+    ]
+    return Report("", grids=grids, notes=["*: its files are read as remembered, and refused where they turn out otherwise"])
+
+
+def _sources(name: str, title: str, last: str, sources: Sequence[Mapping[str, Any]], about: Mapping[str, str]) -> Grid:
+    rows = [
+        [
+            one["name"] + (" *" if one["confidence"] == "remembered" else ""),
+            one["title"],
+            "/".join(part for part in (one["hub"] or one["url"], one["subset"], one["data_dir"]) if part),
+            one["split"],
+            one["licence"],
+            count(one["rows"]) if one["rows"] else "?",
+            about[one["name"]],
+        ]
+        for one in sources
+    ]
+    return grid(
+        name, title, ("name", "what", "hub id or address", "split", "licence", "rows", last), rows, words=(0, 1, 2, 3, 4, 6)
+    )
+
+
+def _objective_names(names: Sequence[str]) -> str:
+    more = f" … {len(names)} in all" if len(names) > MOST_OBJECTIVES else ""
+    return ", ".join(names[:MOST_OBJECTIVES]) + more
+
+
+# -- what rows hold ----------------------------------------------------------------------------------------------------------
+
+
+def inspection_report(facts: Inspection) -> Report:
+    """Everything that was found in a set of rows."""
+    counts = facts.counts
+    head = (
+        f"{facts.name}: {count(counts.rows)} {_KINDS[facts.kind]} of {count(counts.prompts)} prompts, from "
+        f"{count(counts.records)} records"
+    )
+    grids = []
+    if counts.faults or counts.skipped or counts.notes:
+        drops = _drops({"fault": counts.faults, "left out on purpose": counts.skipped, "note": counts.notes}, counts.records)
+        grids.append(drops)
+    if facts.objectives:
+        grids.append(_ratings(facts.objectives))
+    if facts.patterns is not None:
+        rows = [[", ".join(one.objectives), count(one.rows), percent(one.share)] for one in facts.patterns.most]
+        title = f"Which objectives are rated together; different patterns: {facts.patterns.different}"
+        grids.append(grid("patterns", title, ("objectives", "rows", "share"), rows))
+    grids.append(_lengths(facts))
+    if facts.longer_chosen is not None:
+        grids.append(_longer(facts.longer_chosen))
+    grids.append(_repeats(facts))
+    if facts.leakage:
+        grids += [_leakage(facts.leakage), *(_leaked(one) for one in facts.leakage if one.examples)]
+    return Report(facts.name, sentences=[head, *facts.remarks], grids=grids, notes=counts.examples)
+
+
+def validation_report(found: Sequence[Validation]) -> Report:
+    """A line for each source, and what was left out of it."""
+    sentences, grids = [], []
+    for one in found:
+        verdict = f"{count(one.faulty)} faulty" if one.faulty else "no faults"
+        kept = f"{count(one.kept)} {_KINDS[one.kind]} of {count(one.groups)} prompts"
+        sentences.append(f"{one.where}: {verdict} in {count(one.total)} records; {kept}")
+        grids += _faults(one.faults, one.total, f"{one.name}: left out, and noted")
+        sentences += one.remarks
+    return Report("", sentences=sentences, grids=grids)
+
+
+def export_report(exported: Exported, remarks: Sequence[str]) -> Report:
+    """What was written, and what was not."""
+    head = f"{exported.path}: {count(exported.rows)} rows from {count(exported.total)} records"
+    return Report("", sentences=[head, *remarks], grids=_faults(exported.faults, exported.total))
+
+
+def findings(facts: Inspection) -> list[str]:
+    """What to mind before these rows are used, in sentences made of the numbers alone."""
+    return [*_left_out(facts), *map(_leak, filter(_leaks, facts.leakage)), *_follow_length(facts), *_repeated(facts)]
+
+
+def _left_out(facts: Inspection) -> Iterator[str]:
+    counts = facts.counts
+    faulty, skipped = sum(counts.faults.values()), sum(counts.skipped.values())
+    if faulty + skipped:
+        yield (
+            f"{count(counts.rows)} of {count(counts.records)} records became rows: {count(faulty)} are faulty, "
+            f"{count(skipped)} are left out on purpose."
+        )
+
+
+def _leaks(leak: Leak) -> bool:
+    return bool(leak.exact.prompts or leak.near.prompts)
+
+
+def _leak(leak: Leak) -> str:
+    parts = [
+        f"{count(part.prompts)} prompt{'s' if part.prompts > 1 else ''} {how} ({count(part.rows)} rows)"
+        for how, part in (("exactly", leak.exact), ("nearly", leak.near))
+        if part.prompts
+    ]
+    return f"{leak.benchmark} shares {' and '.join(parts)} with these rows."
+
+
+def _follow_length(facts: Inspection) -> Iterator[str]:
+    rhos = {o.name: o.length.spearman.value for o in facts.objectives if abs(o.length.spearman.value) >= _STRONG}
+    strong = sorted(rhos, key=lambda name: -abs(rhos[name]))
+    if strong:
+        listed = ", ".join(f"{name} {signed_hundredths(rhos[name])}" for name in strong[:_NAMED])
+        more = f" and {len(strong) - _NAMED} more" if len(strong) > _NAMED else ""
+        yield f"Ratings that follow the answer's length (Spearman, {_STRONG:g} or more either way): {listed}{more}."
+    longer = facts.longer_chosen and _interval(facts.longer_chosen["characters"])
+    if longer and defined(longer):
+        between = f" (95 % interval {ends(longer, percent)})" if ends(longer) else ""
+        yield f"The longer answer was chosen in {percent(longer.value)} of pairs of unequal length{between}."
+
+
+def _repeated(facts: Inspection) -> Iterator[str]:
+    answers = facts.duplicates
+    if answers.repeated > _MARKED * answers.answers:
+        yield f"{percent(answers.repeated / answers.answers)} of answers were there before, letter by letter."
+
+
+def _interval(one: LongerChosen) -> Interval:
+    return Interval(one.value, one.low, one.high)
+
+
+def _faults(faults: FaultCounts, records: int, title: str = "Left out, and noted") -> list[Grid]:
+    parts = {"fault": faults.counts, "left out on purpose": faults.skipped, "note": faults.notes}
+    return [_drops(parts, records, title)] if any(parts.values()) else []
+
+
+def _drops(parts: Mapping[str, Mapping[str, int]], records: int, title: str = "Left out, and noted") -> Grid:
+    rows = [[what, kind, count(n), percent(n / records)] for kind, part in parts.items() for what, n in part.items()]
+    return grid("drops", title, ("what", "kind", "records", "share"), rows, words=(0, 1))
+
+
+def _ratings(objectives: Sequence[RatedObjective]) -> Grid:
+    rows: list[Row] = [
+        [
+            o.name,
+            o.rater or "–",
+            f"{general(o.min)} to {general(o.max)}",
+            count(o.n),
+            percent(o.share),
+            decimal(o.mean, 2),
+            *(estimate(one, signed_hundredths) for one in (o.length.spearman, o.length.pearson)),
+        ]
+        for o in objectives
+        if o.n
+    ]
+    unrated = [o.name for o in objectives if not o.n]
+    remarks = [f"No row rates {', '.join(unrated)}."] if unrated else []
+    head = ("objective", "rated by", "scale", "n", "share", "mean", "Spearman", "Pearson")
+    return grid("ratings", "Ratings", head, rows, lead=_RATINGS, remarks=remarks, words=(0, 1))
+
+
+def _lengths(facts: Inspection) -> Grid:
+    parts: list[tuple[str, Distribution | None]] = []
+    for name, one in facts.lengths.sides().items():
+        parts += [(f"{name}, words", one.words), (f"{name}, characters", one.characters)]
+    parts += [("questions in a conversation", facts.lengths.turns), ("rows of a prompt", facts.rows_per_prompt)]
+    rows = [[name, decimal(one.mean, 1), *(count(getattr(one, key)) for key in QUANTILES)] for name, one in parts if one]
+    head = ("of", "mean", "shortest", "5 %", "25 %", "median", "75 %", "95 %", "longest")
+    return grid(
+        "lengths", "Lengths", head, rows, lead="Words are what white space separates. A prompt is everything before the answer."
+    )
+
+
+def _longer(longer: Mapping[str, LongerChosen]) -> Grid:
+    rows: list[Row] = [[name, share_of(_interval(one)), count(one.n), count(one.equal)] for name, one in longer.items()]
+    head = ("length in", Cell("longer chosen", "%"), "pairs of unequal length", "of equal length")
+    lead = "In how many pairs of unequal length the longer answer was the chosen one: 50 % where length plays no part."
+    return grid("longer", "The longer answer was the chosen one", head, rows, lead=lead)
+
+
+def _repeats(facts: Inspection) -> Grid:
+    answers = facts.duplicates
+    lead = (
+        f"{count(answers.answers)} answers, {count(answers.distinct)} different, {count(answers.repeated)} there before, letter "
+        "by letter."
+    )
+    if (per := facts.rows_per_prompt) is not None:
+        prompts = count(facts.counts.prompts)
+        lead += f" {prompts} prompts, {count(per.one)} of them with one row only, at most {count(per.max)} rows to one."
+    rows = [[count(one.times), shorten(one.answer, SHOWN)] for one in answers.most]
+    return grid("repeats", "Repeats", ("times", "answer"), rows, lead=lead, words=(1,))
+
+
+def _leakage(leakage: Sequence[Leak]) -> Grid:
+    rows = [
+        [
+            one.benchmark,
+            *map(count, (one.prompts, one.exact.prompts, one.exact.rows, one.near.prompts, one.near.rows)),
+            hundredths(one.threshold),
+        ]
+        for one in leakage
+    ]
+    head = ("benchmark", "its prompts", "exact: prompts", "rows", "near: prompts", "rows", "near from")
+    return grid("leakage", "Prompts that are also in a benchmark", head, rows, lead=_LEAKAGE)
+
+
+def _leaked(leak: Leak) -> Grid:
+    rows = [
+        ["exact" if e.exact else hundredths(e.similarity), shorten(e.prompt, SHOWN), shorten(e.benchmark_prompt, SHOWN)]
+        for e in leak.examples
+    ]
+    head = ("similarity", "prompt of these rows", "prompt of the benchmark")
+    return grid(f"leaked {leak.benchmark}", f"{leak.benchmark}: the first of either kind", head, rows, words=(0, 1, 2))

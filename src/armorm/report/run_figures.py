@@ -1,0 +1,187 @@
+"""A run's plots.
+
+In: `RunResults`.  Out: `Figure`s, None where there is nothing to draw.  Cost: about 0.1 s a figure; needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from armorm.bench.abstention import AbstentionPoint
+from armorm.bench.aggregate import Figure as Share
+from armorm.data.summary import LabelCounts
+from armorm.numbers import compact_count, count, shorten
+from armorm.report.plots import (
+    ACCENT,
+    LONGEST,
+    RULE,
+    SOFT,
+    Curve,
+    CurvePanel,
+    Dumbbells,
+    Figure,
+    Panel,
+    common_limits,
+    dot_plot,
+    drawn,
+    dumbbell_plot,
+    heat_map,
+    inline,
+    learning_curves,
+    panel_grid,
+    styled,
+)
+from armorm.report.run_results import (
+    DebiasFacts,
+    GateCurve,
+    GateFacts,
+    ProbeFacts,
+    RunResults,
+    SuiteAbstention,
+    SuiteResults,
+    UncertaintyFacts,
+)
+from armorm.report.run_tables import subject
+
+_MEASURES = (("pearson", "Pearson r", 0.0), ("spearman", "Spearman ρ", 0.0), ("r2", "R²", 0.0), ("auc", "AUC", 0.5))
+_FEWEST = 0.005  # a weight below half a per cent is left blank
+
+
+def suite_figure(suite: SuiteResults) -> Figure:
+    """Accuracy by method and section."""
+    sections = list(dict.fromkeys(name for one in suite.methods for name in one.sections))
+    columns: dict[str, list[Share | None]] = {"all pairs": [one.overall for one in suite.methods]}
+    columns |= {name: [one.sections.get(name) for one in suite.methods] for name in sections}
+    cells = {title: [drawn(one.interval if one else None) for one in figures] for title, figures in columns.items()}
+    limits = common_limits([one for column in cells.values() for one in column], include=[0.5], low=0.0, high=1.0)
+    sizes = {title: max((one.n for one in figures if one), default=0) for title, figures in columns.items()}
+    panels = [Panel(t, column, 0.5, limits, percent=True, note=f"{count(sizes[t])} pairs") for t, column in cells.items()]
+    about = subject([one.method for one in suite.methods])
+    alt = f"Accuracy by method and section on {suite.name}"
+    return dot_plot([one.label for one in suite.methods], panels, highlighted=[about], alt=alt)
+
+
+def length_figure(results: RunResults) -> Figure:
+    """Rank correlation of score and length by method."""
+    labels = {one.method: one.label for suite in results.suites for one in suite.methods}
+    methods = list(dict.fromkeys(row.method for row in results.length))
+    panels = []
+    for suite in dict.fromkeys(row.suite for row in results.length):
+        found = {row.method: row for row in results.length if row.suite == suite}
+        for key, title in (("pooled", "all answers"), ("within_prompt", "same prompt")):
+            cells = [drawn(getattr(found[m], key)) if m in found else None for m in methods]
+            panels.append(Panel(suite, cells, 0.0, (-1.05, 1.05), note=title))
+    names = [labels.get(method, method) for method in methods]
+    return dot_plot(names, panels, highlighted=[subject(methods)], alt="Rank correlation of score and length by method")
+
+
+def label_map(labels: LabelCounts) -> Figure | None:
+    """Number of ratings by objective and source."""
+    if not labels.counts:
+        return None
+    counts = [list(column) for column in zip(*labels.counts, strict=True)]
+    most = max((size for row in counts for size in row), default=0) or 1
+    shades = [[math.log1p(size) / math.log1p(most) for size in row] for row in counts]
+    texts = [[compact_count(size) for size in row] for row in counts]
+    return heat_map(labels.objectives, labels.sources, shades, texts, alt="Number of ratings by objective and source")
+
+
+def probe_figure(probe: ProbeFacts) -> Figure | None:
+    """How well each objective is predicted on test prompts."""
+    panels = []
+    for key, title, reference in _MEASURES:
+        cells = [drawn(getattr(row, key)) for row in probe.objectives]
+        if any(cells):
+            panels.append(Panel(title, cells, reference, common_limits(cells, include=[reference], low=-1.0, high=1.02)))
+    return _by_objective([row.name for row in probe.objectives], panels, "Probe quality by objective")
+
+
+def coverage_figure(part: UncertaintyFacts) -> Figure | None:
+    """Share of ratings inside their interval."""
+    panels = []
+    for key, title in (("coverage", "test prompts"), ("coverage_cross_validated", "over the folds")):
+        cells = [drawn(getattr(row, key)) for row in part.objectives]
+        if any(cells):
+            limits = common_limits(cells, include=[part.level, 1.0], low=0.0, high=1.005)
+            panels.append(Panel(title, cells, part.level, limits, percent=True, note="ratings inside, %"))
+    return _by_objective([row.name for row in part.objectives], panels, "Coverage of rating intervals by objective")
+
+
+def debias_figure(debias: DebiasFacts) -> Figure | None:
+    """Correlation with each nuisance before and after, on both sets."""
+    panels = []
+    for nuisance in debias.nuisances:
+        for key, where in (("reference", "reference answers"), ("held_out", "held-out answers")):
+            cells = [getattr(row, key)[nuisance] for row in debias.objectives]
+            before, after = ([_number(getattr(cell, side)) for cell in cells] for side in ("before", "after"))
+            if any(one is not None for one in before):
+                panels.append(Dumbbells(nuisance, where, before, after))
+    alt = "Correlation with each nuisance before and after debiasing"
+    return dumbbell_plot([row.name for row in debias.objectives], panels, alt=alt) if panels else None
+
+
+def gate_map(by_source: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    """Mean weight by objective and source."""
+    if not by_source:
+        return None
+    objectives = list(dict.fromkeys(name for weights in by_source.values() for name in weights))
+    weights = [[by_source[source].get(name, 0.0) for source in by_source] for name in objectives]
+    most = max((weight for row in weights for weight in row), default=0.0) or 1.0
+    shades = [[weight / most if weight >= _FEWEST else 0.0 for weight in row] for row in weights]
+    texts = [[f"{100 * weight:.0f}" if weight >= _FEWEST else "" for weight in row] for row in weights]
+    return heat_map(objectives, list(by_source), shades, texts, alt="Mean gate weight by objective and source")
+
+
+def gate_curves(gate: GateFacts) -> Figure | None:
+    """The gate's training, seed by seed."""
+    titles = {
+        "validation accuracy": ["validation_accuracy"],
+        "loss (dashed: training)": ["validation_loss", "train_loss"],
+        "scale β": ["beta"],
+    }
+    panels = []
+    for title, keys in titles.items():
+        curves = [_curve(run, key, highlighted=run.seed == gate.chosen_seed) for run in gate.curves for key in keys]
+        if taken := [curve for curve in curves if curve.values]:
+            panels.append(CurvePanel(title, taken, float(gate.best_step)))
+    return learning_curves(panels, alt="Learning curves of the gate") if panels else None
+
+
+@styled
+def abstention_figure(suites: Sequence[SuiteAbstention]) -> Figure:
+    """Error rate over the share left open, in per cent: by z in colour with its 95 % band, by the margin alone behind it."""
+    figure, grid = panel_grid(len(suites), height=1.75, left=0.5, gap=0.6)
+    for axes, suite in zip(grid, suites, strict=True):
+        axes.set_title(shorten(suite.suite, LONGEST))
+        axes.set_xlabel("left open, %", fontsize=8, labelpad=1)
+        axes.tick_params(axis="y", labelsize=8, labelcolor=SOFT)
+        axes.grid(axis="y", color=RULE, linewidth=0.6, alpha=0.5)
+        axes.margins(x=0.02)
+        _error_line(axes, suite.by_margin, color=SOFT, linewidth=1.1, linestyle=(0, (4, 2)))
+        _error_line(axes, suite.by_z, color=ACCENT, linewidth=1.7)
+        known = [p for p in suite.by_z if math.isfinite(p.error.low) and math.isfinite(p.error.high)]
+        low, high = [100 * p.error.low for p in known], [100 * p.error.high for p in known]
+        axes.fill_between([100 * p.abstained for p in known], low, high, color=ACCENT, alpha=0.16, linewidth=0, zorder=2)
+        axes.set_ylim(bottom=0)
+    return inline(figure, "Error rate by share of pairs left open")
+
+
+def _error_line(axes: Any, points: Sequence[AbstentionPoint], **look: Any) -> None:
+    known = [p for p in points if math.isfinite(p.error.value)]
+    axes.plot([100 * p.abstained for p in known], [100 * p.error.value for p in known], zorder=3, **look)
+
+
+def _by_objective(names: Sequence[str], panels: Sequence[Panel], alt: str) -> Figure | None:
+    return dot_plot(names, panels, highlighted=range(len(names)), alt=alt) if panels else None
+
+
+def _curve(run: GateCurve, key: str, *, highlighted: bool) -> Curve:
+    """One run's numbers, without the steps at which they were not taken."""
+    taken = [(step, value) for step, value in zip(run.steps, getattr(run, key), strict=False) if math.isfinite(value)]
+    return Curve([float(step) for step, _ in taken], [value for _, value in taken], highlighted, dashed=key == "train_loss")
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

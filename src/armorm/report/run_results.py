@@ -1,0 +1,418 @@
+"""What a run leaves: the types of its results.json.
+
+In: the stages' facts.  Out: `RunResults`.  Cost: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from armorm.bench.abstention import AbstentionCurve
+from armorm.bench.aggregate import Figure, Figures
+from armorm.bench.audit_results import RivalFacts
+from armorm.bench.metrics import LengthCorrelation, PairedDifference
+from armorm.data.summary import DataSummary
+from armorm.results import Estimate, Number, Provenance, Result
+
+
+class BackboneFacts(Result):
+    """The language model that was read."""
+
+    model: str
+    """Its name or folder."""
+    dtype: str
+    """The type of its numbers."""
+    layers: int | str
+    """How many blocks were read, or "all"."""
+    width: int
+    """The width of its inner state."""
+    tokens: int
+    """Tokens that were read."""
+    seconds: float
+    """How long that took."""
+    tokens_per_second: float | None
+    """Their ratio; null where no time was taken."""
+    truncated: int
+    """Conversations that were cut to the longest input."""
+
+
+class Candidate(Result):
+    """A feature that was tried as the probe's input."""
+
+    feature: str
+    """Its name."""
+    pearson: Number
+    """Mean held-out correlation over the objectives."""
+
+
+class ProbeQuality(Result):
+    """One objective's predictions beside its ratings, on test prompts."""
+
+    name: str
+    """The objective."""
+    n: int
+    """Test ratings."""
+    pearson: Estimate
+    """Pearson's correlation."""
+    spearman: Estimate
+    """Spearman's correlation."""
+    r2: Estimate
+    """The share of variance explained, on the raw scale."""
+    rmse: Estimate
+    """Root mean square error on the raw scale."""
+    auc: Estimate | None
+    """How often a good answer beats a bad one; null for ratings of more than two values."""
+    n_train: int
+    """Ratings that were fitted to."""
+    n_test: int
+    """Test ratings."""
+    alpha: float
+    """The strength of the ridge regression."""
+    rmse_raw: Estimate
+    """Root mean square error on the raw scale."""
+    warnings: tuple[str, ...]
+    """What to know before using these numbers."""
+
+
+class Coverage(Result):
+    """How well one objective's intervals hold."""
+
+    name: str
+    """The objective."""
+    sigma: Number
+    """Noise: how far ratings stray from the reward, on [0, 1]."""
+    scale: Number
+    """The calibrated noise over that of the fit."""
+    inflation: float
+    """How much larger the standard error is because ratings of one prompt are not independent."""
+    reach: Number
+    """How many predictive standard deviations an interval reaches."""
+    n: int
+    """Ratings that were fitted to."""
+    coverage_cross_validated: Estimate
+    """Share of training ratings inside intervals that the other folds set."""
+    n_test: int
+    """Test ratings."""
+    coverage: Estimate
+    """Share of test ratings inside their interval."""
+    mean_std: Number
+    """Mean standard error of the reward over test answers."""
+    mean_width: Number
+    """Mean width of an interval over test answers."""
+
+
+class UncertaintyPart(Result):
+    """Objectives that are rated on the same rows, and what cutting their eigenvectors costs."""
+
+    objectives: tuple[str, ...]
+    """The objectives."""
+    rank: int
+    """Eigenvectors that are kept."""
+    error: float
+    """Mean relative error of the standard deviations by that."""
+    worst: float
+    """The largest one."""
+
+
+class UncertaintyFacts(Result):
+    """How sure the probe is, and how often its intervals hold."""
+
+    level: float
+    """What the intervals aim at."""
+    coverage: Estimate
+    """Share of all test ratings inside their interval."""
+    n_test: int
+    """Test ratings."""
+    objectives: tuple[Coverage, ...]
+    """The same by objective."""
+    parts: tuple[UncertaintyPart, ...]
+    """What the saved posterior is made of."""
+    bytes: int
+    """Its size on disk."""
+
+
+class ProbeFacts(Result):
+    """The probe: which feature it reads, and how good it is."""
+
+    feature: str
+    """The feature that was chosen."""
+    candidates: tuple[Candidate, ...]
+    """The features that were tried."""
+    objectives: tuple[ProbeQuality, ...]
+    """Quality on test prompts."""
+    warnings: tuple[str, ...]
+    """What to know before using it."""
+    uncertainty: UncertaintyFacts
+    """How sure it is."""
+
+
+class BeforeAfter(Result):
+    """A correlation without and with debiasing."""
+
+    before: Number
+    """Without."""
+    after: Number
+    """With."""
+
+
+class Debiased(Result):
+    """One objective's debiasing."""
+
+    name: str
+    """The objective."""
+    coefficients: Mapping[str, float]
+    """By nuisance, how much of it is subtracted."""
+    reference: Mapping[str, BeforeAfter]
+    """By nuisance, the correlation with it on the reference answers."""
+    held_out: Mapping[str, BeforeAfter]
+    """The same on held-out prompts' answers."""
+
+
+class ReferenceFacts(Result):
+    """The answers on which the debiasing is fitted."""
+
+    sources: tuple[str, ...]
+    """Where they are from."""
+    n: int
+    """How many there are."""
+
+
+class HeldOutFacts(Result):
+    """The answers on which it is tested."""
+
+    n: int
+    """How many there are."""
+
+
+class DebiasFacts(Result):
+    """The debiasing."""
+
+    method: str
+    """Which correlation becomes zero."""
+    nuisances: tuple[str, ...]
+    """What rewards shall not follow."""
+    itself: str
+    """What becomes of a nuisance that is an objective: "kept" or "zeroed"."""
+    reference: ReferenceFacts
+    """The answers on which it is fitted."""
+    held_out: HeldOutFacts
+    """The answers on which it is tested."""
+    objectives: tuple[Debiased, ...]
+    """Each objective's part."""
+    warnings: tuple[str, ...]
+    """What to know before using it."""
+
+
+class GateCurve(Result):
+    """One gate's training."""
+
+    seed: int
+    """Its random seed."""
+    steps: tuple[int, ...]
+    """The steps at which the rest was taken."""
+    train_loss: tuple[Number, ...]
+    """Loss on training pairs."""
+    validation_loss: tuple[Number, ...]
+    """Loss on validation pairs."""
+    validation_accuracy: tuple[Number, ...]
+    """Share of validation pairs ranked right."""
+    beta: tuple[Number, ...]
+    """The scale of the score."""
+
+
+class Spread(Result):
+    """A number over the seeds."""
+
+    mean: Number
+    """Its mean."""
+    std: Number
+    """Its standard deviation; null with one seed."""
+    values: tuple[float, ...]
+    """The seeds' numbers."""
+
+
+class GateSpread(Result):
+    """How much the gates of several seeds differ."""
+
+    validation_accuracy: Spread
+    """Share of validation pairs ranked right."""
+
+
+class GateFacts(Result):
+    """The gate."""
+
+    curves: tuple[GateCurve, ...]
+    """Its training, seed by seed."""
+    chosen_seed: int
+    """The seed that was kept."""
+    best_step: int
+    """The step that was kept."""
+    scale: float
+    """The scale β with which it was trained."""
+    spread: GateSpread
+    """How much the seeds differ."""
+    by_source: Mapping[str, Mapping[str, float]]
+    """Mean weight of each objective by section or source."""
+    single: str
+    """The best single objective."""
+
+
+class MethodOnSuite(Result):
+    """What one method is worth on a suite."""
+
+    method: str
+    """Its name."""
+    label: str
+    """Its name for people."""
+    overall: Figure
+    """The official aggregate's overall figure."""
+    sections: Mapping[str, Figure]
+    """The official aggregate's sections."""
+    missing: tuple[str, ...]
+    """Subsets that the official aggregate lacks here."""
+    figures: Figures
+    """All subsets and aggregates."""
+    versus_bradley_terry: PairedDifference | None
+    """The paired difference from Bradley–Terry; null for itself."""
+
+
+class SuiteResults(Result):
+    """Every method on one suite."""
+
+    name: str
+    """The suite."""
+    n: int
+    """Its items."""
+    groups: int
+    """Its prompts."""
+    rule: str
+    """How scores become right and wrong."""
+    methods: tuple[MethodOnSuite, ...]
+    """The method of the run first, then its ablations and rivals."""
+
+
+class LengthOnSuite(LengthCorrelation):
+    """How far one method's score follows the answer's length on a suite."""
+
+    suite: str
+    """The suite."""
+    method: str
+    """The method."""
+
+
+class SuiteAbstention(AbstentionCurve):
+    """Errors on a suite when close calls are left open."""
+
+    suite: str
+    """The suite."""
+
+
+class Ablation(Result):
+    """The same number with the stage responsible taken away."""
+
+    what: str
+    """What is taken away."""
+    value: Number
+    """The number then."""
+
+
+class PlantedRow(Result):
+    """One planted truth, and what came out."""
+
+    what: str
+    """What was planted."""
+    aim: str | None
+    """What must come out; null where nothing must."""
+    value: Number
+    """What came out."""
+    met: bool | None
+    """Whether it did; null without an aim."""
+    ablation: Ablation | None
+    """What comes out without the stage responsible."""
+
+
+class PlantedFacts(Result):
+    """The planted truth of the starter set."""
+
+    rows: tuple[PlantedRow, ...]
+    """Its rows."""
+
+
+class ExampleTerm(Result):
+    """One term of an answer's score."""
+
+    term: str
+    """The objective or computed nuisance."""
+    reward: float
+    """Its value, on [0, 1] for objectives."""
+    raw: Number
+    """The same on the rating's own scale; null for nuisances."""
+    gate: Number
+    """The gate's weight; null for nuisances."""
+    coefficient: float
+    """What the value is multiplied with after debiasing."""
+    contribution: float
+    """The product."""
+
+
+class ExampleAnswer(Result):
+    """An answer and its score, taken apart."""
+
+    text: str
+    """The answer, shortened."""
+    label: str
+    """Chosen or rejected."""
+    score: float
+    """Its score."""
+    terms: tuple[ExampleTerm, ...]
+    """What the score is the sum of."""
+
+
+class WorkedExample(Result):
+    """A pair, scored."""
+
+    section: str
+    """Its section."""
+    prompt: str
+    """The prompt, shortened."""
+    answers: tuple[ExampleAnswer, ...]
+    """Its answers, chosen first."""
+
+
+class RunResults(Provenance):
+    """Everything that a run found out."""
+
+    format: int
+    """The number of the file's format."""
+    name: str
+    """The recipe."""
+    seconds: Mapping[str, float]
+    """How long each stage took."""
+    backbone: BackboneFacts
+    """The language model that was read."""
+    data: DataSummary
+    """What the data hold."""
+    faults: tuple[str, ...]
+    """The first faulty rows."""
+    probe: ProbeFacts
+    """The probe."""
+    debias: DebiasFacts | None
+    """The debiasing; null where there is none."""
+    gate: GateFacts
+    """The gate."""
+    suites: tuple[SuiteResults, ...]
+    """Every method on every suite."""
+    length: tuple[LengthOnSuite, ...]
+    """How far each score follows length."""
+    abstention: tuple[SuiteAbstention, ...]
+    """Errors when close calls are left open."""
+    gate_by_section: Mapping[str, Mapping[str, float]]
+    """Mean weight of each objective by suite and section."""
+    bradley_terry: RivalFacts
+    """The Bradley–Terry rival."""
+    planted: PlantedFacts | None
+    """The planted truth, where it is known."""
+    examples: tuple[WorkedExample, ...]
+    """Pairs, scored."""
+    warnings: tuple[str, ...]
+    """What to read before using these numbers."""
