@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from armorm.features.extract import Features, join_parts
-from armorm.features.store import Stored, open_store
+from armorm.features.answers import Answers, open_answers
 from armorm.model.reward_model import RewardModel
 from armorm.recipe import load_recipe
 from armorm.report.provenance import provenance
 from armorm.scoring.explain import difference
 from armorm.scoring.score import Score
+from armorm.scoring.table import ScoreTable
 
 
 def main() -> None:
@@ -34,44 +34,37 @@ def main() -> None:
     model = RewardModel.from_pretrained(run / "model")
     recipe = load_recipe(run / "recipe.yaml")
     for suite in recipe.bench:
-        stores = [s for folder in sorted(kept.glob(f"{suite.name}-*")) if (s := open_store(folder))]
+        stores = [s for folder in sorted(kept.glob(f"{suite.name}-*")) if (s := open_answers(folder))]
         if not stores:
             raise SystemExit(f"{kept}: no finished features of {suite.name}: run the recipe first")
         check(suite.name, model, stores[-1])
 
 
-def check(name: str, model: RewardModel, stored: Stored) -> None:
-    """Print the largest gaps of one benchmark."""
-    (chosen, straight), (rejected, other) = (scores(model, stored, side) for side in ("chosen", "rejected"))
-    both, heads = [*chosen, *rejected], [*straight, *other]
-    gap = max(abs(sum(s.contributions.values()) - x) for s, x in zip(both, heads, strict=True))
-    pairs = [difference(a, b) for a, b in zip(chosen, rejected, strict=True)]
-    margins = [x - y for x, y in zip(straight, other, strict=True)]
-    across = max(abs(sum(t.delta for t in d.terms) - m) for d, m in zip(pairs, margins, strict=True))
+def check(name: str, model: RewardModel, stored: Answers) -> None:
+    """Print the largest gaps of one benchmark: of its answers, and of each item's first two."""
+    found, heads = scores(model, stored)
+    gap = max(abs(sum(s.contributions.values()) - x) for s, x in zip(found, heads, strict=True))
+    sizes = stored.sizes()
+    firsts = (np.cumsum(sizes) - sizes)[sizes > 1].tolist()
+    across = max(abs(sum(t.delta for t in difference(found[i], found[i + 1]).terms) - (heads[i] - heads[i + 1])) for i in firsts)
     print(
-        f"{name}: {len(both):,} answers: |Σ contributions − score| ≤ {gap:.1e}; "
-        f"{len(pairs):,} pairs: |Σ differences − score difference| ≤ {across:.1e} (scores in float32, from the model's heads)"
+        f"{name}: {len(found):,} answers: |Σ contributions − score| ≤ {gap:.1e}; "
+        f"{len(firsts):,} pairs: |Σ differences − score difference| ≤ {across:.1e} (scores in float32, from the model's heads)"
     )
 
 
-def scores(model: RewardModel, stored: Stored, side: str) -> tuple[list[Score], list[float]]:
-    """A side's scores from stored features: taken apart, and straight from the heads."""
+def scores(model: RewardModel, stored: Answers) -> tuple[list[Score], list[float]]:
+    """All answers' scores from stored features: taken apart, and straight from the heads."""
     found: list[Score] = []
     straight: list[float] = []
-    for block in stored.blocks():
-        n = len(block.ids)
-        features = Features(
-            {str(p): np.asarray(block.tensors[f"{side}/{p}"], dtype=np.float32) for p in model.response_spec.parts},
-            {str(p): np.asarray(block.tensors[f"prompt/{p}"], dtype=np.float32) for p in model.prompt_spec.parts},
-            block.tokens(side),
-            np.zeros(n, dtype=np.int64),
-            np.zeros(n, dtype=np.bool_),
-            0,
-        )
-        found += model.score_features(features)
-        response, prompt = join_parts(features.response, model.response_spec), join_parts(features.prompt, model.prompt_spec)
-        tokens = torch.from_numpy(features.response_tokens).float()
-        straight += model.heads(torch.from_numpy(response), torch.from_numpy(prompt), tokens).score.tolist()
+    sizes = stored.sizes()
+    for rows in stored.blocks():
+        response = stored.features(model.response_spec, rows).astype(np.float32)
+        prompt = np.repeat(stored.prompts(model.prompt_spec, rows).astype(np.float32), sizes[rows], axis=0)
+        tokens = stored.tokens(rows)
+        heads = model.heads(torch.from_numpy(response), torch.from_numpy(prompt), torch.from_numpy(tokens).float())
+        found += ScoreTable.of(model.basis, heads, tokens)
+        straight += heads.score.tolist()
     return found, straight
 
 

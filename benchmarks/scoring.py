@@ -31,8 +31,9 @@ from armorm.features.backbone import load_backbone
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
-from armorm.model.reward_model import RewardModel
+from armorm.model.layouts.own import assemble
 from armorm.objectives import Objective, Objectives
 from armorm.report.provenance import provenance
 
@@ -129,9 +130,9 @@ def write_model(folder: Path) -> Path:
     backbone = load_backbone(str(folder / "backbone"), dtype="float32", device="cpu")
     last = FeatureSpec.parse("final:last")
     renderer = Renderer(backbone.tokenizer, max_tokens=256)
-    RewardModel.assemble(
-        backbone, renderer, probe, Debias.identity(objectives), gate, response=last, prompt=last
-    ).save_pretrained(folder / "model")
+    assemble(backbone, renderer, Fitted(probe, str(last), Debias.identity(objectives), gate), prompt=last).save_pretrained(
+        folder / "model"
+    )
     return folder / "model"
 
 

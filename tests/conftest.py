@@ -23,7 +23,9 @@ from armorm.features.backbone import Backbone, DType, load_backbone
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
+from armorm.model.layouts.own import assemble
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
 from armorm.progress import Reporter
@@ -155,7 +157,7 @@ def assembled(tiny_folder: Path) -> Callable[..., RewardModel]:
     def make(probe: Probe, debias: Debias, gate: Gate, *, dtype: DType = "float32", max_tokens: int = 256) -> RewardModel:
         backbone = load_backbone(str(tiny_folder), dtype=dtype, device="cpu")
         renderer = Renderer(backbone.tokenizer, max_tokens=max_tokens)
-        return RewardModel.assemble(backbone, renderer, probe, debias, gate, response=RESPONSE, prompt=PROMPT)
+        return assemble(backbone, renderer, Fitted(probe, str(RESPONSE), debias, gate), prompt=PROMPT)
 
     return make
 
@@ -164,6 +166,15 @@ def assembled(tiny_folder: Path) -> Callable[..., RewardModel]:
 def tiny_model(assembled: Callable[..., RewardModel], parts: Parts) -> RewardModel:
     """The tiny backbone with the random parts. Shared by all tests: to be changed in copies only."""
     return assembled(*parts)
+
+
+@pytest.fixture(scope="session")
+def picky(assembled: Callable[..., RewardModel], parts: Parts) -> RewardModel:
+    """The tiny model with a chat template that refuses system messages, as some do."""
+    model = assembled(*parts)
+    no = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    model.tokenizer.chat_template = no + TEMPLATE
+    return model
 
 
 @pytest.fixture(scope="session")

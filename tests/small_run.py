@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+
+from armorm.conversation import Conversation
+from armorm.features import storing
+from armorm.features.answers import Answers, open_answers
+from armorm.features.extract import Features
+from armorm.features.spec import FeatureSpec
+from armorm.features.storing import ExtractionSettings, Row, write_answers
 
 Outcome = tuple[int, str, str]
 """What a command gave: exit code, stdout, stderr."""
@@ -75,6 +83,35 @@ def write_recipe(folder: Path, backbone: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     return path
+
+
+def open_stores(folder: Path, rows: Mapping[str, Any]) -> dict[str, Answers]:
+    """The stores of a finished run's sources, by the name of the source; `rows` tells namesakes apart by their number."""
+    opened = {}
+    for name, own in rows.items():
+        (opened[name],) = [s for p in folder.glob(f"{name}-*") if (s := open_answers(p)) and len(s) == len(own)]
+    return opened
+
+
+def planted_store(
+    home: Path, rows: Sequence[Row], response: np.ndarray, prompt: np.ndarray, tokens: np.ndarray, *, shard_rows: int = 512
+) -> Answers:
+    """A store of made-up features at final:last, written as the extraction writes it: responses [a d], prompts [n v]."""
+    parts = FeatureSpec.parse("final:last").parts
+    settings = ExtractionSettings(parts, parts, store_dtype="float32", shard_rows=shard_rows)
+    sizes = [len(storing._texts(row)[1]) for row in rows]
+    repeated, done = np.repeat(prompt, sizes, axis=0), 0
+
+    def compute(conversations: Sequence[Conversation], _tick: Callable[[int], None]) -> Features:
+        nonlocal done
+        at, n = slice(done, done + len(conversations)), len(conversations)
+        done += n
+        zeros = np.zeros(n, np.int64)
+        parts = {"final:last": response[at].astype(np.float32)}, {"final:last": repeated[at].astype(np.float32)}
+        return Features(*parts, tokens[at].astype(np.int64), zeros, zeros.astype(bool), n)
+
+    facts = {"source": home.name, "backbone": {"name": "none", "fingerprint": "none", "width": response.shape[1]}}
+    return write_answers(home, rows, facts, settings, compute)
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

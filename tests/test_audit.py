@@ -27,6 +27,7 @@ from armorm.report.audit_tables import audit_report
 from armorm.results import read_result
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
 from armorm.run.train import Run
+from armorm.scoring.engine import Engine
 
 BY_NAME = {p.name: p for p in PERTURBATIONS}
 ANSWER = (
@@ -212,13 +213,13 @@ def test_a_second_audit_computes_what_is_new_only(
 ):
     results, out, at = audited
     asked: list[int] = []
-    original = auditing.extract
+    original = Engine.score
 
-    def counted(conversations: Any, *args: Any, **kwargs: Any) -> Any:
+    def counted(self: Engine, conversations: Any, **options: Any) -> Any:
         asked.append(len(conversations))
-        return original(conversations, *args, **kwargs)
+        return original(self, conversations, **options)
 
-    monkeypatch.setattr(auditing, "extract", counted)
+    monkeypatch.setattr(Engine, "score", counted)
     model = str(run.folder / "model")
     again = run_audit(model, rows / "bench.jsonl", out, run=at, limit=8, reporter=QUIET)
     assert not asked

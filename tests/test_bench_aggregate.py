@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 from armorm.bench.aggregate import aggregate_of, figures, paired
-from armorm.bench.metrics import PairOutcomes, accuracy
-from armorm.bench.metrics import paired_difference as paired_pairs
-from armorm.bench.outcomes import outcomes, style_matrix, subset_names
+from armorm.bench.outcomes import outcomes, subset_names
 from armorm.data.benchmarks.benchmark import Aggregate, Rule, Section
 from armorm.data.benchmarks.registry import benchmark, benchmark_items
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError
+from armorm.intervals import mean_by_group
 
 NAN = math.nan
 DATA = os.environ.get("ARMORM_DATA", "")
@@ -107,7 +106,7 @@ def slow_matrix(rows):
     hard = (acc[0][1] + acc[0][2] + acc[1][2]) / 3
     normal = (acc[0][0] + acc[1][1] + acc[2][2]) / 3
     easy = (acc[1][0] + acc[2][0] + acc[2][1]) / 3
-    return acc, {"easy": easy, "normal": normal, "hard": hard}
+    return {"easy": easy, "normal": normal, "hard": hard}
 
 
 def test_rm_bench_equals_the_matrix_worked_out_slowly():
@@ -117,12 +116,10 @@ def test_rm_bench_equals_the_matrix_worked_out_slowly():
     rows = [rng.integers(0, 6, size=6).astype(np.float64) for _ in items]  # many ties
     one = benchmark("rm-bench")
     found = figures(outcomes(one.rule, items, rows), one.aggregates, seed=0, resamples=50)
-    matrices = style_matrix(items, rows)
     values = {}
     for domain in ("chat", "code", "math", "safety"):
         mine = [row for d, row in zip(domains, rows, strict=True) if d.split("-")[0] == domain]
-        acc, values[domain] = slow_matrix(mine)
-        assert same(matrices[domain], acc)
+        values[domain] = slow_matrix(mine)
         assert found.aggregates["official"].sections[domain].value == pytest.approx(sum(values[domain].values()) / 3)
         assert found.aggregates["official"].sections[domain].n == len(mine)
         for part in ("easy", "normal", "hard"):
@@ -145,11 +142,6 @@ def test_rm_bench_by_hand():
     assert same(tied.credit, [1, 0, 0])
     assert same(tied.halves, [1, 0.5, 0])
     assert tied.tied.tolist() == [False, True, False]
-
-
-def test_a_domain_without_scores_has_no_matrix():
-    found = style_matrix([item("a", 3, 3, subset="chat")], scores([NAN] * 6))
-    assert np.isnan(found["chat"]).all()
 
 
 # RewardBench 2
@@ -290,15 +282,15 @@ def test_values_are_the_plain_weighted_means():
 
 def test_one_section_has_the_interval_of_plain_accuracy():
     items, rows = rewardbench_like()
-    plain = Aggregate(name="plain", sections=aggregate_of(items, {"*": "all"}).sections, weights=None)
-    found = figures(outcomes(Rule.PAIRS, items, rows), [plain], seed=7)
-    chosen, rejected = np.array(rows).T
-    whole = accuracy(chosen, rejected, [i.group for i in items], seed=7)
+    whole = Aggregate(name="plain", sections=aggregate_of(items, {"*": "all"}).sections, weights=None)
+    found = figures(outcomes(Rule.PAIRS, items, rows), [whole], seed=7)
+    scored = [i for i, s in enumerate(rows) if not np.isnan(s).any()]
+    right, tied = (np.array([np.sign(rows[i][0] - rows[i][1]) == sign for i in scored], dtype=float) for sign in (1, 0))
+    plain = mean_by_group(right, [items[i].group for i in scored], seed=7, resamples=2000)
     overall = found.aggregates["plain"].overall
-    assert overall.halves == pytest.approx(whole.value)
-    assert overall.value == pytest.approx(whole.strict)
+    assert overall.halves == pytest.approx((right + tied / 2).mean())
+    assert (overall.value, overall.low, overall.high) == pytest.approx((plain.value, plain.low, plain.high))
     assert overall == found.aggregates["plain"].sections["all"]
-    assert overall.high - overall.low == pytest.approx(whole.high - whole.low, rel=0.25)
 
 
 def test_intervals_cover_the_truth():
@@ -414,16 +406,19 @@ def test_paired_is_the_difference_of_the_overall_values():
     assert (itself.difference.value, itself.p) == (0.0, 1.0)
 
 
-def test_paired_over_items_equals_the_paired_difference_of_pairs():
+def test_paired_over_items_equals_the_mean_gap_of_the_pairs_and_a_plain_sign_flip():
     items, rows = rewardbench_like()
     _, others = rewardbench_like(seed=3)
     a, b = (outcomes(Rule.PAIRS, items, s) for s in (rows, others))
     found = paired(a, b, aggregate_of(items), seed=4)
-    groups = [i.group for i in items]
-    plain = paired_pairs(PairOutcomes(a.credit), PairOutcomes(b.credit), groups, seed=4)
-    assert found.difference.value == pytest.approx(plain.difference.value)
-    assert (found.difference.low, found.difference.high) == pytest.approx((plain.difference.low, plain.difference.high))
-    assert found.p == pytest.approx(plain.p, abs=0.02)
+    both = np.flatnonzero(a.scored & b.scored)
+    gaps, groups = (a.credit - b.credit)[both], [items[i].group for i in both]
+    plain = mean_by_group(gaps, groups, seed=4, resamples=2000)
+    assert found.difference.value == pytest.approx(plain.value)
+    assert (found.difference.low, found.difference.high) == pytest.approx((plain.low, plain.high))
+    sums = np.array([sum(gap for gap, g in zip(gaps, groups, strict=True) if g == name) for name in sorted(set(groups))])
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(10_000, len(sums)))
+    assert found.p == pytest.approx(np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9), abs=0.02)
 
 
 def test_paired_sees_a_difference_and_its_absence():

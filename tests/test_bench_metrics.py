@@ -1,4 +1,4 @@
-"""Pair accuracy, paired differences and length correlation: by hand, by law, and by repeated draws."""
+"""Shares of pairs ranked right, paired differences and length correlation: by hand, by law, and by repeated draws."""
 
 import json
 import math
@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, kstest, spearmanr
 
-from armorm.bench.metrics import (
-    PairOutcomes,
-    accuracy,
-    accuracy_by,
-    length_correlation,
-    paired_difference,
-)
+from armorm.bench.aggregate import aggregate_of, figures, paired
+from armorm.bench.metrics import length_correlation
+from armorm.bench.outcomes import outcomes
+from armorm.data.benchmarks.benchmark import Rule
+from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError
 
 NAN = math.nan
@@ -23,42 +21,47 @@ def singles(count):
     return [f"prompt {place}" for place in range(count)]
 
 
-def outcomes(values):
-    return PairOutcomes(np.asarray(values, dtype=np.float64))
+def pairs_in(groups):
+    context = ({"role": "user", "content": "Q"},)
+    return [BenchmarkItem(f"i{i}", group, "s", context, ("A",), ("B",)) for i, group in enumerate(groups)]
+
+
+def judged(chosen, rejected, groups):
+    """One cell a pair: 1 right, 0.5 tie, 0 wrong, NaN unscored."""
+    return outcomes(Rule.PREFERENCES, pairs_in(groups), list(np.stack([chosen, rejected], axis=1)))
+
+
+def accuracy(chosen, rejected, groups, *, seed, resamples=2000):
+    items = pairs_in(groups)
+    scored = outcomes(Rule.PREFERENCES, items, list(np.stack([chosen, rejected], axis=1)))
+    return figures(scored, [aggregate_of(items)], seed=seed, resamples=resamples).aggregates["items"].overall
+
+
+def credits(values, groups):
+    """Pairs with these outcomes."""
+    values = np.asarray(values, dtype=np.float64)
+    return judged(values, np.where(np.isnan(values), NAN, 0.5), groups)
+
+
+def difference(a, b, groups, *, seed, **more):
+    aggregate = aggregate_of(pairs_in(groups))
+    return paired(credits(a, groups), credits(b, groups), aggregate, seed=seed, **more)
 
 
 def test_ties_and_unscored_pairs_have_their_own_counts():
     chosen = np.array([2.0, 1.0, 0.0, NAN, 1.0, math.inf])
     rejected = np.array([1.0, 1.0, 1.0, 1.0, NAN, math.inf])
-    assert PairOutcomes.from_scores(chosen, rejected).values.tolist()[:3] == [1.0, 0.5, 0.0]
+    assert judged(chosen, rejected, singles(6)).credit.tolist()[:3] == [1.0, 0.5, 0.0]
     result = accuracy(chosen, rejected, singles(6), seed=0)
     assert (result.n, result.ties, result.unscored) == (4, 2, 2)
-    assert result.value == (1 + 0.5 + 0 + 0.5) / 4
-    assert result.strict == 1 / 4
+    assert result.value == result.halves == (1 + 0.5 + 0 + 0.5) / 4
     assert result.low < result.value < result.high
 
 
 def test_nothing_scored_is_null_in_json():
     result = accuracy(np.array([NAN, 1.0]), np.array([0.0, NAN]), ["a", "b"], seed=0)
     written = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert written == {"value": None, "low": None, "high": None, "strict": None, "n": 0, "ties": 0, "unscored": 2}
-
-
-def test_sections_keep_their_order_and_macro_is_their_plain_mean():
-    rng = np.random.default_rng(0)
-    sections = ["long"] * 90 + ["a short one"] * 10
-    chosen, rejected = rng.normal(0.3, 1, 100), rng.normal(0, 1, 100)
-    chosen[3] = NAN
-    result = accuracy_by(sections, chosen, rejected, singles(100), seed=1)
-    assert list(result) == ["long", "a short one", "macro"]
-    assert result["long"].n == 89
-    assert result["long"] == accuracy(chosen[:90], rejected[:90], singles(90), seed=1)
-    assert result["macro"].value == pytest.approx((result["long"].value + result["a short one"].value) / 2)
-    assert (result["macro"].n, result["macro"].unscored) == (99, 1)
-    overall = accuracy(chosen, rejected, singles(100), seed=1)
-    assert overall.value == np.nanmean(PairOutcomes.from_scores(chosen, rejected).values)
-    # ten pairs weigh as much as ninety in the macro mean, and so does their noise
-    assert result["macro"].high - result["macro"].low > 1.3 * (overall.high - overall.low)
+    assert written == {"value": None, "low": None, "high": None, "halves": None, "n": 0, "ties": 0, "unscored": 2}
 
 
 def test_row_order_changes_nothing():
@@ -69,9 +72,8 @@ def test_row_order_changes_nothing():
     shuffled = [groups[row] for row in order]
     assert accuracy(chosen, rejected, groups, seed=3) == accuracy(chosen[order], rejected[order], shuffled, seed=3)
     other = rng.normal(0, 1, 60)
-    a, b = PairOutcomes.from_scores(chosen, rejected), PairOutcomes.from_scores(chosen, other)
-    moved = paired_difference(outcomes(a.values[order]), outcomes(b.values[order]), shuffled, seed=3)
-    assert moved == paired_difference(a, b, groups, seed=3)
+    a, b = chosen > rejected, chosen > other
+    assert difference(a[order], b[order], shuffled, seed=3) == difference(a, b, groups, seed=3)
 
 
 def test_interval_covers_as_often_as_it_says():
@@ -116,39 +118,37 @@ def test_a_perfect_score_is_not_certainty(groups):
 def test_one_prompt_says_nothing_about_others():
     result = accuracy(np.array([1.0, -1.0]), np.zeros(2), ["same", "same"], seed=0)
     assert (result.value, result.low, result.high) == (0.5, 0.0, 1.0)
-    one = paired_difference(outcomes([1, 1]), outcomes([0, 0]), ["same", "same"], seed=0)
+    one = difference([1, 1], [0, 0], ["same", "same"], seed=0)
     assert (one.difference.value, one.difference.low, one.difference.high, one.p) == (1.0, -1.0, 1.0, 1.0)
 
 
 def test_difference_is_taken_on_pairs_that_both_scored():
-    a, b = outcomes([1, 1, NAN, 0.5, 0]), outcomes([0, 1, 1, 0, NAN])
-    result = paired_difference(a, b, singles(5), seed=0)
+    result = difference([1, 1, NAN, 0.5, 0], [0, 1, 1, 0, NAN], singles(5), seed=0)
     assert result.difference.value == pytest.approx((1 + 0 + 0.5) / 3)
-    nothing = paired_difference(outcomes([NAN, 1]), outcomes([1, NAN]), singles(2), seed=0)
+    nothing = difference([NAN, 1], [1, NAN], singles(2), seed=0)
     assert nothing.to_json() == {"difference": {"value": None, "low": None, "high": None}, "p": None}
 
 
 def test_sign_flips_match_the_exact_sign_test():
     # 9 of 10 prompts differ in one direction: |sum| ≥ 8 in 22 of 2^10 sign assignments
-    a, b = outcomes([1] * 9 + [0]), outcomes([0] * 9 + [1])
-    assert paired_difference(a, b, singles(10), seed=0).p == pytest.approx(22 / 1024, abs=0.005)
+    assert difference([1] * 9 + [0], [0] * 9 + [1], singles(10), seed=0).p == pytest.approx(22 / 1024, abs=0.005)
 
 
 def test_a_clear_difference_has_a_small_p_and_an_interval_off_zero():
     rng = np.random.default_rng(8)
     good, poor = (rng.random(300) < 0.85).astype(float), (rng.random(300) < 0.6).astype(float)
     groups = [f"prompt {place // 2}" for place in range(300)]
-    result = paired_difference(outcomes(good), outcomes(poor), groups, seed=9)
+    result = difference(good, poor, groups, seed=9)
     assert result.p < 0.001
     assert result.difference.low > 0.1
-    back = paired_difference(outcomes(poor), outcomes(good), groups, seed=9)
+    back = difference(poor, good, groups, seed=9)
     assert back.p == result.p
     assert back.difference.value == -result.difference.value
 
 
 def test_no_difference_is_exactly_none():
-    same = outcomes([1, 0, 0.5, 1])
-    result = paired_difference(same, same, singles(4), seed=0)
+    same = [1, 0, 0.5, 1]
+    result = difference(same, same, singles(4), seed=0)
     assert (result.p, result.difference.low, result.difference.high) == (1.0, 0.0, 0.0)
 
 
@@ -159,7 +159,7 @@ def test_p_is_uniform_when_there_is_no_difference_within_prompts_that_repeat():
     values = []
     for draw in range(200):
         a, b = (np.repeat(rng.normal(0.3, 1, 96) > 0, sizes).astype(float) for _ in range(2))
-        values.append(paired_difference(outcomes(a), outcomes(b), groups, seed=draw, resamples=2, permutations=400).p)
+        values.append(difference(a, b, groups, seed=draw, resamples=2, permutations=400).p)
     assert kstest(values, "uniform").pvalue > 0.05
     # a test that took the rows for independent would call a third of these significant
     assert np.mean(np.array(values) < 0.05) < 0.1
@@ -216,15 +216,7 @@ def test_unscored_answers_are_left_out_and_a_constant_score_is_undefined():
         assert math.isnan(result.within_prompt.value)
 
 
-def test_lengths_that_differ_and_a_section_called_macro_are_refused():
+def test_lengths_that_differ_are_refused():
     two = np.zeros(2)
     with pytest.raises(DataError, match="one for each"):
-        accuracy(two, two, ["a"], seed=0)
-    with pytest.raises(DataError, match="one for each"):
-        accuracy_by(["s"], two, two, ["a", "b"], seed=0)
-    with pytest.raises(DataError, match="one for each"):
-        paired_difference(outcomes([1, 0]), outcomes([1]), ["a", "b"], seed=0)
-    with pytest.raises(DataError, match="one for each"):
         length_correlation(two, two, ["a"], seed=0)
-    with pytest.raises(DataError, match="rename the section"):
-        accuracy_by(["macro", "s"], two, two, ["a", "b"], seed=0)

@@ -137,7 +137,7 @@ def test_verdicts_on_disk_are_plain_json_under_the_judges_fingerprint(tmp_path: 
     kept = tmp_path / "verdicts.jsonl"
     compare_items(ITEMS[:3], Marked(silent=ITEMS[1].chosen[0], first=0.0625), kept=kept)
     head, *rows = (json.loads(line, parse_constant=pytest.fail) for line in kept.read_text().splitlines())
-    assert head == {"format": 1, "key": "marked-1"}
+    assert (head["format"], head["key"]) == (2, "marked-1")
     assert len(rows) == 3
     assert any(None in row["is"]["forward"] and None in row["is"]["backward"] for row in rows)
     other = Marked()
@@ -145,7 +145,7 @@ def test_verdicts_on_disk_are_plain_json_under_the_judges_fingerprint(tmp_path: 
     compare_items(ITEMS[:3], other, kept=kept)
     assert len(other.asked) == sum(len(one.answers) * (len(one.answers) - 1) // 2 for one in ITEMS[:3])
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="choose another --out"):
+    with pytest.raises(StorageError, match="choose another place"):
         compare_items(ITEMS[:1], Marked(), kept=tmp_path / "file" / "verdicts.jsonl")
 
 

@@ -151,7 +151,7 @@ def test_rewardbench_in_the_hubs_layout(tmp_path):
     parquet(tmp_path / "data" / "raw-00000-of-00001.parquet", REWARDBENCH, other, other)
     found = read("rewardbench", tmp_path)
     assert found.total == 2
-    assert not found.faults.dropped
+    assert not found.faults.drops
     assert [(i.id, i.subset, i.chosen, i.rejected, i.source) for i in found.rows] == [
         ("alpacaeval-easy/0", "alpacaeval-easy", ("Hi!",), ("No.",), "rewardbench"),
         ("hep-cpp/0", "hep-cpp", ("Hi!",), ("No.",), "rewardbench"),
@@ -322,7 +322,7 @@ def test_a_set_that_lies_there_twice_is_no_larger(tmp_path):
     parquet(tmp_path / "data" / "filtered-00000-of-00001.parquet", REWARDBENCH)
     lines(tmp_path / "filtered.jsonl", REWARDBENCH)
     found = read("rewardbench", tmp_path)
-    assert len(found.rows) + found.faults.dropped == found.total == 2
+    assert len(found.rows) + sum(found.faults.drops.values()) == found.total == 2
     assert len(found.rows) == 1
 
 
@@ -342,7 +342,7 @@ def test_any_record_becomes_an_item_or_a_counted_fault(name, data):
     record = Record(1, {**good, **changed}, "Helpfulness/x.json")
     for part in benchmark(name).parts:
         found = stream_items(part.unfold([record]), source="s", where="here").read()
-        assert len(found.rows) + found.faults.dropped == found.total == 1
+        assert len(found.rows) + sum(found.faults.drops.values()) == found.total == 1
         for item in found.rows:
             assert item.subset
             assert item.chosen
@@ -365,7 +365,7 @@ def test_each_lost_field_is_named_or_not_needed(name, good, tmp_path):
     needed = 0
     for field in good:
         found = read(name, lines(tmp_path / "one.jsonl", {k: v for k, v in good.items() if k != field}))
-        if found.faults.dropped:
+        if found.faults.drops:
             needed += 1
             assert set(found.faults.counts) == {"missing-field"}
             assert field in found.faults.examples[0]
@@ -386,4 +386,4 @@ def test_the_rebuilt_part_of_rewardbench():
         "llmbar-natural": 100,
     }
     assert found.total == 1039
-    assert not found.faults.dropped
+    assert not found.faults.drops

@@ -59,15 +59,6 @@ def test_version(armorm: Armorm):
     assert armorm("--version") == (0, f"{__version__}\n", "")
 
 
-def test_help_starts_without_torch():
-    import subprocess
-
-    code = "import sys; sys.argv = ['armorm', '--help']\nfrom armorm.cli import main\ntry: main()\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'slow imports'"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-
-
 @pytest.mark.parametrize("words", [("nothing",), ("train",), ("score", "a"), ("train", "a.yaml", "--nothing")])
 def test_wrong_usage_is_2(armorm: Armorm, words: tuple[str, ...]):
     code, out, err = armorm(*words)

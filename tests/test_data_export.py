@@ -17,7 +17,7 @@ from armorm.data import export as exporting
 from armorm.data.export import export
 from armorm.data.files import expand, records
 from armorm.data.opening import Request, objectives_in, open_source
-from armorm.data.reading import read_pairs, read_ratings
+from armorm.data.reading import stream_pairs, stream_ratings
 from armorm.errors import DataError, StorageError
 from armorm.objectives import Objectives
 
@@ -52,8 +52,8 @@ def test_ratings_read_again_as_the_same_rows(ratings: Path, tmp_path: Path):
     done = export(open_source(Request(str(ratings))), out)
     assert (done.rows, done.total, dict(done.faults.counts)) == (3, 5, {"empty-turn": 1, "rating-off-scale": 1})
     objectives = Objectives.from_json(OBJECTIVES)
-    first = read_ratings(records(ratings), source="rows", objectives=objectives, where="")
-    again = read_ratings(records(once(out)), source="rows", objectives=objectives, where="", on_fault="fail")
+    first = stream_ratings(records(ratings), source="rows", objectives=objectives, where="").read()
+    again = stream_ratings(records(once(out)), source="rows", objectives=objectives, where="").read("fail")
     assert again.rows == first.rows
     assert len(again.rows) == 3
     assert pq.read_schema(out).names == ["id", "group", "source", "messages", "quality", "safe"]
@@ -80,8 +80,8 @@ def test_pairs_read_again_as_the_same_rows(tmp_path: Path):
     path, out = lines(tmp_path / "pairs.jsonl", rows), tmp_path / "out.parquet"
     done = export(open_source(Request(str(path))), out)
     assert (done.kind, done.rows) == ("pairs", 2)
-    first = read_pairs(records(path), source="pairs", where="")
-    assert read_pairs(records(once(out)), source="pairs", where="", on_fault="fail").rows == first.rows
+    first = stream_pairs(records(path), source="pairs", where="").read()
+    assert stream_pairs(records(once(out)), source="pairs", where="").read("fail").rows == first.rows
     assert first.rows[0].section == "chat"
     assert open_source(Request(str(out))).kind == "pairs"
 
@@ -112,7 +112,7 @@ def test_any_rows_are_exported_whole_or_refused(tmp_path: Path, rows, kind):
     again = open_source(Request(str(once(out)), kind=kind or opened.kind))
     read = list(again.stream)
     assert len(read) == done.rows
-    assert not again.stream.faults.dropped
+    assert not again.stream.faults.drops
     assert again.objectives == opened.objectives
     first = list(open_source(Request(str(path), kind=kind)).stream)
     assert read == first

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from armorm.conversation import fault_in, prompt_group
 from armorm.data.files import Record, expand, records
-from armorm.data.reading import Columns, cap_rows, read_pairs, read_ratings
+from armorm.data.reading import Columns, cap_rows, stream_pairs, stream_ratings
 from armorm.data.rows import RatedResponse
 from armorm.errors import DataError, ObjectiveMismatch
 from armorm.objectives import Objective, Objectives
@@ -39,11 +39,11 @@ def rows_of(*values):
 
 
 def ratings_of(*values, columns=Columns(), **more):  # noqa: B008
-    return read_ratings(rows_of(*values), source="s", objectives=OBJECTIVES, columns=columns, where="here", **more)
+    return stream_ratings(rows_of(*values), source="s", objectives=OBJECTIVES, columns=columns, where="here").read(**more)
 
 
 def pairs_of(*values, columns=Columns(), **more):  # noqa: B008
-    return read_pairs(rows_of(*values), source="s", columns=columns, where="here", **more)
+    return stream_pairs(rows_of(*values), source="s", columns=columns, where="here").read(**more)
 
 
 GOOD = {"id": "g", "messages": turns("Hi?", " Hello. \n"), "help": 4}
@@ -110,7 +110,7 @@ def test_categories_are_ratings(value, rating):
 def test_absent_ratings_drop_no_row_and_only_not_available_is_noted(value, notes):
     read = ratings_of({**GOOD, "safe": value})
     assert read.rows[0].ratings == {"help": 4.0}
-    assert (read.faults.dropped, read.faults.notes.get("rating-na", 0)) == (0, notes)
+    assert (sum(read.faults.drops.values()), read.faults.notes.get("rating-na", 0)) == (0, notes)
 
 
 RATED_FAULTS = {
@@ -174,7 +174,7 @@ def test_a_faulty_pair_is_dropped_counted_and_named_with_its_place(name, values)
 def test_rows_that_could_not_be_read_are_counted_with_the_others(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(GOOD) + "\n{\n" + json.dumps({**GOOD, "id": "h", "help": 9}) + "\n")
-    read = read_ratings(records(path), source="s", objectives=OBJECTIVES, where="here")
+    read = stream_ratings(records(path), source="s", objectives=OBJECTIVES, where="here").read()
     assert read.faults.counts == {"not-json": 1, "rating-off-scale": 1}
     assert [e.split(" ")[0] for e in read.faults.examples] == [f"{path}:2:", f"{path}:3:"]
 
@@ -198,7 +198,7 @@ def test_failing_lists_the_first_twenty_faults_and_the_total():
 def test_rows_without_an_id_are_named_after_their_place():
     bare = {k: v for k, v in GOOD.items() if k != "id"}
     rows = [Record(r, bare, f) for r, f in ((2, "a"), (3, "a"), (2, "b"))]
-    read = read_ratings(rows, source="s", objectives=OBJECTIVES, where="here")
+    read = stream_ratings(rows, source="s", objectives=OBJECTIVES, where="here").read()
     assert [r.id for r in read.rows] == ["s-2", "s-3", "s-2-2"]
 
 
@@ -245,10 +245,10 @@ def test_every_format_reads_to_equal_rows(tmp_path, ending):
                 json.dump(FORMAT_ROWS, out)
             else:
                 out.writelines(json.dumps(r) + "\n" for r in FORMAT_ROWS)
-    read = read_ratings(records(path), source="s", objectives=OBJECTIVES, where="here")
+    read = stream_ratings(records(path), source="s", objectives=OBJECTIVES, where="here").read()
     assert read.rows == ratings_of(*FORMAT_ROWS).rows
     assert [r.ratings for r in read.rows] == [{"help": 1, "safe": 1}, {"help": 2}, {"help": 3, "safe": 0}, {"help": 4}]
-    assert (read.total, read.faults.dropped, read.faults.notes) == (4, 0, {"rating-na": 1})
+    assert (read.total, sum(read.faults.drops.values()), read.faults.notes) == (4, 0, {"rating-na": 1})
 
 
 TEXT = st.sampled_from(["user", "assistant", "", " ", "a", "\ud800", "[]", "\x00", "nan", "1e999"]) | st.text(max_size=5)
@@ -268,10 +268,10 @@ LINES = st.lists(st.dictionaries(FIELDS, VALUE, max_size=8) | JSON, max_size=5)
 def test_whatever_json_comes_in_becomes_valid_rows_or_counted_faults(tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rated = read_ratings(records(path), source="s", objectives=OBJECTIVES, where="here")
-    pairs = read_pairs(records(path), source="s", where="here")
+    rated = stream_ratings(records(path), source="s", objectives=OBJECTIVES, where="here").read()
+    pairs = stream_pairs(records(path), source="s", where="here").read()
     for read in (rated, pairs):
-        assert len(read.rows) + read.faults.dropped == read.total == len(lines)
+        assert len(read.rows) + sum(read.faults.drops.values()) == read.total == len(lines)
         assert len({r.id for r in read.rows}) == len(read.rows)
         assert {e.split(": ")[1].split(" (")[0] for e in read.faults.examples} == set(read.faults.counts)
     for row in rated.rows:
@@ -321,7 +321,7 @@ needs_data = pytest.mark.skipif("ARMORM_DATA" not in os.environ, reason="ARMORM_
 def test_real_ratings_are_all_read(name, rows, groups):
     objectives = Objectives.from_file(Path(os.environ["ARMORM_DATA"]) / "ratings/objectives.json")
     stream = chain.from_iterable(map(records, expand(f"$ARMORM_DATA/ratings/{name}.jsonl.gz")))
-    read = read_ratings(stream, source=name, objectives=objectives, where=name, on_fault="fail")
+    read = stream_ratings(stream, source=name, objectives=objectives, where=name).read("fail")
     assert (len(read.rows), read.total, len({r.group for r in read.rows})) == (rows, rows, groups)
     assert set(read.faults.notes) <= {"repeated"}
 
@@ -339,5 +339,5 @@ def test_real_ratings_are_all_read(name, rows, groups):
 )
 def test_real_pairs_are_all_read(name, rows):
     stream = chain.from_iterable(map(records, expand(f"$ARMORM_DATA/{name}.jsonl.gz")))
-    read = read_pairs(stream, source=name, where=name)
+    read = stream_pairs(stream, source=name, where=name).read()
     assert (len(read.rows), read.total, read.faults.counts) == (rows, rows, {})

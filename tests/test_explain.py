@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from safetensors.numpy import load_file, save_file
 from scipy.stats import percentileofscore
 
 from armorm.errors import CheckpointError, MissingExtra, ObjectiveMismatch, StorageError
@@ -19,7 +18,7 @@ from armorm.model.reward_model import RewardModel
 from armorm.numbers import shorten
 from armorm.scoring.explain import bar, difference, explain
 from armorm.scoring.profile import Profile
-from armorm.scoring.reference import Reference
+from armorm.scoring.reference import Reference, draw_prompts
 from armorm.scoring.score import Score
 
 NAMES = ("helpful", "safe", "verbosity")
@@ -141,12 +140,12 @@ def test_a_constraint_is_told_from_a_nuisance():
 # -- the reference -------------------------------------------------------------------------------------------------------
 
 
-def reference(n: int = 400, m: int = 30, most: int = 2000) -> Reference:
+def reference(n: int = 400, m: int = 30) -> Reference:
     rng = np.random.default_rng(0)
     prompts = [f"prompt  {i}\n" + "x" * (400 if i == 0 else 3) for i in range(m)]
     gates = rng.dirichlet(np.ones(3), m)
     rewards = rng.normal(size=(n, 3))
-    return Reference.of(NAMES, rewards, rewards.sum(axis=1), prompts=prompts, sources=["chat"] * m, gates=gates, most=most)
+    return Reference.of(NAMES, rewards, rewards.sum(axis=1), prompts=prompts, sources=["chat"] * m, gates=gates)
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=60), st.floats(-4, 4, width=32))
@@ -189,19 +188,24 @@ def test_prompts_with_the_same_gate_come_first():
         known.alike({"helpful": 1.0})
 
 
-def test_a_reference_keeps_so_many_prompts_and_cuts_them():
-    assert len(reference(most=10).prompts) == len(reference(most=10).gates) == 10
-    assert reference(most=10).prompts == reference(most=10).prompts
-    text = reference().prompts[0]
-    assert len(text) == 300
-    assert text.endswith("…")
+def test_a_reference_cuts_its_prompts():
+    known = reference()
+    assert len(known.prompts) == len(known.gates) == 30
+    assert len(known.prompts[0]) == 300
+    assert known.prompts[0].endswith("…")
     assert shorten("a\n b", 300) == "a b"
 
 
-def test_a_prompt_that_stands_twice_counts_once():
-    found = Reference.of(NAMES, np.zeros((1, 3)), np.zeros(1), prompts=["a", "b", "a"], gates=np.eye(3))
-    assert found.prompts == ("a", "b")
-    np.testing.assert_array_equal(found.gates, np.eye(3)[:2])
+def test_prompts_are_drawn_once_each_in_order_and_at_random():
+    texts = [f"prompt {i % 40}" for i in range(100)]
+    assert draw_prompts(texts) == list(range(40))  # the first place of each text
+    assert draw_prompts(["a", "b", "a"]) == [0, 1]
+    few = draw_prompts(iter(texts), most=10)
+    assert (len(few), few) == (10, sorted(set(few)))
+    assert few == draw_prompts(texts, most=10)
+    assert few != draw_prompts(texts, most=10, seed=1)
+    # Reference: a permutation of the distinct places, its beginning in order
+    assert few == sorted(np.random.default_rng(0).permutation(40)[:10].tolist())
 
 
 def test_a_reference_is_saved_and_loaded(tmp_path: Path):
@@ -215,8 +219,8 @@ def test_a_reference_is_saved_and_loaded(tmp_path: Path):
     np.testing.assert_array_equal(found.gates, known.gates)
     with pytest.raises(ObjectiveMismatch, match="the model of other"):
         Reference.load(tmp_path, ("other",))
-    tensors = load_file(tmp_path / "reference.safetensors")
-    save_file({"quantiles": tensors["quantiles"], "gates": tensors["gates"][:3]}, tmp_path / "reference.safetensors")
+    whole = (tmp_path / "reference.safetensors").read_bytes()
+    (tmp_path / "reference.safetensors").write_bytes(bytes([*whole[:-1], whole[-1] ^ 1]))
     with pytest.raises(CheckpointError, match="damaged"):
         Reference.load(tmp_path)
     (tmp_path / "reference.safetensors").write_bytes(b"no")

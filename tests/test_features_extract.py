@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -306,7 +308,7 @@ def test_features_that_are_not_finite_are_refused(llama):
     broken = copy.deepcopy(llama)
     word = broken.tokenizer.encode("5", add_special_tokens=False)[0]
     broken.model.embed_tokens.weight.data[word] = float("inf")
-    with pytest.raises(BackboneError, match=r"1 of 7 features .* are not finite; use `backbone.dtype"):
+    with pytest.raises(BackboneError, match=r"features of rows \[5\] .* are not finite; use `backbone.dtype"):
         features(broken)
 
 
@@ -315,12 +317,32 @@ def test_a_row_that_is_no_conversation_is_refused(llama):
         features(llama, [CONVERSATIONS[0], CONVERSATIONS[0][:1]])
 
 
-def test_hooks_are_gone_after_an_error(llama):
-    broken = copy.deepcopy(llama)
-    broken.model.embed_tokens.weight.data[:] = float("nan")
-    with pytest.raises(BackboneError):
-        features(broken)
-    assert not any(m._forward_hooks for m in broken.model.modules())
+def test_nothing_is_hung_on_the_shared_decoder_not_even_during_a_pass(decoder):
+    seen = []
+    hooks = sum(len(m._forward_hooks) for m in decoder.model.modules())  # transformers may have left some of its own
+    before = {name: dict(vars(m)) for name, m in decoder.model.named_modules()}
+    features(decoder, on_tokens=lambda _: seen.append(sum(len(m._forward_hooks) for m in decoder.model.modules())))
+    assert len(seen) > 1
+    assert set(seen) == {hooks}
+    for name, module in decoder.model.named_modules():
+        assert vars(module).keys() == before[name].keys(), name
+        assert all(vars(module)[key] is value for key, value in before[name].items()), name
+
+
+def test_threads_on_one_decoder_get_the_serial_features(decoder):
+    draw = random.Random(0)
+    words = ("fine", "return x", "hello", "4", "how are you?")
+    sets = [
+        [talk(f"{draw.choice(words)} {i % 3}", " ".join(draw.choices(words, k=draw.randint(1, 30)))) for i in range(20)]
+        for _ in range(8)
+    ]
+    serial = [features(decoder, one, batch_tokens=256) for one in sets]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda one: features(decoder, one, batch_tokens=256), sets))
+    for alone, threaded in zip(serial, together, strict=True):
+        for side in ("response", "prompt"):
+            for part, values in getattr(alone, side).items():
+                np.testing.assert_array_equal(values, getattr(threaded, side)[part])
 
 
 # -- specs -------------------------------------------------------------------------------------------------------------

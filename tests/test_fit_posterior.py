@@ -55,7 +55,7 @@ def test_leverages_equal_the_formula(intercept):
         A = (X - mean).T @ (X - mean) + probe.alphas[i] * np.eye(D)
         expected = np.diag((new - mean) @ np.linalg.inv(A) @ (new - mean).T) + (1 / len(X) if intercept else 0)
         np.testing.assert_allclose(posterior.leverage(new)[:, i], expected, rtol=1e-9)
-        sums = RidgeStatistics.from_rows(features, ratings).for_objective(i)
+        sums = RidgeStatistics.from_rows(features, ratings).shared((i,))
         np.testing.assert_allclose(Leverage.of(sums, probe.alphas[i], intercept=intercept)(new), expected, rtol=1e-9)
 
 

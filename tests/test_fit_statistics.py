@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from armorm.errors import CheckpointError, FitError, ObjectiveMismatch
+from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.statistics import RidgeStatistics
 
 
@@ -32,7 +32,7 @@ def assert_statistics_of(statistics, features, ratings):
     for i in range(ratings.shape[1]):
         labelled = ~np.isnan(ratings[:, i])
         X, y = features[labelled].astype(np.float64), ratings[labelled, i]
-        one = statistics.for_objective(i)
+        one = statistics.shared((i,))
         assert one.n == labelled.sum() == statistics.n[i]
         np.testing.assert_allclose(one.gram, X.T @ X, atol=1e-9)
         np.testing.assert_allclose(one.feature_sum, X.sum(axis=0), atol=1e-9)
@@ -84,7 +84,7 @@ def test_objectives_with_the_same_rows_share_one_gram():
     ratings[:, 1] = np.where(np.isnan(ratings[:, 0]), np.nan, 0.5)
     statistics = RidgeStatistics.from_rows(features, ratings)
     assert statistics.sharing() == ((0, 1), (2,)) or statistics.sharing() == ((2,), (0, 1))
-    assert statistics.for_objective(0).gram is statistics.for_objective(1).gram
+    assert statistics.shared((0,)).gram is statistics.shared((1,)).gram
     with pytest.raises(FitError, match="not labelled on the same rows"):
         statistics.shared((0, 2))
 
@@ -96,24 +96,12 @@ def test_half_precision_features_are_summed_in_double_precision():
     assert_statistics_of(statistics, features, ratings)
 
 
-def test_tensors_round_trip():
-    statistics = RidgeStatistics.from_rows(*rows())
-    tensors = statistics.to_tensors()
-    again = RidgeStatistics.from_tensors(tensors)
-    assert (again.n, again.rows, again.unlabelled) == (statistics.n, 90, 5)
-    assert_statistics_of(again, *rows())
-    with pytest.raises(CheckpointError, match="lack moments"):
-        RidgeStatistics.from_tensors({name: t for name, t in tensors.items() if name != "moments"})
-    with pytest.raises(CheckpointError, match=r"grams is \(1, 6, 6\) instead of \(2, 6, 6\)"):
-        RidgeStatistics.from_tensors({**tensors, "grams": tensors["grams"][:1]})
-
-
 def test_no_rows_are_statistics_too():
     nothing = RidgeStatistics.from_rows(np.zeros((0, 6)), np.zeros((0, 3)))
     assert nothing.n == (0, 0, 0)
     assert nothing.sharing() == ()
     assert_statistics_of(nothing + RidgeStatistics.from_rows(*rows()), *rows())
-    assert RidgeStatistics.from_tensors(nothing.to_tensors()).d == 6
+    assert nothing.d == 6
 
 
 def test_bad_rows_are_counted_and_mismatches_named():

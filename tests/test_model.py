@@ -27,6 +27,8 @@ from armorm.features.spec import FeatureSpec
 from armorm.fit import parts as parts_module
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.method import Fitted
+from armorm.model.layouts.own import assemble
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
 
@@ -133,11 +135,6 @@ def test_alone_in_a_batch_or_in_reverse_a_score_is_the_same(tiny_model, scores):
     np.testing.assert_allclose(numbers(tiny_model.score(CONVERSATIONS, batch_tokens=30)), numbers(scores), atol=1e-5)
 
 
-def test_long_lists_are_scored_in_pieces(tiny_model, scores, monkeypatch):
-    monkeypatch.setattr("armorm.model.reward_model.CHUNK", 2)
-    np.testing.assert_allclose(numbers(tiny_model.score(CONVERSATIONS)), numbers(scores), atol=1e-5)
-
-
 def test_an_empty_list_has_no_scores(tiny_model):
     assert tiny_model.score([]) == []
 
@@ -152,11 +149,11 @@ def test_an_answer_can_not_move_the_gate(tiny_model, scores):
 
 
 def test_the_backbone_is_cut_only_where_nothing_is_read(assembled, parts, tiny, renderer):
-    model = RewardModel.assemble(tiny, renderer, *parts, response=RESPONSE, prompt=PROMPT)
+    model = assemble(tiny, renderer, Fitted(parts[0], str(RESPONSE), *parts[1:]), prompt=PROMPT)
     assert len(blocks_of(model.model)) == 4  # "final" needs all
     shallow = FeatureSpec.parse("2:mean+1:last")
     deep = tiny.model.config.num_hidden_layers
-    cut = RewardModel.assemble(tiny, renderer, *parts, response=shallow, prompt=shallow)
+    cut = assemble(tiny, renderer, Fitted(parts[0], str(shallow), *parts[1:]), prompt=shallow)
     assert (deep, len(blocks_of(cut.model)), cut.config.backbone_layers) == (4, 2, 4)
     got = extract(CONVERSATIONS, assembled(*parts).backbone, renderer, response=shallow.parts, prompt=shallow.parts)
     np.testing.assert_allclose(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ from small_run import OBJECTIVES
 from armorm.data.sources.registry import RELEASED_ORDER
 from armorm.data.starter import RECIPE
 from armorm.errors import RecipeError
+from armorm.fit.gate_settings import GateSettings
 from armorm.objectives import ScaleMap
-from armorm.recipe import GateRecipe, Recipe, Suite, load_recipe
+from armorm.recipe import Recipe, Suite, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 WHOLE: dict[str, Any] = {
@@ -90,7 +94,9 @@ def test_missing_keys_are_named(tmp_path: Path, key: str):
         ({"seed": "many"}, r"seed: .*integer.*\(got 'many'\)"),
         ({"pairs": []}, r"pairs: .*at least 1 item.*"),
         ({"gate": {"dropout": 1.0}}, r"gate.dropout: .*less than 1"),
-        ({"gate": {"patience": 0}}, r"gate.patience: "),
+        ({"gate": {"patience": 0}}, r"gate.patience: .*greater than 0"),
+        ({"gate": {"scale_learning_rate": -1}}, r"gate.scale_learning_rate: .*greater than or equal to 0"),
+        ({"gate": {"hidden": 2.5}}, r"gate.hidden: .*integer"),
         ({"probe": {"alphas": [1.0, -1.0]}}, r"probe.alphas.1: .*greater than 0"),
         ({"features": {"response": ["final:turn"]}}, r"features.response.0: only a prompt ends in a user's turn"),
         ({"probe": {"folds": 1}}, r"probe.folds: .*greater than or equal to 2"),
@@ -183,7 +189,7 @@ def test_the_resolved_recipe_round_trips(tmp_path: Path):
     assert again.gate.patience is None
     resolved = yaml.safe_load(recipe.to_yaml())
     assert set(resolved) == set(Recipe.model_fields)
-    assert set(resolved["gate"]) == set(GateRecipe.model_fields)
+    assert set(resolved["gate"]) == {f.name for f in fields(GateSettings)}
 
 
 def test_scale_maps_go_to_the_objectives_whose_names_match(tmp_path: Path):
@@ -302,5 +308,11 @@ def test_the_papers_recipe_is_the_papers():
     assert names == RELEASED_ORDER
     assert len(recipe.pairs) == 9  # HH-RLHF is one set here; PRM800K, the tenth, is not on the hub and stands there as a comment
     assert set(recipe.debias.reference) <= {s.source for s in recipe.pairs}
-    assert recipe.gate == GateRecipe(patience=None)
+    assert recipe.gate == GateSettings(patience=None)
     assert (recipe.debias.nuisances, recipe.debias.method) == (["helpsteer-verbosity"], "spearman")
+
+
+def test_a_recipe_and_its_gate_settings_load_no_torch():
+    code = "import sys, armorm.recipe; assert not {'torch', 'transformers'} & set(sys.modules), 'slow imports'"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

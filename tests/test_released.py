@@ -24,9 +24,8 @@ from armorm.errors import BackboneError, CheckpointError, RecipeError
 from armorm.features.backbone import Backbone, load_backbone
 from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
-from armorm.model.layouts.exporting import released_faults, save_released
 from armorm.model.layouts.public_parts import assemble_parts, read_parts
-from armorm.model.layouts.released import released_objectives
+from armorm.model.layouts.released import released_faults, released_objectives, save_released
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
 from armorm.progress import Reporter

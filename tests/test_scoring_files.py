@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +14,41 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_run import read_lines, write_lines
+from small_tables import table_of
 
 from armorm.conversation import Conversation
 from armorm.data.answer_rows import answer_rows, neighbours_grouped
 from armorm.data.files import records
 from armorm.data.row_writing import row_writer, write_rows
-from armorm.errors import ConversationError, DataError
+from armorm.errors import DataError
+from armorm.features.forward import SharedPrompts
 from armorm.jobs import score_file as scoring_files
-from armorm.jobs.score_file import Job, count_rows, score_file, score_job, score_window, stream_file
+from armorm.jobs.score_file import Job, count_rows, score_job, stream_rows, write_scores
+from armorm.jobs.select import best_of_job
 from armorm.model.reward_model import RewardModel
 from armorm.progress import Reporter
-from armorm.scoring.score import Score
+from armorm.scoring.table import ScoreTable
 
 QUIET = Reporter(quiet=True)
 
 
-def length_score(conversation: Conversation) -> Score:
+def length_of(conversation: Conversation) -> float:
     """A score that a test can compute: characters of the whole conversation."""
-    n = float(sum(len(m["content"]) for m in conversation))
-    return Score(n, {"a": n}, {"a": n}, {"a": 1.0}, {"a": n}, {"a": 1.0}, {"a": n})
+    return float(sum(len(m["content"]) for m in conversation))
 
 
 class Counting:
-    """Scores by length; remembers what it was asked, and breaks off at a wanted call."""
+    """Scores by length; remembers what it was asked, and breaks off at the end of a wanted call."""
 
     def __init__(self, breaks_at: int | None = None) -> None:
         self.calls: list[list[Conversation]] = []
         self.breaks_at = breaks_at
 
-    def __call__(self, conversations: Sequence[Conversation]) -> list[Score]:
-        if self.breaks_at is not None and len(self.calls) >= self.breaks_at:
-            raise KeyboardInterrupt
+    def __call__(self, conversations: Sequence[Conversation]) -> ScoreTable:
         self.calls.append(list(conversations))
-        return [length_score(c) for c in conversations]
+        if self.breaks_at is not None and len(self.calls) > self.breaks_at:
+            raise KeyboardInterrupt
+        return table_of([length_of(c) for c in conversations])
 
     @property
     def asked(self) -> int:
@@ -57,7 +58,6 @@ class Counting:
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring_files, "WINDOW_ANSWERS", 8)
-    monkeypatch.setattr(scoring_files, "CHUNK", 4)
 
 
 def simple_rows(n: int) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def simple_rows(n: int) -> list[dict[str, Any]]:
 
 
 def run(file: Path, out: Path, score: Any = None, job: Job | None = None, model_key: str = "m") -> Any:
-    return score_file(file, out, score or Counting(), job or score_job(), model_key=model_key, reporter=QUIET)
+    return write_scores(file, out, score or Counting(), job or score_job(), model_key=model_key, reporter=QUIET)
 
 
 def back(path: Path) -> list[dict[str, Any]]:
@@ -177,39 +177,61 @@ def test_rows_keep_their_order_and_their_scores(tmp_path: Path, small_windows: N
             assert got == {**row, "score": float(len(row["prompt"]) + len(row["response"]))}
 
 
-def test_answers_to_one_prompt_reach_the_model_together(tmp_path: Path, small_windows: None):
-    write_lines(tmp_path / "rows.jsonl", [simple_rows(9)[i] for i in (0, 3, 6, 1, 4, 7)])
+def test_a_window_is_asked_for_at_once_and_its_prompts_are_computed_once(
+    tmp_path: Path, small_windows: None, tiny_model: RewardModel, monkeypatch: pytest.MonkeyPatch
+):
+    write_lines(tmp_path / "rows.jsonl", [simple_rows(18)[i] for i in (0, 3, 6, 1, 4, 7, 9, 10, 12)])
     score = Counting()
-    list(stream_file(tmp_path / "rows.jsonl", score, score_job(), QUIET))
-    prompts = [c[0]["content"] for call in score.calls for c in call]
-    assert len(prompts) == 6
-    assert sum(a != b for a, b in pairwise(prompts)) == 2  # three runs of equal prompts
+    list(stream_rows(tmp_path / "rows.jsonl", score, score_job(), QUIET))
+    prompts = [[c[0]["content"][-1] for c in call] for call in score.calls]
+    assert prompts == [list("01201233"), ["4"]]
+    read: list[int] = []
+
+    class Counted(SharedPrompts):
+        def __init__(self, prompts: Any, *others: Any) -> None:
+            read.append(len(prompts))
+            super().__init__(prompts, *others)
+
+    monkeypatch.setattr("armorm.features.extract.SharedPrompts", Counted)
+    list(stream_rows(tmp_path / "rows.jsonl", tiny_model.engine().score, score_job(), QUIET))
+    assert read == [4]
 
 
 def test_own_columns_and_full_output(tmp_path: Path):
     write_lines(tmp_path / "rows.jsonl", [{**simple_rows(1)[0], "score": "old", "error": "old"}])
-    (row,) = stream_file(tmp_path / "rows.jsonl", Counting(), score_job(own_columns=False, full=True), QUIET)
+    (row,) = stream_rows(tmp_path / "rows.jsonl", Counting(), score_job(own_columns=False, full=True), QUIET)
     assert {"id", "score", "rewards", "raw", "gate", "coefficients", "contributions", "truncated"} <= set(row)
     assert not {"prompt", "response", "lang"} & set(row)
-    (row,) = stream_file(tmp_path / "rows.jsonl", Counting(), score_job(), QUIET)
+    (row,) = stream_rows(tmp_path / "rows.jsonl", Counting(), score_job(), QUIET)
     assert (row["lang"], row["score"], "error" in row) == ("en", 11.0, False)
 
 
-def test_a_conversation_that_the_template_refuses_costs_no_other_row():
-    def score(conversations: Sequence[Conversation]) -> list[Score]:
-        if any("refused" in c[-1]["content"] for c in conversations):
-            raise ConversationError("no")
-        return [length_score(c) for c in conversations]
-
-    turns = ["fine", "refused", "well"]
-    rows = list(answer_rows(_records([{"prompt": "hi", "response": t} for t in turns])))
-    assert [one[0] is None for one in score_window(rows, score)] == [False, True, False]
+def test_a_conversation_that_the_template_refuses_costs_no_other_row_and_says_why(tmp_path: Path, picky: RewardModel):
+    rows: list[dict[str, Any]] = [{"id": t, "prompt": "hi", "response": t} for t in ("fine", "refused", "well")]
+    rows[1]["system"] = "be brief"
+    rows.append({"id": "many", "system": "be brief", "prompt": "hi", "responses": ["fine", ""]})
+    write_lines(tmp_path / "rows.jsonl", rows)
+    finished = run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", picky.engine().score)
+    fine, refused, well, many = read_lines(tmp_path / "out.jsonl")
+    assert finished.faulty == 2
+    assert refused["score"] is None
+    assert refused["error"] == "the chat template refuses this conversation: no system"
+    assert many["scores"] == [None, None]
+    assert many["error"] == f"answer 1: {refused['error']}; answer 2: empty-turn: fill in or remove the turn without text"
+    write_lines(tmp_path / "good.jsonl", [rows[0], rows[2]])
+    without = list(stream_rows(tmp_path / "good.jsonl", picky.engine().score, score_job(), QUIET))
+    assert [fine, well] == without
+    for row in stream_rows(tmp_path / "rows.jsonl", picky.engine().score, score_job(full=True), QUIET):
+        assert ("rewards" in row) == (row["id"] in ("fine", "well"))
+    found = list(stream_rows(tmp_path / "rows.jsonl", picky.engine().score, best_of_job(), QUIET))
+    assert [row["best"] for row in found] == [0, None, 0, None]
+    assert found[1]["error"] == "no answer can be scored"
 
 
 def test_scores_are_the_models_own(tmp_path: Path, tiny_model: RewardModel):
     rows = simple_rows(7)
     write_lines(tmp_path / "rows.jsonl", rows)
-    found = list(stream_file(tmp_path / "rows.jsonl", tiny_model.score, score_job(), QUIET))
+    found = list(stream_rows(tmp_path / "rows.jsonl", tiny_model.engine().score, score_job(), QUIET))
     turns = [[{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["response"]}] for r in rows]
     alone = [tiny_model.score(t).score for t in turns]
     assert [r["score"] for r in found] == pytest.approx(alone, abs=1e-5)
@@ -219,7 +241,7 @@ def test_scores_are_the_models_own(tmp_path: Path, tiny_model: RewardModel):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
-@pytest.mark.parametrize("breaks_at", [0, 1, 5, 9])
+@pytest.mark.parametrize("breaks_at", [0, 1, 3, 7])
 def test_a_stopped_run_goes_on_without_loss_or_repeat(tmp_path: Path, small_windows: None, kind: str, breaks_at: int):
     write_lines(tmp_path / "rows.jsonl", simple_rows(61))
     out = tmp_path / f"out.{kind}"
@@ -232,8 +254,8 @@ def test_a_stopped_run_goes_on_without_loss_or_repeat(tmp_path: Path, small_wind
     assert [r["id"] for r in back(out)] == [f"r{i}" for i in range(61)]
     assert finished.rows == 61
     assert second.asked == 61 - finished.resumed
-    assert first.asked - finished.resumed < 8  # one window at most is computed again
-    assert finished.resumed == 0 or breaks_at > 1
+    assert finished.resumed == 8 * breaks_at
+    assert first.asked - finished.resumed == min(8, 61 - finished.resumed)  # one window is computed again
     assert sorted(p.name for p in tmp_path.iterdir()) == [out.name, f"{out.name}.progress.json", "rows.jsonl"]
     whole = tmp_path / f"whole.{kind}"
     run(tmp_path / "rows.jsonl", whole)
@@ -248,7 +270,7 @@ def test_half_a_chunk_at_the_end_is_dropped(tmp_path: Path, small_windows: None,
     write_lines(tmp_path / "rows.jsonl", simple_rows(40))
     out = tmp_path / f"out.{kind}"
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "rows.jsonl", out, Counting(6))
+        run(tmp_path / "rows.jsonl", out, Counting(3))
     with (tmp_path / f"out.{kind}.part").open("ab") as file:
         file.write(b'{"id": "half')
     run(tmp_path / "rows.jsonl", out)
@@ -296,7 +318,7 @@ def test_a_foreign_file_the_input_and_unknown_endings_are_refused(tmp_path: Path
 def test_a_part_that_is_too_short_is_noticed(tmp_path: Path, small_windows: None):
     write_lines(tmp_path / "rows.jsonl", simple_rows(40))
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(6))
+        run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(3))
     (tmp_path / "out.jsonl.part").write_bytes(b"")
     with pytest.raises(DataError, match="begin anew"):
         run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl")
@@ -304,9 +326,9 @@ def test_a_part_that_is_too_short_is_noticed(tmp_path: Path, small_windows: None
 
 def test_grouped_rows_are_resumed_at_a_groups_end(tmp_path: Path, small_windows: None):
     write_lines(tmp_path / "rows.jsonl", simple_rows(31))
-    job = Job("groups", lambda row, scores: {"id": row.id, "rows": row.rows, "n": len(scores)}, {}, neighbours_grouped)
+    job = Job("groups", lambda a: {"id": a.row.id, "rows": a.row.rows, "n": len(a.scores)}, {}, neighbours_grouped)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(5), job)
+        run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(2), job)
     finished = run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", None, job)
     found = read_lines(tmp_path / "out.jsonl")
     assert finished.resumed > 0
@@ -388,9 +410,3 @@ def test_rows_are_counted_for_the_estimate(tmp_path: Path):
 
 def _stop(_self: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _records(rows: list[dict[str, Any]]) -> Any:
-    from armorm.data.files import Record
-
-    return [Record(i, values) for i, values in enumerate(rows, start=1)]

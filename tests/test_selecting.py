@@ -12,27 +12,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import Armorm, read_lines, write_lines
+from small_tables import table_of
 
 from armorm.data.files import records
 from armorm.data.reading import stream_pairs
 from armorm.errors import DataError
-from armorm.jobs.score_file import stream_file
+from armorm.jobs.score_file import stream_rows
 from armorm.jobs.select import best_of_job, build_pairs, select
 from armorm.progress import Reporter
 from armorm.run.train import Run
-from armorm.scoring.score import Score
+from armorm.scoring.table import ScoreTable
 
 QUIET = Reporter(quiet=True)
 
 
-def by_length(conversations: Any) -> list[Score]:
-    numbers = [float(len(c[-1]["content"])) for c in conversations]
-    return [Score(n, {"a": n}, {"a": n}, {"a": 1.0}, {"a": n}, {"a": 1.0}, {"a": n}) for n in numbers]
+def by_length(conversations: Any) -> ScoreTable:
+    return table_of([float(len(c[-1]["content"])) for c in conversations])
 
 
 def best(path: Path, rows: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
     write_lines(path / "rows.jsonl", rows)
-    return list(stream_file(path / "rows.jsonl", by_length, best_of_job(**options), QUIET))
+    return list(stream_rows(path / "rows.jsonl", by_length, best_of_job(**options), QUIET))
 
 
 def file_of(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -128,7 +128,7 @@ def test_no_kept_answer_is_worse_than_one_left_out(
 
 @pytest.mark.parametrize("how", [{}, {"keep_top": 0.0}, {"keep_top": 1.5}])
 def test_a_selection_by_nothing_is_refused(tmp_path: Path, how: dict[str, Any]):
-    with pytest.raises(DataError, match="keep-top"):
+    with pytest.raises(DataError, match="keep_top"):
         select(file_of(tmp_path, scored_rows([0.1])), **how)
 
 
@@ -192,7 +192,7 @@ def test_neighbours_are_paired_and_our_own_reader_reads_the_pairs(tmp_path: Path
 
 @pytest.mark.parametrize("margin", [-0.1, float("nan")])
 def test_a_margin_is_a_number_from_zero(tmp_path: Path, margin: float):
-    with pytest.raises(DataError, match="--margin"):
+    with pytest.raises(DataError, match="`margin` is"):
         build_pairs(file_of(tmp_path, scored_rows([0.1])), margin=margin)
 
 

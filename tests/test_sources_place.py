@@ -167,8 +167,6 @@ def test_every_source_says_what_it_is(kind):
         assert source.title
         assert source.licence
         assert source.rows >= 0
-        assert source.fields
-        assert len(set(source.fields)) == len(source.fields)
         assert source.confidence in ("read", "remembered")
         assert source.repeats in ("keep", "drop")
         assert source.place.hub or (source.place.url and source.place.files), f"{name}: neither on the hub nor anywhere else"
@@ -224,7 +222,6 @@ def rated(name, objective):
         place=TRAIN,
         licence="MIT",
         rows=0,
-        fields=("q", "a"),
         rater="human",
         objectives=(objective,),
         unfold=each(lambda r: [flat(r, prompt=r.values["q"], response=r.values["a"], **{objective.name: r.values["score"]})]),

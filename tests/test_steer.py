@@ -22,7 +22,7 @@ from armorm.errors import ObjectiveMismatch, RecipeError, StorageError
 from armorm.model.reward_model import RewardModel
 from armorm.scoring.profile import Constraint, Profile
 from armorm.scoring.score import Score
-from armorm.scoring.steer import Steering, fill, nuisances_in
+from armorm.scoring.steer import Heads, Steering, fill, nuisances_in
 
 NAMES = ("helpful", "safe", "verbosity", "clear")
 CONVERSATIONS = [
@@ -202,9 +202,11 @@ def test_a_constraint_costs_its_penalty_for_what_is_missed_and_nothing_where_it_
     steering = Steering(Profile.from_json({"constraints": constraints}), NAMES[:3])
     assert steering.labels == ("safe at least 0.3", "verbosity at most 0.5")
     torch.testing.assert_close(steering.shortfalls(rewards), torch.tensor([[0, 0.4], [0.1, 0]]))
-    found = steering.combine(torch.full((2, 3), 1 / 3), rewards, torch.eye(3))
+    gate = torch.full((2, 3), 1 / 3)
+    found = steering.steer(Heads(rewards, gate, gate, rewards), torch.eye(3))
     plain = rewards.mean(dim=1)
     torch.testing.assert_close((found.coefficients * found.terms).sum(1), plain - torch.tensor([0.8, 1.0]))
+    torch.testing.assert_close(found.score, plain - torch.tensor([0.8, 1.0]))
 
 
 # -- profiles ------------------------------------------------------------------------------------------------------------
@@ -299,7 +301,7 @@ def test_a_profile_goes_to_yaml_and_comes_back(tmp_path: Path):
     assert profile.fingerprint == profile.model_copy(update={"name": "other"}).fingerprint
     assert profile.fingerprint != profile.model_copy(update={"drop": ()}).fingerprint
     with pytest.raises(StorageError, match="can't be written"):
-        profile.to_yaml(tmp_path / "none" / "p.yaml")
+        profile.to_yaml(tmp_path / "p.yaml" / "p.yaml")
 
 
 def test_a_file_names_its_profile_and_its_faults(tmp_path: Path):

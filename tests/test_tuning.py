@@ -321,15 +321,15 @@ def test_the_head_starts_as_the_ridge_probe(backbone, objectives):
     from armorm.conversation import Renderer
     from armorm.recipe import Lora
     from armorm.tuning import start
-    from armorm.tuning.decoder import Decoder, adapted
+    from armorm.tuning.decoder import Decoder, load_trainable
     from armorm.tuning.examples import rating_examples
 
     decoder = Decoder(backbone, "logits", objectives.names, 0)
-    model = adapted(decoder, Lora(rank=2))
+    model = load_trainable(decoder, Lora(rank=2))
     before = {n: p.clone() for n, p in model.named_parameters() if "score." not in n}
     examples = rating_examples(rated(120, 0, objectives), objectives, Renderer(decoder.tokenizer, max_tokens=192))
     start.start_at_the_probe(model, examples, objectives, seed=0)
-    states = start.last_states(model, examples["input_ids"])
+    states = start.read_last_states(model, examples["input_ids"])
     labels = np.array(examples["labels"], dtype=float)
     weights = start.head_of(model).detach().numpy()
     for column in range(2):
@@ -346,8 +346,8 @@ def test_states_do_not_depend_on_the_batch(backbone, objectives):
 
     model = Decoder(backbone, "logits", ("x",), 0).load("float32")
     ids = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14]]
-    together = start.last_states(model, ids)
-    alone = np.concatenate([start.last_states(model, [row]) for row in ids])
+    together = start.read_last_states(model, ids)
+    alone = np.concatenate([start.read_last_states(model, [row]) for row in ids])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 

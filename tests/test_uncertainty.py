@@ -8,20 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_run import open_stores
 
 from armorm.errors import CheckpointError, ObjectiveMismatch, StorageError
-from armorm.features.spec import FeatureSpec
-from armorm.features.store import open_store
-from armorm.fit.parts import load_debias, load_probe, save_probe
+from armorm.fit.method import Fitted
+from armorm.fit.parts import load_debias
 from armorm.fit.posterior import fit_posterior
-from armorm.fit.probe import fit_probe, refit
+from armorm.fit.probe import fit_probe
 from armorm.fit.statistics import RidgeStatistics
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Direction, Objective, Objectives, ScaleMap
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.run.context import RunContext
 from armorm.run.coverage import abstention_facts, margins_of, uncertainty_stage
-from armorm.run.fitting import fold_statistics, load_gates, pair_arrays
+from armorm.run.gate_stage import Gates
+from armorm.run.pairs import SuiteArrays
+from armorm.run.probe_stage import FittedProbe, fold_statistics
 from armorm.run.rows import read_rows
 from armorm.run.train import Run
 from armorm.scoring.uncertainty import Uncertainty
@@ -125,7 +128,8 @@ def test_damage_is_named(tmp_path: Path):
         with pytest.raises(CheckpointError, match="copy the model again"):
             Uncertainty.load(tmp_path)
     facts.write_text(text)
-    for broken in (whole[:100], b""):
+    flipped = bytes([*whole[:-1], whole[-1] ^ 1])
+    for broken in (whole[:100], b"", flipped):
         tensors.write_bytes(broken)
         with pytest.raises(CheckpointError, match="copy the model again"):
             Uncertainty.load(tmp_path)
@@ -133,7 +137,7 @@ def test_damage_is_named(tmp_path: Path):
     with pytest.raises(CheckpointError, match="copy the model again"):
         Uncertainty.load(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="another folder"):
+    with pytest.raises(StorageError, match="another place"):
         fitted()[1].save(tmp_path / "file")
 
 
@@ -142,34 +146,21 @@ def test_damage_is_named(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def stage(run: Run, tmp_path_factory: pytest.TempPathFactory):
-    """The stage on the small run's features, in a copy of its probe's folder; pairs of the benchmark."""
+    """The stage on the small run's features, what it returned, and the benchmark's pairs."""
     recipe = load_recipe(run.folder / "recipe.yaml")
-    objectives = recipe.load_objectives()
-    rows = read_rows(recipe, objectives)
-
-    def stores(found):
-        opened = {}
-        for name, own in found.items():
-            (home,) = [s for p in (run.folder / "features").glob(f"{name}-*") if (s := open_store(p)) and len(s) == len(own)]
-            opened[name] = (home, own)
-        return opened
-
-    ratings = stores(rows.ratings)
-    probe, feature = load_probe(run.folder / "probe")
-    folder = tmp_path_factory.mktemp("probe")
-    save_probe(folder, probe, feature)
-    folds = fold_statistics(recipe, objectives, ratings, FeatureSpec.parse(feature))
-    for i in range(len(folds)):
-        rest = [f for j, f in enumerate(folds) if j != i]
-        save_probe(folder / f"without-fold-{i}", refit(rest[0] + rest[1], probe), feature)
-    facts = uncertainty_stage(folder, recipe, folder, objectives, ratings, Reporter(quiet=True))
-    return folder, facts, recipe, objectives, ratings, pair_arrays(recipe, stores(rows.suite_pairs)), run
+    context = RunContext(recipe, recipe.load_objectives(), Reporter(quiet=True))
+    rows = read_rows(recipe, context.objectives)
+    ratings, suites = (open_stores(run.folder / "features", found) for found in (rows.ratings, rows.suites))
+    fitted = FittedProbe.load(run.folder / "probe", recipe.probe.folds)
+    folder = tmp_path_factory.mktemp("uncertainty")
+    uncertainty, facts = uncertainty_stage(folder, context, fitted, ratings)
+    pairs = SuiteArrays.of_store(context, "small-bench", suites["small-bench"]).pairs
+    return folder, uncertainty, facts, context, fitted, ratings, pairs
 
 
 def test_the_stage_saves_what_it_calibrated(stage):
-    folder, facts, recipe, objectives, ratings, _, _ = stage
-    uncertainty = Uncertainty.load(folder, objectives)
-    assert uncertainty is not None
+    folder, uncertainty, facts, context, fitted, ratings, _ = stage
+    objectives = context.objectives
     assert [o["name"] for o in facts["objectives"]] == list(objectives.names)
     json.dumps(facts, allow_nan=False)
     for i, row in enumerate(facts["objectives"]):
@@ -182,33 +173,43 @@ def test_the_stage_saves_what_it_calibrated(stage):
     assert facts["n_test"] == sum(row["n_test"] for row in facts["objectives"])
     assert {n for part in facts["parts"] for n in part["objectives"]} == set(objectives.names)
     assert all(part["error"] <= 0.01 for part in facts["parts"])
-    again = uncertainty_stage(folder, recipe, folder, objectives, ratings, Reporter(quiet=True))
-    assert again == facts
+    at_hand = replace(fitted, statistics=fold_statistics(context, ratings, fitted.spec))
+    assert uncertainty_stage(folder, context, at_hand, ratings)[1] == facts
+
+
+def test_what_the_stage_returns_is_what_it_saved_to_the_bit(stage):
+    folder, uncertainty, _, context, fitted, ratings, _ = stage
+    read = Uncertainty.load(folder, context.objectives)
+    assert read is not None
+    store = next(iter(ratings.values()))
+    x = store.features(fitted.spec)
+    c = np.random.default_rng(0).normal(size=(len(x), len(context.objectives)))
+    for mine, theirs in zip(vars(uncertainty.of_score(x, c)).values(), vars(read.of_score(x, c)).values(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(uncertainty.of_difference(x, c, x[::-1], c), read.of_difference(x, c, x[::-1], c))
+    for mine, theirs in zip(uncertainty.posterior.parts, read.posterior.parts, strict=True):
+        assert (mine.columns, mine.n, mine.vectors.dtype) == (theirs.columns, theirs.n, np.float32)
 
 
 def test_calibration_undoes_a_noise_estimate_that_is_too_small(stage):
     """Effect: the held-out errors, not the fit's own, set σ and the reach."""
-    folder, facts, *_ = stage
-    uncertainty = Uncertainty.load(folder)
-    assert uncertainty is not None
+    _, uncertainty, facts, *_ = stage
     closed = np.array([row["sigma"] / row["scale"] for row in facts["objectives"]])
     assert not np.allclose(closed, uncertainty.posterior.sigma, rtol=1e-4)
     assert not np.allclose(uncertainty.reach, 1.96, atol=1e-3)
 
 
-def test_abstention_on_the_benchmark(stage):
-    folder, _, _, objectives, _, pairs, run = stage
-    uncertainty = Uncertainty.load(folder, objectives)
-    probe, feature = load_probe(run.folder / "probe")
-    debias, gate = load_debias(run.folder / "debias"), load_gates(run.folder / "gate")["gate"]
-    assert uncertainty is not None
-    (found,) = abstention_facts(uncertainty, probe, feature, debias, gate, {"small-bench": pairs}, seed=0)
+def test_abstention_on_the_benchmark(stage, run):
+    _, uncertainty, _, _, probe, _, pairs = stage
+    fitted = Fitted(probe.probe, probe.feature, load_debias(run.folder / "debias"), Gates.load(run.folder / "gate").gate)
+    (found,) = abstention_facts(uncertainty, fitted, {"small-bench": pairs}, seed=0)
     json.dumps(found, allow_nan=False)
     assert (found["suite"], found["n"]) == ("small-bench", len(pairs))
-    margins, stds = margins_of(uncertainty, probe, debias, gate, pairs.chosen[feature], pairs.rejected[feature])
+    chosen, rejected = pairs.chosen(probe.feature), pairs.rejected(probe.feature)
+    margins, stds = margins_of(uncertainty, fitted, chosen, rejected)
     assert found["by_z"][0]["error"]["value"] == pytest.approx(1 - (margins > 0).mean())
     assert (stds > 0).all()
-    same, none = margins_of(uncertainty, probe, debias, gate, pairs.chosen[feature], pairs.chosen[feature])
+    same, none = margins_of(uncertainty, fitted, chosen, chosen)
     np.testing.assert_allclose(same, 0)
     np.testing.assert_allclose(none, 0, atol=1e-9)
 
@@ -221,16 +222,16 @@ def test_two_conversations_are_compared_with_the_differences_own_deviation(run):
         [{"role": "user", "content": "hello how are you"}, {"role": "assistant", "content": text}]
         for text in ("fine thank you", "return x")
     ]
-    found = model.compare(*rows)
+    found = model.difference(*rows)
     one, two = model.score(rows)
     assert found.delta == pytest.approx(one.score - two.score, abs=1e-6)
     assert 0 < found.std < one.std + two.std
     assert found.too_close(abs(found.delta) / found.std + 1e-6)
     assert not found.too_close(abs(found.delta) / found.std - 1e-6)
     assert found.to_json()["std"] == found.std
-    same = model.compare(rows[0], rows[0])
+    same = model.difference(rows[0], rows[0])
     assert (same.std, same.too_close()) == (pytest.approx(0, abs=1e-6), True)
     model.uncertainty = None
-    bare = model.compare(*rows)
+    bare = model.difference(*rows)
     assert (bare.std, bare.too_close(), bare.delta) == (None, None, pytest.approx(found.delta))
     assert model.score(rows[0]).std is None

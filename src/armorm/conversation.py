@@ -17,11 +17,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypedDict
+from threading import Lock
+from typing import Any, TypedDict
+from weakref import WeakKeyDictionary
 
 from armorm.errors import BackboneError, ConversationError
-
-Role = Literal["system", "user", "assistant"]
 
 
 class Message(TypedDict):
@@ -139,7 +139,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self._frame = lru_cache(maxsize=4096)(self._frame_of)
-        self._bos: tuple[int, ...] = self._bos_of()
+        self._bos = bos_of(tokenizer)
 
     def render(self, messages: Conversation) -> Rendered:
         """The conversation as segments. Raises ConversationError when it is none (see `fault_in`)."""
@@ -150,7 +150,7 @@ class Renderer:
 
     def plain(self, text: str) -> tuple[int, ...]:
         """The tokens of a text by itself, without the white space around it; nothing in it becomes a special token."""
-        return tuple(self.tokenizer.encode(text.strip(), add_special_tokens=False, split_special_tokens=True))
+        return encode(self.tokenizer, text.strip(), special=False)
 
     def with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """Behind what the tokenizer itself would put in front of a text, once."""
@@ -205,8 +205,7 @@ class Renderer:
         before, after = one[:start], one[start + len(_SENTINELS[0]) :]
         if start < 0 or end < 0 or before != two[:end] or after != two[end + len(_SENTINELS[1]) :]:
             raise BackboneError("the chat template does not put the assistant's answer into its text: it can't be used here")
-        prompt = self.with_bos(tuple(self.tokenizer.encode(before, add_special_tokens=False)))
-        return prompt, tuple(self.tokenizer.encode(after, add_special_tokens=False)) if after else ()
+        return self.with_bos(encode(self.tokenizer, before)), encode(self.tokenizer, after)
 
     def _text(self, messages: list[dict[str, str]]) -> str:
         try:
@@ -214,11 +213,23 @@ class Renderer:
         except Exception as error:  # templates raise what they like (Jinja's TemplateError for a role they don't know)
             raise ConversationError(f"the chat template refuses this conversation: {error}") from error
 
-    def _bos_of(self) -> tuple[int, ...]:
-        # What the tokenizer itself would put in front, e.g. (bos,), or nothing: added once, where the template did not.
-        bos = self.tokenizer.bos_token_id
-        ids = self.tokenizer.encode("a", add_special_tokens=True)
-        return (bos,) if bos is not None and ids and ids[0] == bos else ()
+
+_LOCKS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
+
+
+def encode(tokenizer: Any, text: str, *, special: bool = True, added: bool = False) -> tuple[int, ...]:
+    """A text's token ids. `special` reads special tokens in it as such; `added` puts in front what the tokenizer wants there.
+
+    One thread at a time: a tokenizer keeps such settings in itself while it works, and two threads would mix theirs.
+    """
+    with _LOCKS.setdefault(tokenizer, Lock()):
+        return tuple(tokenizer.encode(text, add_special_tokens=added, split_special_tokens=not special)) if text else ()
+
+
+def bos_of(tokenizer: Any) -> tuple[int, ...]:
+    """What the tokenizer itself would put in front of a text, (bos,) or nothing: added once, where a template did not."""
+    bos = tokenizer.bos_token_id
+    return (bos,) if bos is not None and encode(tokenizer, "a", added=True)[:1] == (bos,) else ()
 
 
 _SENTINELS = ("Qx7ArmormAnswerOne", "Zk3ArmormAnswerTwo")

@@ -106,7 +106,8 @@ def read_sealed(path: Path, format: int, *, remedy: str) -> dict[str, Any]:
     seal = _SEAL.match(data)
     if seal is None:
         found = _format_of(data)
-        raise CheckpointError(f"{path}: {f'format {found}, this version reads {format}' if found else 'damaged'}: {remedy}")
+        strange = found not in (None, format)
+        raise CheckpointError(f"{path}: {f'format {found}, this version reads {format}' if strange else 'damaged'}: {remedy}")
     body = data[seal.end() :]
     if hashlib.sha256(body).hexdigest().encode() != seal[1]:
         raise CheckpointError(f"{path}: damaged (it is not as it was written): {remedy}")

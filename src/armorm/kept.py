@@ -1,64 +1,75 @@
 """What is scored is kept: a file of JSON lines that grows, so that a run that was stopped goes on.
 
-In: a file, and a key that names what its values depend on.  Out: `Kept`, values by name.  Cost: one pass over the file.
+In: a file, and a key that names what its values depend on.  Out: `Kept`, values by name.  Cost: one pass over the file, and a
+digest of each of its lines.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from armorm.errors import StorageError
+from armorm.disk import storage_errors
 
-FORMAT = 1
+FORMAT = 2
+_LINE = re.compile(r'(\{.*), "check": "([0-9a-f]{16})"\}')
 
 
 class Kept:
-    """JSON values by name, on disk as they come.
+    """JSON values by name, on disk as they come; every line ends with the digest of what stands before it.
 
-    A file that was begun with another key is begun anew; a line that was cut short counts as not there. Without a path nothing is
-    written. Raises StorageError when the file can't be written.
+    A file that was begun with another key or format is begun anew; a line that was cut short, or is not as it was written, counts
+    as not there. Without a path nothing is written. Raises StorageError when the file can't be written.
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
         self.path = path
         self.values: dict[str, Any] = {}
         head = {"format": FORMAT, "key": key}
-        if path is None or self._read(path, head):
-            return
-        self._write("w", [head])
+        if path is not None and not self._read(path, head):
+            self._write("w", [_line(head)])
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Keep some more."""
         self.values.update(values)
-        self._write("a", ({"of": name, "is": value} for name, value in values.items()))
+        self._write("a", (_line({"of": name, "is": value}) for name, value in values.items()))
 
     def _read(self, path: Path, head: dict[str, Any]) -> bool:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        rows = [row for row in map(_parsed, text.split("\n")[:-1]) if row is not None]
+        rows = list(map(_row, text.split("\n")[:-1]))
         if rows[:1] != [head]:
             return False
-        self.values = {row["of"]: row["is"] for row in rows[1:] if "of" in row}
+        self.values = {row["of"]: row["is"] for row in rows[1:] if row is not None}
         if not text.endswith("\n"):
-            self._write("a", [None])  # ends the broken line, so that the next one is whole
+            self._write("a", [""])  # ends the broken line, so that the next one is whole
         return True
 
-    def _write(self, mode: str, rows: Iterable[Any]) -> None:
+    def _write(self, mode: str, lines: Iterable[str]) -> None:
         if self.path is None:
             return
-        try:
+        with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open(mode, encoding="utf-8") as file:
-                file.write("".join("\n" if row is None else json.dumps(row) + "\n" for row in rows))
-        except OSError as error:
-            raise StorageError(f"{self.path}: can't be written: {error.strerror}; choose another --out") from error
+                file.write("".join(f"{line}\n" for line in lines))
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
+def _line(row: Mapping[str, Any]) -> str:
+    body = json.dumps(row).removesuffix("}")
+    return f'{body}, "check": "{_digest(body)}"}}'
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    # None for a line that is not as `_line` wrote it.
+    parts = _LINE.fullmatch(line)
+    if parts is None or _digest(parts[1]) != parts[2]:
         return None
-    return row if isinstance(row, dict) else None
+    row: dict[str, Any] = json.loads(parts[1] + "}")
+    return row
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

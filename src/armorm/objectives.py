@@ -188,15 +188,15 @@ class Objectives(Sequence[Objective]):
         """From a list of facts as in `objectives.json`. Raises DataError naming every faulty entry."""
         if not isinstance(facts, list) or not facts:
             raise DataError(f"{where}: expected a non-empty list of objectives, each with name, min and max")
-        found, faults = [], []
+        read, faults = [], []
         for i, entry in enumerate(facts):
             try:
-                found.append(Objective.model_validate(entry))
+                read.append(Objective.model_validate(entry))
             except ValidationError as error:
                 faults += [f"{where}[{i}].{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         if faults:
             raise DataError("\n".join(faults))
-        return cls(found)
+        return cls(read)
 
     @classmethod
     def from_file(cls, path: Path) -> Objectives:

@@ -1,6 +1,6 @@
 """Progress on stderr: bars with rate and time left on a terminal, a line now and then elsewhere.
 
-In: what is done.  Out: lines on stderr; nothing on stdout.  Cost: none.
+In: what is done.  Out: lines on stderr; nothing on stdout.  Cost: a line every 20 seconds, or a redrawn bar.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Reporter:
         if self.quiet:
             yield lambda _done, _note: None
         elif self.console.is_terminal:
-            yield from self._drawn(label, total)
+            yield from self._drawing(label, total)
         else:
-            yield self._printed(label, total)
+            yield self._lines(label, total)
 
-    def _drawn(self, label: str, total: int) -> Iterator[Advance]:
+    def _drawing(self, label: str, total: int) -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -67,7 +67,7 @@ class Reporter:
             task = progress.add_task(label, total=total, note="")
             yield lambda done, note: progress.update(task, completed=done, note=note)
 
-    def _printed(self, label: str, total: int) -> Advance:
+    def _lines(self, label: str, total: int) -> Advance:
         last = time.monotonic()
         first: tuple[float, int] | None = None  # when, and what an earlier run had done by then
 

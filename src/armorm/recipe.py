@@ -1,6 +1,7 @@
 """The recipe: everything one training run needs, checked whole, every fault reported at once.
 
-In: a YAML file.  Out: `Recipe` (plain values; the functions that do the work take those, not the recipe).  Cost: none.
+In: a YAML file.  Out: `Recipe` (plain values; the functions that do the work take those, not the recipe).
+Cost: reading the file, and a look at the files that it names.
 Environment variables (`${ARMORM_DATA}`) may stand in any path.
 """
 
@@ -12,8 +13,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +25,7 @@ from armorm.data.reading import Columns
 from armorm.data.sources.registry import objectives_of, pair_source, rating_source
 from armorm.errors import ArmormError, RecipeError
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
+from armorm.fit.gate_settings import GateSettings
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective, Objectives, ScaleMap
 
@@ -31,11 +34,13 @@ RESPONSE_TOKENS = "response-tokens"
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Part(BaseModel):
+class _Settings(BaseModel):
+    """A part of the recipe: keys that it doesn't know are faults."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Part):
+class Source(_Settings):
     """Where rows come from: a public set by its name (`source`), a file or pattern (`path`), a data set of the hub (`hub`), or
     `builtin: starter`. The name alone will do: `ratings: [helpsteer, ultrafeedback]`.
 
@@ -71,7 +76,7 @@ class Source(_Part):
         return self
 
 
-class BackboneSettings(_Part):
+class BackboneSettings(_Settings):
     """`model`: "smollm2" (embedded), a .gguf file, a folder, or a hub id."""
 
     model: str = "smollm2"
@@ -82,7 +87,7 @@ class BackboneSettings(_Part):
     chat_template: str | None = None
 
 
-class SplitSettings(_Part):
+class SplitSettings(_Settings):
     """Shares of the prompt groups: `test` chooses nothing, `validation` stops the gate, the rest trains."""
 
     validation: Share = 0.1
@@ -120,14 +125,14 @@ Spec = Annotated[str, AfterValidator(_response_spec)]
 PromptSpec = Annotated[str, AfterValidator(_prompt_spec)]
 
 
-class StoreToo(_Part):
+class StoreToo(_Settings):
     """Features that no stage reads yet, saved in the same pass for later choices."""
 
     response: list[Spec] = []
     prompt: list[PromptSpec] = []
 
 
-class FeatureSettings(_Part):
+class FeatureSettings(_Settings):
     """`response`: one feature, or several candidates of which held-out probe quality chooses; `prompt`: the gate's."""
 
     response: list[Spec] = Field(default=["final:last"], min_length=1)
@@ -139,10 +144,12 @@ class FeatureSettings(_Part):
 
     @property
     def candidates(self) -> list[FeatureSpec]:
+        """The response features to choose among."""
         return [FeatureSpec.parse(t) for t in self.response]
 
     @property
     def prompt_spec(self) -> FeatureSpec:
+        """The feature that the gate reads."""
         return FeatureSpec.parse(self.prompt)
 
     @property
@@ -153,13 +160,15 @@ class FeatureSettings(_Part):
         return parts_of([*self.candidates, *response]), parts_of([self.prompt_spec, *prompt])
 
 
-class ProbeSettings(_Part):
+class ProbeSettings(_Settings):
+    """`alphas`: the strengths of the ridge to choose from, by cross-validation over `folds` of the prompts."""
+
     alphas: list[Annotated[float, Field(gt=0)]] = Field(default=[10.0**e for e in range(-4, 9)], min_length=1)
     folds: int = Field(default=5, ge=2)
     intercept: bool = False
 
 
-class DebiasSettings(_Part):
+class DebiasSettings(_Settings):
     """`nuisances`: objectives, or the computed "response-tokens"; none switches the stage off.
 
     `reference`: names of the sources over whose answers the correlation is made zero (empty: all training pairs' answers).
@@ -171,26 +180,7 @@ class DebiasSettings(_Part):
     reference: list[str] = []
 
 
-class GateRecipe(_Part):
-    """The gate's training; the defaults are the paper's."""
-
-    hidden: int = Field(default=1024, ge=1)
-    hidden_layers: int = Field(default=3, ge=0)
-    temperature: float = Field(default=1.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    scale_learning_rate: float | None = Field(default=None, gt=0)
-    scale_init: float = 100.0
-    weight_decay: float = Field(default=0.0, ge=0)
-    steps: int = Field(default=10_000, ge=1)
-    batch_size: int = Field(default=1024, ge=1)
-    standardize: bool = True
-    evaluate_every: int = Field(default=50, ge=1)
-    patience: int | None = Field(default=10, ge=1)
-    seeds: int = Field(default=1, ge=1)
-
-
-class Suite(_Part):
+class Suite(_Settings):
     """A benchmark: a published one by its name (`bench: [rewardbench]`; `path` is a local copy of its files), or pairs of your
     own from a `source`. `sections` renames sections or subsets of your own, e.g. {math-prm: reasoning, "hep-*": reasoning}.
     """
@@ -227,6 +217,7 @@ class Suite(_Part):
         return self.source.cap if self.source else self.cap
 
     def section_of(self, section: str, subset: str) -> str:
+        """The section that an item of this section and subset is put into."""
         for key in (subset, section):
             for pattern, name in self.sections.items():
                 if key and fnmatch.fnmatch(key, pattern):
@@ -234,7 +225,7 @@ class Suite(_Part):
         return section or subset or "all"
 
 
-class Lora(_Part):
+class Lora(_Settings):
     """Low-rank adapters on every linear layer of the decoder, in place of training all its weights."""
 
     rank: int = Field(default=16, ge=1)
@@ -242,11 +233,11 @@ class Lora(_Part):
     dropout: float = Field(default=0.05, ge=0, lt=1)
 
 
-class TuningSettings(_Part):
+class TuningSettings(_Settings):
     """How a decoder is trained. `steps` (of `batch_size` examples each) overrides `epochs`; `lora: null` trains all weights.
 
-    A checkpoint is kept every `save_every` steps, and `evaluate` held-out examples are judged then. `micro_batch` examples are
-    computed at once: it bounds the memory and changes nothing else. `max_tokens` defaults to the backbone's.
+    A checkpoint is kept every `save_every` steps, and the loss on `evaluate` held-out examples is taken then. `micro_batch`
+    examples are computed at once: it bounds the memory and changes nothing else. `max_tokens` defaults to the backbone's.
     """
 
     lora: Lora | None = Lora()
@@ -293,14 +284,14 @@ class TuningRecipe(TuningSettings):
         return TuningSettings.model_validate(common | getattr(self, objective.replace("-", "_")))
 
 
-class RowCaps(_Part):
+class RowCaps(_Settings):
     """At most so many rows of each source."""
 
     ratings: int | None = Field(default=None, ge=1)
     pairs: int | None = Field(default=None, ge=1)
 
 
-class FixedWeightsRecipe(_Part):
+class FixedWeightsRecipe(_Settings):
     """Weights that no prompt changes: a published `preset`, or your own `weights` by objective.
 
     `objectives` names what stands for a preset's attributes here, e.g. {helpfulness: just-eval-helpfulness}.
@@ -318,10 +309,10 @@ class FixedWeightsRecipe(_Part):
         return self
 
 
-class CompareRecipe(_Part):
+class CompareRecipe(_Settings):
     """`armorm compare`: every method on the same items.
 
-    At most `items` of each suite are judged. The methods of the recipe's own run always stand in the table; `train` adds
+    At most `items` of each suite are scored. The methods of the recipe's own run always stand in the table; `train` adds
     decoders that are trained first (see `tuning`), and `rows` and `features` say on what, and with which features, stages 1 to 3
     are run again on the decoders trained to order pairs and to predict ratings, and on the frozen one beside them.
     """
@@ -334,7 +325,7 @@ class CompareRecipe(_Part):
     judges: list[JudgeSettings] = []
 
 
-class Recipe(_Part):
+class Recipe(_Settings):
     """One training run, resolved.
 
     `objectives` is a file's path, an inline list, or "starter"; it may be left out where `ratings` names public sets, which bring
@@ -354,7 +345,7 @@ class Recipe(_Part):
     features: FeatureSettings = FeatureSettings()
     probe: ProbeSettings = ProbeSettings()
     debias: DebiasSettings = DebiasSettings()
-    gate: GateRecipe = GateRecipe()
+    gate: GateSettings = GateSettings()
     tuning: TuningRecipe = TuningRecipe()
     compare: CompareRecipe = CompareRecipe()
     examples: int = Field(default=6, ge=0)
@@ -363,10 +354,10 @@ class Recipe(_Part):
         """The objectives with the recipe's scale maps applied. Raises DataError naming every faulty entry."""
         named = objectives_of(s.source for s in self.ratings if s.source) if any(s.source for s in self.ratings) else ()
         own = {o.name: o for o in self._own_objectives()}
-        found = [own.pop(o.name, o) for o in named] + list(own.values())
-        if not found:
+        objectives = [own.pop(o.name, o) for o in named] + list(own.values())
+        if not objectives:
             raise RecipeError("objectives: missing; list them, name a file that does, or name public sets in `ratings`")
-        return Objectives([o.model_copy(update=self._map_of(o.name)) for o in found])
+        return Objectives([o.model_copy(update=self._map_of(o.name)) for o in objectives])
 
     def _own_objectives(self) -> Iterable[Objective]:
         if self.objectives is None:
@@ -383,6 +374,7 @@ class Recipe(_Part):
         return next(({"scale_map": m} for pattern, m in self.scale_map.items() if fnmatch.fnmatch(name, pattern)), {})
 
     def to_yaml(self) -> str:
+        """The whole recipe, defaults included, as it may be loaded again."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -399,7 +391,7 @@ def load_recipe(path: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(given)
     except ValidationError as error:
-        faults = [_said(e) for e in error.errors()] + [f for _, f in _unset_variables(given)]
+        faults = [_sentence(e) for e in error.errors()] + [f for _, f in _unset_variables(given)]
         raise RecipeError(_all_faults(path, faults)) from None
     if faults := list(_contradictions(recipe, given)):
         raise RecipeError(_all_faults(path, faults))
@@ -410,9 +402,9 @@ def _all_faults(path: Path, faults: list[str]) -> str:
     return f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n" + "\n".join(f"  - {f}" for f in faults)
 
 
-def _said(error: Mapping[str, Any]) -> str:
+def _sentence(error: Mapping[str, Any]) -> str:
     key = ".".join(str(x) for x in error["loc"])
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = _fields_at(error["loc"][:-1])
         close = difflib.get_close_matches(str(error["loc"][-1]), names, n=1)
         return f"{key}: no such key" + (f"; did you mean {close[0]!r}?" if close else f"; the keys here are {', '.join(names)}")
@@ -427,13 +419,18 @@ def _fields_at(loc: tuple[Any, ...]) -> list[str]:
     for step in loc:
         if isinstance(step, int):
             continue
-        field = getattr(model, "model_fields", {}).get(step)
-        model = next(iter(_models_in(field.annotation)), None) if field else None
-    return list(getattr(model, "model_fields", {}))
+        model = next(_models_in(_annotations(model).get(step)), None)
+    return list(_annotations(model))
+
+
+def _annotations(model: Any) -> dict[str, Any]:
+    if is_dataclass(model):
+        return get_type_hints(model)
+    return {name: field.annotation for name, field in model.model_fields.items()} if model else {}
 
 
 def _models_in(annotation: Any) -> Iterator[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):
         yield from _models_in(inner)

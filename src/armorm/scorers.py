@@ -30,6 +30,10 @@ class AnswerFeatures:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def take(self, rows: slice) -> AnswerFeatures:
+        """Some of the answers."""
+        return AnswerFeatures(self.response[rows], self.prompt[rows], self.tokens[rows])
+
 
 @runtime_checkable
 class Scorer(Protocol):

@@ -31,9 +31,8 @@ from armorm.bench.metrics import (
     places_of,
     sign_flip,
 )
-from armorm.bench.outcomes import ALL, Outcomes, subset_names
+from armorm.bench.outcomes import ALL, Item, Outcomes, subset_names
 from armorm.data.benchmarks.benchmark import Aggregate, Section
-from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
 from armorm.results import Number, Result
@@ -114,7 +113,7 @@ def figures(outcomes: Outcomes, aggregates: Sequence[Aggregate], *, seed: int, r
     return Figures(subsets=subsets, aggregates={p.aggregate.name: p.aggregated(figure, table.scored) for p in plans})
 
 
-def aggregate_of(items: Sequence[BenchmarkItem], sections: Mapping[str, str] | None = None, *, name: str = "items") -> Aggregate:
+def aggregate_of(items: Sequence[Item], sections: Mapping[str, str] | None = None, *, name: str = "items") -> Aggregate:
     """An aggregate for items of one's own: a section is the mean over its items, the whole the mean over all items.
 
     `sections` maps patterns of subset or section names to sections ({"hep-*": "reasoning"}), subsets first; an item that none of
@@ -154,8 +153,8 @@ def paired(
 ) -> PairedDifference:
     """The aggregate's overall value of `a` minus that of `b`, over the cells that both scored, with its interval and p.
 
-    The interval draws groups. p is two-sided, by flipping the signs of the groups' weighted gaps (see
-    `metrics.paired_difference`). Raises DataError when the two are not outcomes of the same cells.
+    The interval draws groups. p flips the signs of the groups' weighted gaps (`metrics.sign_flip`). Raises DataError when the two
+    are not outcomes of the same cells.
     """
     check_lengths(a.credit, b.credit, "outcomes of the other method")
     if a.subset != b.subset or a.group != b.group:
@@ -172,7 +171,7 @@ def paired(
     return PairedDifference(difference=bounded(whole, -1.0), p=sign_flip(sums, seed, permutations))
 
 
-def _section_of(item: BenchmarkItem, sections: Mapping[str, str]) -> str:
+def _section_of(item: Item, sections: Mapping[str, str]) -> str:
     for key in (item.subset, item.section):
         for pattern, name in sections.items():
             if key and fnmatch.fnmatch(key, pattern):
@@ -188,7 +187,7 @@ def _mean(weighted: Sequence[tuple[float, float]]) -> float:
 Drawn = Float[np.ndarray, "b s"]  # sums over the drawn groups, one row per resample, one column per subset
 
 
-class _Part(NamedTuple):
+class _Columns(NamedTuple):
     """A section's subsets that have a score: their columns and weights."""
 
     section: Section
@@ -201,7 +200,7 @@ class _Plan:
     """An aggregate on the columns of a table, without the sections that have no score."""
 
     aggregate: Aggregate
-    sections: tuple[_Part, ...]
+    sections: tuple[_Columns, ...]
 
     @classmethod
     def of(cls, aggregate: Aggregate, table: _Table) -> _Plan:
@@ -210,7 +209,7 @@ class _Plan:
             here = [name for name in section.subsets if name in table.scored]
             if here:
                 columns = np.array([table.column[name] for name in here], dtype=np.int64)
-                found.append(_Part(section, columns, np.array([section.subsets[name] for name in here], dtype=np.float64)))
+                found.append(_Columns(section, columns, np.array([section.subsets[name] for name in here], dtype=np.float64)))
         return cls(aggregate, tuple(found))
 
     @property

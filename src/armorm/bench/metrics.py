@@ -1,20 +1,17 @@
-"""Pair accuracy and length correlation from scores, with intervals that resample prompts, not rows.
+"""Length correlation, and what every figure with an interval needs: intervals at the ends of a scale, and a permutation test.
 
-In: scores of the chosen and the rejected answers [p], the prompt group of each pair.  Out: `Accuracy`,
-`PairedDifference`, `LengthCorrelation`, each with its 95 % interval and its JSON.
-Cost: per-group sums once, then one [resamples, groups] matrix of counts in blocks of bounded size; tens of
-milliseconds for 1,200 pairs.
+In: scores and lengths [n], the prompt group of each row; sums per group.  Out: `LengthCorrelation`, `PairedDifference`, each with
+its JSON.  Cost: per-group sums once, then one [resamples, groups] matrix of counts in blocks of bounded size.
 
-Answers to one prompt are not independent, so the unit that is drawn anew is the prompt group. Intervals are
-percentile bootstraps, with two exceptions where a bootstrap sees no spread and would claim certainty: a perfect (or
-null) score takes the exact binomial bound over groups, and a single group gives the whole range.
+Answers to one prompt are not independent, so the unit that is drawn anew is the prompt group. Intervals are percentile
+bootstraps, with two exceptions where a bootstrap sees no spread and would claim certainty: a perfect (or null) score takes the
+exact binomial bound over groups, and a single group gives the whole range.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +24,6 @@ from armorm.results import Estimate, Number, Result
 
 RESAMPLES = 2_000
 PERMUTATIONS = 10_000
-MACRO = "macro"
 _CELLS = 1 << 22  # signs held at once by one block of permutations
 _TAIL = 0.025  # on each side of a 95 % interval
 
@@ -35,56 +31,8 @@ Counts = Float[np.ndarray, "b groups"]  # how often each group was drawn, one ro
 Weights = Float[np.ndarray, "b n"]  # how often each answer is present, one row per resample
 
 
-@dataclass(frozen=True)
-class PairOutcomes:
-    """What a method made of each pair: 1 right, 0.5 tie, 0 wrong, NaN unscored; [p]."""
-
-    values: Float[np.ndarray, " p"]
-
-    @classmethod
-    def from_scores(cls, chosen: Float[np.ndarray, " p"], rejected: Float[np.ndarray, " p"]) -> PairOutcomes:
-        """Compare two scores a pair; a pair with NaN on either side is unscored."""
-        values = np.where(chosen > rejected, 1.0, np.where(chosen == rejected, 0.5, 0.0))
-        return cls(np.where(np.isnan(chosen) | np.isnan(rejected), np.nan, values))
-
-    @property
-    def scored(self) -> np.ndarray:
-        """True where the pair has an outcome; [p]."""
-        return ~np.isnan(self.values)
-
-    @property
-    def ties(self) -> int:
-        return int(np.sum(self.values == 0.5))
-
-    @property
-    def unscored(self) -> int:
-        return int(np.sum(~self.scored))
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """The share of pairs ranked right, in [0, 1], with its 95 % interval.
-
-    `n` counts the scored pairs (`n + unscored` are all there were). Ties count half in `value` and as wrong in
-    `strict`. Without a scored pair the numbers are NaN, null in JSON.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    ties: int
-    unscored: int
-    strict: float
-
-    def to_json(self) -> dict[str, Any]:
-        numbers = {"value": self.value, "low": self.low, "high": self.high, "strict": self.strict}
-        counts = {"n": self.n, "ties": self.ties, "unscored": self.unscored}
-        return {name: None if math.isnan(number) else number for name, number in numbers.items()} | counts
-
-
 class PairedDifference(Result):
-    """How much more often one method is right than another on the same pairs."""
+    """How much higher one method's value is than another's on the same items, and the p of "no difference"."""
 
     difference: Estimate
     """In shares of the pairs, from −1 to 1."""
@@ -99,84 +47,6 @@ class LengthCorrelation(Result):
     """Over all answers."""
     within_prompt: Estimate
     """Among answers to the same prompt."""
-
-
-def accuracy(
-    chosen: Float[np.ndarray, " p"],
-    rejected: Float[np.ndarray, " p"],
-    groups: Sequence[str],
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> Accuracy:
-    """Mean outcome over all scored pairs; the interval resamples groups.
-
-    Raises `DataError` when `groups` does not name one group per pair.
-    """
-    outcomes = PairOutcomes.from_scores(chosen, rejected)
-    one_section = ["all"] * len(chosen)
-    return _sectioned(outcomes, one_section, groups, seed=seed, resamples=resamples)
-
-
-def accuracy_by(
-    sections: Sequence[str],
-    chosen: Float[np.ndarray, " p"],
-    rejected: Float[np.ndarray, " p"],
-    groups: Sequence[str],
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> dict[str, Accuracy]:
-    """Accuracy of each section, in order of first appearance, then `"macro"`: the unweighted mean over sections.
-
-    The macro interval draws groups once for all sections, so a prompt that stands in two of them moves both.
-    Raises `DataError` when a section is itself called "macro" or when lengths differ.
-    """
-    if MACRO in sections:
-        raise DataError(f"a section is called {MACRO!r}, the name of the mean over sections: rename the section")
-    outcomes = PairOutcomes.from_scores(chosen, rejected)
-    check_lengths(outcomes.values, sections, "sections")
-    check_lengths(outcomes.values, groups, "groups")
-    by_section: dict[str, Accuracy] = {}
-    for section in dict.fromkeys(sections):
-        rows = [row for row, name in enumerate(sections) if name == section]
-        part = PairOutcomes(outcomes.values[rows])
-        one_section = [section] * len(rows)
-        by_section[section] = _sectioned(part, one_section, [groups[row] for row in rows], seed=seed, resamples=resamples)
-    by_section[MACRO] = _sectioned(outcomes, sections, groups, seed=seed, resamples=resamples)
-    return by_section
-
-
-def paired_difference(
-    a: PairOutcomes,
-    b: PairOutcomes,
-    groups: Sequence[str],
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-    permutations: int = PERMUTATIONS,
-) -> PairedDifference:
-    """Accuracy of `a` minus accuracy of `b` over the pairs that both scored.
-
-    The interval resamples groups. p is two-sided: under "no difference" each group's sum of differences is as likely
-    as its negative, so their signs are flipped together, group by group; the observed arrangement counts as one of
-    them, so p is never below 1 / (permutations + 1). Raises `DataError` when lengths differ.
-    """
-    check_lengths(a.values, b.values, "outcomes of the other method")
-    check_lengths(a.values, groups, "groups")
-    both = a.scored & b.scored
-    if not both.any():
-        return PairedDifference(difference=Interval.undefined(), p=math.nan)
-    membership = places_of([group for group, kept in zip(groups, both, strict=True) if kept])
-    gaps = a.values[both] - b.values[both]
-    sums = np.bincount(membership, weights=gaps)
-    sizes = np.bincount(membership).astype(np.float64)
-
-    def difference(counts: Counts) -> Float[np.ndarray, "b 1"]:
-        return (counts @ sums / (counts @ sizes))[:, None]
-
-    interval = bootstrap_by_group(difference, place_names(len(sums)), seed=seed, resamples=resamples)[0]
-    return PairedDifference(difference=bounded(interval, -1.0), p=sign_flip(sums, seed, permutations))
 
 
 def length_correlation(
@@ -207,44 +77,6 @@ def length_correlation(
     return LengthCorrelation(pooled=bounded(pooled, -1.0), within_prompt=bounded(within, -1.0))
 
 
-def _sectioned(outcomes: PairOutcomes, sections: Sequence[str], groups: Sequence[str], *, seed: int, resamples: int) -> Accuracy:
-    """Unweighted mean over sections of the mean over each section's scored pairs; one section is the plain mean."""
-    check_lengths(outcomes.values, groups, "groups")
-    scored = outcomes.scored
-    n, ties, unscored = int(scored.sum()), outcomes.ties, outcomes.unscored
-    if n == 0:
-        return Accuracy(math.nan, math.nan, math.nan, n, ties, unscored, math.nan)
-    group = places_of([name for name, kept in zip(groups, scored, strict=True) if kept])
-    section = places_of([name for name, kept in zip(sections, scored, strict=True) if kept])
-    values = outcomes.values[scored]
-    n_groups, n_sections = int(group.max()) + 1, int(section.max()) + 1
-    right, strict, sizes = (
-        _group_sums(weights, group, section, n_groups, n_sections)
-        for weights in (values, np.where(values == 1.0, 1.0, 0.0), np.ones(n))
-    )
-
-    def macro(counts: Counts) -> Float[np.ndarray, "b 1"]:
-        drawn = counts @ sizes  # a section that no drawn group touches is left out of that draw's mean
-        means = np.divide(counts @ right, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
-        return np.nanmean(means, axis=1, keepdims=True)
-
-    drawn = bootstrap_by_group(macro, place_names(n_groups), seed=seed, resamples=resamples)[0]
-    one = exact_at_the_ends(bounded(drawn, 0.0), n_groups)
-    strict_value = float(np.mean(strict.sum(axis=0) / sizes.sum(axis=0)))
-    return Accuracy(one.value, one.low, one.high, n, ties, unscored, strict_value)
-
-
-def _group_sums(
-    weights: Float[np.ndarray, " n"],
-    group: Int[np.ndarray, " n"],
-    section: Int[np.ndarray, " n"],
-    n_groups: int,
-    n_sections: int,
-) -> Float[np.ndarray, "groups sections"]:
-    cells = np.bincount(group * n_sections + section, weights=weights, minlength=n_groups * n_sections)
-    return cells.reshape(n_groups, n_sections)
-
-
 def exact_at_the_ends(one: Interval, n_groups: int) -> Interval:
     """The binomial bound over groups where all outcomes are alike, so that no resample differs from the data."""
     bound = _TAIL ** (1 / n_groups)
@@ -259,7 +91,11 @@ def bounded(one: Interval, lowest: float) -> Interval:
 
 
 def sign_flip(sums: Float[np.ndarray, " groups"], seed: int, permutations: int) -> float:
-    """Share of sign assignments whose |sum| reaches the observed one."""
+    """Two-sided p of "no difference" from each group's sum of differences.
+
+    Under "no difference" a group's sum is as likely as its negative: p is the share of sign assignments whose |sum| reaches the
+    observed one, itself included, so never below 1 / (permutations + 1).
+    """
     moving = sums[sums != 0]  # a sum of zero is its own negative
     if len(moving) == 0:
         return 1.0

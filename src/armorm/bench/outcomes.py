@@ -22,13 +22,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from armorm.data.benchmarks.benchmark import Rule
-from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError
 
 ALL = "all"
@@ -38,6 +37,26 @@ MERGED = {"safety-refuse": "safety", "safety-response": "safety"}
 """RM-Bench's two safety sets are one domain."""
 
 Scores = Float[np.ndarray, "_"]  # of any one item: items differ in their number of answers
+
+
+@runtime_checkable
+class Item(Protocol):
+    """What a rule knows of an item: its place, and the numbers of its chosen and rejected answers; no text."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def section(self) -> str: ...
+
+    @property
+    def subset(self) -> str: ...
+
+    @property
+    def sizes(self) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,7 @@ class Worth(NamedTuple):
 UNSCORED = Worth(np.nan, np.nan, False)
 
 
-def outcomes(rule: Rule, items: Sequence[BenchmarkItem], scores: Sequence[Scores]) -> Outcomes:
+def outcomes(rule: Rule, items: Sequence[Item], scores: Sequence[Scores]) -> Outcomes:
     """What each item's scores are worth.
 
     Raises DataError where the scores don't fit the items, and for an item that the rule can't judge.
@@ -85,7 +104,7 @@ def outcomes(rule: Rule, items: Sequence[BenchmarkItem], scores: Sequence[Scores
     return _assembled(range(len(items)), names, groups, worths)
 
 
-def subset_names(items: Sequence[BenchmarkItem]) -> list[str]:
+def subset_names(items: Sequence[Item]) -> list[str]:
     """The subset of each item's cell: its own, else its section, else "all"; `section/subset` where sections share the name."""
     sections: dict[str, set[str]] = {}
     for item in items:
@@ -97,30 +116,14 @@ def subset_names(items: Sequence[BenchmarkItem]) -> list[str]:
     ]
 
 
-def style_matrix(items: Sequence[BenchmarkItem], scores: Sequence[Scores]) -> dict[str, Float[np.ndarray, "3 3"]]:
-    """RM-Bench's matrix of each domain: how often chosen style i (row) scores above rejected style j (column).
-
-    Over the items that are scored; a domain without any has NaN throughout.
-    """
-    _check(items, scores)
-    wins: dict[str, list[np.ndarray]] = {}
-    for item, s in zip(items, scores, strict=True):
-        found = wins.setdefault(_domain(item), [])
-        if not np.isnan(s).any():
-            found.append(_wins(item, s))
-    return {d: np.mean(found, axis=0) if found else np.full((STYLES, STYLES), np.nan) for d, found in wins.items()}
-
-
-def _check(items: Sequence[BenchmarkItem], scores: Sequence[Scores]) -> None:
+def _check(items: Sequence[Item], scores: Sequence[Scores]) -> None:
     if len(items) != len(scores):
         raise DataError(
             f"{len(items)} items but scores for {len(scores)}: give one array of scores for each item, in the same order"
         )
     for item, s in zip(items, scores, strict=True):
-        if len(s) != len(item.answers):
-            raise DataError(
-                f"item {item.id} has {len(item.answers)} answers but {len(s)} scores: score each answer, chosen first"
-            )
+        if len(s) != sum(item.sizes):
+            raise DataError(f"item {item.id} has {sum(item.sizes)} answers but {len(s)} scores: score each answer, chosen first")
 
 
 def _assembled(places: Sequence[int], subsets: Sequence[str], groups: Sequence[str], worths: Sequence[Worth]) -> Outcomes:
@@ -129,8 +132,8 @@ def _assembled(places: Sequence[int], subsets: Sequence[str], groups: Sequence[s
     return Outcomes(np.array(places, dtype=np.int64), tuple(subsets), tuple(groups), columns[:, 0], columns[:, 1], tied)
 
 
-def _worth(judge: Callable[[Scores, Scores], Worth], item: BenchmarkItem, scores: Scores) -> Worth:
-    n = len(item.chosen)
+def _worth(judge: Callable[[Scores, Scores], Worth], item: Item, scores: Scores) -> Worth:
+    n = item.sizes[0]
     return UNSCORED if np.isnan(scores).any() else judge(scores[:n], scores[n:])
 
 
@@ -170,7 +173,7 @@ _RULES: Mapping[Rule, Callable[[Scores, Scores], Worth]] = {
 }
 
 
-def _style_outcomes(items: Sequence[BenchmarkItem], scores: Sequence[Scores]) -> Outcomes:
+def _style_outcomes(items: Sequence[Item], scores: Sequence[Scores]) -> Outcomes:
     rows, columns = np.indices((STYLES, STYLES))  # chosen, rejected
     parts = {"easy": rows > columns, "normal": rows == columns, "hard": rows < columns}
     places, subsets, groups, worths = [], [], [], []
@@ -187,17 +190,18 @@ def _style_outcomes(items: Sequence[BenchmarkItem], scores: Sequence[Scores]) ->
     return _assembled(places, subsets, groups, worths)
 
 
-def _domain(item: BenchmarkItem) -> str:
-    if len(item.chosen) != STYLES or len(item.rejected) != STYLES:
+def _domain(item: Item) -> str:
+    chosen, rejected = item.sizes
+    if chosen != STYLES or rejected != STYLES:
         raise DataError(
-            f"item {item.id} has {len(item.chosen)} chosen and {len(item.rejected)} rejected answers: a style matrix needs "
+            f"item {item.id} has {chosen} chosen and {rejected} rejected answers: a style matrix needs "
             f"{STYLES} of each, one in each style"
         )
     return MERGED.get(item.subset, item.subset or item.section or ALL)
 
 
-def _wins(item: BenchmarkItem, scores: Scores) -> Bool[np.ndarray, "3 3"]:
-    n = len(item.chosen)
+def _wins(item: Item, scores: Scores) -> Bool[np.ndarray, "3 3"]:
+    n = item.sizes[0]
     return scores[:n, None] > scores[None, n:]
 
 
@@ -210,14 +214,14 @@ _Places = dict[str, dict[str, int]]  # kind → n → the item's place
 
 
 def _rewardbench_2(
-    items: Sequence[BenchmarkItem], scores: Sequence[Scores], names: Sequence[str], groups: list[str]
+    items: Sequence[Item], scores: Sequence[Scores], names: Sequence[str], groups: list[str]
 ) -> tuple[list[Worth], list[str]]:
     worths = [_worth(_best_of, item, s) for item, s in zip(items, scores, strict=True)]
     places = _ties_places(items, names)
     for n, place in places["tied"].items():
         groups[place] = groups[places["ref"].get(n, place)]
     stats = {
-        place: _stats(scores[place], len(items[place].chosen))
+        place: _stats(scores[place], items[place].sizes[0])
         for found in places.values()
         for place in found.values()
         if not np.isnan(scores[place]).any()
@@ -229,7 +233,7 @@ def _rewardbench_2(
     return worths, groups
 
 
-def _ties_places(items: Sequence[BenchmarkItem], names: Sequence[str]) -> _Places:
+def _ties_places(items: Sequence[Item], names: Sequence[str]) -> _Places:
     places: _Places = {"ref": {}, "tied": {}}
     for place, (item, name) in enumerate(zip(items, names, strict=True)):
         if name != TIES:

@@ -1,9 +1,9 @@
 """A method on a benchmark's items: every answer scored once, or every two compared, kept on disk as it goes.
 
 In: items, a `Scorer` or a `PairScorer`.  Out: one array of scores per item, or its comparisons.
-Cost: the scorer's, linear in an item's answers, or the pair scorer's, quadratic; memory for one chunk of conversations.
+Cost: the scorer's, linear in an item's answers, or the pair scorer's, quadratic; memory for one portion of conversations.
 
-What is found is appended to a file chunk by chunk, keyed by the texts: a run that was stopped goes on where it was, and a
+What is found is appended to a file portion by portion, keyed by the texts: a run that was stopped goes on where it was, and a
 benchmark that gained items computes those alone.
 """
 
@@ -23,8 +23,8 @@ from armorm.data.rows import BenchmarkItem
 from armorm.kept import Kept
 from armorm.scorers import PairScorer, Preferences, Scorer
 
-CHUNK = 256
-"""Conversations that are given to the scorer at once."""
+PORTION = 256
+"""Conversations that the scorer is asked for at once: what a run that is stopped loses at most."""
 
 Scores = Float[np.ndarray, "_"]
 OnProgress = Callable[[int, int], None]
@@ -44,9 +44,9 @@ def score_items(
     another key is begun anew. `progress` is told (items done, items in all). Raises StorageError when the file can't be written.
     """
 
-    def ask(chunk: Sequence[BenchmarkItem]) -> list[Any]:
-        flat = [item.conversation(answer) for item in chunk for answer in item.answers]
-        return [as_json(one) for one in np.split(scorer.score(flat), _bounds([len(item.answers) for item in chunk]))]
+    def ask(portion: Sequence[BenchmarkItem]) -> list[Any]:
+        flat = [item.conversation(answer) for item in portion for answer in item.answers]
+        return [as_json(one) for one in np.split(scorer.score(flat), _bounds([len(item.answers) for item in portion]))]
 
     found = _kept_values(items, ask, lambda item: len(item.answers), Kept(kept, key), progress)
     return [as_scores(one) for one in found]
@@ -97,10 +97,10 @@ def compare_items(
     told (items done, items in all). Raises StorageError when the file can't be written.
     """
 
-    def ask(chunk: Sequence[BenchmarkItem]) -> list[Any]:
-        asked = [_comparisons(item) for item in chunk]
+    def ask(portion: Sequence[BenchmarkItem]) -> list[Any]:
+        asked = [_comparisons(item) for item in portion]
         found = scorer.prefer(
-            [(item.conversation(a), item.conversation(b)) for item, two in zip(chunk, asked, strict=True) for a, b in two]
+            [(item.conversation(a), item.conversation(b)) for item, two in zip(portion, asked, strict=True) for a, b in two]
         )
         bounds = _bounds([len(two) for two in asked])
         orders = zip(np.split(found.forward, bounds), np.split(found.backward, bounds), strict=True)
@@ -156,15 +156,15 @@ def _kept_values(
     store: Kept,
     progress: OnProgress,
 ) -> list[Any]:
-    # What is known of each item; `ask` finds it for those that the store lacks, about CHUNK in `size` at a time.
+    # What is known of each item; `ask` finds it for those that the store lacks, about PORTION in `size` at a time.
     keys = [_key(item) for item in items]
     todo = [i for i, k in enumerate(keys) if k not in store.values]
     done = len(items) - len(todo)
     progress(done, len(items))
-    for chunk in _chunks(items, todo, size):
-        found = ask([items[i] for i in chunk])
-        store.add({keys[i]: one for i, one in zip(chunk, found, strict=True)})
-        done += len(chunk)
+    for portion in _portions(items, todo, size):
+        found = ask([items[i] for i in portion])
+        store.add({keys[i]: one for i, one in zip(portion, found, strict=True)})
+        done += len(portion)
         progress(done, len(items))
     return [store.values[k] for k in keys]
 
@@ -177,16 +177,16 @@ def _key(item: BenchmarkItem) -> str:
     return blake2b(repr((item.context, item.chosen, item.rejected)).encode("utf-8", "replace"), digest_size=12).hexdigest()
 
 
-def _chunks(items: Sequence[BenchmarkItem], todo: Sequence[int], size: Callable[[BenchmarkItem], int]) -> Iterator[list[int]]:
+def _portions(items: Sequence[BenchmarkItem], todo: Sequence[int], size: Callable[[BenchmarkItem], int]) -> Iterator[list[int]]:
     # Whole items, so that answers to one prompt are scored together; by length, so that a batch has little padding.
     order = sorted(todo, key=lambda i: max(map(len, items[i].answers)))
-    chunk: list[int] = []
+    portion: list[int] = []
     conversations = 0
     for i in order:
-        chunk.append(i)
+        portion.append(i)
         conversations += size(items[i])
-        if conversations >= CHUNK:
-            yield chunk
-            chunk, conversations = [], 0
-    if chunk:
-        yield chunk
+        if conversations >= PORTION:
+            yield portion
+            portion, conversations = [], 0
+    if portion:
+        yield portion

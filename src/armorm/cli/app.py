@@ -34,6 +34,8 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(steer_app, name="steer")
 INTERRUPTED = 130
+OPTIONS = {"`kind`": "--as"}
+"""Errors name the library's arguments; these options have other names."""
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ArmormError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(_with_options(str(error)))}", highlight=False)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as left:  # typer turns the first into the second
         if isinstance(left, SystemExit) and left.code != INTERRUPTED:
@@ -320,5 +322,11 @@ def _print_facts(facts: dict[str, Any], *, json_: bool) -> None:
     print_grids([facts_grid("facts", "", texts)])
 
 
-def _escaped(text: str) -> str:
+def _with_options(text: str) -> str:
+    for argument, option in OPTIONS.items():
+        text = text.replace(argument, option)
+    return text
+
+
+def _escape(text: str) -> str:
     return text.replace("[", "\\[")

@@ -16,7 +16,7 @@ import typer
 from armorm.cli.options import BatchTokens, Model, ProfileFile, Quiet
 
 if TYPE_CHECKING:
-    from armorm.jobs.score_file import Job
+    from armorm.jobs.score_file import Finished, Job
     from armorm.jobs.select import Counts
 
 Rows = Annotated[
@@ -100,15 +100,23 @@ def pairs(
 
 
 def _run(model: str, file: Path, out: Path | None, job: Job, profile: Path | None, *, batch_tokens: int, quiet: bool) -> None:
-    from armorm.cli.scoring import scored_rows, scored_to_file, summary
+    from armorm.jobs.score_file import score_file, stream_file
+    from armorm.progress import Reporter
     from armorm.scoring.profile import Profile
 
-    steered = Profile.from_yaml(profile) if profile else None
+    steered, reporter = Profile.from_yaml(profile) if profile else None, Reporter(quiet=quiet)
     if out is None:
-        _write(scored_rows(model, file, job=job, profile=steered, batch_tokens=batch_tokens, quiet=quiet), None)
+        _write(stream_file(model, file, job, profile=steered, batch_tokens=batch_tokens, reporter=reporter), None)
     else:
-        finished = scored_to_file(model, file, out, job=job, profile=steered, batch_tokens=batch_tokens, quiet=quiet)
-        print(summary(finished))
+        print(_summary(score_file(model, file, out, job, profile=steered, batch_tokens=batch_tokens, reporter=reporter)))
+
+
+def _summary(finished: Finished) -> str:
+    fresh = finished.rows - finished.resumed
+    faulty = f", {finished.faulty:,} with an error" if finished.faulty else ""
+    before = f", {finished.resumed:,} of them before" if finished.resumed else ""
+    rate = f"; {fresh / finished.seconds:,.0f} rows/s" if fresh and finished.seconds > 0 else ""
+    return f"{finished.path}: {finished.rows:,} rows{faulty}{before}{rate}"
 
 
 def _write(rows: Iterable[Mapping[str, Any]], out: Path | None) -> None:

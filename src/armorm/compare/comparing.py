@@ -20,12 +20,11 @@ from armorm.bench.aggregate import figures, paired
 from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.bench.run import Scores
-from armorm.compare.ablations import fit_without_masking, load_without_masking, rival_methods
+from armorm.compare.ablations import Unmasked, fit_without_masking, load_without_masking, rival_methods
 from armorm.compare.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import RecipeError
-from armorm.fit.parts import load_probe
 from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
 from armorm.progress import Reporter
@@ -33,8 +32,9 @@ from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
 from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
-from armorm.run.fitting import Predicted, test_predictions
 from armorm.run.methods import MAIN, RIVAL, Graded, Method
+from armorm.run.probe_stage import Predicted, predict_test
+from armorm.run.rows import read_rows
 from armorm.run.stages import Stage, run_stage
 from armorm.run.train import Training
 from armorm.run.tune import tune
@@ -74,7 +74,9 @@ class _Comparison:
     def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter) -> None:
         self.recipe, self.out, self.reporter = recipe, out, reporter
         self.at = out / "compare"
-        self.main = Training(recipe, out, features, reporter)
+        reporter.say("reading rows")
+        self.rows = read_rows(recipe, recipe.load_objectives(), reporter)
+        self.main = Training(recipe, out, features, reporter, rows=self.rows)
         self.variants: dict[str, Training] = {}  # stages 1 to 3 again, by backbone
 
     def run(self) -> CompareResults:
@@ -112,10 +114,9 @@ class _Comparison:
     def _on_features(self) -> list[Contender]:
         """What the run compares anyway, weights that no prompt changes, and the probe without masking."""
         at = self.at / "not-masked"
-        stage = run_stage(at, {"gate": self._key("gate")}, self._not_masked)
-        unmasked = load_without_masking(stage.folder)
+        stage = run_stage(at, {"gate": self.main.gates.key}, self._fit_without_masking, load_without_masking)
         fixed = self.recipe.compare.fixed_weights
-        rivals = rival_methods(self.recipe, self.out / "probe", self.main.pairs, fixed=fixed, unmasked=[unmasked])
+        rivals = rival_methods(self.main.probe.value, self.main.pairs, fixed=fixed, unmasked=[stage.value])
         return [self._stored(self.main, m, FROZEN) for m in (*self.main.methods, *rivals)]
 
     def _trained(self, objective: TrainingObjective, name: str, label: str) -> list[Contender]:
@@ -134,7 +135,7 @@ class _Comparison:
             model, before = str(tuned.folder / "model"), training_costs(tuned)
         training = self._again(name, model)
         self.variants[BACKBONES[objective]] = training
-        rivals = rival_methods(training.recipe, training.out / "probe", training.pairs)
+        rivals = rival_methods(training.probe.value, training.pairs)
         return [
             self._stored(training, method, BACKBONES[objective], name, before)
             for method in (*training.methods, *rivals)
@@ -146,13 +147,13 @@ class _Comparison:
     @cached_property
     def suites(self) -> Suites:
         """The items that all methods are judged on."""
-        rows, settings = self.main.rows, self.recipe.compare
+        rows, settings = self.rows, self.recipe.compare
         return rows.capped(ratings=None, pairs=None, items=settings.items, seed=self.recipe.seed).suites
 
     @cached_property
     def whole(self) -> Suites:
         """All items of the suites that are capped: methods on the run's own features judge them at no cost."""
-        return {name: items for name, items in self.main.rows.suites.items() if len(items) > len(self.suites[name])}
+        return {name: items for name, items in self.rows.suites.items() if len(items) > len(self.suites[name])}
 
     @cached_property
     def arena(self) -> Arena:
@@ -169,22 +170,20 @@ class _Comparison:
             }
         )
         caps = {"ratings": settings.rows.ratings, "pairs": settings.rows.pairs, "items": settings.items}
-        rows = self.main.rows.capped(**caps, seed=self.recipe.seed)
+        rows = self.rows.capped(**caps, seed=self.recipe.seed)
         self.reporter.say(f"stages 1 to 3 on {model}")
         out = self.at / "decoders" / name
         training = Training(recipe, out, out / "features", self.reporter, rows=rows)
         training.run()
         return training
 
-    def _tuned(self, objective: TrainingObjective) -> Stage:
+    def _tuned(self, objective: TrainingObjective) -> Stage[None]:
         folder = self.out / "tuned" / objective
-        return tune(self.recipe, objective, folder, rows=self.main.rows, reporter=self.reporter)
+        return tune(self.recipe, objective, folder, rows=self.rows, reporter=self.reporter)
 
-    def _not_masked(self, at: Path) -> dict[str, Any]:
-        main = self.main
-        feature = main.methods[0].feature
-        made = fit_without_masking(self.recipe, main.objectives, main.ratings, main.pairs, at, self.reporter, feature=feature)
-        return made.facts
+    def _fit_without_masking(self, at: Path) -> tuple[Unmasked, dict[str, Any]]:
+        main, feature = self.main, self.main.probe.value.feature
+        return fit_without_masking(main.context, main.stores.ratings, main.pairs, at, feature=feature)
 
     def _stored(
         self, training: Training, method: Method, backbone: str, variant: str = "", before: Costs | None = None
@@ -201,9 +200,6 @@ class _Comparison:
             variant=variant,
             before=before,
         )
-
-    def _key(self, stage: str) -> str:
-        return next(s.key for s in self.main.done if s.folder.name == stage)
 
     # -- the table -----------------------------------------------------------------------------------------------------------
 
@@ -254,7 +250,7 @@ class _Comparison:
         return {
             "rule": graded.rule.value,
             "n": len(items),
-            "of": len(self.main.rows.suites[suite.name]),
+            "of": len(self.rows.suites[suite.name]),
             "groups": len({item.group for item in items}),
             "sections": sections,
             "missing": missing,
@@ -265,7 +261,7 @@ class _Comparison:
     def _probes(self) -> list[dict[str, Any]]:
         """Held-out quality of the probe on each decoder that was tried on the same rows; of the run's own where none was."""
         runs = list(self.variants.items()) or [(FROZEN, self.main)]
-        tested = [_predictions(training) for _, training in runs]
+        tested = [_predict(training) for _, training in runs]
         first, seed = tested[0], self.recipe.seed
         means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
         return [
@@ -274,7 +270,7 @@ class _Comparison:
         ]
 
     def _notes(self) -> list[str]:
-        settings, rows = self.recipe.compare, self.main.rows
+        settings, rows = self.recipe.compare, self.rows
         found = [
             f"All methods are judged on the same items of each suite{f', at most {settings.items}' if settings.items else ''}; "
             "intervals and tests draw whole prompts."
@@ -295,13 +291,13 @@ class _Comparison:
         return found
 
 
-def _predictions(training: Training) -> Predicted:
-    probe, feature = load_probe(training.out / "probe")
-    return test_predictions(training.recipe, training.objectives, training.ratings, probe, feature)
+def _predict(training: Training) -> Predicted:
+    probe = training.probe.value
+    return predict_test(training.context, training.stores.ratings, probe.probe, probe.feature)
 
 
 def _probe(backbone: str, training: Training) -> dict[str, Any]:
-    facts = next(s.facts for s in training.done if s.folder.name == "probe")
+    facts = training.probe.facts
     quality = {o["name"]: o for o in facts["objectives"]}
     return {
         "backbone": backbone,

@@ -24,8 +24,8 @@ from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge
 from armorm.rivals.judge.making import judge_of
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
-from armorm.run.methods import Graded, Method
-from armorm.run.stages import Stage, key_of, run_stage
+from armorm.run.methods import Method, score_suite
+from armorm.run.stages import Stage, key_of, read_nothing, run_stage
 from armorm.run.train import Training
 from armorm.scorers import PairScorer, Scorer
 
@@ -76,13 +76,13 @@ def from_features(
     """A method on the features of a finished run. `variant` tells runs apart; `before` is what the decoder's training took."""
     scores, everything, scoring = {}, {}, {}
     for suite in training.recipe.bench:
-        pairs, rows = training.suites[suite.name], training.rows.suites[suite.name]
-        chosen, rejected = (method.scorer.score_features(side[method.feature]) for side in (pairs.chosen, pairs.rejected))
-        by_id = dict(zip([r.id for r in rows], Graded.by(suite, rows).scores_from_pairs(chosen, rejected), strict=True))
+        stored, answers = training.stores.suites[suite.name], training.suites[suite.name]
+        both = score_suite(answers, [method])[method.scorer.name]
+        by_id = {item.id: one for item, one in zip(answers.items, answers.by_item(*both), strict=True)}
         scores[suite.name] = [by_id[item.id] for item in suites[suite.name]]
         if suite.name in whole:
             everything[suite.name] = [by_id[item.id] for item in whole[suite.name]]
-        stored, share = training.stores.suites[suite.name], len(suites[suite.name]) / len(rows)
+        share = len(suites[suite.name]) / len(stored)
         scoring[suite.name] = {
             "seconds": round(stored.seconds * share, 1),
             "tokens_in": round(stored.manifest["tokens"] * share),
@@ -98,13 +98,12 @@ def from_features(
 
 def _feature_costs(training: Training, *, ratings: bool) -> Costs:
     stores = [*training.stores.pairs.values(), *(training.stores.ratings.values() if ratings else ())]
-    rows = [*training.rows.pairs.values(), *(training.rows.ratings.values() if ratings else ())]
-    fitting = sum(s.seconds for s in training.done if s.folder.name in ("probe", "debias", "gate")) if ratings else 0.0
+    stages = (training.probe, training.debias, training.gates) if ratings else ()
     return {
-        "seconds": round(sum(s.seconds for s in stores) + fitting, 1),
+        "seconds": round(sum(s.seconds for s in stores) + sum(stage.seconds for stage in stages), 1),
         "tokens": sum(s.manifest["tokens"] for s in stores),
         "steps": None,
-        "examples": sum(map(len, rows)),
+        "examples": sum(map(len, stores)),
     }
 
 
@@ -115,7 +114,7 @@ def _added(one: Costs | None, other: Costs) -> Costs:
     return {**both, "steps": one["steps"]}
 
 
-def training_costs(tuned: Stage) -> Costs:
+def training_costs(tuned: Stage[None]) -> Costs:
     """What the training of a decoder took."""
     return {k: tuned.facts[k] for k in ("seconds", "tokens", "steps", "examples")}
 
@@ -132,7 +131,7 @@ class Arena:
     folder: Path
     reporter: Reporter
 
-    def one_logit(self, name: str, label: str, tuned: Stage) -> Contender:
+    def one_logit(self, name: str, label: str, tuned: Stage[None]) -> Contender:
         """A Bradley–Terry model with a trained decoder."""
 
         def make() -> SequenceHead:
@@ -146,11 +145,11 @@ class Arena:
                 max_tokens=s.max_tokens,
             )
 
-        found = self._stage(name, {"model": tuned.key}, lambda _at: self._asked(name, make()))
+        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, make()))
         note = f"{tuned.facts['steps']} steps of {self.recipe.tuning.of('bradley-terry').batch_size} pairs"
         return self._contender(found, name, label, "bradley-terry", "trained", note=note, training=training_costs(tuned))
 
-    def pairwise(self, name: str, label: str, tuned: Stage) -> Contender:
+    def pairwise(self, name: str, label: str, tuned: Stage[None]) -> Contender:
         """A decoder that was trained to say which of two shown answers is better."""
         settings, s = self.recipe.tuning.of("pairwise"), self.recipe.backbone
 
@@ -166,7 +165,7 @@ class Arena:
                 max_tokens=longest,
             )
 
-        found = self._stage(name, {"model": tuned.key}, lambda _at: self._asked(name, make()))
+        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, make()))
         note = f"{tuned.facts['steps']} steps of {settings.batch_size} pairs; both orders averaged"
         return self._contender(found, name, label, "pairwise", "trained", note=note, training=training_costs(tuned))
 
@@ -175,7 +174,7 @@ class Arena:
         backbone = settings.model or settings.local or ""
         try:
             judge = self._judge_of(settings)
-            found = self._stage(settings.name, {"judge": judge.fingerprint}, lambda _at: self._asked(settings.name, judge))
+            found = self._stage(settings.name, {"judge": judge.fingerprint}, lambda: self._asked(settings.name, judge))
         except StorageError:
             raise
         except ArmormError as error:
@@ -205,11 +204,11 @@ class Arena:
     def _batch(self) -> int:
         return self.recipe.features.batch_tokens
 
-    def _stage(self, name: str, inputs: dict[str, Any], compute: Callable[[Path], dict[str, Any]]) -> Stage:
+    def _stage(self, name: str, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> Stage[None]:
         asked = key_of({n: [repr((i.id, i.context, i.chosen, i.rejected)) for i in items] for n, items in self.suites.items()})
-        return run_stage(
-            self.folder / "methods" / folder_name(name), {**inputs, "items": asked, "seed": self.recipe.seed}, compute
-        )
+        folder = self.folder / "methods" / folder_name(name)
+        inputs = {**inputs, "items": asked, "seed": self.recipe.seed}
+        return run_stage(folder, inputs, lambda _at: (None, compute()), read_nothing)
 
     def _asked(self, name: str, scorer: Scorer | PairScorer) -> dict[str, Any]:
         facts: dict[str, Any] = {"scores": {}, "scoring": {}, "position": {}}
@@ -233,7 +232,7 @@ class Arena:
         usage = getattr(scorer, "usage", None)
         return {**facts, "usage": None if usage is None else usage.to_json()}
 
-    def _contender(self, found: Stage, name: str, label: str, family: str, backbone: str, **more: Any) -> Contender:
+    def _contender(self, found: Stage[None], name: str, label: str, family: str, backbone: str, **more: Any) -> Contender:
         scores = {suite: [as_scores(one) for one in rows] for suite, rows in found.facts["scores"].items()}
         facts: dict[str, Any] = {key: found.facts[key] or None for key in ("usage", "position")}
         return Contender(name, label, family, backbone, scores=scores, scoring=found.facts["scoring"], **facts, **more)

@@ -9,12 +9,12 @@ Understood are `messages`; `prompt` (text or messages, `system` beside it) with 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from armorm.conversation import Message, fault_in
+from armorm.data.cells import context_turns, is_answer_turn, messages_of, parse_list
 from armorm.data.files import BadRecord, Record
 
 ANSWER_COLUMNS = ("messages", "prompt", "system", "response", "completion", "responses", "completions", "chosen", "rejected")
@@ -70,7 +70,7 @@ def answer_row(record: Record | BadRecord) -> AnswerRow:
     turns, answers, many = texts
     if (fault := fault_in([*turns, {"role": "assistant", "content": "."}])) is not None:
         return AnswerRow(record.row, name, values, error=f"{fault}: {fault.remedy}", ids=(name,))
-    context = tuple(Message(role=m["role"], content=m["content"]) for m in turns)
+    context = messages_of(turns)
     faults = tuple(_fault(context, a) for a in answers)
     if not answers or all(faults):
         error = faults[0] if faults else "no-answer: the list of answers is empty"
@@ -84,14 +84,14 @@ def neighbours_grouped(rows: Iterable[AnswerRow]) -> Iterator[AnswerRow]:
     held: list[AnswerRow] = []
     for row in rows:
         if held and (row.error or row.many or held[0].error or held[0].many or row.context != held[0].context):
-            yield _joined(held)
+            yield _join(held)
             held = []
         held.append(row)
     if held:
-        yield _joined(held)
+        yield _join(held)
 
 
-def _joined(rows: list[AnswerRow]) -> AnswerRow:
+def _join(rows: list[AnswerRow]) -> AnswerRow:
     first = rows[0]
     if len(rows) == 1:
         return first
@@ -106,7 +106,7 @@ _Texts = tuple[list[Any], list[Any], bool]
 
 def _texts(values: Mapping[str, Any]) -> _Texts | str:
     # Context, answers, and whether the row lists them; or what is missing.
-    messages = _parsed(values.get("messages"))
+    messages = parse_list(values.get("messages"))
     if messages not in (None, ""):
         if (fault := fault_in(messages)) is not None:
             return f"{fault}: {fault.remedy}"
@@ -114,19 +114,19 @@ def _texts(values: Mapping[str, Any]) -> _Texts | str:
     if values.get("prompt") is not None:
         context = _context(values)
         for column in _MANY:
-            answers = _parsed(values.get(column))
+            answers = parse_list(values.get(column))
             if isinstance(answers, list):
                 return context, [_text(a) for a in answers], True
         for column in _ONE:
             if values.get(column) is not None:
-                return context, [_text(_parsed(values[column]))], False
+                return context, [_text(_turns_or_text(values[column]))], False
     if values.get("chosen") is not None and values.get("rejected") is not None:
         return _pair(values)
     return _NEEDED
 
 
 def _pair(values: Mapping[str, Any]) -> _Texts | str:
-    sides = [_parsed(values[c]) for c in ("chosen", "rejected")]
+    sides = [_turns_or_text(values[c]) for c in ("chosen", "rejected")]
     if values.get("prompt") is not None and all(isinstance(s, str) or _is_turn(s) for s in sides):
         return _context(values), [_text(s) for s in sides], True
     for side in sides:
@@ -138,27 +138,19 @@ def _pair(values: Mapping[str, Any]) -> _Texts | str:
 
 
 def _context(values: Mapping[str, Any]) -> list[Any]:
-    prompt = _parsed(values["prompt"]) if isinstance(values["prompt"], str) and values["prompt"][:2] == "[{" else values["prompt"]
-    turns = list(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    system = values.get("system")
-    has_system = bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") == "system"
-    return turns if system in (None, "") or has_system else [{"role": "system", "content": system}, *turns]
+    prompt = values["prompt"]
+    prompt = parse_list(prompt) if isinstance(prompt, str) and prompt[:2] == "[{" else prompt
+    return context_turns(prompt, values.get("system"))
 
 
-def _parsed(value: Any) -> Any:
-    # CSV and some Parquet files store lists as JSON text.
-    if not isinstance(value, str) or value[:1] != "[":
-        return value
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return found if isinstance(found, list) and all(isinstance(one, Mapping | str | list) for one in found) else value
+def _turns_or_text(value: Any) -> Any:
+    # An answer may itself be a JSON list: only one of turns is read as such.
+    parsed = parse_list(value)
+    return parsed if isinstance(parsed, list) and parsed and isinstance(parsed[0], Mapping) else value
 
 
 def _is_turn(value: Any) -> bool:
-    turn = value[0] if isinstance(value, list) and len(value) == 1 else None
-    return isinstance(turn, Mapping) and turn.get("role") == "assistant"
+    return isinstance(value, list) and len(value) == 1 and is_answer_turn(value[0])
 
 
 def _text(answer: Any) -> Any:

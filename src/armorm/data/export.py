@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ import pyarrow.parquet as pq
 from armorm.data.opening import METADATA_KEY, Opened
 from armorm.data.reading import FaultCounts
 from armorm.data.rows import PreferencePair, RatedResponse
-from armorm.errors import DataError, StorageError
+from armorm.disk import writing
+from armorm.errors import DataError
 from armorm.objectives import Objectives
 
 FORMAT = 1
@@ -57,24 +57,16 @@ def export(opened: Opened, path: Path) -> Exported:
     if path.suffix != ".parquet" or path.is_dir():
         raise DataError(f"{path}: rows are exported as one Parquet file: name one that ends in .parquet")
     schema = _schema(opened)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = _write(opened, schema, part)
+    with writing(path) as beside:
+        rows = _write(opened, schema, beside)
         if not rows:
             raise DataError(f"{opened.where or opened.name}: there is no row to export{_why(opened.stream.faults)}")
-        part.replace(path)
-    except OSError as fault:
-        raise StorageError(f"{path} can't be written: {fault.strerror or fault}; choose another place") from fault
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return Exported(path, opened.kind, rows, opened.stream.total, opened.stream.faults)
 
 
-def _write(opened: Opened, schema: pa.Schema, part: Path) -> int:
+def _write(opened: Opened, schema: pa.Schema, path: Path) -> int:
     rows = 0
-    with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in _groups(opened.stream):
             writer.write_table(pa.Table.from_pylist([_cells(row, opened.objectives) for row in group], schema=schema))
             rows += len(group)

@@ -106,12 +106,12 @@ def expand(pattern: str, *, folders: bool = False) -> list[Path]:
     if plain.is_file() or (folders and plain.is_dir()):
         return [plain]
     escaped = _VARIABLE.sub(lambda m: glob.escape(os.environ[m[1] or m[2]]), pattern)
-    found = sorted(Path(p) for p in glob.glob(str(Path(escaped).expanduser()), recursive=True) if Path(p).is_file())  # noqa: PTH207
-    if not found:
+    files = sorted(Path(p) for p in glob.glob(str(Path(escaped).expanduser()), recursive=True) if Path(p).is_file())  # noqa: PTH207
+    if not files:
         raise DataError(
             f"{pattern}: no file matches ({plain}): check the folder and the ending; relative paths start at {Path.cwd()}"
         )
-    return found
+    return files
 
 
 def hub_records(
@@ -151,11 +151,11 @@ def _in_file(path: Path, reader: Callable[[Path], Iterator[_Item]]) -> Iterator[
     where = str(path)
     row = 0
     try:
-        for row, found in reader(path):
-            if isinstance(found, str):
-                yield BadRecord(row, found, REMEDIES[found], where)
+        for row, values in reader(path):
+            if isinstance(values, str):
+                yield BadRecord(row, values, REMEDIES[values], where)
             else:
-                yield Record(row, found, where)
+                yield Record(row, values, where)
     except _BROKEN_FILE:
         yield BadRecord(row + 1, "truncated-file", REMEDIES["truncated-file"], where)
 
@@ -202,41 +202,41 @@ def _json_list(path: Path) -> Iterator[_Item]:
     # Entry by entry, so that the entries before a break are still read.
     with _open(path, unzip=True) as stream:
         text = stream.read().decode("utf-8-sig", "surrogateescape")
-    at = _after_space(text, 0)
-    if text[at : at + 1] != "[":
-        yield 1, "not-an-object" if text[at : at + 1] == "{" else "not-json"
+    place = _after_space(text, 0)
+    if text[place : place + 1] != "[":
+        yield 1, "not-an-object" if text[place : place + 1] == "{" else "not-json"
         return
-    at = _after_space(text, at + 1)
-    if text[at : at + 1] == "]":
+    place = _after_space(text, place + 1)
+    if text[place : place + 1] == "]":
         return
     for row in count(1):
-        start = at
+        start = place
         try:
-            value, at = _DECODER.raw_decode(text, at)
+            value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
-            yield row, "not-json" if at < len(text) else "truncated-file"
+            yield row, "not-json" if place < len(text) else "truncated-file"
             return
-        if not is_utf8(text[start:at]):
+        if not is_utf8(text[start:place]):
             yield row, "not-utf8"
         else:
             yield row, value if isinstance(value, dict) else "not-an-object"
-        at = _after_space(text, at)
-        if text[at : at + 1] != ",":
+        place = _after_space(text, place)
+        if text[place : place + 1] != ",":
             break
-        at = _after_space(text, at + 1)
-    if at == len(text):
+        place = _after_space(text, place + 1)
+    if place == len(text):
         yield row + 1, "truncated-file"
-    elif text[at] != "]" or _after_space(text, at + 1) < len(text):
+    elif text[place] != "]" or _after_space(text, place + 1) < len(text):
         yield row + 1, "not-json"
 
 
 _DECODER = json.JSONDecoder()
 
 
-def _after_space(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+def _after_space(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place
 
 
 def _csv(path: Path) -> Iterator[_Item]:
@@ -249,19 +249,19 @@ def _csv(path: Path) -> Iterator[_Item]:
             raise DataError(f"{path}: the header can't be read: {REMEDIES['not-utf8' if isinstance(header, list) else header]}")
         if len(set(header)) < len(header):
             raise DataError(f"{path}: columns of the header share a name: {', '.join(header)}: give each its own")
-        row = 0
-        while (found := _next_cells(cells)) is not None:
-            if found == []:  # a blank line
+        number = 0
+        while (row_cells := _next_cells(cells)) is not None:
+            if row_cells == []:  # a blank line
                 continue
-            row += 1
-            if isinstance(found, str):
-                yield row, found
-            elif not all(map(is_utf8, found)):
-                yield row, "not-utf8"
-            elif len(found) != len(header):
-                yield row, "not-csv"
+            number += 1
+            if isinstance(row_cells, str):
+                yield number, row_cells
+            elif not all(map(is_utf8, row_cells)):
+                yield number, "not-utf8"
+            elif len(row_cells) != len(header):
+                yield number, "not-csv"
             else:
-                yield row, dict(zip(header, found, strict=True))
+                yield number, dict(zip(header, row_cells, strict=True))
 
 
 def _next_cells(cells: Iterator[list[str]]) -> list[str] | str | None:

@@ -1,4 +1,4 @@
-"""A source as the command line names it → a stream of its rows: a public set by name, or a user's own files.
+"""A source by its name or its files → a stream of its rows: a public set by name, or a user's own files.
 
 In: a `Request`.  Out: `Opened`: the stream, the objectives, and what was decided on the way.
 Cost: none for a public set; files that bring no objectives are read once before, to find the columns that hold ratings.
@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.conversation import is_utf8
+from armorm.data.cells import is_absent, rating
 from armorm.data.files import BadRecord, Found, Record, expand, records
 from armorm.data.reading import Columns, Stream, stream_pairs, stream_ratings
 from armorm.data.rows import PreferencePair, RatedResponse
@@ -31,7 +31,7 @@ from armorm.data.sources.source import PairSource, RatingSource, Unfold
 from armorm.errors import DataError
 from armorm.objectives import Objective, Objectives
 
-Kind = Literal["ratings", "pairs"]
+RowKind = Literal["ratings", "pairs"]
 Watch = Callable[[Iterable[Found]], Iterable[Found]]
 """Looks at raw records as they pass, to tell how far reading has come."""
 
@@ -50,7 +50,7 @@ class Request:
 
     source: str
     path: str | None = None
-    kind: Kind | None = None
+    kind: RowKind | None = None
     split: str | None = None
     limit: int | None = None
     objectives: Path | None = None
@@ -62,7 +62,7 @@ class Opened:
 
     name: str
     title: str
-    kind: Kind
+    kind: RowKind
     stream: Stream[RatedResponse] | Stream[PreferencePair]
     objectives: Objectives
     remarks: tuple[str, ...] = ()
@@ -76,26 +76,26 @@ def open_source(request: Request, *, on_fault_line: Callable[[str], None] | None
         raise DataError(f"the limit on records is {request.limit}: it must be at least 1")
     rated, paired = rating_sources().get(request.source), pair_sources().get(request.source)
     if rated and paired and request.kind is None:
-        raise DataError(f"{request.source!r} names ratings and pairs: add --as ratings or --as pairs")
-    looked = _looked_at(watch, request.limit)
+        raise DataError(f"{request.source!r} names ratings and pairs: say which by `kind`, ratings or pairs")
+    look = _watch_first(watch, request.limit)
     if rated and request.kind != "pairs":
-        return _open_ratings(rated, request, looked, on_fault_line)
+        return _open_ratings(rated, request, look, on_fault_line)
     if paired and request.kind != "ratings":
-        return _open_pairs(paired, request, looked, on_fault_line)
+        return _open_pairs(paired, request, look, on_fault_line)
     if rated or paired:
-        raise DataError(f"{request.source!r} names {'ratings' if rated else 'pairs'}, not {request.kind}: leave --as out")
-    return _open_files(request, looked, on_fault_line)
+        raise DataError(f"{request.source!r} names {'ratings' if rated else 'pairs'}, not {request.kind}: leave `kind` out")
+    return _open_files(request, look, on_fault_line)
 
 
-def _looked_at(watch: Watch | None, limit: int | None) -> Watch:
-    def looked(found: Iterable[Found]) -> Iterable[Found]:
-        some = found if limit is None else islice(found, limit)
+def _watch_first(watch: Watch | None, limit: int | None) -> Watch:
+    def look(records: Iterable[Found]) -> Iterable[Found]:
+        some = records if limit is None else islice(records, limit)
         return watch(some) if watch else some
 
-    return looked
+    return look
 
 
-def _open_ratings(source: RatingSource, request: Request, looked: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
+def _open_ratings(source: RatingSource, request: Request, look: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
     own = Objectives(source.objectives)
     if request.objectives:
         asked = set(Objectives.from_file(request.objectives).names)
@@ -104,51 +104,51 @@ def _open_ratings(source: RatingSource, request: Request, looked: Watch, on_faul
             names = ", ".join(o.name for o in source.objectives)
             raise DataError(f"{request.objectives} lists none of {source.name}'s objectives, which are {names}")
     place = source.place.at(request.split)
-    limited = replace(source, place=place, unfold=_after(looked, source.unfold))
+    limited = replace(source, place=place, unfold=_after(look, source.unfold))
     stream = source_ratings(limited, path=request.path, objectives=own, on_fault_line=on_fault_line)
     where = request.path or _hub(place.hub, place.split)
-    return Opened(source.name, source.title, "ratings", stream, own, (), _published(source.rows, request), where)
+    return Opened(source.name, source.title, "ratings", stream, own, (), _known_size(source.rows, request), where)
 
 
-def _open_pairs(source: PairSource, request: Request, looked: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
+def _open_pairs(source: PairSource, request: Request, look: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
     if request.objectives:
-        raise DataError(f"{source.name} holds pairs, which have no objectives: leave --objectives out")
+        raise DataError(f"{source.name} holds pairs, which have no objectives: leave `objectives` out")
     place = source.place.at(request.split)
-    limited = replace(source, place=place, unfold=_after(looked, source.unfold))
+    limited = replace(source, place=place, unfold=_after(look, source.unfold))
     stream = source_pairs(limited, path=request.path, on_fault_line=on_fault_line)
     where = request.path or _hub(place.hub, place.split)
-    return Opened(source.name, source.title, "pairs", stream, Objectives([]), (), _published(source.rows, request), where)
+    return Opened(source.name, source.title, "pairs", stream, Objectives([]), (), _known_size(source.rows, request), where)
 
 
-def _after(looked: Watch, unfold: Unfold) -> Unfold:
-    def unfolded(found: Iterable[Found]) -> Iterator[Found]:
-        return unfold(looked(found))
+def _after(look: Watch, unfold: Unfold) -> Unfold:
+    def unfold_some(records: Iterable[Found]) -> Iterator[Found]:
+        return unfold(look(records))
 
-    return unfolded
+    return unfold_some
 
 
 def _hub(hub: str, split: str) -> str:
     return f"{hub}[{split}]" if hub else ""
 
 
-def _published(rows: int, request: Request) -> int:
+def _known_size(rows: int, request: Request) -> int:
     known = 0 if request.split else rows
     return min(known, request.limit) if request.limit and known else known
 
 
-def _open_files(request: Request, looked: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
+def _open_files(request: Request, look: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
     paths = _files(request)
     kind = request.kind or _kind_of(paths)
     name = paths[0].name.partition(".")[0] if len(paths) == 1 else Path(request.source).parent.name or "files"
     where, title = request.source, ", ".join(p.name for p in paths[:3]) + (" …" if len(paths) > 3 else "")
-    found = looked(chain.from_iterable(map(records, paths)))
+    rows = look(chain.from_iterable(map(records, paths)))
     if kind == "pairs":
         if request.objectives:
-            raise DataError(f"{where}: pairs have no objectives: leave --objectives out, or add --as ratings")
-        pairs = stream_pairs(found, source=name, where=where, on_fault_line=on_fault_line)
+            raise DataError(f"{where}: pairs have no objectives: leave `objectives` out, or say by `kind` that they are ratings")
+        pairs = stream_pairs(rows, source=name, where=where, on_fault_line=on_fault_line)
         return Opened(name, title, kind, pairs, Objectives([]), where=where)
     objectives, remarks = _objectives_of(paths, request)
-    ratings = stream_ratings(found, source=name, objectives=objectives, where=where, on_fault_line=on_fault_line)
+    ratings = stream_ratings(rows, source=name, objectives=objectives, where=where, on_fault_line=on_fault_line)
     return Opened(name, title, kind, ratings, objectives, remarks, where=where)
 
 
@@ -156,7 +156,7 @@ def _files(request: Request) -> list[Path]:
     if request.path is not None or request.split is not None:
         known = ", ".join((*rating_sources(), *pair_sources())) or "none"
         raise DataError(
-            f"{request.source!r} is no public set, so there is nothing that --path or --split could mean: the sets are {known}; "
+            f"{request.source!r} is no public set, so there is nothing that `path` or `split` could mean: the sets are {known}; "
             f"own files are named in the source's place"
         )
     try:
@@ -169,7 +169,7 @@ def _files(request: Request) -> list[Path]:
         ) from None
 
 
-def _kind_of(paths: Iterable[Path]) -> Kind:
+def _kind_of(paths: Iterable[Path]) -> RowKind:
     first = islice(chain.from_iterable(map(records, paths)), 1000)
     values = next((r.values for r in first if isinstance(r, Record)), {})
     return "pairs" if {"chosen", "rejected"} <= values.keys() else "ratings"
@@ -183,7 +183,7 @@ def _objectives_of(paths: list[Path], request: Request) -> tuple[Objectives, tup
         return Objectives.from_file(beside), (f"objectives are those of {beside}",)
     if written := objectives_in(paths[0]):
         return written, ("objectives are those written into the file",)
-    return _seen(islice(chain.from_iterable(map(records, paths)), request.limit))
+    return _objectives_seen(islice(chain.from_iterable(map(records, paths)), request.limit))
 
 
 def objectives_in(path: Path) -> Objectives | None:
@@ -208,10 +208,10 @@ class _Column:
     last: float = field(default=-math.inf)
 
     def met(self, value: Any) -> None:
-        if value is None or (isinstance(value, str) and value.strip().casefold() in ("", "n/a", "na", "none", "null")):
+        if is_absent(value):
             return
-        number = _number(value)
-        if number is None:
+        number = rating(value)
+        if number is None or not abs(number) <= LARGEST:  # NaN is not
             self.others += 1
             return
         self.numbers += 1
@@ -219,17 +219,9 @@ class _Column:
         self.rising, self.last = self.rising and number > self.last and number.is_integer(), number
 
 
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value) if isinstance(value, str | bool | int | float | Decimal) else math.nan
-    except (ValueError, OverflowError):
-        number = {"true": 1.0, "false": 0.0}.get(value.strip().casefold(), math.nan) if isinstance(value, str) else math.nan
-    return number if abs(number) <= LARGEST else None  # NaN is not
-
-
-def _seen(found: Iterable[Record | BadRecord]) -> tuple[Objectives, tuple[str, ...]]:
+def _objectives_seen(records: Iterable[Record | BadRecord]) -> tuple[Objectives, tuple[str, ...]]:
     columns: dict[str, _Column] = {}
-    for record in found:
+    for record in records:
         for name, value in record.values.items() if isinstance(record, Record) else ():
             if name and name not in _NO_RATINGS and not name.endswith("_id") and isinstance(name, str) and is_utf8(name):
                 columns.setdefault(name, _Column()).met(value)
@@ -239,7 +231,7 @@ def _seen(found: Iterable[Record | BadRecord]) -> tuple[Objectives, tuple[str, .
     kept = [Objective(name=n, min=c.low, max=c.high) for n, c in rated.items() if n not in left]
     scales = ", ".join(f"{o.name} ({o.min:g} to {o.max:g})" for o in kept) or "there are none"
     remarks = [
-        f"objectives are the columns that hold numbers, on the range seen: {scales}; --objectives FILE gives the true scales"
+        f"objectives are the columns that hold numbers, on the range seen: {scales}; a file of objectives gives the true scales"
     ]
     if left:
         remarks.append("left out: " + ", ".join(f"{n} ({why})" for n, why in left.items()))

@@ -8,24 +8,22 @@ Texts are kept as they stand, letter by letter. A rating outside its scale fault
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from hashlib import blake2b
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Generic, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
 from armorm.conversation import Message, fault_in, is_utf8, prompt_group
+from armorm.data.cells import context_turns, is_absent, is_answer_turn, messages_of, parse_list, rating
 from armorm.data.files import BadRecord, Found, Record, Skipped
-from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
+from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedResponse, Row
 from armorm.errors import DataError
 from armorm.objectives import Objective, Objectives
 
-Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 OnFault = Literal["drop", "fail"]
 Repeats = Literal["keep", "drop"]
 """Whether a row that says what an earlier one said stays (`keep`, with a note) or goes (`drop`, counted as skipped)."""
@@ -72,11 +70,6 @@ class FaultCounts:
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def dropped(self) -> int:
-        """Faulty rows and those left out on purpose."""
-        return sum(self.counts.values()) + sum(self.skipped.values())
-
-    @property
     def drops(self) -> dict[str, int]:
         """Reason → rows, of both kinds."""
         return {**self.counts, **self.skipped}
@@ -84,7 +77,7 @@ class FaultCounts:
 
 @dataclass(frozen=True, slots=True)
 class Read(Generic[Row]):
-    """What one source gave: `len(rows) + faults.dropped == total`."""
+    """What one source gave: `len(rows)` and the faults' `drops` add up to `total`."""
 
     rows: tuple[Row, ...]
     total: int
@@ -117,8 +110,8 @@ class Stream(Generic[Row]):
         self._ids: set[bytes] = set()
 
     def __iter__(self) -> Iterator[Row]:
-        for found in self._records:
-            if (row := self._row(found)) is not None:
+        for record in self._records:
+            if (row := self._row(record)) is not None:
                 yield row
         self._tally.check_columns(self._named)
 
@@ -128,7 +121,7 @@ class Stream(Generic[Row]):
 
     @property
     def faults(self) -> FaultCounts:
-        return self._tally.counted()
+        return self._tally.to_counts()
 
     def read(self, on_fault: OnFault = "drop") -> Read[Row]:
         """All rows at once. Raises DataError for `on_fault="fail"` with the first 20 faults."""
@@ -136,52 +129,35 @@ class Stream(Generic[Row]):
         self._tally.check_faults(on_fault)
         return Read(rows, self.total, self.faults)
 
-    def _row(self, found: Found) -> Row | None:
+    def _row(self, record: Found) -> Row | None:
         tally = self._tally
-        tally.met(found)
-        if isinstance(found, Skipped):
-            tally.skipped[found.reason] += 1
+        tally.met(record)
+        if isinstance(record, Skipped):
+            tally.skipped[record.reason] += 1
             return None
         try:
-            if isinstance(found, BadRecord):
-                raise _Faulty(found.fault, "", found.remedy)
+            if isinstance(record, BadRecord):
+                raise _Faulty(record.fault, "", record.remedy)
             later = f"{len(tally.files)}-" if len(tally.files) > 1 else ""
-            part = f"-{found.part}" if found.part else ""
-            row_id = _name(found.values, self._columns.id) or f"{self._source}-{later}{found.row}{part}"
-            row = self._parse(found.values, row_id, tally)
+            part = f"-{record.part}" if record.part else ""
+            row_id = _name(record.values, self._columns.id) or f"{self._source}-{later}{record.row}{part}"
+            row = self._parse(record.values, row_id, tally)
             if (digest := _digest(row_id)) in self._ids:
                 raise _Faulty("duplicate-id", repr(row_id), "give each row of a source an id of its own, or no id at all")
             self._ids.add(digest)
         except _Faulty as fault:
-            tally.drop(found, fault)
+            tally.drop(record, fault)
             return None
         return None if self._is_repeat(row) else row
 
     def _is_repeat(self, row: Row) -> bool:
-        digest = _digest(repr(_said_by(row)))
+        digest = _digest(repr(_content_of(row)))
         if digest not in self._seen:
             self._seen.add(digest)
             return False
         drop = self._repeats == "drop"
         (self._tally.skipped if drop else self._tally.notes)["repeated"] += 1
         return drop
-
-
-def read_ratings(
-    records: Iterable[Found],
-    *,
-    source: str,
-    objectives: Objectives,
-    columns: Columns = Columns(),  # noqa: B008 - frozen
-    on_fault: OnFault = "drop",
-    where: str,
-) -> Read[RatedResponse]:
-    """Rated responses, all at once; see `stream_ratings`.
-
-    Raises DataError for `on_fault="fail"` with the first 20 faults, and for a named group or rating column that no record
-    has; ObjectiveMismatch when `columns.ratings` names an unknown objective.
-    """
-    return stream_ratings(records, source=source, objectives=objectives, columns=columns, where=where).read(on_fault)
 
 
 def stream_ratings(
@@ -210,18 +186,6 @@ def stream_ratings(
     return Stream(
         records, parse, source=source, columns=columns, named=must, where=where, repeats=repeats, on_fault_line=on_fault_line
     )
-
-
-def read_pairs(
-    records: Iterable[Found],
-    *,
-    source: str,
-    columns: Columns = Columns(),  # noqa: B008 - frozen
-    on_fault: OnFault = "drop",
-    where: str,
-) -> Read[PreferencePair]:
-    """Preference pairs, all at once; see `stream_pairs`. Raises DataError as `read_ratings` does."""
-    return stream_pairs(records, source=source, columns=columns, where=where).read(on_fault)
 
 
 def stream_pairs(
@@ -326,13 +290,13 @@ class _Tally:
         self.examples: list[str] = []
         self.first: list[str] = []
 
-    def met(self, found: Found) -> None:
+    def met(self, record: Found) -> None:
         self.total += 1
-        if found.where not in self.files[-1:]:
-            self.files.append(found.where)
-        if isinstance(found, Record):
-            self.columns.update(found.values)
-            self.notes.update(found.notes)
+        if record.where not in self.files[-1:]:
+            self.files.append(record.where)
+        if isinstance(record, Record):
+            self.columns.update(record.values)
+            self.notes.update(record.notes)
 
     def drop(self, record: Record | BadRecord, fault: _Faulty) -> None:
         self.counts[fault.name] += 1
@@ -346,7 +310,7 @@ class _Tally:
         if self.on_fault_line:
             self.on_fault_line(line)
 
-    def counted(self) -> FaultCounts:
+    def to_counts(self) -> FaultCounts:
         return FaultCounts(dict(self.counts), dict(self.notes), tuple(self.examples), dict(self.skipped))
 
     def check_faults(self, on_fault: OnFault) -> None:
@@ -369,7 +333,7 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _said_by(row: RatedResponse | PreferencePair | BenchmarkItem) -> Any:
+def _content_of(row: AnyRow) -> Any:
     if isinstance(row, RatedResponse):
         return row.messages, sorted(row.ratings.items())
     return row.context, row.chosen, row.rejected
@@ -405,7 +369,7 @@ def _missing(*ways: tuple[str, ...]) -> NoReturn:
 
 def _rated_messages(values: Mapping[str, Any], columns: Columns) -> tuple[Message, ...]:
     if _has(values, columns.messages) and values[columns.messages] != "":
-        return _conversation(_list_of(values[columns.messages]), columns.messages)
+        return _conversation(parse_list(values[columns.messages]), columns.messages)
     if not _has(values, columns.prompt, columns.response):
         _missing((columns.messages,), (columns.prompt, columns.response))
     answer = {"role": "assistant", "content": values[columns.response]}
@@ -427,8 +391,8 @@ def _two_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Mes
 def _many_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Message, ...], tuple[str, ...], tuple[str, ...]]:
     sides = [values.get(c) for c in (columns.chosen, columns.rejected)]
     if not (_has(values, columns.prompt) and all(_is_texts(side) for side in sides)):
-        one, good, bad = _two_answers(values, columns)
-        return one, (good,), (bad,)
+        shared, good, bad = _two_answers(values, columns)
+        return shared, (good,), (bad,)
     context: tuple[Message, ...] = ()
     for column, side in zip((columns.chosen, columns.rejected), sides, strict=True):
         if not side:
@@ -447,82 +411,51 @@ def _side(values: Mapping[str, Any], columns: Columns, column: str) -> tuple[Mes
     answer, prompted = values[column], _has(values, columns.prompt)
     if isinstance(answer, str) and prompted:
         return _conversation([*_prompt(values, columns), {"role": "assistant", "content": answer}], column)
-    turns = _list_of(answer)
-    follows = isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and turns[0].get("role") == "assistant"
+    turns = parse_list(answer)
+    follows = isinstance(turns, list) and turns and is_answer_turn(turns[0])
     return _conversation([*_prompt(values, columns), *turns] if follows and prompted else turns, column)
 
 
 def _prompt(values: Mapping[str, Any], columns: Columns) -> list[Any]:
-    prompt = values[columns.prompt]
-    turns = list(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    system = values.get(columns.system) if columns.system else None
-    has_system = bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") == "system"
-    return turns if system in (None, "") or has_system else [{"role": "system", "content": system}, *turns]
-
-
-def _list_of(value: Any) -> Any:
-    # CSV and some Parquet files store message lists as JSON text.
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+    return context_turns(values[columns.prompt], values.get(columns.system) if columns.system else None)
 
 
 def _conversation(messages: Any, column: str) -> tuple[Message, ...]:
     if fault := fault_in(messages):
         raise _Faulty(str(fault), f"in column {column!r}", fault.remedy)
-    return tuple(Message(role=m["role"], content=m["content"]) for m in messages)
-
-
-NOT_AVAILABLE = frozenset({"n/a", "na", "none", "null"})
-"""How sets write that there is no rating, letter case aside."""
-_TRUTHS = {"true": True, "false": False}
+    return messages_of(messages)
 
 
 def _ratings(values: Mapping[str, Any], wanted: Iterable[tuple[Objective, str]], tally: _Tally) -> dict[str, float]:
-    found: dict[str, float] = {}
+    ratings: dict[str, float] = {}
     for objective, column in wanted:
         value = values.get(column)
-        if isinstance(value, str):
-            value = value.strip()
-            listed = objective.categories is not None and value in objective.categories
-            if not listed and value.casefold() in NOT_AVAILABLE:
-                tally.notes["rating-na"] += 1
-                continue
-        if value is not None and value != "":
-            found[objective.name] = _rating(value, objective, column)
-    if not found:
+        value = value.strip() if isinstance(value, str) else value
+        if not is_absent(value) or _is_category(value, objective):
+            ratings[objective.name] = _rating(value, objective, column)
+        elif value:
+            tally.notes["rating-na"] += 1
+    if not ratings:
         columns = ", ".join(column for _, column in wanted)
         raise _Faulty("no-rating", "", f"rate it on one of the objectives' columns: {columns}")
-    return found
+    return ratings
 
 
 def _rating(value: Any, objective: Objective, column: str) -> float:
-    scalar = isinstance(value, str | bool | int | float | Decimal)
-    what = f"column {column!r} holds {str(value)[:60]!r}" if scalar else f"column {column!r} holds a {type(value).__name__}"
-    try:
-        number = _number(value, objective) if scalar else None
-    except OverflowError:
-        raise _Faulty("rating-off-scale", what, f"give {_on_scale(objective)}") from None
+    number = objective.raw(value) if _is_category(value, objective) else rating(value)
+    plain = number is not None or isinstance(value, str)
+    what = f"column {column!r} holds {str(value)[:60]!r}" if plain else f"column {column!r} holds a {type(value).__name__}"
     if number is None:
         raise _Faulty("rating-not-a-number", what, f"give {_on_scale(objective)}, or nothing where there is no rating")
-    if not math.isfinite(number):
+    if not math.isfinite(number) and not isinstance(value, int):
         raise _Faulty("rating-not-finite", what, "give a finite number, or nothing where there is no rating")
     if not objective.min <= number <= objective.max:
         raise _Faulty("rating-off-scale", what, f"give {_on_scale(objective)}, or correct the objective's scale")
     return number
 
 
-def _number(value: Any, objective: Objective) -> float | None:
-    # Numbers, numbers written as text, truth values and categories; None for anything else.
-    if isinstance(value, str) and value in (objective.categories or {}):
-        return objective.raw(value)
-    try:
-        return float(_TRUTHS.get(value.casefold(), value) if isinstance(value, str) else value)
-    except ValueError:
-        return None
+def _is_category(value: Any, objective: Objective) -> bool:
+    return isinstance(value, str) and value in (objective.categories or {})
 
 
 def _on_scale(objective: Objective) -> str:

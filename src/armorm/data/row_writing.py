@@ -21,9 +21,10 @@ from typing import Any, Protocol, runtime_checkable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from armorm.errors import DataError, StorageError
+from armorm.disk import storage_errors, writing
+from armorm.errors import DataError
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 CHUNK = 4096
 GROUP_ROWS = 10_000
 _NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError)
@@ -39,7 +40,7 @@ class RowWriter(Protocol):
     def resume(self, state: int) -> None:
         """Drop what was written after `state`. Raises DataError when less than that is there."""
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[JsonRow]) -> None:
         """Write a chunk; when it returns, the chunk is on the disk."""
 
     def finish(self) -> None:
@@ -57,7 +58,7 @@ def row_writer(path: Path) -> RowWriter:
     raise DataError(f"{path}: rows are written as .jsonl, .jsonl.gz or .parquet: let the name end in one of these")
 
 
-def write_rows(rows: Iterable[Row], path: Path) -> int:
+def write_rows(rows: Iterable[JsonRow], path: Path) -> int:
     """Write all rows, whole or not at all; returns how many. A file that is there is replaced."""
     writer, stream, n = row_writer(path), iter(rows), 0
     try:
@@ -79,7 +80,7 @@ def remove_unfinished(path: Path) -> None:
     shutil.rmtree(_parts(path), ignore_errors=True)
 
 
-def json_line(row: Row) -> bytes:
+def json_line(row: JsonRow) -> bytes:
     """A row as one line; what JSON doesn't know becomes text, what UTF-8 can't hold is escaped."""
     try:
         return (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode()
@@ -103,17 +104,15 @@ class JsonLines:
             raise DataError(f"{self.part}: less is there than was written: remove {_beside(self.path)} and begin anew")
         os.truncate(self.part, state)
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[JsonRow]) -> None:
         data = b"".join(map(json_line, rows))
-        try:
+        with storage_errors(self.path):
             self.part.parent.mkdir(parents=True, exist_ok=True)
             with self.part.open("ab") as file:
                 file.write(gzip.compress(data, 6, mtime=0) if self.path.suffix == ".gz" else data)
                 file.flush()
                 os.fsync(file.fileno())
                 self.state = file.tell()
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
 
     def finish(self) -> None:
         if self.part.is_file():
@@ -138,14 +137,12 @@ class Parquet:
         for name in there - {self._name(i) for i in range(state)}:
             (self.parts / name).unlink()
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[JsonRow]) -> None:
         names = list(dict.fromkeys(name for row in rows for name in row))
         table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
-        try:
+        with storage_errors(self.path):
             self.parts.mkdir(parents=True, exist_ok=True)
-            _write_table(self.parts / self._name(self.state), [table], table.schema)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+            _write_tables(self.parts / self._name(self.state), [table], table.schema)
         self.state += 1
 
     def finish(self) -> None:
@@ -153,31 +150,24 @@ class Parquet:
             return
         files = [self.parts / self._name(i) for i in range(self.state)]
         schema = _common([pq.read_schema(file) for file in files])
-        try:
-            _write_table(self.path, _gathered(_as(schema, pq.read_table(file)) for file in files), schema)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        _write_tables(self.path, _row_groups(_cast(pq.read_table(file), schema) for file in files), schema)
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def _name(self, i: int) -> str:
         return f"part-{i:07d}.parquet"
 
 
-def _write_table(path: Path, tables: Iterable[Any], schema: Any) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+def _write_tables(path: Path, tables: Iterable[Any], schema: Any) -> None:
+    with writing(path) as beside:
+        with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
             for table in tables:
                 writer.write_table(table)
-        with part.open("rb") as file:
+        with beside.open("rb") as file:
             os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _gathered(tables: Iterable[Any]) -> Iterator[Any]:
-    # Row groups of a sensible size out of many small chunks.
+def _row_groups(tables: Iterable[Any]) -> Iterator[Any]:
+    # Groups of a sensible size out of many small chunks.
     held: list[Any] = []
     for table in tables:
         held.append(table)
@@ -190,9 +180,9 @@ def _gathered(tables: Iterable[Any]) -> Iterator[Any]:
 
 def _column(values: list[Any]) -> Any:
     try:
-        found = pa.array(values)
-        if not _has_empty_struct(found.type):
-            return found
+        column = pa.array(values)
+        if not _has_empty_struct(column.type):
+            return column
     except _NOT_ONE_TYPE:
         pass
     return pa.array([_json_text(v) for v in values], pa.string())
@@ -222,7 +212,7 @@ def _common_type(fields: Sequence[Any]) -> Any:
     return pa.string() if pa.types.is_null(kind) else kind
 
 
-def _as(schema: Any, table: Any) -> Any:
+def _cast(table: Any, schema: Any) -> Any:
     if table.schema.equals(schema):
         return table
     columns = []
@@ -249,7 +239,3 @@ def _parts(path: Path) -> Path:
 
 def _beside(path: Path) -> str:
     return f"{path}.*"
-
-
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path}: can't be written: {error.strerror or error}; make room or choose another --out")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from armorm.conversation import Message
 
@@ -69,22 +70,13 @@ class BenchmarkItem:
         return (*self.context, Message(role="assistant", content=answer))
 
     @property
-    def pairs(self) -> tuple[PreferencePair, ...]:
-        """Pairs that hold every answer at least once, for whatever works on pairs: the i-th holds the i-th of either side."""
-        n = max(len(self.chosen), len(self.rejected))
-        return tuple(
-            PreferencePair(
-                self.id if n == 1 else f"{self.id}#{i}",
-                self.group,
-                self.source,
-                self.context,
-                self.chosen[i % len(self.chosen)],
-                self.rejected[i % len(self.rejected)],
-                self.section,
-                self.subset,
-            )
-            for i in range(n)
-        )
+    def sizes(self) -> tuple[int, int]:
+        """How many answers are chosen, how many rejected."""
+        return len(self.chosen), len(self.rejected)
+
+
+AnyRow = RatedResponse | PreferencePair | BenchmarkItem
+Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 
 
 def item_of(pair: PreferencePair) -> BenchmarkItem:

@@ -10,18 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from hashlib import blake2b
-from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from armorm.conversation import prompt_group
-from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
+from armorm.data.rows import AnyRow, RatedResponse, Row
 from armorm.errors import DataError
-
-AnyRow = RatedResponse | PreferencePair | BenchmarkItem
-Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 
 
 class Split(StrEnum):

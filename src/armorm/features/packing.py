@@ -64,6 +64,17 @@ def split_answers(batch: Batch, *, batch_tokens: int) -> list[list[tuple[int, En
     return _cut(flat, [_tail(e) + prompt // 4 for _, e in flat], batch_tokens)
 
 
+def cut_by_length(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
+    """The places of some rows in batches of neighbours by length, the shortest first, of about `budget` padded tokens each."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batches: list[list[int]] = []
+    for i in order:
+        if not batches or (len(batches[-1]) + 1) * lengths[i] > budget:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
 def _tail(entry: Entry) -> int:
     return len(entry.rendered.answer) + len(entry.rendered.closing)
 

@@ -17,7 +17,8 @@ from scipy.optimize import minimize
 
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.debias import DebiasedRewards
-from armorm.fit.gate_training import GateCurve, GateSettings, Pairs, accuracy, bradley_terry_loss, train_layers
+from armorm.fit.gate_settings import GateSettings
+from armorm.fit.gate_training import GateCurve, Pairs, accuracy, bradley_terry_loss, train_layers
 from armorm.objectives import Objectives
 
 __all__ = ["Gate", "GateCurve", "GateFit", "GateSettings", "bradley_terry_loss", "fit_constant_gate", "fit_gate"]
@@ -127,7 +128,7 @@ def fit_gate(
         train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps) for i in range(settings.seeds)
     ]
     best = min(range(len(fits)), key=lambda i: fits[i].loss if validation.any() else i)
-    layers = [(W.numpy(), b.numpy()) for W, b in pairs.folded(fits[best].layers)]
+    layers = [(W.numpy(), b.numpy()) for W, b in pairs.fold_standardising(fits[best].layers)]
     gate = Gate(objectives, tuple(W for W, _ in layers), tuple(b for _, b in layers), settings.temperature, fits[best].scale)
     accuracies = tuple(fit.accuracy for fit in fits)
     return GateFit(gate, tuple(fit.curve for fit in fits), seed + best, fits[best].step, accuracies)
@@ -152,16 +153,16 @@ def fit_constant_gate(
         raise FitError("no pair is left to train on: mark fewer pairs for validation")
     live = (differences != 0).any(axis=0)
     bounds = [(0, None) if alive else (0, 0) for alive in live]
-    found = minimize(_loss_and_gradient, live.astype(np.float64), args=(train,), jac=True, bounds=bounds)
-    scale = float(found.x.sum())
-    weights = found.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
+    solution = minimize(_loss_and_gradient, live.astype(np.float64), args=(train,), jac=True, bounds=bounds)
+    scale = float(solution.x.sum())
+    weights = solution.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
     losses: tuple[float, ...] = ()
     accuracies: tuple[float, ...] = ()
     if validation.any():
         margins = differences[validation] @ weights
         losses, accuracies = (float(np.logaddexp(0, -scale * margins).mean()),), (accuracy(margins),)
-    step = int(found.nit)
-    curve = GateCurve(0, (step,), (float(found.fun),), losses, accuracies, (scale,))
+    step = int(solution.nit)
+    curve = GateCurve(0, (step,), (float(solution.fun),), losses, accuracies, (scale,))
     gate = Gate.constant(objectives, weights, scale=scale)
     return GateFit(gate, (curve,), 0, step, accuracies or (math.nan,))
 

@@ -20,50 +20,12 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from armorm.errors import FitError
+from armorm.fit.gate_settings import GateSettings
 
 EVALUATION_BATCH = 8192
 
 Layers = list[tuple[Tensor, Tensor]]
 """Weights [out in] and biases [out] of the MLP in order."""
-
-
-@dataclass(frozen=True)
-class GateSettings:
-    """How a gate is built and trained; the defaults are the paper's where it gives a value.
-
-    `scale_learning_rate`: β's own (None: the same). `standardize`: inputs are brought to mean 0 and deviation 1, which is then
-    folded into the first layer. `patience`: evaluations without a better validation loss before training ends (None: never).
-    `seeds`: how many gates are trained, with seed, seed + 1, …; the one with the best validation loss is taken.
-    """
-
-    hidden: int = 1024
-    hidden_layers: int = 3
-    temperature: float = 1.0
-    dropout: float = 0.0
-    learning_rate: float = 1e-3
-    scale_learning_rate: float | None = None
-    scale_init: float = 100.0
-    weight_decay: float = 0.0
-    steps: int = 10_000
-    batch_size: int = 1024
-    standardize: bool = True
-    evaluate_every: int = 50
-    patience: int | None = 10
-    seeds: int = 1
-
-    def __post_init__(self) -> None:
-        positive = ("hidden", "temperature", "learning_rate", "steps", "batch_size", "evaluate_every", "seeds")
-        faults = [f"{name} must be above 0, got {getattr(self, name)}" for name in positive if getattr(self, name) <= 0]
-        if self.hidden_layers < 0:
-            faults.append(f"hidden_layers must be 0 or more, got {self.hidden_layers}")
-        if not 0 <= self.dropout < 1:
-            faults.append(f"dropout must be in [0, 1), got {self.dropout}")
-        if self.weight_decay < 0:
-            faults.append(f"weight_decay must be 0 or more, got {self.weight_decay}")
-        if self.patience is not None and self.patience < 1:
-            faults.append(f"patience must be 1 or more (or None), got {self.patience}")
-        if faults:
-            raise FitError(f"gate settings: {'; '.join(faults)}")
 
 
 @dataclass(frozen=True)
@@ -108,11 +70,11 @@ class Pairs:
         if standardize:
             self.mean, self.inverse = _moments(prompts, self.train.numpy())
 
-    def inputs(self, at: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    def inputs(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """What the MLP is trained on: some prompts, standardised."""
-        return (torch.from_numpy(self.prompts[at.numpy()].astype(np.float32)) - self.mean) * self.inverse
+        return (torch.from_numpy(self.prompts[rows.numpy()].astype(np.float32)) - self.mean) * self.inverse
 
-    def folded(self, layers: Layers) -> Layers:
+    def fold_standardising(self, layers: Layers) -> Layers:
         """The same MLP for features that are not standardised."""
         # W ((x − mean) / std) + b = (W / std) x + (b − (W / std) mean)
         (W, b), *rest = layers
@@ -221,10 +183,10 @@ def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
 
 
 def _margins(
-    layers: Layers, pairs: Pairs, at: Int[Tensor, " b"], settings: GateSettings, generator: torch.Generator | None
+    layers: Layers, pairs: Pairs, rows: Int[Tensor, " b"], settings: GateSettings, generator: torch.Generator | None
 ) -> Float[Tensor, " b"]:
     # R_chosen − R_rejected; with a generator there is dropout behind each hidden layer
-    hidden = pairs.inputs(at)
+    hidden = pairs.inputs(rows)
     for i, (W, b) in enumerate(layers):
         if i:
             hidden = torch.relu(hidden)
@@ -233,7 +195,7 @@ def _margins(
                 hidden = hidden * kept / (1 - settings.dropout)
         hidden = hidden @ W.T + b
     weights = torch.softmax(hidden / settings.temperature, dim=-1)  # over k
-    return (weights * pairs.differences[at]).sum(dim=-1)
+    return (weights * pairs.differences[rows]).sum(dim=-1)
 
 
 @torch.no_grad()
@@ -257,13 +219,13 @@ class _Log:
     best: int = -1
     layers: Layers = field(default_factory=list)
 
-    def note(self, step: int, train: float, layers: Layers, scale: Tensor, found: tuple[float, float] | None) -> None:
+    def note(self, step: int, train: float, layers: Layers, scale: Tensor, validation: tuple[float, float] | None) -> None:
         self.steps.append(step)
         self.train_loss.append(train)
         self.beta.append(float(scale.detach()))
-        if found is not None:
-            self.validation.append(found)
-        if found is None or self.best < 0 or found[0] < self.validation[self.best][0]:
+        if validation is not None:
+            self.validation.append(validation)
+        if validation is None or self.best < 0 or validation[0] < self.validation[self.best][0]:
             self.best = len(self.steps) - 1
             self.layers = [(W.detach().clone(), b.detach().clone()) for W, b in layers]
 

@@ -1,28 +1,25 @@
-"""Fitted parts on disk: safetensors for the numbers, JSON for what they mean.
+"""Fitted parts on disk: safetensors for the numbers, sealed JSON for what they mean.
 
-In: Probe, Debias, Gate.  Out: a folder each; read back they give the same numbers.  Cost: a file or two.
+In: Probe, Debias, Gate.  Out: two files each; read back they give the same numbers, or an error that names the damaged file.
+Cost: a SHA-256 of a few megabytes.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from armorm.errors import CheckpointError
+from armorm.disk import load_part, save_part
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
 from armorm.objectives import Objectives
 
-FORMAT = 1
-Part = TypeVar("Part")
-Tensors = dict[str, np.ndarray]
+FORMAT = 2
+REMEDY = "remove the stage's folder and train again"
 
 
 def save_probe(folder: Path, probe: Probe, feature: str) -> None:
@@ -31,8 +28,9 @@ def save_probe(folder: Path, probe: Probe, feature: str) -> None:
 
 
 def load_probe(folder: Path) -> tuple[Probe, str]:
-    """The probe and the spec of the feature it reads."""
-    return _load(folder, "probe", lambda t, o, f: (Probe(o, t["weights"], t["intercepts"], t["alphas"]), f["feature"]))
+    """The probe and the spec of the feature it reads. Raises CheckpointError, as all of these do."""
+    t, objectives, facts = _load(folder, "probe")
+    return Probe(objectives, t["weights"], t["intercepts"], t["alphas"]), facts["feature"]
 
 
 def save_debias(folder: Path, debias: Debias) -> None:
@@ -40,7 +38,8 @@ def save_debias(folder: Path, debias: Debias) -> None:
 
 
 def load_debias(folder: Path) -> Debias:
-    return _load(folder, "debias", lambda t, o, f: Debias(o, tuple(f["computed"]), t["matrix"]))
+    t, objectives, facts = _load(folder, "debias")
+    return Debias(objectives, tuple(facts["computed"]), t["matrix"])
 
 
 def save_gate(folder: Path, gate: Gate, name: str = "gate") -> None:
@@ -51,27 +50,16 @@ def save_gate(folder: Path, gate: Gate, name: str = "gate") -> None:
 
 
 def load_gate(folder: Path, name: str = "gate") -> Gate:
-    def gate(t: Tensors, o: Objectives, f: dict[str, Any]) -> Gate:
-        layers = range(f["layers"])
-        weights, biases = (tuple(t[f"layers.{i}.{kind}"] for i in layers) for kind in ("weight", "bias"))
-        return Gate(o, weights, biases, f["temperature"], f["scale"])
-
-    return _load(folder, name, gate)
+    t, objectives, facts = _load(folder, name)
+    layers = range(facts["layers"])
+    weights, biases = (tuple(t[f"layers.{i}.{kind}"] for i in layers) for kind in ("weight", "bias"))
+    return Gate(objectives, weights, biases, facts["temperature"], facts["scale"])
 
 
 def _save(folder: Path, name: str, tensors: Mapping[str, np.ndarray], objectives: Objectives, facts: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{name}.safetensors")
-    whole = {"format": FORMAT, "objectives": objectives.to_json(), **facts}
-    (folder / f"{name}.json").write_text(json.dumps(whole, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    save_part(folder, name, tensors, {"objectives": objectives.to_json(), **facts}, FORMAT)
 
 
-def _load(folder: Path, name: str, build: Callable[[Tensors, Objectives, dict[str, Any]], Part]) -> Part:
-    try:
-        facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        if facts.get("format") != FORMAT:
-            raise CheckpointError(f"{folder / name}: format {facts.get('format')}, this version reads {FORMAT}: train again")
-        objectives = Objectives.from_json(facts["objectives"], where=f"{folder / name}.json")
-        return build(load_file(folder / f"{name}.safetensors"), objectives, facts)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / name}: missing or damaged ({error}): remove the folder and train again") from None
+def _load(folder: Path, name: str) -> tuple[dict[str, np.ndarray], Objectives, dict[str, Any]]:
+    tensors, facts = load_part(folder, name, FORMAT, remedy=REMEDY)
+    return tensors, Objectives.from_json(facts["objectives"], where=f"{folder / name}.json"), facts

@@ -55,12 +55,11 @@ class Probe:
 class ProbeFit:
     """A probe and how its strengths were chosen.
 
-    `cv_r2`, `cv_pearson` [k]: of held-out predictions, pooled over the folds, at the chosen strength (NaN where an objective
+    `cv_pearson` [k]: of held-out predictions, pooled over the folds, at the chosen strength (NaN where an objective
     can't be fitted). `errors` [k a]: mean held-out squared error for each strength in `grid` [a]. `n`: labelled rows each.
     """
 
     probe: Probe
-    cv_r2: Float[np.ndarray, " k"]
     cv_pearson: Float[np.ndarray, " k"]
     errors: Float[np.ndarray, "k a"]
     grid: Float[np.ndarray, " a"]
@@ -110,7 +109,7 @@ def fit_probe(
     grid = _check(folds, objectives, alphas)
     k, total = len(objectives), reduce(add, folds)
     weights, intercepts = np.zeros((k, total.d)), np.zeros(k)
-    chosen, r2, pearson = np.full(k, grid[-1]), np.full(k, np.nan), np.full(k, np.nan)
+    chosen, pearson = np.full(k, grid[-1]), np.full(k, np.nan)
     errors, warnings = np.full((k, len(grid)), np.nan), _warn_unlabelled(total, objectives)
     fitted = 0
     for columns in total.sharing():
@@ -123,30 +122,25 @@ def fit_probe(
             best[:] = len(grid) - 1
             warnings += [f"{objectives[i].name}: all labelled rows lie in one fold, the strongest alpha was taken" for i in at]
         chosen[at] = grid[best]
-        r2[at], pearson[at] = _scores(held_out, everything, best)
+        pearson[at] = _pearson(held_out, everything, best)
         W, b = _fit(everything, chosen[at], intercept=intercept)
         weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), b
         if not usable.all():
             b_constant = everything.label_sum / everything.n if intercept else np.zeros(len(at))
             intercepts[at] = np.where(usable, b, b_constant)
-            r2[at], pearson[at] = np.where(usable, r2[at], np.nan), np.where(usable, pearson[at], np.nan)
+            pearson[at] = np.where(usable, pearson[at], np.nan)
         fitted += int(usable.sum())
         warnings += _warn(everything, objectives, usable, best, grid, min_rows)
     if not fitted:
         raise FitError(f"no objective can be fitted: {'; '.join(warnings)}: give rated rows with differing ratings")
     probe = Probe(objectives, weights, intercepts, chosen)
-    return ProbeFit(probe, r2, pearson, errors, grid, total.n, tuple(warnings))
-
-
-def solve_ridge(gram: Float[np.ndarray, "d d"], moment: Float[np.ndarray, "d c"], alpha: float) -> Float[np.ndarray, "c d"]:
-    """W = (X'X + alpha I)⁻¹ X'y, a row per column of `moment`."""
-    return solve_ridge_path(gram, moment, np.array([alpha]))[0]
+    return ProbeFit(probe, pearson, errors, grid, total.n, tuple(warnings))
 
 
 def solve_ridge_path(
     gram: Float[np.ndarray, "d d"], moment: Float[np.ndarray, "d c"], alphas: Float[np.ndarray, " a"]
 ) -> Float[np.ndarray, "a c d"]:
-    """`solve_ridge` for many strengths from one eigendecomposition.
+    """Weights for every strength, a row per column of `moment`, from one eigendecomposition.
 
     X'X = V diag(s) V'  ⇒  (X'X + alpha I)⁻¹ X'y = V diag(1 / (s + alpha)) V' X'y
     """
@@ -156,7 +150,7 @@ def solve_ridge_path(
     return (turned / (s + alphas[:, None, None])) @ V.T
 
 
-def _centred(
+def _centre(
     sums: SharedStatistics, *, intercept: bool
 ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, "d c"], Float[np.ndarray, " d"], Float[np.ndarray, " c"]]:
     # Gram and moment about the means (x̄, ȳ), which are zero without an intercept: X'X − n x̄x̄', X'y − n x̄ȳ
@@ -172,7 +166,7 @@ def _fit_path(
     if not sums.n:
         a, (d, c) = len(grid), sums.moment.shape
         return np.zeros((a, c, d)), np.zeros((a, c))
-    gram, moment, x, y = _centred(sums, intercept=intercept)
+    gram, moment, x, y = _centre(sums, intercept=intercept)
     W = solve_ridge_path(gram, moment, grid)
     return W, y - W @ x
 
@@ -204,20 +198,16 @@ def _held_out(fold: SharedStatistics, W: Float[np.ndarray, "a c d"], b: Float[np
     return _HeldOut(fold.label_square_sum - 2 * product + square, raw + fold.n * b, square, product)
 
 
-def _scores(
-    held_out: _HeldOut, everything: SharedStatistics, best: np.ndarray
-) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    # R² and Pearson of the pooled held-out predictions at the chosen strengths, NaN where a variance is zero
+def _pearson(held_out: _HeldOut, everything: SharedStatistics, best: np.ndarray) -> Float[np.ndarray, " c"]:
+    # Pearson's correlation of the pooled held-out predictions at the chosen strengths, NaN where a variance is zero
     own = np.arange(len(best))
-    error, p, pp, py = (t[best, own] for t in (held_out.error, held_out.prediction, held_out.square, held_out.product))
+    p, pp, py = (t[best, own] for t in (held_out.prediction, held_out.square, held_out.product))
     n, y = everything.n, everything.label_sum
     label_spread = everything.label_square_sum - y * y / n
     spread, joint = pp - p * p / n, py - p * y / n
     floor = 1e-14 * np.maximum(pp, 1e-300)
     with np.errstate(invalid="ignore", divide="ignore"):
-        r2 = np.where(label_spread > 0, 1 - error / label_spread, np.nan)
-        pearson = np.where((label_spread > 0) & (spread > floor), joint / np.sqrt(label_spread * spread), np.nan)
-    return r2, pearson
+        return np.where((label_spread > 0) & (spread > floor), joint / np.sqrt(label_spread * spread), np.nan)
 
 
 def _variance(sums: SharedStatistics) -> Float[np.ndarray, " c"]:
@@ -236,18 +226,18 @@ def _warn(
     grid: Float[np.ndarray, " a"],
     min_rows: int,
 ) -> list[str]:
-    found = []
-    for column, good, at in zip(sums.columns, usable, best, strict=True):
+    warnings = []
+    for column, good, place in zip(sums.columns, usable, best, strict=True):
         name = objectives[column].name
         if not good:
-            found.append(f"{name}: all {sums.n} ratings are the same, its weights are zero")
+            warnings.append(f"{name}: all {sums.n} ratings are the same, its weights are zero")
             continue
         if sums.n < min_rows:
-            found.append(f"{name}: only {sums.n} labelled rows (at least {min_rows} are advised)")
-        if len(grid) > 1 and at in (0, len(grid) - 1):
-            end = "smallest" if at == 0 else "largest"
-            found.append(f"{name}: the chosen alpha {grid[at]:g} is the {end} of the grid: widen it on that side")
-    return found
+            warnings.append(f"{name}: only {sums.n} labelled rows (at least {min_rows} are advised)")
+        if len(grid) > 1 and place in (0, len(grid) - 1):
+            end = "smallest" if place == 0 else "largest"
+            warnings.append(f"{name}: the chosen alpha {grid[place]:g} is the {end} of the grid: widen it on that side")
+    return warnings
 
 
 def _check(folds: Sequence[RidgeStatistics], objectives: Objectives, alphas: Sequence[float]) -> Float[np.ndarray, " a"]:

@@ -10,13 +10,13 @@ there are more patterns than objectives with rows of their own, a part is a set 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from armorm.errors import CheckpointError, FitError, ObjectiveMismatch
+from armorm.errors import FitError, ObjectiveMismatch
 
 BLOCK = 8192
 """Rows that are held in float64 at a time."""
@@ -142,7 +142,10 @@ class RidgeStatistics:
         return tuple(tuple(columns) for columns in groups.values())
 
     def shared(self, columns: tuple[int, ...]) -> SharedStatistics:
-        """The statistics of objectives that are labelled on the same rows. Raises FitError where they are not."""
+        """The statistics of objectives that are labelled on the same rows; the gram matrix is made once per set of rows.
+
+        Raises FitError where they are not labelled on the same rows.
+        """
         holds = self.parts[:, columns[0]]
         if (self.parts[:, list(columns)] != holds[:, None]).any():
             raise FitError(f"the objectives in columns {columns} are not labelled on the same rows: ask for each alone")
@@ -157,58 +160,12 @@ class RidgeStatistics:
             label_square_sum=self.label_square_sums[held].sum(axis=0)[at],
         )
 
-    def for_objective(self, column: int) -> SharedStatistics:
-        """One objective's statistics; objectives with the same rows get the same gram matrix, not a copy."""
-        return self.shared((column,))
-
     def _gram(self, holds: Bool[np.ndarray, " s"]) -> Float[np.ndarray, "d d"]:
         key = holds.tobytes()
         if key not in self._shared_grams:
             held = [self.grams[j] for j in np.flatnonzero(holds)]
             self._shared_grams[key] = _total(held) if held else np.zeros((self.d, self.d))
         return self._shared_grams[key]
-
-    def to_tensors(self) -> dict[str, np.ndarray]:
-        """Arrays by name, for saving; `from_tensors` is the inverse."""
-        return {
-            "parts": self.parts.astype(np.uint8),
-            "counts": np.array(self.counts, dtype=np.int64),
-            "grams": np.array(self.grams).reshape(-1, self.d, self.d),
-            "feature_sums": self.feature_sums,
-            "moments": self.moments,
-            "label_sums": self.label_sums,
-            "label_square_sums": self.label_square_sums,
-            "rows": np.array([self.rows, self.unlabelled], dtype=np.int64),
-        }
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> RidgeStatistics:
-        """The statistics that `to_tensors` wrote. Raises CheckpointError naming missing arrays or wrong shapes."""
-        missing = sorted(set(_NAMES) - set(tensors))
-        if missing:
-            raise CheckpointError(f"ridge statistics lack {', '.join(missing)}: compute them again from the features")
-        t = {name: np.asarray(tensors[name]) for name in _NAMES}
-        if t["parts"].ndim != 2 or t["feature_sums"].ndim != 2:
-            raise CheckpointError("ridge statistics are damaged (parts and feature_sums must be matrices): compute them again")
-        (s, k), d = t["parts"].shape, t["feature_sums"].shape[1]
-        shapes = dict(zip(_NAMES, ((s, k), (s,), (s, d, d), (s, d), (s, d, k), (s, k), (s, k), (2,)), strict=True))
-        wrong = [f"{name} is {t[name].shape} instead of {shape}" for name, shape in shapes.items() if t[name].shape != shape]
-        if wrong:
-            raise CheckpointError(f"ridge statistics are damaged ({'; '.join(wrong)}): compute them again from the features")
-        return cls(
-            parts=t["parts"].astype(bool),
-            counts=tuple(int(c) for c in t["counts"]),
-            grams=tuple(t["grams"].astype(np.float64)),
-            feature_sums=t["feature_sums"].astype(np.float64),
-            moments=t["moments"].astype(np.float64),
-            label_sums=t["label_sums"].astype(np.float64),
-            label_square_sums=t["label_square_sums"].astype(np.float64),
-            rows=int(t["rows"][0]),
-            unlabelled=int(t["rows"][1]),
-        )
-
-
-_NAMES = ("parts", "counts", "grams", "feature_sums", "moments", "label_sums", "label_square_sums", "rows")
 
 
 def _parts(mask: Bool[np.ndarray, "r k"]) -> Iterator[tuple[Bool[np.ndarray, " k"], Bool[np.ndarray, " r"]]]:

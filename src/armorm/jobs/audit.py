@@ -1,7 +1,7 @@
 """`armorm audit`: answers of a file, changed in ways that should not matter or should hurt, scored in every view.
 
 In: a model, a file of answers, a run's folder (for its Bradley–Terry rival).  Out: `audit.json` and `audit.html` in a folder.
-Cost: one forward pass per answer and change; all views read the same features. What is scored is kept as it comes, so a run that
+Cost: one forward pass per answer and change; all views read the same pass. What is scored is kept as it comes, so a run that
 was stopped goes on, and further prompts or changes compute those alone.
 
 Views: the model; the same without debiasing (same gate, rewards as the probe gives them); the run's Bradley–Terry rival. The
@@ -28,9 +28,8 @@ from armorm.conversation import Conversation, prompt_group
 from armorm.data.answer_rows import AnswerRow, answer_rows, neighbours_grouped
 from armorm.data.files import records
 from armorm.disk import folder_name
-from armorm.errors import ArmormError, BackboneError, ConversationError, DataError
-from armorm.features.extract import extract, join_parts
-from armorm.features.spec import FeatureSpec, parts_of
+from armorm.errors import ArmormError, BackboneError, DataError
+from armorm.features.spec import FeatureSpec
 from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
@@ -39,10 +38,11 @@ from armorm.report.audit_page import write_audit
 from armorm.report.provenance import provenance
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
 from armorm.scorers import AnswerFeatures
+from armorm.scoring.table import ScoreTable
 
 FORMAT = 1
-CHUNK = 128
-"""Conversations whose features are held at once; answers to one prompt stay together."""
+PORTION = 128
+"""Conversations that are scored before the next are kept; answers to one prompt stay together."""
 MAIN, RAW, RIVAL = "armorm", "not-debiased", "bradley-terry"
 LONGEST = 400
 
@@ -74,7 +74,7 @@ def run_audit(
     scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
     rival = _rival(scorer.model, model, run, reporter)
     folder = out or Path("runs") / "audit" / folder_name(model) / folder_name(file.name.split(".")[0])
-    panel = _Panel(scorer.model, rival, batch_tokens)
+    panel = _Panel(scorer, rival)
     cases = _cases(items, panel.header, wanted, seed)
     key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
     kept = Kept(folder / "audit-scores.jsonl", key)
@@ -168,13 +168,12 @@ def _other(rows: Sequence[AnswerRow], i: int) -> str:
 
 
 class _Panel:
-    """All views of one conversation, from features that are extracted once."""
+    """All views of one conversation, from one pass of the decoder."""
 
-    def __init__(self, model: RewardModel, rival: BradleyTerry | None, batch_tokens: int) -> None:
-        self.model, self.rival, self.batch_tokens = model, rival, batch_tokens
-        self.specs = [model.response_spec, *([FeatureSpec.parse(rival.feature)] if rival else [])]
-        self.header = str(model.renderer.tokenizer.decode(list(model.renderer.header_ids), skip_special_tokens=False))
-        matrix = model.reward_transform_matrix.detach().float().cpu().numpy()
+    def __init__(self, scorer: ModelScorer, rival: BradleyTerry | None) -> None:
+        self.engine, self.model, self.rival = scorer.engine, scorer.model, rival
+        self.header = str(self.model.renderer.tokenizer.decode(list(self.model.renderer.header_ids), skip_special_tokens=False))
+        matrix = self.model.basis.transform.float().numpy()
         self.debiases = not np.allclose(matrix, np.eye(*matrix.shape), atol=1e-7)
 
     def views(self, parts: Sequence[str]) -> list[View]:
@@ -186,55 +185,30 @@ class _Panel:
 
     def score(self, conversations: Sequence[Conversation]) -> list[dict[str, Any] | None]:
         """Facts per conversation; None where the chat template refuses it."""
-        fits = [self._renders(c) for c in conversations]
-        kept = [c for c, fit in zip(conversations, fits, strict=True) if fit]
-        scored = iter(self._score(kept) if kept else [])
-        return [next(scored) if fit else None for fit in fits]
-
-    def _renders(self, conversation: Conversation) -> bool:
-        try:
-            self.model.renderer.render(conversation)
-        except ConversationError:
-            return False
-        return True
-
-    def _score(self, conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
-        features = extract(
-            conversations,
-            self.model.backbone,
-            self.model.renderer,
-            response=parts_of(self.specs),
-            prompt=self.model.prompt_spec.parts,
-            batch_tokens=self.batch_tokens,
-        )
-        rivals = np.full(len(features), np.nan)
+        feature = None if self.rival is None else FeatureSpec.parse(self.rival.feature)
+        table = self.engine.score(conversations, features=[] if feature is None else [feature])
+        rivals = np.full(len(table), np.nan)
         if self.rival is not None:
-            tokens = features.response_tokens.astype(np.float64)
-            prompts = join_parts(features.prompt, self.model.prompt_spec)
-            rivals = self.rival.score_features(AnswerFeatures(join_parts(features.response, self.specs[1]), prompts, tokens))
-        return [
-            {
-                "tokens": int(features.response_tokens[i]),
-                "truncated": score.truncated,
-                "rewards": dict(score.rewards),
-                "gate": dict(score.gate),
-                "contributions": dict(score.contributions),
-                **({RIVAL: float(rivals[i])} if self.rival else {}),
-            }
-            for i, score in enumerate(self.model.score_features(features))
-        ]
+            nothing, tokens = np.empty((len(table), 0)), table.tokens.astype(np.float64)
+            rivals = self.rival.score_features(AnswerFeatures(table.features[str(feature)], nothing, tokens))
+        return [None if fault is not None else self._facts(table, i, float(rivals[i])) for i, fault in enumerate(table.faults)]
+
+    def _facts(self, table: ScoreTable, i: int, rival: float) -> dict[str, Any]:
+        score = table[i]
+        facts = {name: dict(getattr(score, name)) for name in ("rewards", "gate", "contributions")}
+        return {"tokens": int(table.tokens[i]), "truncated": score.truncated, **facts, **({RIVAL: rival} if self.rival else {})}
 
 
 def _score(cases: Sequence[_Item], panel: _Panel, kept: Kept, reporter: Reporter, label: str) -> None:
     total = sum(len(case.all) for case in cases)
     with reporter.bar(f"auditing on {label}", total) as advance:
-        done, chunk = 0, dict[str, Conversation]()
+        done, portion = 0, dict[str, Conversation]()
         for place, case in enumerate(cases):
-            chunk |= {k: c for c in case.all if (k := _key(c)) not in kept.values}
+            portion |= {k: c for c in case.all if (k := _key(c)) not in kept.values}
             done += len(case.all)
-            if chunk and (len(chunk) >= CHUNK or place == len(cases) - 1):
-                kept.add(dict(zip(chunk, panel.score(list(chunk.values())), strict=True)))
-                chunk = {}
+            if portion and (len(portion) >= PORTION or place == len(cases) - 1):
+                kept.add(dict(zip(portion, panel.score(list(portion.values())), strict=True)))
+                portion = {}
             advance(done, "answers")
 
 

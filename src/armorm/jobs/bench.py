@@ -90,7 +90,7 @@ def _scorer(model: str, profile: Profile | None, batch_tokens: int) -> ModelScor
         kind = SequenceHead if has_one_logit(model) else PairwiseModel
         return kind(model, model, batch_tokens=batch_tokens)
     scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
-    scorer.model.steering(profile)  # says what does not fit before anything is scored
+    scorer.model.basis.bind(profile, 1)  # says what does not fit before anything is scored
     return scorer
 
 

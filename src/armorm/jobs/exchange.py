@@ -15,8 +15,8 @@ import torch
 from armorm.disk import writing_folder
 from armorm.errors import DataError
 from armorm.features.backbone import DType, load_backbone
-from armorm.model.layouts.exporting import save_released
 from armorm.model.layouts.public_parts import assemble_parts, read_parts
+from armorm.model.layouts.released import save_released
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
 

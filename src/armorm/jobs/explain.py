@@ -40,7 +40,7 @@ def explain_row(
     model = RewardModel.from_pretrained(name)
     reference = model.reference
     pair = list(asked)
-    gap = model.compare(*asked.values(), names=(pair[0], pair[1]), profile=steered) if len(pair) == 2 else None
+    gap = model.difference(*asked.values(), names=(pair[0], pair[1]), profile=steered) if len(pair) == 2 else None
     compared = model.score(list(asked.values()), profile=steered) if gap is None else [gap.a, gap.b]
     scores = dict(zip(asked, compared, strict=True))
     found = {label: explain(score, reference) for label, score in scores.items()}

@@ -1,8 +1,8 @@
 """Files of answers → scores, streamed: any number of rows in the memory of one window; a run that was stopped goes on.
 
-In: a file, a scoring function, what to write for a row.  Out: rows in the file's order, on the fly or in a file.
-Cost: the decoder's pass. A window (at most 512 answers or 4 MB of text) is held, ordered by prompt and length for the decoder,
-and written in the file's order; a kill loses that window at most.
+In: a model's name, a file, what to write for a row.  Out: rows in the file's order, on the fly or in a file.
+Cost: the engine's. A window (at most 512 answers or 4 MB of text) is held, scored at once and written in the file's order; a kill
+loses that window at most.
 
 Beside OUT stands `OUT.progress.json`: how far it is and what it depends on (the input's hash, the model's, the settings).
 Windows begin at the same rows in every run, so a run that was stopped gives the same scores as one that was not.
@@ -25,19 +25,43 @@ from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
 from armorm.data.row_writing import RowWriter, remove_unfinished, row_writer
-from armorm.errors import ConversationError, DataError, StorageError
+from armorm.disk import write_json
+from armorm.errors import DataError
+from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter
+from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
+from armorm.scoring.table import ScoreTable
 
 FORMAT = 1
 WINDOW_ANSWERS = 512
 WINDOW_CHARACTERS = 4_000_000
-CHUNK = 256
-"""Conversations that are given to the model at once."""
 
-ScoreAll = Callable[[Sequence[Conversation]], Sequence[Score]]
-Answered = list[Score | None]
-"""One entry per answer of a row; None where the answer can't be scored."""
+ScoreAll = Callable[[Sequence[Conversation]], ScoreTable]
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A row's answers in the table of their window: each one's place there, None for an answer that is none."""
+
+    row: AnswerRow
+    table: ScoreTable
+    places: tuple[int | None, ...]
+
+    @property
+    def scores(self) -> list[float | None]:
+        """The answers' scores; None where an answer can't be scored."""
+        return [None if i is None or self.table.faults[i] is not None else float(self.table.scores[i]) for i in self.places]
+
+    @property
+    def faults(self) -> list[str | None]:
+        """What is wrong with each answer, None where nothing is."""
+        own = zip(self.row.faults, self.places, strict=True)
+        return [fault if i is None else self.table.faults[i] for fault, i in own]
+
+    def whole(self) -> list[Score | None]:
+        """The answers' scores, taken apart."""
+        return [None if i is None or self.table.faults[i] is not None else self.table[i] for i in self.places]
 
 
 @dataclass(frozen=True)
@@ -45,7 +69,7 @@ class Job:
     """What is made of a row's scores. `settings` and `name` say what the output depends on besides texts and model."""
 
     name: str
-    write: Callable[[AnswerRow, Answered], dict[str, Any]]
+    write: Callable[[Answered], dict[str, Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     group: Callable[[Iterable[AnswerRow]], Iterator[AnswerRow]] = iter
 
@@ -57,9 +81,10 @@ def score_job(*, full: bool = False, own_columns: bool = True) -> Job:
     gate, coefficients and contributions.
     """
 
-    def write(row: AnswerRow, scores: Answered) -> dict[str, Any]:
+    def write(answered: Answered) -> dict[str, Any]:
+        row = answered.row
         own = {k: v for k, v in row.values.items() if k not in ("score", "scores", "error")} if own_columns else {}
-        return {**own, "id": row.id, **_result(row, scores, full), **_error(row)}
+        return {**own, "id": row.id, **_result(answered, full), **_error(answered)}
 
     return Job("score", write, {"full": full, "own_columns": own_columns})
 
@@ -75,60 +100,73 @@ class Finished:
     seconds: float
 
 
+# -- with a model's name -----------------------------------------------------------------------------------------------------
+
+
+def stream_file(
+    model: str,
+    file: Path,
+    job: Job | None = None,
+    *,
+    profile: Profile | None = None,
+    batch_tokens: int = 4096,
+    reporter: Reporter | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The job's rows (default: `score_job` without own columns), in the file's order, as they are computed; faulty ones too.
+
+    Raises DataError when the file can't be read, CheckpointError when the model can't be loaded, RecipeError for a profile that
+    does not fit it.
+    """
+    records(file)  # says what is wrong with the file before the model is loaded
+    job = job or score_job(own_columns=False)
+    score = _scoring(ModelScorer.load(model, batch_tokens=batch_tokens, profile=profile), job)
+    yield from stream_rows(file, score, job, reporter or Reporter())
+
+
+def score_file(
+    model: str,
+    file: Path,
+    out: Path,
+    job: Job | None = None,
+    *,
+    profile: Profile | None = None,
+    batch_tokens: int = 4096,
+    reporter: Reporter | None = None,
+) -> Finished:
+    """Write the job's rows to `out`, or go on where an earlier run of the same job on the same file and model was stopped.
+
+    Raises what `stream_file` raises, DataError when `out` is something else's, StorageError when it can't be written.
+    """
+    records(file)
+    row_writer(out)
+    job, scorer = job or score_job(), ModelScorer.load(model, batch_tokens=batch_tokens, profile=profile)
+    return write_scores(file, out, _scoring(scorer, job), job, model_key=scorer.fingerprint, reporter=reporter)
+
+
+def _scoring(scorer: ModelScorer, job: Job) -> ScoreAll:
+    engine, full = scorer.engine, bool(job.settings.get("full"))  # whole scores are written with their standard deviations
+    return lambda conversations: engine.score(conversations, profile=scorer.profile, deviations=full)
+
+
 # -- rows as they come -------------------------------------------------------------------------------------------------------
 
 
-def scored(rows: Iterable[AnswerRow], score: ScoreAll) -> Iterator[list[tuple[AnswerRow, Answered]]]:
-    """Rows with their scores, window by window, in order."""
-    for window in _windows(rows):
-        yield list(zip(window, score_window(window, score), strict=True))
-
-
-def stream_file(file: Path, score: ScoreAll, job: Job, reporter: Reporter) -> Iterator[dict[str, Any]]:
+def stream_rows(file: Path, score: ScoreAll, job: Job, reporter: Reporter) -> Iterator[dict[str, Any]]:
     """The job's rows, in the file's order, as they are computed."""
     rows = job.group(answer_rows(records(file)))
     with reporter.bar(f"{job.name} {file.name}", 0 if reporter.quiet else count_rows(file)) as advance:
         rate = _Rate(advance)
-        for window in scored(rows, score):
-            yield from (job.write(row, scores) for row, scores in window)
-            rate.tell(sum(row.rows for row, _ in window))
+        for window in _windows(rows):
+            yield from (job.write(answered) for answered in score_window(window, score))
+            rate.tell(sum(row.rows for row in window))
 
 
 def score_window(rows: Sequence[AnswerRow], score: ScoreAll) -> list[Answered]:
-    """Scores of some rows' answers. Answers to one prompt are given to the model together, which computes the prompt once."""
-    found: list[Answered] = [[None] * len(row.answers) for row in rows]
-    by_context: dict[tuple[tuple[str, str], ...], list[tuple[int, int]]] = {}
-    for i, row in enumerate(rows):
-        places = [(i, j) for j, fault in enumerate(row.faults) if fault is None]
-        if places:
-            by_context.setdefault(tuple((m["role"], m["content"]) for m in row.context), []).extend(places)
-
-    def size(places: list[tuple[int, int]]) -> tuple[int, tuple[int, int]]:
-        return max(rows[i].characters for i, _ in places), places[0]
-
-    for chunk in _chunks(sorted(by_context.values(), key=size)):
-        scores = _scores([rows[i].conversation(j) for i, j in chunk], score)
-        for (i, j), one in zip(chunk, scores, strict=True):
-            found[i][j] = one
-    return found
-
-
-def _chunks(groups: Iterable[list[tuple[int, int]]]) -> Iterator[list[tuple[int, int]]]:
-    chunk: list[tuple[int, int]] = []
-    for group in groups:
-        if chunk and len(chunk) + len(group) > CHUNK:
-            yield chunk
-            chunk = []
-        chunk = chunk + group
-    if chunk:
-        yield chunk
-
-
-def _scores(conversations: list[Conversation], score: ScoreAll) -> Sequence[Score | None]:
-    try:
-        return score(conversations)
-    except ConversationError:  # a chat template may refuse what is a conversation otherwise
-        return [None] if len(conversations) == 1 else [_scores([one], score)[0] for one in conversations]
+    """Some rows' answers, scored at once."""
+    asked = [(i, j) for i, row in enumerate(rows) for j, fault in enumerate(row.faults) if fault is None]
+    table = score([rows[i].conversation(j) for i, j in asked])
+    place = {at: n for n, at in enumerate(asked)}
+    return [Answered(row, table, tuple(place.get((i, j)) for j in range(len(row.answers)))) for i, row in enumerate(rows)]
 
 
 def _windows(rows: Iterable[AnswerRow]) -> Iterator[list[AnswerRow]]:
@@ -144,32 +182,35 @@ def _windows(rows: Iterable[AnswerRow]) -> Iterator[list[AnswerRow]]:
         yield window
 
 
-def _result(row: AnswerRow, scores: Answered, full: bool) -> dict[str, Any]:
+def _result(answered: Answered, full: bool) -> dict[str, Any]:
+    row = answered.row
+    whole = [None if one is None else one.to_json() for one in answered.whole()] if full else []
     if not row.many:
-        one = scores[0] if scores else None
-        return {"score": None} if one is None else one.to_json() if full else {"score": one.score}
-    values = None if row.error else [None if s is None else s.score for s in scores]
-    return {"scores": values, **({"answers": [None if s is None else s.to_json() for s in scores]} if full else {})}
+        return (whole[0] if whole else None) or {"score": answered.scores[0] if answered.scores else None}
+    return {"scores": None if row.error else answered.scores, **({"answers": whole} if full else {})}
 
 
-def _error(row: AnswerRow) -> dict[str, str]:
-    faults = [f"answer {j}: {fault}" for j, fault in enumerate(row.faults, start=1) if fault is not None]
-    if row.error is None and not faults:
-        return {}
-    return {"error": row.error or "; ".join(faults)}
+def _error(answered: Answered) -> dict[str, str]:
+    row = answered.row
+    faults = [f"answer {j}: {fault}" if row.many else fault for j, fault in enumerate(answered.faults, start=1) if fault]
+    said = row.error or "; ".join(faults)
+    return {"error": said} if said else {}
 
 
 # -- into a file -------------------------------------------------------------------------------------------------------------
 
 
-def score_file(file: Path, out: Path, score: ScoreAll, job: Job, *, model_key: str, reporter: Reporter | None = None) -> Finished:
-    """Write the job's rows to `out`, or go on where an earlier run of the same job on the same file and model was stopped.
+def write_scores(
+    file: Path, out: Path, score: ScoreAll, job: Job, *, model_key: str, reporter: Reporter | None = None
+) -> Finished:
+    """Write the job's rows to `out`, or go on where an earlier run of the same job on the same file was stopped.
 
-    Raises DataError when `out` is something else's, or when the input can't be read; StorageError when it can't be written.
+    `model_key` says what the scores depend on besides the texts. Raises DataError when `out` is something else's, or when the
+    input can't be read; StorageError when it can't be written.
     """
     reporter = reporter or Reporter()
     if out.exists() and out.resolve() == file.resolve():
-        raise DataError(f"{out}: is the input itself; choose another --out")
+        raise DataError(f"{out}: is the input itself; choose another file")
     writer = row_writer(out)
     found = records(file)  # says at once what is wrong with the file
     inputs = {"input": fingerprint(file), "model": model_key, "job": job.name, "settings": dict(job.settings)}
@@ -193,15 +234,15 @@ def _score_rest(
 ) -> None:
     with reporter.bar(f"{job.name} {file.name}", 0 if reporter.quiet else count_rows(file) - progress.rows) as advance:
         rate = _Rate(advance)
-        for window in scored(job.group(answer_rows(rest)), score):
-            rows = [job.write(row, scores) for row, scores in window]
+        for window in _windows(job.group(answer_rows(rest))):
+            rows = [job.write(answered) for answered in score_window(window, score)]
             writer.append(rows)
-            progress.rows += sum(row.rows for row, _ in window)
+            progress.rows += sum(row.rows for row in window)
             progress.written += len(rows)
             progress.faulty += sum(bool(row.get("error")) for row in rows)
             progress.state = writer.state
             progress.write()
-            rate.tell(sum(row.rows for row, _ in window))
+            rate.tell(sum(row.rows for row in window))
         if not progress.written:  # an empty file is a file too
             writer.append([])
             progress.state = writer.state
@@ -218,20 +259,14 @@ class _Progress:
     complete: bool = False
 
     def write(self) -> None:
-        facts = {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "path"}}
-        part = self.path.with_name(f".{self.path.name}.part")
-        try:
-            part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-            part.replace(self.path)
-        except OSError as error:
-            raise StorageError(f"{self.path}: can't be written: {error.strerror}; choose another --out") from error
+        write_json(self.path, {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "path"}})
 
 
 def _begun(out: Path, writer: RowWriter, inputs: dict[str, Any]) -> _Progress:
     path = out.with_name(f"{out.name}.progress.json")
     if not path.is_file():
         if out.exists():
-            raise DataError(f"{out} is there already, and no {path.name} says what it holds: remove it or choose another --out")
+            raise DataError(f"{out} is there already, and no {path.name} says what it holds: remove it or choose another file")
         writer.resume(0)
         return _Progress(path, inputs)
     try:
@@ -242,7 +277,7 @@ def _begun(out: Path, writer: RowWriter, inputs: dict[str, Any]) -> _Progress:
         raise DataError(f"{path}: can't be read: remove {out}* and begin anew") from error
     if not same or known.inputs != inputs:
         other = [name for name in inputs if known.inputs.get(name) != inputs[name]] or ["format"]
-        raise DataError(f"{out} was begun with another {' and '.join(other)}: remove {out}* or choose another --out")
+        raise DataError(f"{out} was begun with another {' and '.join(other)}: remove {out}* or choose another file")
     if not (known.complete and out.exists()):
         writer.resume(known.state)
     return known

@@ -33,11 +33,12 @@ def best_of_job(*, top_k: int = 1) -> Job:
     adds the k best as `top`. Equal scores keep the file's order.
     """
 
-    def write(row: AnswerRow, scores: Answered) -> dict[str, Any]:
-        found = [(s.score, j) for j, s in enumerate(scores) if s is not None]
-        if row.error or not found:
+    def write(answered: Answered) -> dict[str, Any]:
+        row = answered.row
+        scores = [(score, j) for j, score in enumerate(answered.scores) if score is not None]
+        if row.error or not scores:
             return {"id": row.id, "best": None, "error": row.error or "no answer can be scored"}
-        ranked = sorted(found, key=lambda one: (-one[0], one[1]))
+        ranked = sorted(scores, key=lambda one: (-one[0], one[1]))
         (score, best), margin = ranked[0], ranked[0][0] - ranked[1][0] if len(ranked) > 1 else None
         top = [{"index": j, "score": s, "response": row.answers[j]} for s, j in ranked[:top_k]]
         return {
@@ -48,7 +49,7 @@ def best_of_job(*, top_k: int = 1) -> Job:
             "response": row.answers[best],
             "score": score,
             "margin": margin,
-            "scores": [None if s is None else s.score for s in scores],
+            "scores": answered.scores,
             **({"top": top} if top_k > 1 else {}),
         }
 
@@ -114,9 +115,9 @@ def select(
     a bound; with both, both hold. Equal scores keep the file's order. The file is read twice: scores first, then texts.
     """
     if keep_top is not None and not 0 < keep_top <= 1:
-        raise DataError(f"--keep-top {keep_top:g}: give a share above 0 and up to 1, such as 0.2")
+        raise DataError(f"`keep_top` is {keep_top:g}: give a share above 0 and up to 1, such as 0.2")
     if keep_top is None and min_score is None:
-        raise DataError("nothing to select by: give --keep-top SHARE, --min-score NUMBER, or both")
+        raise DataError("nothing to select by: give `keep_top` (a share), `min_score` (a number), or both")
     scores, prompts = array("d"), array("Q")
     for scored in scored_rows_of(file):
         scores.extend(scored.scores)
@@ -170,7 +171,7 @@ def build_pairs(file: Path, *, margin: float = 0.0, every: bool = False) -> tupl
     while the rows are read: prompts whose answers stand apart in the file are `scattered`.
     """
     if not (margin >= 0 and math.isfinite(margin)):
-        raise DataError(f"--margin {margin:g}: give a difference of scores, 0 or more")
+        raise DataError(f"`margin` is {margin:g}: give a difference of scores, 0 or more")
     counts = Counts()
     return _pairs(file, margin, every, counts), counts
 

@@ -1,6 +1,6 @@
-"""A reward model as the benchmark sees it: conversations in, numbers out.
+"""A reward model with its name, as programs on files and benchmarks hold it: conversations in, numbers or tables out.
 
-In: a `RewardModel`.  Out: a `Scorer`.  Cost: the decoder's pass; prompts that several answers share run once.
+In: a model folder or hub id.  Out: a `Scorer`; its fingerprint, by which scores are kept.  Cost: the engine's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jaxtyping import Float
 
 from armorm.conversation import Conversation
 from armorm.disk import hash_files
-from armorm.errors import ConversationError
 from armorm.model.reward_model import RewardModel
+from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
 from armorm.scoring.reference import FILES as REFERENCE_FILES
 from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
@@ -27,7 +27,7 @@ from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
 
 @dataclass(frozen=True)
 class ModelScorer:
-    """Scores of one reward model; NaN for a conversation that its chat template refuses."""
+    """Scores of one reward model, under a profile or none."""
 
     name: str
     model: RewardModel
@@ -35,18 +35,13 @@ class ModelScorer:
     profile: Profile | None = None
 
     @classmethod
-    def load(
-        cls, name: str, *, batch_tokens: int = 4096, profile: Profile | None = None, deviations: bool = False
-    ) -> ModelScorer:
+    def load(cls, name: str, *, batch_tokens: int = 4096, profile: Profile | None = None) -> ModelScorer:
         """A model folder or hub id, on a GPU where there is one.
 
-        Standard deviations cost more than all the heads together, so the model computes them only if `deviations` are wanted.
         Raises CheckpointError when it is no reward model, RecipeError for a profile that does not fit it.
         """
         model = RewardModel.from_pretrained(name)
-        model.steering(profile)
-        if not deviations:
-            model.uncertainty = None
+        model.basis.bind(profile, 1)
         return cls(name, model.to("cuda") if torch.cuda.is_available() else model, batch_tokens, profile)
 
     @cached_property
@@ -64,15 +59,14 @@ class ModelScorer:
         hash_files(digest, folder, lambda name: name not in aside and name.endswith(_READ))
         return digest.hexdigest()[:16]
 
+    @property
+    def engine(self) -> Engine:
+        """The scoring core with this model."""
+        return self.model.engine(batch_tokens=self.batch_tokens)
+
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
-        """Scores [n], higher is better."""
-        try:
-            found = self.model.score(conversations, batch_tokens=self.batch_tokens, profile=self.profile)
-        except ConversationError:
-            if len(conversations) == 1:
-                return np.array([np.nan])
-            return np.concatenate([self.score([one]) for one in conversations])
-        return np.array([one.score for one in found], dtype=np.float64)
+        """Scores [n], higher is better; NaN for what is no conversation or what the chat template refuses."""
+        return self.engine.score(conversations, profile=self.profile).scores
 
 
 _READ = (".safetensors", "tokenizer.json", "tokenizer_config.json", ".jinja", ".model")

@@ -6,23 +6,22 @@ Cost: one logistic regression [p d] per strength and feature; the strength is ch
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from armorm.errors import CheckpointError, FitError
+from armorm.disk import load_part, save_part
+from armorm.errors import FitError
 from armorm.scorers import AnswerFeatures
 
-FORMAT = 1
+FORMAT = 2
+PART = "bradley-terry"
 STRENGTHS = tuple(10.0**e for e in range(-6, 2))
 
 
@@ -41,23 +40,23 @@ class BradleyTerry:
 
 
 def fit_bradley_terry(
-    chosen: Mapping[str, Float[np.ndarray, "p _"]],
-    rejected: Mapping[str, Float[np.ndarray, "p _"]],
+    candidates: Iterable[tuple[str, Float[np.ndarray, "p _"], Float[np.ndarray, "p _"]]],
     validation: Bool[np.ndarray, " p"],
     *,
     strengths: Sequence[float] = STRENGTHS,
 ) -> BradleyTerry:
     """Fit on the pairs outside `validation`; feature and strength (scikit-learn's C) by log-loss on those inside.
 
-    `chosen` and `rejected` hold the same features by name, one array [p w] each. Differences are scaled to unit deviation per
-    column, which the weights undo. Raises FitError without training or validation pairs.
+    `candidates` are features by name, of chosen and of rejected answers [p w]; they are asked for one after the other.
+    Differences are scaled to unit deviation per column, which the weights undo. Raises FitError without training or validation
+    pairs.
     """
     if not validation.any() or validation.all():
         n = int(validation.sum())
         raise FitError(f"Bradley–Terry needs training and validation pairs; {n} of {len(validation)} are for validation")
     best: tuple[float, BradleyTerry] | None = None
-    for feature in chosen:
-        difference = chosen[feature].astype(np.float64) - rejected[feature].astype(np.float64)
+    for feature, chosen, rejected in candidates:
+        difference = chosen.astype(np.float64) - rejected.astype(np.float64)
         scale = np.maximum(difference[~validation].std(axis=0), 1e-8)
         for strength in strengths:
             w = _fit(difference[~validation] / scale, strength) / scale
@@ -78,23 +77,14 @@ def _fit(differences: Float[np.ndarray, "p w"], strength: float) -> Float[np.nda
 
 
 def save_bradley_terry(folder: Path, rival: BradleyTerry) -> None:
-    """Write `bradley-terry.safetensors` and `.json` into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({"weights": np.ascontiguousarray(rival.weights)}, folder / "bradley-terry.safetensors")
-    facts = {"format": FORMAT, **{name: getattr(rival, name) for name in ("strength", "feature", "name", "label")}}
-    (folder / "bradley-terry.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    """Write `bradley-terry.safetensors` and `.json` into `folder`. Raises StorageError."""
+    facts = {name: getattr(rival, name) for name in ("strength", "feature", "name", "label")}
+    save_part(folder, PART, {"weights": rival.weights}, facts, FORMAT)
 
 
 def load_bradley_terry(folder: Path) -> BradleyTerry | None:
     """The rival that `save_bradley_terry` wrote; None where there is none. Raises CheckpointError when it is damaged."""
-    path = folder / "bradley-terry.json"
-    if not path.is_file():
+    if not (folder / f"{PART}.json").is_file():
         return None
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: format {facts.get('format')}, this version reads {FORMAT}: train again")
-        weights = load_file(path.with_suffix(".safetensors"))["weights"]
-        return BradleyTerry(weights, facts["strength"], facts["feature"], facts["name"], facts["label"])
-    except (OSError, SafetensorError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: missing or damaged ({error}): remove it and train again") from None
+    tensors, facts = load_part(folder, PART, FORMAT, remedy="remove the stage's folder and train again")
+    return BradleyTerry(tensors["weights"], facts["strength"], facts["feature"], facts["name"], facts["label"])

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from armorm.errors import ObjectiveMismatch, RecipeError
-from armorm.fit.debias import Debias, DebiasedRewards
-from armorm.fit.gate import Gate
+from armorm.fit.debias import DebiasedRewards
+from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
 from armorm.objectives import Direction, Objective, Objectives, ScaleMap
 from armorm.rivals.bradley_terry import STRENGTHS, fit_bradley_terry
@@ -40,17 +40,14 @@ AMOUNTS = frozenset({"verbosity"})
 
 @dataclass(frozen=True)
 class GatedRewards:
-    """Probe, debiasing, gate on features: the method itself, and with a constant gate its fixed-weight rivals."""
+    """The method itself, and with a constant gate its rivals of fixed weights."""
 
-    probe: Probe
-    debias: Debias
-    gate: Gate
+    fitted: Fitted
     name: str
     label: str
 
     def score_features(self, answers: AnswerFeatures) -> Float[np.ndarray, " n"]:
-        rewards = debiased_rewards(self.probe, self.debias, answers)
-        return (self.gate.weights_for(answers.prompt) * rewards.values).sum(axis=1)
+        return self.fitted.scores(answers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,14 +163,8 @@ def fit_fixed_weights(
             f"the pairs have {chosen.shape[1]} and {rejected.shape[1]} rewards, the probe {k} objectives: "
             "predict them with this probe"
         )
-    fit = fit_bradley_terry({"rewards": chosen}, {"rewards": rejected}, validation, strengths=strengths)
+    fit = fit_bradley_terry([("rewards", chosen, rejected)], validation, strengths=strengths)
     return FixedWeights(probe, fit.weights, name, label, strength=fit.strength)
-
-
-def debiased_rewards(probe: Probe, debias: Debias, answers: AnswerFeatures) -> DebiasedRewards:
-    """r' of answers from their features."""
-    computed = np.repeat(answers.tokens[:, None].astype(np.float64), len(debias.computed), axis=1)
-    return debias.apply(probe.predict(answers.response), computed)
 
 
 def best_single_objective(chosen: DebiasedRewards, rejected: DebiasedRewards) -> int:

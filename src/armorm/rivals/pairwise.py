@@ -22,9 +22,10 @@ import transformers
 from jaxtyping import Float
 from scipy.special import expit
 
-from armorm.conversation import Conversation, Rendered, Renderer, fault_in
+from armorm.conversation import Conversation, Rendered, Renderer, encode, fault_in
 from armorm.errors import BackboneError, ConversationError, DataError
 from armorm.features.backbone import DType, architecture_of, device_of, fingerprint, load_headed
+from armorm.features.forward import clone_shallowly, last_states, pad_right
 from armorm.features.packing import pack
 from armorm.scorers import Preferences
 
@@ -183,7 +184,7 @@ class PairRenderer:
         return found[0][0], found[1][0]
 
     def _framed(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return encode(self.tokenizer, text)
 
 
 class PairwiseModel:
@@ -217,9 +218,8 @@ class PairwiseModel:
         model, tokenizer = load_headed(causal, folder, use=use, dtype=dtype)
         longest = max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self._renderer = PairRenderer(tokenizer, max_tokens=longest)
-        self._head = VerdictHead.of(model, self._renderer.verdict_ids)
-        model.set_output_embeddings(self._head)
         self._model = model.eval().requires_grad_(False).to(device_of(device))
+        self._weight, self._bias = verdict_rows(self._model, self._renderer.verdict_ids)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -251,13 +251,10 @@ class PairwiseModel:
         return Preferences(expit(odds[0]), expit(-odds[1]))
 
     def _log_odds(self, rows: Sequence[tuple[int, ...]]) -> list[float]:
-        # log P(A) / P(B). Padding on the right needs no mask: a causal decoder's tokens never see what follows.
-        device = self._head.weight.device
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        self._head.last = torch.tensor([len(row) - 1 for row in rows], device=device)
-        logits = self._model(input_ids=ids.to(device), use_cache=False).logits
+        # log P(A) / P(B). Each pass has a head of its own, on a clone that shares the weights: threads don't meet in it.
+        view = clone_shallowly(self._model)
+        view.set_output_embeddings(VerdictHead(self._weight, self._bias, rows))
+        logits = view(input_ids=pad_right(rows, self._weight.device), use_cache=False).logits
         return (logits[:, 0, 0] - logits[:, 0, 1]).tolist()
 
 
@@ -267,35 +264,33 @@ def has_words(folder: str) -> bool:
 
 
 class VerdictHead(torch.nn.Module):
-    """Stands in a decoder's output layer's place: states [b t d] → logits [b 1 2] of A and B at each row's `last` token.
+    """Stands in a decoder's output layer's place: states [b t d] → logits [b 1 2] of A and B behind the last token of each row.
 
     The decoder's own forward pass runs around it, so that what it does to logits (a scale, a soft cap) is done here too; a whole
-    vocabulary's logits never come to be.
+    vocabulary's logits never come to be. `rows` are the batch's token ids without padding.
     """
 
-    def __init__(self, weight: Float[torch.Tensor, "2 d"], bias: Float[torch.Tensor, "2"] | None) -> None:
+    def __init__(
+        self, weight: Float[torch.Tensor, "2 d"], bias: Float[torch.Tensor, "2"] | None, rows: Sequence[tuple[int, ...]]
+    ) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else torch.nn.Parameter(bias, requires_grad=False)
-        self.last = torch.zeros(0, dtype=torch.long)
-
-    @classmethod
-    def of(cls, model: Any, verdicts: tuple[int, int]) -> VerdictHead:
-        """The two rows of `model`'s output layer. Raises BackboneError when there is none, or it lacks them."""
-        output = model.get_output_embeddings()
-        if not isinstance(output, torch.nn.Linear) or max(verdicts) >= output.out_features:
-            seen = f"{output.out_features} tokens" if isinstance(output, torch.nn.Linear) else "no linear layer"
-            raise BackboneError(
-                f"{type(model).__name__}: the output layer has {seen}, the verdicts A and B are tokens {verdicts}: name a causal "
-                "decoder with its own tokenizer"
-            )
-        rows = list(verdicts)
-        bias = None if output.bias is None else output.bias.detach()[rows].float()
-        return cls(output.weight.detach()[rows].float(), bias)
+        self.weight, self.bias, self.rows = weight, bias, rows
 
     def forward(self, states: Float[torch.Tensor, "b t d"]) -> Float[torch.Tensor, "b 1 2"]:
-        rows = torch.arange(len(states), device=states.device)
-        return torch.nn.functional.linear(states[rows, self.last][:, None].float(), self.weight, self.bias)
+        return torch.nn.functional.linear(last_states(states, self.rows)[:, None].float(), self.weight, self.bias)
+
+
+def verdict_rows(model: Any, verdicts: tuple[int, int]) -> tuple[Float[torch.Tensor, "2 d"], Float[torch.Tensor, "2"] | None]:
+    """The two rows of a model's output layer, weight and bias. Raises BackboneError when there is none, or it lacks them."""
+    output = model.get_output_embeddings()
+    if not isinstance(output, torch.nn.Linear) or max(verdicts) >= output.out_features:
+        seen = f"{output.out_features} tokens" if isinstance(output, torch.nn.Linear) else "no linear layer"
+        raise BackboneError(
+            f"{type(model).__name__}: the output layer has {seen}, the verdicts A and B are tokens {verdicts}: name a causal "
+            "decoder with its own tokenizer"
+        )
+    rows = list(verdicts)
+    return output.weight.detach()[rows].float(), None if output.bias is None else output.bias.detach()[rows].float()
 
 
 _SENTINELS = (("Hv5ArmormTurnOne", "Qx7ArmormVerdictOne"), ("Wm2ArmormTurnTwo", "Zk3ArmormVerdictTwo"))

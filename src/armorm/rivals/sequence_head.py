@@ -20,7 +20,9 @@ from armorm.conversation import Conversation, Rendered, Renderer
 from armorm.disk import hash_files
 from armorm.errors import BackboneError, ConversationError
 from armorm.features.backbone import DType, architecture_of, device_of, load_headed
+from armorm.features.forward import last_states, pad_right, run_decoder
 from armorm.features.packing import pack
+from armorm.features.spec import FINAL
 
 
 class SequenceHead:
@@ -81,14 +83,10 @@ class SequenceHead:
             return None
 
     def _logits(self, rendered: Sequence[Rendered]) -> list[float]:
-        # Padding on the right needs no mask: a causal decoder's tokens never see what follows.
-        device = self._head.weight.device
-        ids = torch.zeros(len(rendered), max(map(len, rendered)), dtype=torch.long)
-        for i, row in enumerate(rendered):
-            ids[i, : len(row)] = torch.tensor(row.ids)
-        states = self._decoder(input_ids=ids.to(device), use_cache=False).last_hidden_state
-        last = torch.tensor([len(row) - 1 for row in rendered], device=device)
-        hidden = states[torch.arange(len(rendered), device=device), last].float()
+        rows = [r.ids for r in rendered]
+        ids = pad_right(rows, self._head.weight.device)
+        states = run_decoder(self._decoder, {FINAL}, input_ids=ids, use_cache=False)
+        hidden = last_states(states[FINAL], rows).float()
         bias = 0 if self._head.bias is None else self._head.bias.float()
         return (hidden @ self._head.weight[0].float() + bias).tolist()
 

@@ -1,7 +1,7 @@
 """Uncertainty of a run's probe: posterior, calibration on folds, coverage on test prompts, abstention on pairs.
 
-In: a probe's folder with the probes that lack a fold, rated stores; for abstention the later parts and pairs.
-Out: `Uncertainty` saved beside the probe, facts for the report.
+In: the probe with those that lack a fold, rated stores; for abstention the fitted method and pairs.
+Out: `Uncertainty` in a stage's folder, facts for the report.
 Cost: a few passes over the rated features; two eigendecompositions per set of rated rows, a Cholesky factor per fold of it.
 
 Training prompts fit the probe; the same, each predicted without its fold, set noise, inflation and reach; test prompts say how
@@ -23,21 +23,14 @@ from jaxtyping import Bool, Float
 
 from armorm.bench.abstention import abstention_curve
 from armorm.bench.metrics import bounded, exact_at_the_ends
-from armorm.data.splits import Split, folds_of
-from armorm.features.spec import FeatureSpec
 from armorm.fit.calibration import LEVEL, Calibration, HeldOut, calibrate, residual_correlation, sketch_of
-from armorm.fit.debias import Debias
-from armorm.fit.gate import Gate
-from armorm.fit.parts import load_probe
+from armorm.fit.method import Fitted
 from armorm.fit.posterior import Compaction, Directions, Leverage, compacted, directions, fit_posterior
-from armorm.fit.probe import Probe
 from armorm.fit.statistics import RidgeStatistics
 from armorm.intervals import Interval, mean_by_group
-from armorm.objectives import Objectives
-from armorm.progress import Reporter
-from armorm.recipe import Recipe
-from armorm.run.fitting import PairArrays, RatingStores, fold_statistics
-from armorm.run.rows import side_of
+from armorm.run.context import TEST, RunContext
+from armorm.run.pairs import PairArrays
+from armorm.run.probe_stage import FittedProbe, RatingStores, fold_statistics
 from armorm.scorers import AnswerFeatures
 from armorm.scoring.uncertainty import Uncertainty
 
@@ -46,7 +39,6 @@ GAUSSIAN_REACH = 1.96
 FEWEST = 20
 """Held-out ratings below which an objective is not calibrated."""
 COMPACTION_ROWS = 4096
-TEST = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,47 +61,39 @@ class _Calibrated:
 
 
 def uncertainty_stage(
-    folder: Path,
-    recipe: Recipe,
-    probe_folder: Path,
-    objectives: Objectives,
-    ratings: RatingStores,
-    reporter: Reporter,
-    *,
-    folds: Sequence[RidgeStatistics] | None = None,
-) -> dict[str, Any]:
-    """Fit, calibrate and save the uncertainty of the probe in `probe_folder`; report how often its intervals hold.
+    folder: Path, context: RunContext, fitted: FittedProbe, ratings: RatingStores
+) -> tuple[Uncertainty, dict[str, Any]]:
+    """Fit, calibrate and save the uncertainty of the probe; report how often its intervals hold.
 
-    `folds`: the chosen feature's statistics where they are at hand (otherwise taken again, one pass).
+    Without the folds' statistics in `fitted` they are taken again, one pass.
     """
-    probe, feature = load_probe(probe_folder)
-    spec, intercept = FeatureSpec.parse(feature), recipe.probe.intercept
-    folds = folds or fold_statistics(recipe, objectives, ratings, spec)
-    without = [load_probe(probe_folder / f"without-fold-{i}")[0] for i in range(len(folds))]
+    objectives, reporter, probe = context.objectives, context.reporter, fitted.probe
+    folds = fitted.statistics or fold_statistics(context, ratings, fitted.spec)
+    source = _Source(context, ratings, fitted, folds)
     total = reduce(add, folds)
-    whole = fit_posterior(total, probe, intercept=intercept)
+    whole = fit_posterior(total, probe, intercept=context.recipe.probe.intercept)
     sigma, inflation, correlation = whole.sigma.copy(), whole.inflation.copy(), whole.correlation.copy()
     reach, covered = np.full(len(objectives), GAUSSIAN_REACH), [Interval.undefined()] * len(objectives)
     parts, cuts = [], []
     with reporter.bar("uncertainty", len(whole.parts)) as advance:
         for done, part in enumerate(whole.parts):
             at = list(part.columns)
-            found = _calibrated(part, folds, without, recipe, objectives, ratings, spec)
-            correlation[np.ix_(at, at)] = found.correlation
-            for column, one, interval in zip(at, found.calibrations, found.covered, strict=True):
+            calibrated = _calibrate_part(part, source)
+            correlation[np.ix_(at, at)] = calibrated.correlation
+            for column, one, interval in zip(at, calibrated.calibrations, calibrated.covered, strict=True):
                 covered[column] = interval
                 if one is not None and np.isfinite(sigma[column]):
                     sigma[column], inflation[column], reach[column] = one.sigma, one.inflation, one.reach
-            cut, how = _compacted(part, folds, recipe, objectives, ratings, spec)
+            cut, how = _compact_part(part, source)
             parts.append(cut)
             cuts.append(how)
             advance(done + 1, "sets of rated rows")
     posterior = replace(whole, sigma=sigma, inflation=inflation, correlation=correlation, parts=tuple(parts))
     uncertainty = Uncertainty(objectives, posterior, np.where(np.isfinite(sigma), reach, np.nan), LEVEL)
     uncertainty.save(folder)
-    test = _test(uncertainty, probe, recipe, objectives, ratings, spec)
+    test = _test(uncertainty, source)
     scale = sigma / whole.sigma
-    return {
+    return uncertainty.rounded(), {
         "level": LEVEL,
         "coverage": test["coverage"],
         "n_test": test["n"],
@@ -140,102 +124,81 @@ def uncertainty_stage(
 
 
 def abstention_facts(
-    uncertainty: Uncertainty,
-    probe: Probe,
-    feature: str,
-    debias: Debias,
-    gate: Gate,
-    suites: Mapping[str, PairArrays],
-    *,
-    seed: int,
+    uncertainty: Uncertainty, fitted: Fitted, suites: Mapping[str, PairArrays], *, seed: int
 ) -> list[dict[str, Any]]:
     """Each suite's error rates by the share of pairs that is left open; the method's own scores."""
     found = []
     for name, pairs in suites.items():
-        margins, stds = margins_of(uncertainty, probe, debias, gate, pairs.chosen[feature], pairs.rejected[feature])
+        margins, stds = margins_of(uncertainty, fitted, pairs.chosen(fitted.feature), pairs.rejected(fitted.feature))
         right = (margins > 0) + 0.5 * (margins == 0)
         found.append({"suite": name, **abstention_curve(margins, stds, right, pairs.groups, seed=seed).to_json()})
     return found
 
 
 def margins_of(
-    uncertainty: Uncertainty,
-    probe: Probe,
-    debias: Debias,
-    gate: Gate,
-    chosen: AnswerFeatures,
-    rejected: AnswerFeatures,
+    uncertainty: Uncertainty, fitted: Fitted, chosen: AnswerFeatures, rejected: AnswerFeatures
 ) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
     """Score differences of pairs and their standard deviations."""
-    weights = [gate.weights_for(side.prompt) for side in (chosen, rejected)]
-    scores = [
-        (w * debias.apply(probe.predict(side.response), _computed(debias, side.tokens)).values).sum(axis=1)
-        for w, side in zip(weights, (chosen, rejected), strict=True)
-    ]
-    coefficients = [debias.coefficients(w) for w in weights]
+    coefficients = [fitted.coefficients(side) for side in (chosen, rejected)]
     stds = uncertainty.of_difference(chosen.response, coefficients[0], rejected.response, coefficients[1])
-    return scores[0] - scores[1], stds
-
-
-def _computed(debias: Debias, tokens: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n m"]:
-    return np.repeat(tokens[:, None].astype(np.float64), len(debias.computed), axis=1)
+    return fitted.scores(chosen) - fitted.scores(rejected), stds
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------------
 
 
-def _rated(
-    columns: Sequence[int], recipe: Recipe, objectives: Objectives, ratings: RatingStores, spec: FeatureSpec
-) -> Iterator[_Rated]:
-    """Shard by shard, the rows that carry a label of any of the columns; stores without one are not opened."""
-    names = {objectives.names[c] for c in columns}
-    for stored, rows in ratings.values():
-        if not names & set(stored.manifest["objectives"]):
-            continue
-        start = 0
-        for block in stored.blocks():
-            groups = [row.group for row in rows[start : start + len(block.ids)]]
-            start += len(groups)
-            labels = objectives.to_unit(block.ratings(objectives))[:, list(columns)]
-            kept = np.flatnonzero(~np.isnan(labels).all(axis=1))
-            if len(kept):
-                own = [groups[i] for i in kept]
-                folds = np.array([_fold(g, recipe) for g in own], dtype=np.float64)
-                yield _Rated(block.features("response", spec)[kept], labels[kept], own, folds)
+@dataclass(frozen=True, eq=False)
+class _Source:
+    # What calibration reads rated rows with: the stores, the probe with those that lack a fold, the folds' statistics.
 
+    context: RunContext
+    ratings: RatingStores
+    fitted: FittedProbe
+    folds: Sequence[RidgeStatistics]
 
-def _fold(group: str, recipe: Recipe) -> int:
-    if side_of(group, recipe) is Split.TEST:
-        return TEST
-    return folds_of(group, seed=recipe.seed, folds=recipe.probe.folds)
+    @property
+    def seed(self) -> int:
+        return self.context.recipe.seed
+
+    @property
+    def intercept(self) -> bool:
+        return self.context.recipe.probe.intercept
+
+    def rated(self, columns: Sequence[int]) -> Iterator[_Rated]:
+        """Shard by shard, the rows that carry a label of any of the columns; stores without one are not opened."""
+        objectives = self.context.objectives
+        names = {objectives.names[c] for c in columns}
+        for store in self.ratings.values():
+            if not names & set(store.manifest["objectives"]):
+                continue
+            groups = store.groups
+            folds = self.context.folds(groups).astype(np.float64)
+            for rows in store.blocks():
+                labels = objectives.to_unit(store.ratings(objectives, rows))[:, list(columns)]
+                kept = np.flatnonzero(~np.isnan(labels).all(axis=1))
+                if len(kept):
+                    own = [groups[rows][i] for i in kept]
+                    yield _Rated(store.features(self.fitted.spec, rows)[kept], labels[kept], own, folds[rows][kept])
 
 
 # -- calibration ------------------------------------------------------------------------------------------------------------
 
 
-def _calibrated(
-    part: Directions,
-    folds: Sequence[RidgeStatistics],
-    without: Sequence[Probe],
-    recipe: Recipe,
-    objectives: Objectives,
-    ratings: RatingStores,
-    spec: FeatureSpec,
-) -> _Calibrated:
+def _calibrate_part(part: Directions, source: _Source) -> _Calibrated:
     """Calibrate a part's objectives on its rows, each predicted by the probe without its fold."""
     columns, at = part.columns, list(part.columns)
     strengths, which = np.unique(part.alphas, return_inverse=True)
-    leverage = _leverages(columns, strengths, folds, intercept=recipe.probe.intercept)
-    sketches = np.stack([sketch_of(part, columns[int(np.argmax(which == j))], seed=recipe.seed) for j in range(len(strengths))])
+    leverage = _leverages(columns, strengths, source.folds, intercept=source.intercept)
+    sketches = np.stack([sketch_of(part, columns[int(np.argmax(which == j))], seed=source.seed) for j in range(len(strengths))])
     errors, levers, sketched = [np.empty((0, len(at)))], [np.empty((0, len(strengths)))], []
     prompts, fold_of = [], [np.empty(0)]
-    for rows in _rated(columns, recipe, objectives, ratings, spec):
+    for rows in source.rated(columns):
         for fold in leverage:
             here = np.flatnonzero(rows.folds == fold)
             if not len(here):
                 continue
             x = rows.features[here].astype(np.float64)
-            errors.append(rows.ratings[here] - without[fold].predict(x)[:, at])
+            errors.append(rows.ratings[here] - source.fitted.without[fold].predict(x)[:, at])
             levers.append(np.stack([h(x) for h in leverage[fold]], axis=1))
             sketched.append(np.einsum("nd,adq->naq", x - part.mean, sketches, optimize=True))
             prompts += [rows.prompts[i] for i in here]
@@ -248,7 +211,7 @@ def _calibrated(
     return _Calibrated(
         tuple(calibrate(rows) for rows in held_out),
         residual_correlation(e),
-        tuple(_cross_validated(rows, f, seed=recipe.seed) for rows in held_out),
+        tuple(_cross_validated(rows, f, seed=source.seed) for rows in held_out),
     )
 
 
@@ -278,40 +241,32 @@ def _cross_validated(rows: HeldOut, folds: Float[np.ndarray, " n"], *, seed: int
     return _share(covered, list(rows.prompts), seed)
 
 
-def _compacted(
-    part: Directions,
-    folds: Sequence[RidgeStatistics],
-    recipe: Recipe,
-    objectives: Objectives,
-    ratings: RatingStores,
-    spec: FeatureSpec,
-) -> tuple[Directions, Compaction]:
+def _compact_part(part: Directions, source: _Source) -> tuple[Directions, Compaction]:
     """The part with few eigenvectors, chosen on a fold that was left out."""
+    folds = source.folds
     everything = reduce(add, folds).shared(part.columns)
     sizes = [fold.shared(part.columns).n for fold in folds]
     fold = next((i for i, n in enumerate(sizes) if 0 < n < everything.n), None)
     if fold is None:  # all rows in one fold: nothing is new to them, so nothing is cut
         return part, Compaction(len(part.values), 0.0, 0.0)
     blocks, count = [], 0
-    for rows in _rated(part.columns, recipe, objectives, ratings, spec):
+    for rows in source.rated(part.columns):
         if count < COMPACTION_ROWS and (rows.folds == fold).any():
             blocks.append(rows.features[rows.folds == fold].astype(np.float64))
             count += len(blocks[-1])
-    rest = directions(everything - folds[fold].shared(part.columns), part.alphas, intercept=recipe.probe.intercept)
+    rest = directions(everything - folds[fold].shared(part.columns), part.alphas, intercept=source.intercept)
     return compacted(part, rest, np.concatenate(blocks)[:COMPACTION_ROWS])
 
 
 # -- coverage ---------------------------------------------------------------------------------------------------------------
 
 
-def _test(
-    uncertainty: Uncertainty, probe: Probe, recipe: Recipe, objectives: Objectives, ratings: RatingStores, spec: FeatureSpec
-) -> dict[str, Any]:
+def _test(uncertainty: Uncertainty, source: _Source) -> dict[str, Any]:
     """How often intervals hold on test prompts, per objective and over all ratings."""
-    k = len(objectives)
+    k, probe, seed = len(uncertainty.objectives), source.fitted.probe, source.seed
     covered, widths, stds = (np.empty((0, k)) for _ in range(3))
     prompts: list[str] = []
-    for rows in _rated(range(k), recipe, objectives, ratings, spec):
+    for rows in source.rated(range(k)):
         test = np.flatnonzero(rows.folds == TEST)
         x, given = rows.features[test], rows.ratings[test]
         low, high = uncertainty.rating_interval(x, probe.predict(x))
@@ -326,14 +281,14 @@ def _test(
         own = ~np.isnan(covered[:, i])
         return {
             "n_test": int(own.sum()),
-            "coverage": _share(covered[own, i], _named(prompts, own), recipe.seed).to_json(),
+            "coverage": _share(covered[own, i], _named(prompts, own), seed).to_json(),
             "mean_std": _mean(stds[own, i]),
             "mean_width": _mean(widths[own, i]),
         }
 
     known = ~np.isnan(covered)
     every = [prompt for prompt, n in zip(prompts, known.sum(axis=1), strict=True) for _ in range(n)]
-    overall = _share(covered[known], every, recipe.seed)
+    overall = _share(covered[known], every, seed)
     return {"coverage": overall.to_json(), "n": int(known.sum()), "objectives": [row(i) for i in range(k)]}
 
 

@@ -6,15 +6,16 @@ In: a recipe and its rows.  Out: `Stores`, one per source.  Cost: one pass of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from armorm.conversation import Renderer
+from armorm.features.answers import Answers
 from armorm.features.backbone import Backbone, fingerprint, load_backbone
-from armorm.features.store import ExtractionSettings, Known, OnProgress, Row, Stored, store_features
+from armorm.features.storing import ExtractionSettings, Known, OnProgress, Row, store_answers
 from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
 from armorm.run.rows import Rows
@@ -24,12 +25,12 @@ from armorm.run.rows import Rows
 class Stores:
     """A store per source, by kind of rows."""
 
-    ratings: dict[str, Stored]
-    pairs: dict[str, Stored]
-    suites: dict[str, Stored]
+    ratings: dict[str, Answers]
+    pairs: dict[str, Answers]
+    suites: dict[str, Answers]
 
     @property
-    def all(self) -> list[Stored]:
+    def all(self) -> list[Answers]:
         return [*self.ratings.values(), *self.pairs.values(), *self.suites.values()]
 
     def to_json(self) -> dict[str, Any]:
@@ -61,8 +62,12 @@ class LazyBackbone:
     def fingerprint(self) -> str:
         return fingerprint(self.settings.model, **self.options)
 
+    def load(self) -> tuple[Backbone, Renderer]:
+        """The backbone and its renderer; the same ones each time."""
+        return self._loaded
+
     @cached_property
-    def loaded(self) -> tuple[Backbone, Renderer]:
+    def _loaded(self) -> tuple[Backbone, Renderer]:
         self.say(f"loading {self.settings.model} (a GGUF file is converted the first time, about half a minute)")
         backbone = load_backbone(self.settings.model, device=self.settings.device, **self.options)
         renderer = Renderer(backbone.tokenizer, max_tokens=self.settings.max_tokens)
@@ -83,28 +88,19 @@ def extraction_settings(recipe: Recipe) -> ExtractionSettings:
 
 
 def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone, reporter: Reporter) -> Stores:
-    """Features of every source, each extracted once per backbone, settings and rows."""
+    """Features of every source, each extracted once per backbone, settings and texts."""
     settings, known = extraction_settings(recipe), Known()
 
-    def store(name: str, found: tuple[Row, ...]) -> Stored:
+    def store(name: str, found: Sequence[Row]) -> Answers:
         with reporter.bar(f"features of {name}", len(found)) as advance:
-            stored = store_features(
-                folder,
-                name,
-                found,
-                lambda: backbone.loaded,
-                backbone.fingerprint,
-                settings,
-                known=known,
-                progress=_with_rate(advance),
-            )
+            stored = store_answers(folder, name, found, backbone, settings, known=known, progress=_with_rate(advance))
         known.add(stored, found)
         return stored
 
     return Stores(
         {n: store(n, r) for n, r in rows.ratings.items()},
         {n: store(n, r) for n, r in rows.pairs.items()},
-        {n: store(n, r) for n, r in rows.suite_pairs.items()},
+        {n: store(n, r) for n, r in rows.suites.items()},
     )
 
 

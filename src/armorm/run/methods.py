@@ -1,6 +1,7 @@
 """Methods on benchmarks: one table per suite, on stored features.
 
-In: fitted parts, pairs as arrays, the items that they hold.  Out: facts for the report.  Cost: matrix products and bootstraps.
+In: fitted parts, a suite's answers, the items that they belong to.  Out: facts for the report.
+Cost: matrix products and bootstraps.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ from jaxtyping import Float
 
 from armorm.bench.aggregate import aggregate_of, figures, paired
 from armorm.bench.metrics import length_correlation
-from armorm.bench.outcomes import Outcomes, outcomes
+from armorm.bench.outcomes import Item, Outcomes, outcomes
 from armorm.bench.run import Scores
 from armorm.data.benchmarks.benchmark import Aggregate, Rule
 from armorm.data.benchmarks.registry import benchmark
-from armorm.data.rows import BenchmarkItem
+from armorm.data.splits import Split
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
-from armorm.fit.probe import Probe
+from armorm.fit.method import Fitted
 from armorm.recipe import Suite
-from armorm.rivals.bradley_terry import BradleyTerry
+from armorm.rivals.bradley_terry import BradleyTerry, fit_bradley_terry
 from armorm.rivals.fixed import GatedRewards, LongerWins
-from armorm.run.fitting import PairArrays
+from armorm.run.gate_stage import Gates
+from armorm.run.pairs import PairArrays, SuiteArrays
+from armorm.run.probe_stage import FittedProbe
 from armorm.scorers import FeatureScorer
 
 MAIN, RIVAL = "armorm", "bradley-terry"
+Side = Float[np.ndarray, "_"]
+"""Scores of all chosen, or of all rejected answers of a suite."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +44,20 @@ class Method:
     feature: str
 
 
-def methods(
-    probe: Probe,
-    feature: str,
-    debias: Debias,
-    gates: Mapping[str, Gate],
-    raw_gates: Mapping[str, Gate],
-    single: str,
-    bradley_terry: BradleyTerry,
-) -> list[Method]:
-    """The method, its ablations and its rivals. `raw_gates` were trained on rewards without debiasing."""
-    none = Debias.identity(probe.objectives)
+def methods(probe: FittedProbe, debias: Debias, gates: Gates, raw: Gates, bradley_terry: BradleyTerry) -> list[Method]:
+    """The method, its ablations and its rivals. The `raw` gates were trained on rewards without debiasing."""
+    none, feature = Debias.identity(probe.probe.objectives), probe.feature
 
     def gated(name: str, label: str, gate: Gate, transform: Debias = debias) -> Method:
-        return Method(GatedRewards(probe, transform, gate, name, label), feature)
+        return Method(GatedRewards(Fitted(probe.probe, feature, transform, gate), name, label), feature)
 
     return [
-        gated(MAIN, "ArmoRM + MoE", gates["gate"]),
-        gated("armorm-not-debiased", "… without debiasing", raw_gates["gate"], none),
-        gated("armorm-no-gate", "… without gate (one learnt weight vector)", gates["fixed"]),
-        gated("uniform", "uniform weights, debiased", gates["uniform"]),
-        gated("uniform-raw", "uniform weights, raw", gates["uniform"], none),
-        gated("single", f"best single objective ({single})", raw_gates["single"], none),
+        gated(MAIN, "ArmoRM + MoE", gates.gate),
+        gated("armorm-not-debiased", "… without debiasing", raw.gate, none),
+        gated("armorm-no-gate", "… without gate (one learnt weight vector)", gates.fixed),
+        gated("uniform", "uniform weights, debiased", gates.uniform),
+        gated("uniform-raw", "uniform weights, raw", gates.uniform, none),
+        gated("single", f"best single objective ({raw.best_objective})", raw.single, none),
         Method(bradley_terry, bradley_terry.feature),
         Method(LongerWins(), feature),
     ]
@@ -68,17 +65,14 @@ def methods(
 
 @dataclass(frozen=True)
 class Graded:
-    """Items, and how their scores become figures; the first aggregate is the official one.
+    """Items, and how their scores become figures; the first aggregate is the official one."""
 
-    The suite's pairs hold the items' answers one after the other, as `BenchmarkItem.pairs` lays them out.
-    """
-
-    items: Sequence[BenchmarkItem]
+    items: Sequence[Item]
     rule: Rule
     aggregates: tuple[Aggregate, ...]
 
     @classmethod
-    def by(cls, suite: Suite, items: Sequence[BenchmarkItem]) -> Graded:
+    def by(cls, suite: Suite, items: Sequence[Item]) -> Graded:
         """A published benchmark by its own rule; pairs of one's own by their sections, ties as halves."""
         if suite.benchmark is not None:
             named = benchmark(suite.benchmark)
@@ -86,50 +80,43 @@ class Graded:
         return cls.preferences(items)
 
     @classmethod
-    def preferences(cls, items: Sequence[BenchmarkItem]) -> Graded:
+    def preferences(cls, items: Sequence[Item]) -> Graded:
         return cls(items, Rule.PREFERENCES, (aggregate_of(items, {}),))
-
-    @classmethod
-    def of_pairs(cls, pairs: PairArrays) -> Graded:
-        """Pairs of which only places and prompts matter, each an item."""
-        rows = zip(pairs.ids, pairs.groups, pairs.sections, strict=True)
-        return cls.preferences([BenchmarkItem(i, g, "", (), ("",), ("",), section=s) for i, g, s in rows])
 
     def outcomes(self, scores: Sequence[Scores]) -> Outcomes:
         return outcomes(self.rule, self.items, scores)
 
-    def scores_from_pairs(self, chosen: Float[np.ndarray, " p"], rejected: Float[np.ndarray, " p"]) -> list[Scores]:
-        """Scores of the suite's pairs → each item's, chosen first."""
-        found, start = [], 0
-        for item in self.items:
-            c, r = len(item.chosen), len(item.rejected)
-            found.append(np.concatenate([chosen[start : start + c], rejected[start : start + r]]))
-            start += max(c, r)
-        return found
+
+def fit_bradley_terry_stage(pairs: PairArrays, candidates: Sequence[str]) -> BradleyTerry:
+    """The Bradley–Terry rival on the same pairs, split and feature candidates as the method."""
+    known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
+    return fit_bradley_terry(
+        ((feature, known.chosen(feature).response, known.rejected(feature).response) for feature in candidates),
+        known.at(Split.VALIDATION),
+    )
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A suite's scores by method."""
-
-    pairs: PairArrays
-    chosen: Mapping[str, Float[np.ndarray, " p"]]
-    rejected: Mapping[str, Float[np.ndarray, " p"]]
+def score_suite(suite: SuiteArrays, tried: Sequence[Method]) -> dict[str, tuple[Side, Side]]:
+    """Scores by method: of all chosen answers, and of all rejected ones. Each feature is read once."""
+    found: dict[str, tuple[Side, Side]] = {}
+    for feature in dict.fromkeys(m.feature for m in tried):
+        chosen, rejected = suite.answers(feature)
+        for scorer in (m.scorer for m in tried if m.feature == feature):
+            found[scorer.name] = scorer.score_features(chosen), scorer.score_features(rejected)
+    return found
 
 
 def judge(
-    suite: str, graded: Graded, pairs: PairArrays, tried: Sequence[Method], *, seed: int
-) -> tuple[Judged, dict[str, Any], list[dict[str, Any]]]:
-    """Scores of every method; the suite's table; correlation of score and length per method."""
-    judged = Judged(
-        pairs,
-        {m.scorer.name: m.scorer.score_features(pairs.chosen[m.feature]) for m in tried},
-        {m.scorer.name: m.scorer.score_features(pairs.rejected[m.feature]) for m in tried},
-    )
-    found = {n: graded.outcomes(graded.scores_from_pairs(judged.chosen[n], judged.rejected[n])) for n in judged.chosen}
+    name: str, graded: Graded, suite: SuiteArrays, tried: Sequence[Method], *, seed: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The suite's table, and the correlation of score and length per method."""
+    scores = score_suite(suite, tried)
+    found = {method: graded.outcomes(suite.by_item(*both)) for method, both in scores.items()}
     rows = [_row(m, found, graded, seed) for m in tried]
-    facts = {"name": suite, "n": len(graded.items), "groups": len(set(pairs.groups)), "rule": graded.rule.value, "methods": rows}
-    return judged, facts, [_length(suite, m.scorer.name, judged, seed) for m in tried]
+    facts = {"name": name, "n": len(graded.items), "groups": len(set(suite.groups)), "rule": graded.rule.value, "methods": rows}
+    lengths, groups = suite.lengths, suite.groups
+    correlated = {method: length_correlation(np.concatenate(both), lengths, groups, seed=seed) for method, both in scores.items()}
+    return facts, [{"suite": name, "method": m.scorer.name, **correlated[m.scorer.name].to_json()} for m in tried]
 
 
 def _row(method: Method, found: Mapping[str, Outcomes], graded: Graded, seed: int) -> dict[str, Any]:
@@ -145,11 +132,3 @@ def _row(method: Method, found: Mapping[str, Outcomes], graded: Graded, seed: in
         "figures": whole,
         "versus_bradley_terry": None if name == RIVAL else paired(found[name], found[RIVAL], official, seed=seed).to_json(),
     }
-
-
-def _length(suite: str, name: str, judged: Judged, seed: int) -> dict[str, Any]:
-    scores = np.concatenate([judged.chosen[name], judged.rejected[name]])
-    answers = [next(iter(side.values())) for side in (judged.pairs.chosen, judged.pairs.rejected)]
-    lengths = np.concatenate([a.tokens for a in answers])
-    found = length_correlation(scores, lengths, [*judged.pairs.groups, *judged.pairs.groups], seed=seed)
-    return {"suite": suite, "method": name, **found.to_json()}

@@ -1,42 +1,38 @@
 """What the model usually says, from the training pairs: kept beside it for percentiles and for prompts that open the gate alike.
 
-In: fitted parts, training pairs as arrays, their rows.  Out: `Reference`.  Cost: matrix products over the training pairs.
+In: the fitted method, training pairs.  Out: `Reference`.
+Cost: matrix products over the training pairs, two passes over their texts, a batch in memory at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from armorm.data.splits import Split
-from armorm.fit.debias import Debias
-from armorm.fit.gate import Gate
-from armorm.fit.probe import Probe
-from armorm.recipe import Recipe
-from armorm.run.fitting import PairArrays, computed_nuisances
-from armorm.run.rows import Rows
-from armorm.scoring.reference import Reference
+from armorm.fit.method import Fitted
+from armorm.run.pairs import PairArrays
+from armorm.scoring.reference import Reference, draw_prompts
 
 
-def reference_of(
-    recipe: Recipe, probe: Probe, feature: str, debias: Debias, gate: Gate, pairs: PairArrays, rows: Rows
-) -> Reference:
-    """Rewards and scores of all answers of the training and validation pairs, and their prompts' gates."""
+def reference_of(fitted: Fitted, pairs: PairArrays, *, seed: int) -> Reference:
+    """Rewards and scores of all answers of the training and validation pairs, and some of their prompts with their gates."""
     known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
-    gates = gate.weights_for(known.prompts)
-    sides = (known.chosen[feature], known.rejected[feature])
-    rewards = [probe.predict(side.response) for side in sides]
-    debiased = [
-        debias.apply(r, computed_nuisances(debias.computed, side.tokens)).values for r, side in zip(rewards, sides, strict=True)
-    ]
-    scores = np.concatenate([(gates * values).sum(axis=1) for values in debiased])
-    questions = {(name, row.id): row.context[-1]["content"] for name, found in rows.pairs.items() for row in found}
-    prompts = [questions[place] for place in zip(known.sources, known.ids, strict=True)]
+    sides = (known.chosen(fitted.feature), known.rejected(fitted.feature))
+    drawn = draw_prompts(_questions(known), seed=seed)
+    wanted = set(drawn)
     return Reference.of(
-        probe.objectives.names,
-        np.concatenate(rewards),
-        scores,
-        prompts=prompts,
-        sources=known.sources,
-        gates=gates,
-        seed=recipe.seed,
+        fitted.probe.objectives.names,
+        np.concatenate([fitted.rewards(side) for side in sides]),
+        np.concatenate([fitted.scores(side) for side in sides]),
+        prompts=[text for place, text in enumerate(_questions(known)) if place in wanted],
+        sources=[known.sources[place] for place in drawn],
+        gates=fitted.gate.weights_for(known.prompts)[drawn],
     )
+
+
+def _questions(pairs: PairArrays) -> Iterator[str]:
+    # Each pair's last turn before the answers; pairs stand in the order of their rows.
+    rows = set(pairs.rows.tolist())
+    return (context[-1]["content"] for row, context in enumerate(pairs.columns.contexts()) if row in rows)

@@ -5,6 +5,7 @@ In: a recipe's path.  Out: JSON facts.  Cost: reading the local files.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def plan(path: Path) -> dict[str, Any]:
         "features": {"response": [str(p) for p in response], "prompt": [str(p) for p in prompt]},
         "probe": {"candidates": recipe.features.response, "strengths": len(recipe.probe.alphas), "folds": recipe.probe.folds},
         "debias": recipe.debias.model_dump(mode="json"),
-        "gate": recipe.gate.model_dump(mode="json"),
+        "gate": asdict(recipe.gate),
         "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"],
     }
 

@@ -7,6 +7,7 @@ Cost: none to speak of.  Everything is measured on held-out prompts, the referen
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,42 +15,43 @@ from jaxtyping import Float
 
 from armorm.data.starter import Truth
 from armorm.fit.debias import Debias
-from armorm.fit.gate import Gate
-from armorm.fit.probe import Probe
-from armorm.run.fitting import PairArrays, Predicted
+from armorm.run.gate_stage import Gates
+from armorm.run.pairs import PairArrays
+from armorm.run.probe_stage import Predicted
 
 PROBE_AIM, GATE_AIM, GAIN_AIM, HELD_OUT_AIM, REFERENCE_AIM = 0.8, 0.9, 0.05, 0.05, 1e-3
 
 
-def planted_table(
-    truth: Truth,
-    probe: Probe,
-    debias: Debias,
-    gates: Mapping[str, Gate],
-    test: Predicted,
-    permuted: Predicted,
-    debias_facts: Mapping[str, Any],
-    suite: Mapping[str, Any],
-    pairs: PairArrays,
-) -> dict[str, Any]:
-    """All rows of the table.
+@dataclass(frozen=True)
+class Evidence:
+    """What the table is read from.
 
     `test` and `permuted` are the held-out rated rows with the predictions of the probe, and of the one fitted on permuted
-    ratings; `suite` holds the methods' accuracies on the held-out pairs, `pairs` the same pairs.
+    ratings; `debias` is what debiasing reported, `suite` holds the methods' accuracies on the held-out `pairs`.
     """
+
+    test: Predicted
+    permuted: Predicted
+    debias: Mapping[str, Any]
+    suite: Mapping[str, Any]
+    pairs: PairArrays
+
+
+def planted_table(truth: Truth, debias: Debias, gates: Gates, evidence: Evidence) -> dict[str, Any]:
+    """All rows of the table."""
     rows = [
-        *_probe_rows(truth, probe, debias, test, permuted),
-        *_debias_rows(truth, debias_facts),
-        *_gate_rows(truth, debias, gates, pairs),
-        *_gain_rows(suite),
+        *_probe_rows(truth, debias, evidence.test, evidence.permuted),
+        *_debias_rows(truth, evidence.debias),
+        *_gate_rows(truth, debias, gates, evidence.pairs),
+        *_gain_rows(evidence.suite),
     ]
     return {"rows": rows}
 
 
-def _probe_rows(truth: Truth, probe: Probe, debias: Debias, test: Predicted, permuted: Predicted) -> list[dict[str, Any]]:
-    names, shown = probe.objectives.names, truth.shown - {truth.nuisance}
+def _probe_rows(truth: Truth, debias: Debias, test: Predicted, permuted: Predicted) -> list[dict[str, Any]]:
+    names, shown = debias.objectives.names, truth.shown - {truth.nuisance}
     found, off = _agreement(truth, names, debias, test), _agreement(truth, names, debias, permuted)
-    raw = _agreement(truth, names, Debias.identity(probe.objectives, debias.computed), test)
+    raw = _agreement(truth, names, Debias.identity(debias.objectives, debias.computed), test)
     rows = []
     for name in names:
         aim = PROBE_AIM if name in truth.shown else None
@@ -87,7 +89,7 @@ def _debias_rows(truth: Truth, facts: Mapping[str, Any]) -> list[dict[str, Any]]
     ]
 
 
-def _gate_rows(truth: Truth, debias: Debias, gates: Mapping[str, Gate], pairs: PairArrays) -> list[dict[str, Any]]:
+def _gate_rows(truth: Truth, debias: Debias, gates: Gates, pairs: PairArrays) -> list[dict[str, Any]]:
     # A zeroed objective's reward is 0 whatever its weight, so its weight means nothing: cosines leave it out.
     live = np.abs(debias.matrix).sum(axis=0) > 0
     domains = np.array([truth.domain_of[g] for g in pairs.groups])
@@ -96,7 +98,8 @@ def _gate_rows(truth: Truth, debias: Debias, gates: Mapping[str, Gate], pairs: P
         at = domains == domain
         if at.any():
             value, off = (
-                _cosine(gates[g].weights_for(pairs.prompts[at]).mean(axis=0)[live], weights[live]) for g in ("gate", "fixed")
+                _cosine(gate.weights_for(pairs.prompts[at]).mean(axis=0)[live], weights[live])
+                for gate in (gates.gate, gates.fixed)
             )
             row = _row(f"gate: mean weights on {domain} against the planted ones (cosine)", GATE_AIM, value)
             rows.append(row | {"ablation": {"what": "one weight vector for all prompts", "value": off}})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -42,11 +41,6 @@ class Rows:
     suites: dict[str, tuple[BenchmarkItem, ...]]
     facts: tuple[SourceFacts, ...]
     faults: tuple[str, ...]
-
-    @cached_property
-    def suite_pairs(self) -> dict[str, tuple[PreferencePair, ...]]:
-        """The benchmarks' items as pairs that hold every answer, for the feature stores."""
-        return {name: tuple(pair for item in items for pair in item.pairs) for name, items in self.suites.items()}
 
     def capped(self, *, ratings: int | None, pairs: int | None, items: int | None, seed: int) -> Rows:
         """At most so many rows of each source; their groups, and so their splits, stay what they are."""

@@ -1,30 +1,35 @@
 """Stages that are done once: a folder per stage, keyed by what went into it.
 
-In: a stage's inputs as JSON facts, and a function that computes it into a folder.  Out: the facts it reported.
-Cost: one hash.  A stage is built beside its place and renamed when whole, so a killed run leaves nothing half-written.
+In: a stage's inputs as JSON facts, a function that computes its value into a folder, one that reads it from there.
+Out: `Stage`: the value, and the facts it reported.
+Cost: one hash. A stage is built beside its place and renamed when whole, so a killed run leaves nothing half-written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from armorm.errors import StorageError
+from armorm.disk import read_sealed, write_sealed, writing_folder
+from armorm.errors import CheckpointError
+
+FORMAT = 1
+Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A finished stage: its folder, its key, the facts it reported, the seconds it took, whether it ran just now."""
+@dataclass(frozen=True, eq=False)
+class Stage(Generic[Value]):
+    """A finished stage: its folder, its key, its value (the same whether it was computed or read), the facts it reported, the
+    seconds it took, whether it ran just now."""
 
     folder: Path
     key: str
+    value: Value
     facts: dict[str, Any]
     seconds: float
     fresh: bool
@@ -35,39 +40,42 @@ def key_of(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def find_stage(folder: Path, key: str) -> Stage | None:
-    """A stage that is finished with this key, or None."""
+def read_nothing(_folder: Path) -> None:
+    """The value of a stage that leaves files and facts only."""
+
+
+def find_stage(folder: Path, key: str, read: Callable[[Path], Value]) -> Stage[Value] | None:
+    """A stage that is finished with this key, or None; one whose stage.json is damaged is not there.
+
+    Raises what `read` raises: CheckpointError for a damaged part.
+    """
     try:
-        stage = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stage = read_sealed(folder / "stage.json", FORMAT, remedy="")
+    except CheckpointError:
         return None
-    if not isinstance(stage, dict) or stage.get("key") != key:
+    if stage["key"] != key:
         return None
-    return Stage(folder, key, stage["facts"], stage["seconds"], fresh=False)
+    return Stage(folder, key, read(folder), stage["facts"], stage["seconds"], fresh=False)
 
 
-def run_stage(folder: Path, inputs: Mapping[str, Any], compute: Callable[[Path], dict[str, Any]]) -> Stage:
+def run_stage(
+    folder: Path,
+    inputs: Mapping[str, Any],
+    compute: Callable[[Path], tuple[Value, Mapping[str, Any]]],
+    read: Callable[[Path], Value],
+) -> Stage[Value]:
     """Compute a stage into `folder`, or find it there with the same inputs.
 
-    `compute` gets an empty folder to write into and returns JSON facts. Raises StorageError when the folder can't be written.
+    `compute` gets an empty folder to write its value into, and returns it with JSON facts; `read` reads the value back. Raises
+    StorageError when the folder can't be written, and what the two raise.
     """
     key = key_of(inputs)
-    found = find_stage(folder, key)
-    if found is not None:
-        return found
+    if (stage := find_stage(folder, key, read)) is not None:
+        return stage
     start = time.perf_counter()
-    beside = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        facts = json.loads(json.dumps(compute(beside)))
+    with writing_folder(folder) as beside:
+        value, told = compute(beside)
+        facts = json.loads(json.dumps(told))
         seconds = round(time.perf_counter() - start, 2)
-        stage = {"key": key, "seconds": seconds, "facts": facts}
-        (beside / "stage.json").write_text(json.dumps(stage, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    except OSError as error:
-        raise StorageError(f"{folder}: can't be written: {error.strerror or error}. Make room or choose another --out") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return Stage(folder, key, facts, seconds, fresh=True)
+        write_sealed(beside / "stage.json", {"format": FORMAT, "key": key, "seconds": seconds, "facts": facts})
+    return Stage(folder, key, value, facts, seconds, fresh=True)

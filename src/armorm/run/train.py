@@ -4,26 +4,28 @@ In: a recipe, a folder.  Out: `Run`: the folder filled, and its results.  Cost: 
 
     rows → features → probe → uncertainty → debias → gate → model → bench → report
 
-Each stage is keyed by what went into it: a second run does only what changed, a killed one goes on where it was.
+Each stage is keyed by what went into it: a second run does only what changed, a killed one goes on where it was. A stage hands
+its value on to the next ones; one that is found finished is read once. No row's text stays in memory behind the features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from armorm import __version__
-from armorm.data.rows import PreferencePair
 from armorm.data.splits import Split
-from armorm.data.summary import SourceFacts, summarise
-from armorm.errors import StorageError
-from armorm.features.spec import FeatureSpec
+from armorm.data.summary import summarise
+from armorm.disk import write_text
+from armorm.errors import CheckpointError
 from armorm.fit.debias import Debias
-from armorm.fit.parts import load_debias, load_probe, save_debias
+from armorm.fit.method import Fitted
+from armorm.fit.parts import load_debias
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import STARTER, Recipe
@@ -32,19 +34,24 @@ from armorm.report.run_page import write_run
 from armorm.report.run_results import RunResults
 from armorm.results import read_result
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
-from armorm.run import fitting
+from armorm.run.context import RunContext
 from armorm.run.coverage import abstention_facts, uncertainty_stage
+from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.examples import examples
 from armorm.run.extraction import LazyBackbone, Stores, extract_all
-from armorm.run.fitting import PairArrays, PairStores, RatingStores, pair_arrays
-from armorm.run.methods import Graded, Judged, Method, judge, methods
+from armorm.run.gate_stage import Gates, average_weights, fit_gate_stage
+from armorm.run.methods import Graded, Method, fit_bradley_terry_stage, judge, methods
+from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
 from armorm.run.percentiles import reference_of
-from armorm.run.planted import planted_table
+from armorm.run.planted import Evidence, planted_table
+from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
 from armorm.run.rows import Rows, read_rows
-from armorm.run.stages import Stage, run_stage
+from armorm.run.stages import Stage, read_nothing, run_stage
 from armorm.scoring.uncertainty import Uncertainty
 
 HELD_OUT = "held-out pairs"
+Value = TypeVar("Value")
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,218 +68,228 @@ def train(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: 
     """Run all stages into `out`.
 
     `features` is where features are kept (default: inside `out`), so that several runs can share them. Raises what the
-    stages raise: DataError, BackboneError, FitError, StorageError.
+    stages raise: DataError, BackboneError, FitError, CheckpointError, StorageError.
     """
     return Training(recipe, out, features or out / "features", reporter or Reporter()).run()
 
 
+@dataclass(frozen=True, eq=False)
+class BothGates:
+    """The gates on debiased rewards, and (for the ablation) those on raw ones."""
+
+    debiased: Gates
+    raw: Gates
+
+    @classmethod
+    def load(cls, folder: Path) -> BothGates:
+        return cls(Gates.load(folder), Gates.load(folder / "not-debiased"))
+
+
 class Training:
-    """A run and what it leaves in memory: rows, stores, arrays, methods. `rows` are the recipe's, where they are read already."""
+    """A run, and what it leaves in memory: stores, stages with their values, pairs and suites without their texts.
+
+    `rows` are the recipe's, where they are read already.
+    """
+
+    stores: Stores
+    probe: Stage[FittedProbe]
+    uncertainty: Stage[Uncertainty]
+    debias: Stage[Debias]
+    gates: Stage[BothGates]
+    rival: Stage[BradleyTerry]
 
     def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter, *, rows: Rows | None = None) -> None:
-        self.recipe, self.out, self.reporter, self.features = recipe, out, reporter, features
-        self.given = rows
-        self.objectives: Objectives = recipe.load_objectives()
+        self.recipe, self.out, self.features = recipe, out, features
+        self.context = RunContext(recipe, recipe.load_objectives(), reporter)
         response, prompt = recipe.features.parts
         self.backbone = LazyBackbone(recipe.backbone, [*response, *prompt], reporter.say)
-        self.done: list[Stage] = []
+        self._rows = rows
+        self._seconds: dict[str, float] = {}
+        self._computed: list[str] = []
+
+    @property
+    def objectives(self) -> Objectives:
+        return self.context.objectives
 
     def run(self) -> Run:
         """All stages; what is there already is found."""
-        self._write_recipe()
-        if self.given is None:
-            self.reporter.say("reading rows")
-        self.rows: Rows = self.given or read_rows(self.recipe, self.objectives, self.reporter)
-        self.stores: Stores = extract_all(self.recipe, self.rows, self.features, self.backbone, self.reporter)
-        probe = self._stage("probe", {"ratings": self._keys("ratings"), **self._settings("probe", "features")}, self._probe)
-        uncertainty = self._stage("uncertainty", {"probe": probe.key}, self._uncertainty)
-        debias = self._stage(
-            "debias", {"probe": probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}, self._debias
-        )
-        gate = self._stage("gate", {"debias": debias.key, **self._settings("gate")}, self._gate)
-        fitted = {"gate": gate.key, "uncertainty": uncertainty.key}
-        model = self._stage("model", {**fitted, "backbone": self.backbone.fingerprint}, self._model)
-        bench = self._stage(
-            "bench", {**fitted, "suites": self._keys("suites"), **self._settings("bench", "examples")}, self._bench
-        )
-        facts = {s.folder.name: s.facts for s in (probe, uncertainty, debias, gate, bench)}
-        report = self._stage(
-            "report", {"model": model.key, "bench": bench.key, "facts": facts}, lambda at: self._report(at, facts)
-        )
+        write_text(self.out / "recipe.yaml", self.recipe.to_yaml())
+        about = self._extract()
+        inputs = {"ratings": self._keys("ratings"), **self._settings("probe", "features")}
+        self.probe = self._stage("probe", inputs, self._fit_probe, self._load_probe)
+        self.uncertainty = self._stage("uncertainty", {"probe": self.probe.key}, self._calibrate, self._load_uncertainty)
+        self.probe = replace(self.probe, value=replace(self.probe.value, statistics=None))
+        inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}
+        self.debias = self._stage("debias", inputs, self._debias, load_debias)
+        inputs = {"debias": self.debias.key, **self._settings("gate")}
+        self.gates = self._stage("gate", inputs, self._fit_gates, BothGates.load)
+        fitted = {"gate": self.gates.key, "uncertainty": self.uncertainty.key}
+        model = self._stage("model", {**fitted, "backbone": self.backbone.fingerprint}, self._save_model, read_nothing)
+        inputs = {**fitted, "suites": self._keys("suites"), **self._settings("bench", "examples")}
+        self.rival = self._stage("bench", inputs, self._bench, _load_rival)
+        stages = (self.probe, self.uncertainty, self.debias, self.gates, self.rival)
+        facts = {stage.folder.name: stage.facts for stage in stages}
+        inputs = {"model": model.key, "bench": self.rival.key, "facts": facts}
+        report = self._stage("report", inputs, lambda at: self._report(at, facts, about), read_nothing)
         results = read_result(RunResults, report.folder / "results.json")
-        return Run(self.out, results, report.folder / "report.html", tuple(s.folder.name for s in self.done if s.fresh))
+        return Run(self.out, results, report.folder / "report.html", tuple(self._computed))
 
     # -- the stages, in order ------------------------------------------------------------------------------------------------
 
-    def _probe(self, at: Path) -> dict[str, Any]:
-        return fitting.fit_probe_stage(at, self.recipe, self.objectives, self.ratings, self.reporter)
+    def _extract(self) -> Facts:
+        """Rows into the stores; what the report says of the rows, which are let go."""
+        rows, self._rows = self._rows, None
+        if rows is None:
+            self.context.reporter.say("reading rows")
+            rows = read_rows(self.recipe, self.objectives, self.context.reporter)
+        self.stores = extract_all(self.recipe, rows, self.features, self.backbone, self.context.reporter)
+        kinds = {"ratings": self.stores.ratings, "pairs": self.stores.pairs, "bench": self.stores.suites}
+        sources = [replace(f, truncated=kinds[f.kind][f.name].manifest["truncated"]) for f in rows.facts]
+        return {"data": summarise(sources, self.objectives, rows.splits(self.recipe)), "faults": list(rows.faults)}
 
-    def _uncertainty(self, at: Path) -> dict[str, Any]:
-        return uncertainty_stage(at, self.recipe, self.out / "probe", self.objectives, self.ratings, self.reporter)
+    def _fit_probe(self, at: Path) -> tuple[FittedProbe, Facts]:
+        return fit_probe_stage(at, self.context, self.stores.ratings)
 
-    def _debias(self, at: Path) -> dict[str, Any]:
-        return fitting.fit_debias_stage(at, self.recipe, self.out / "probe", self.ratings, self.pairs, self.reporter)
+    def _calibrate(self, at: Path) -> tuple[Uncertainty, Facts]:
+        return uncertainty_stage(at, self.context, self.probe.value, self.stores.ratings)
 
-    def _gate(self, at: Path) -> dict[str, Any]:
+    def _debias(self, at: Path) -> tuple[Debias, Facts]:
+        return fit_debias_stage(at, self.context, self.probe.value, self.stores.ratings, self.pairs)
+
+    def _fit_gates(self, at: Path) -> tuple[BothGates, Facts]:
         """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
-        debias, probe = load_debias(self.out / "debias"), self.out / "probe"
-        facts = fitting.fit_gate_stage(at, self.recipe, probe, debias, self.pairs, self.reporter)
+        debiased, facts = fit_gate_stage(at, self.context, self.probe.value, self.debias.value, self.pairs)
         none = Debias.identity(self.objectives)
-        save_debias(at / "not-debiased", none)
-        raw = fitting.fit_gate_stage(at / "not-debiased", self.recipe, probe, none, self.pairs, self.reporter)
-        return {**facts, "single": raw["single"]}
+        raw, _ = fit_gate_stage(at / "not-debiased", self.context, self.probe.value, none, self.pairs)
+        return BothGates(debiased, raw), {**facts, "single": raw.best_objective}
 
-    def _model(self, at: Path) -> dict[str, Any]:
-        from armorm.model.reward_model import RewardModel
+    def _save_model(self, at: Path) -> tuple[None, Facts]:
+        from armorm.model.layouts.own import assemble
 
-        probe, feature = load_probe(self.out / "probe")
-        debias, gate = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")["gate"]
-        backbone, renderer = self.backbone.loaded
-        response, prompt = FeatureSpec.parse(feature), self.recipe.features.prompt_spec
-        model = RewardModel.assemble(backbone, renderer, probe, debias, gate, response=response, prompt=prompt)
-        model.uncertainty = Uncertainty.load(self.out / "uncertainty", self.objectives)
-        model.reference = reference_of(self.recipe, probe, feature, debias, gate, self.pairs, self.rows)
+        fitted, (backbone, renderer) = self.fitted, self.backbone.load()
+        model = assemble(backbone, renderer, fitted, prompt=self.recipe.features.prompt_spec)
+        model.uncertainty = self.uncertainty.value
+        model.reference = reference_of(fitted, self.pairs, seed=self.recipe.seed)
         model.save_pretrained(at)
-        return {"parameters": sum(p.numel() for p in model.parameters())}
+        return None, {"parameters": sum(p.numel() for p in model.parameters())}
 
-    def _bench(self, at: Path) -> dict[str, Any]:
+    def _bench(self, at: Path) -> tuple[BradleyTerry, Facts]:
         """Every method on the held-out pairs and on the recipe's suites."""
-        probe, feature = load_probe(self.out / "probe")
-        debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
-        rival = fitting.fit_bradley_terry_stage(self.pairs)
+        rival = fit_bradley_terry_stage(self.pairs, [str(spec) for spec in self.recipe.features.candidates])
         save_bradley_terry(at, rival)
-        tried = self._methods(rival)
-        suites, lengths, judged = [], [], {}
-        for name, pairs in self.suites.items():
-            judged[name], table, length = judge(name, self._graded(name, pairs), pairs, tried, seed=self.recipe.seed)
-            suites.append(table)
-            lengths += length
-        gate_by = {
-            f"{name}: {s}": w
-            for name, p in self.suites.items()
-            for s, w in fitting.gate_by(gates["gate"], p.sections, p.prompts).items()
-        }
-        uncertainty = Uncertainty.load(self.out / "uncertainty", self.objectives)
-        assert uncertainty is not None  # its stage came before
-        return {
-            "suites": suites,
-            "length": lengths,
-            "abstention": abstention_facts(
-                uncertainty, probe, feature, debias, gates["gate"], self.suites, seed=self.recipe.seed
-            ),
-            "gate_by_section": gate_by,
+        tried, seed, gate = self._methods(rival), self.recipe.seed, self.fitted.gate
+        found = [judge(n, self._graded(n, suite), suite, tried, seed=seed) for n, suite in self.suites.items()]
+        tables = [table for table, _ in found]
+        pairs = {name: suite.pairs for name, suite in self.suites.items()}
+        return rival, {
+            "suites": tables,
+            "length": [row for _, lengths in found for row in lengths],
+            "abstention": abstention_facts(self.uncertainty.value, self.fitted, pairs, seed=seed),
+            "gate_by_section": {
+                f"{name}: {section}": weights
+                for name, suite in self.suites.items()
+                for section, weights in average_weights(gate, [i.section or name for i in suite.items], suite.prompts).items()
+            },
             "bradley_terry": {"feature": rival.feature, "strength": rival.strength},
-            "planted": self._planted(suites),
-            "examples": self._examples(judged),
+            "planted": self._planted(tables),
+            "examples": examples(self.fitted, list(pairs.values())[-1], count=self.recipe.examples) if pairs else [],
         }
 
-    def _report(self, at: Path, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        bench = facts["bench"]
+    def _report(self, at: Path, facts: Mapping[str, Facts], about: Facts) -> tuple[None, Facts]:
         results = RunResults.model_validate(
             {
                 "format": 1,
                 **provenance(),
                 "name": self.recipe.name,
-                "seconds": {"features": self.stores.to_json()["seconds"]} | {s.folder.name: s.seconds for s in self.done},
+                "seconds": {"features": self.stores.to_json()["seconds"], **self._seconds},
                 "backbone": self._backbone_facts(),
-                "data": summarise(self._source_facts(), self.objectives, self.rows.splits(self.recipe)),
-                "faults": list(self.rows.faults),
+                **about,
                 "probe": {**facts["probe"], "uncertainty": facts["uncertainty"]},
                 "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
                 "gate": facts["gate"],
-                **bench,
+                **facts["bench"],
                 "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"]],
             }
         )
         write_run(results, at)
-        return {}
+        return None, {}
 
     # -- what the stages left ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The method, after its stages."""
+        probe = self.probe.value
+        return Fitted(probe.probe, probe.feature, self.debias.value, self.gates.value.debiased.gate)
 
     @property
     def methods(self) -> list[Method]:
         """The method, its ablations and its rivals, after `run`."""
-        rival = load_bradley_terry(self.out / "bench")
-        assert rival is not None  # its stage came before
-        return self._methods(rival)
+        return self._methods(self.rival.value)
 
     def _methods(self, rival: BradleyTerry) -> list[Method]:
-        probe, feature = load_probe(self.out / "probe")
-        debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
-        raw = fitting.load_gates(self.out / "gate" / "not-debiased")
-        return methods(probe, feature, debias, gates, raw, self._facts("gate")["single"], rival)
+        return methods(self.probe.value, self.debias.value, self.gates.value.debiased, self.gates.value.raw, rival)
 
     # -- what the stages read ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def ratings(self) -> RatingStores:
-        return {n: (self.stores.ratings[n], rows) for n, rows in self.rows.ratings.items()}
-
-    @cached_property
     def pairs(self) -> PairArrays:
-        return self._arrays({n: (self.stores.pairs[n], rows) for n, rows in self.rows.pairs.items()})
+        return pair_arrays(self.context, self.stores.pairs)
 
     @cached_property
-    def suites(self) -> dict[str, PairArrays]:
+    def suites(self) -> dict[str, SuiteArrays]:
         """The test split of the training pairs, and every suite of the recipe."""
         held_out = self.pairs.take(self.pairs.at(Split.TEST))
-        found = {HELD_OUT: held_out} if len(held_out) else {}
-        return found | {n: self._arrays({n: (self.stores.suites[n], rows)}) for n, rows in self.rows.suite_pairs.items()}
+        found = {HELD_OUT: SuiteArrays.of_pairs(held_out)} if len(held_out) else {}
+        return found | {n: SuiteArrays.of_store(self.context, n, store) for n, store in self.stores.suites.items()}
 
-    def _graded(self, name: str, pairs: PairArrays) -> Graded:
-        suite = next((s for s in self.recipe.bench if s.name == name), None)
-        return Graded.of_pairs(pairs) if suite is None else Graded.by(suite, self.rows.suites[name])
-
-    def _arrays(self, stores: PairStores) -> PairArrays:
-        return pair_arrays(self.recipe, stores)
+    def _graded(self, name: str, suite: SuiteArrays) -> Graded:
+        settings = next((s for s in self.recipe.bench if s.name == name), None)
+        return Graded.preferences(suite.items) if settings is None else Graded.by(settings, suite.items)
 
     # -- small change --------------------------------------------------------------------------------------------------------
 
-    def _stage(self, name: str, inputs: dict[str, Any], compute: Any) -> Stage:
+    def _stage(
+        self,
+        name: str,
+        inputs: Facts,
+        compute: Callable[[Path], tuple[Value, Facts]],
+        read: Callable[[Path], Value],
+    ) -> Stage[Value]:
         splits = self.recipe.splits.model_dump()
         common = {"armorm": __version__, "objectives": self.objectives.to_json(), "seed": self.recipe.seed, "splits": splits}
-        stage = run_stage(self.out / name, {**common, **inputs}, compute)
-        self.reporter.say(f"{name}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
-        self.done.append(stage)
+        stage = run_stage(self.out / name, {**common, **inputs}, compute, read)
+        self.context.reporter.say(f"{name}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
+        self._seconds[name] = stage.seconds
+        if stage.fresh:
+            self._computed.append(name)
         return stage
 
     def _keys(self, kind: str) -> dict[str, str]:
-        return {name: stored.folder.name for name, stored in getattr(self.stores, kind).items()}
+        return {name: store.key for name, store in getattr(self.stores, kind).items()}
 
-    def _settings(self, *names: str) -> dict[str, Any]:
+    def _settings(self, *names: str) -> Facts:
         whole = self.recipe.model_dump(mode="json")
         return {name: whole[name] for name in names}
 
-    def _facts(self, name: str) -> dict[str, Any]:
-        return next(s.facts for s in self.done if s.folder.name == name)
+    def _load_probe(self, at: Path) -> FittedProbe:
+        return FittedProbe.load(at, self.recipe.probe.folds)
 
-    def _planted(self, suites: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def _load_uncertainty(self, at: Path) -> Uncertainty:
+        return _there(Uncertainty.load(at, self.objectives), at / "uncertainty.json")
+
+    def _planted(self, tables: list[Facts]) -> Facts | None:
         if self.recipe.objectives != STARTER:
             return None
         from armorm.data.starter import build
 
-        probe, feature = load_probe(self.out / "probe")
-        off = fitting.permuted_probe(self.recipe, self.objectives, self.ratings, probe, feature)
-        test, permuted = (fitting.test_predictions(self.recipe, self.objectives, self.ratings, p, feature) for p in (probe, off))
-        debias, gates = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")
-        held_out, truth = self.suites[HELD_OUT], build(self.recipe.seed).truth
-        return planted_table(truth, probe, debias, gates, test, permuted, self._facts("debias"), suites[0], held_out)
+        probe, ratings = self.probe.value, self.stores.ratings
+        off = fit_permuted_probe(self.context, ratings, probe)
+        test, permuted = (predict_test(self.context, ratings, p, probe.feature) for p in (probe.probe, off))
+        evidence = Evidence(test, permuted, self.debias.facts, tables[0], self.suites[HELD_OUT].pairs)
+        return planted_table(build(self.recipe.seed).truth, self.debias.value, self.gates.value.debiased, evidence)
 
-    def _examples(self, judged: dict[str, Judged]) -> list[dict[str, Any]]:
-        probe, feature = load_probe(self.out / "probe")
-        by_id = {r.id: r for rows in (*self.rows.pairs.values(), *self.rows.suite_pairs.values()) for r in rows}
-        name = list(judged)[-1] if judged else None
-        if name is None or not self.recipe.examples:
-            return []
-        debias, gate = load_debias(self.out / "debias"), fitting.load_gates(self.out / "gate")["gate"]
-        found: dict[str, PreferencePair] = by_id
-        return examples(judged[name], found, probe, feature, debias, gate, count=self.recipe.examples)
-
-    def _source_facts(self) -> list[SourceFacts]:
-        stores = {"ratings": self.stores.ratings, "pairs": self.stores.pairs, "bench": self.stores.suites}
-        return [replace(f, truncated=stores[f.kind][f.name].manifest["truncated"]) for f in self.rows.facts]
-
-    def _backbone_facts(self) -> dict[str, Any]:
+    def _backbone_facts(self) -> Facts:
         manifest = self.stores.all[0].manifest["backbone"]
         return {
             "model": self.recipe.backbone.model,
@@ -286,9 +303,12 @@ class Training:
         layers = {p.layer for parts in self.recipe.features.parts for p in parts}
         return "all" if "final" in layers else int(np.max([int(x) for x in layers]))
 
-    def _write_recipe(self) -> None:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            (self.out / "recipe.yaml").write_text(self.recipe.to_yaml(), encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{self.out}: can't be written: {error.strerror}; choose another --out") from error
+
+def _load_rival(at: Path) -> BradleyTerry:
+    return _there(load_bradley_terry(at), at / "bradley-terry.json")
+
+
+def _there(part: Value | None, place: Path) -> Value:
+    if part is None:
+        raise CheckpointError(f"{place}: is missing: remove the folder and train again")
+    return part

@@ -23,7 +23,7 @@ from armorm.recipe import Recipe, TrainingObjective
 from armorm.report.provenance import provenance
 from armorm.report.tuning import TuningResults, write_curve
 from armorm.run.rows import Rows, read_rows, side_of
-from armorm.run.stages import Stage, find_stage, key_of, run_stage
+from armorm.run.stages import Stage, find_stage, key_of, read_nothing, run_stage
 from armorm.tuning.bradley_terry import train_bradley_terry
 from armorm.tuning.loop import Curve, Job
 from armorm.tuning.pairwise import train_pairwise
@@ -39,7 +39,7 @@ def tune(
     *,
     rows: Rows | None = None,
     reporter: Reporter | None = None,
-) -> Stage:
+) -> Stage[None]:
     """Train the recipe's decoder on the training side of its rows, and judge it on the validation side as it goes.
 
     The decoder lands in `folder`/model. `rows` are the recipe's, where they are read already. Under `accelerate launch` several
@@ -54,23 +54,23 @@ def tune(
     objectives = recipe.load_objectives()
     work = _Work(recipe, objective, objectives, rows or read_rows(recipe, objectives, reporter), reporter)
     key = key_of(work.inputs)
-    found = find_stage(folder, key)
+    found = find_stage(folder, key, read_nothing)
     processes.wait_for_everyone()  # all have looked before the first begins
     stage = found or _trained(work, folder, key, processes)
     reporter.say(f"{objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
     return stage
 
 
-def _trained(work: _Work, folder: Path, key: str, processes: Any) -> Stage:
+def _trained(work: _Work, folder: Path, key: str, processes: Any) -> Stage[None]:
     # The first process makes the stage, the others take part in the training.
     checkpoints = folder.with_name(f"{folder.name}.checkpoints")
     with processes.main_process_first():
         _claim(checkpoints, key)
     if processes.is_main_process:
-        stage = run_stage(folder, work.inputs, lambda at: work.train(at, checkpoints))
+        stage = run_stage(folder, work.inputs, lambda at: (None, work.train(at, checkpoints)), read_nothing)
     else:
         beside = checkpoints / f"process-{processes.process_index}"
-        stage = Stage(folder, key, work.train(beside, checkpoints), 0.0, fresh=True)
+        stage = Stage(folder, key, None, work.train(beside, checkpoints), 0.0, fresh=True)
     processes.wait_for_everyone()
     if processes.is_main_process:
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -145,7 +145,7 @@ class Difference:
 
     `same_weights`: both were weighed alike, as answers to one prompt are. `to_speak_of` is False where the difference is next to
     nothing; there are no shares then. `std`: how far the difference may be off because ratings were few, where the model knows
-    (`RewardModel.compare` asks it).
+    (`RewardModel.difference` asks it).
     """
 
     a: Score

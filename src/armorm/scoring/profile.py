@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from armorm.errors import RecipeError, StorageError
+from armorm.disk import write_text
+from armorm.errors import RecipeError
 
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -112,12 +113,7 @@ class Profile(BaseModel):
 
     def to_yaml(self, path: Path) -> None:
         """Raises StorageError where the file can't be written."""
-        unfinished = path.with_name(path.name + ".part")
-        try:
-            unfinished.write_text(yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            raise StorageError(f"{path}: the profile can't be written: {error.strerror}") from error
+        write_text(path, yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True))
 
     @property
     def fingerprint(self) -> str:

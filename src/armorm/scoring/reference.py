@@ -10,25 +10,25 @@ metric, needs no logarithm of a zero weight, and a small weight that doubles cou
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from armorm.errors import CheckpointError, ObjectiveMismatch, StorageError
+from armorm.disk import load_part, save_part
+from armorm.errors import ObjectiveMismatch
 from armorm.numbers import shorten
 
-FORMAT = 1
+FORMAT = 2
+NAME = "reference"
+FILES = (f"{NAME}.safetensors", f"{NAME}.json")
 SCORE = "score"
 LEVELS = 101
 LONGEST = 300
-TENSORS, FACTS = FILES = "reference.safetensors", "reference.json"
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,8 @@ class Reference:
         prompts: Sequence[str] = (),
         sources: Sequence[str] | None = None,
         gates: Float[np.ndarray, "m k"] | None = None,
-        most: int = 2000,
-        seed: int = 0,
     ) -> Reference:
-        """Summarise reference answers and at most `most` distinct prompts, drawn at random; texts are cut to 300 characters.
+        """Summarise reference answers, with the prompts that `draw_prompts` chose; their texts are cut to 300 characters.
 
         Rows with a value that is not finite don't count. Raises ObjectiveMismatch for arrays that don't fit the names.
         """
@@ -88,16 +86,8 @@ class Reference:
         values = values[np.isfinite(values).all(axis=1)]
         levels = np.linspace(0, 1, LEVELS)
         quantiles = np.quantile(values, levels, axis=0) if len(values) else np.full((LEVELS, values.shape[1]), np.nan)
-        distinct = np.array(sorted({text: i for i, text in reversed(list(enumerate(prompts)))}.values()), dtype=np.int64)
-        kept = np.sort(np.random.default_rng(seed).permutation(distinct)[:most])
-        return cls(
-            tuple(objectives),
-            len(values),
-            quantiles.astype(np.float32),
-            tuple(shorten(prompts[i], LONGEST) for i in kept),
-            tuple(named[i] for i in kept),
-            _shares(gates[kept]).astype(np.float32),
-        )
+        texts = tuple(shorten(prompt, LONGEST) for prompt in prompts)
+        return cls(tuple(objectives), len(values), quantiles.astype(np.float32), texts, named, _shares(gates).astype(np.float32))
 
     def percentile(self, name: str, value: float) -> float | None:
         """The share of reference answers below a reward (or "score"), in %, those that equal it counted half.
@@ -126,22 +116,10 @@ class Reference:
         return tuple(Alike(self.prompts[i], self.sources[i], float(distance[i])) for i in nearest)
 
     def save(self, folder: Path) -> None:
-        """Write both files beside their places, the facts last. Raises StorageError where they can't be written."""
-        facts = {
-            "format": FORMAT,
-            "objectives": list(self.objectives),
-            "answers": self.answers,
-            "prompts": [{"source": s, "text": p} for p, s in zip(self.prompts, self.sources, strict=True)],
-        }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tensors = {"quantiles": np.ascontiguousarray(self.quantiles), "gates": np.ascontiguousarray(self.gates)}
-            save_file(tensors, folder / f"{TENSORS}.part")
-            (folder / f"{FACTS}.part").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            for name in (TENSORS, FACTS):
-                (folder / f"{name}.part").replace(folder / name)
-        except (OSError, SafetensorError) as error:
-            raise StorageError(f"{folder}: the reference can't be written: {error}") from error
+        """Write `reference.safetensors`, then `reference.json`. Raises StorageError."""
+        prompts = [{"source": s, "text": p} for p, s in zip(self.prompts, self.sources, strict=True)]
+        facts = {"objectives": list(self.objectives), "answers": self.answers, "prompts": prompts}
+        save_part(folder, NAME, {"quantiles": self.quantiles, "gates": self.gates}, facts, FORMAT)
 
     @classmethod
     def load(cls, folder: Path, objectives: Sequence[str] | None = None) -> Reference | None:
@@ -149,30 +127,26 @@ class Reference:
 
         Raises CheckpointError for files that are damaged or of another format, ObjectiveMismatch for other objectives than these.
         """
-        if not (folder / FACTS).is_file():
+        path = folder / f"{NAME}.json"
+        if not path.is_file():
             return None
-        try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            if facts["format"] != FORMAT:
-                raise CheckpointError(
-                    f"{folder / FACTS} has format {facts['format']}, this version reads {FORMAT}: upgrade armorm"
-                )
-            tensors = load_file(folder / TENSORS)
-            quantiles, gates = tensors["quantiles"], tensors["gates"]
-            prompts, names = facts["prompts"], tuple(map(str, facts["objectives"]))
-            texts, sources = tuple(str(p["text"]) for p in prompts), tuple(str(p["source"]) for p in prompts)
-            if gates.shape != (len(prompts), len(names)) or quantiles.ndim != 2 or quantiles.shape[1] != len(names) + 1:
-                raise ValueError(
-                    f"shapes {quantiles.shape} and {gates.shape} for {len(names)} objectives, {len(prompts)} prompts"
-                )
-            found = cls(names, int(facts["answers"]), quantiles, texts, sources, gates)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise CheckpointError(f"{folder}: {FACTS} or {TENSORS} is damaged ({error}): copy both again") from error
+        tensors, facts = load_part(folder, NAME, FORMAT, remedy="copy both again, or train the model")
+        names, prompts = tuple(facts["objectives"]), facts["prompts"]
         if objectives is not None and tuple(objectives) != names:
             raise ObjectiveMismatch(
-                f"{folder / FACTS} is of {', '.join(names)}, the model of {', '.join(objectives)}: copy the model's own"
+                f"{path} is of {', '.join(names)}, the model of {', '.join(objectives)}: copy the model's own"
             )
-        return found
+        texts, sources = (tuple(p[key] for p in prompts) for key in ("text", "source"))
+        return cls(names, facts["answers"], tensors["quantiles"], texts, sources, tensors["gates"])
+
+
+def draw_prompts(texts: Iterable[str], *, most: int = 2000, seed: int = 0) -> list[int]:
+    """Places of at most `most` of the distinct texts, drawn at random, in order; of each text a hash is in memory."""
+    first: dict[bytes, int] = {}
+    for place, text in enumerate(texts):
+        first.setdefault(blake2b(text.encode("utf-8", "replace"), digest_size=16).digest(), place)
+    drawn = np.random.default_rng(seed).permutation(np.array(list(first.values()), dtype=np.int64))[:most]
+    return np.sort(drawn).tolist()
 
 
 def _shares(gates: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:

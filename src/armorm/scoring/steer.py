@@ -1,6 +1,6 @@
 """Steering: a profile at work on a model's gate, debiasing and score.
 
-In: a `Profile`, a model's objectives, its gate's weights [b k].  Out: steered weights, coefficients and terms.
+In: a `Profile`, a model's objectives, what its heads gave.  Out: the same with steered weights, coefficients and terms.
 Cost: per row a sort of 2k numbers; nothing where the profile says nothing.
 
 Order of operations, on the gate's weights as shares of their sum (a row sums to 1):
@@ -29,18 +29,28 @@ from torch import Tensor
 from armorm.errors import ObjectiveMismatch
 from armorm.scoring.profile import Constraint, Profile
 
-__all__ = ["Constraint", "Profile", "Steered", "Steering", "fill", "nuisances_in"]
+__all__ = ["Constraint", "Heads", "Profile", "Steering", "fill", "nuisances_in"]
 
 LEAST = 1e-12
 """The smallest share that counts: below it, objectives are filled alike."""
 
 
-class Steered(NamedTuple):
-    """`gate` [b k]; `coefficients` and `terms` [b, k + m + constraints], whose products sum to the score."""
+class Heads(NamedTuple):
+    """What a model's heads give for b rows, with or without a profile.
 
+    `rewards` [b k] before debiasing, [0, 1] scale; `gate` [b k]; `coefficients` and `terms` [b q], whose products sum to the
+    score: q = k + m computed nuisances, and a profile's constraints.
+    """
+
+    rewards: Float[Tensor, "b k"]
     gate: Float[Tensor, "b k"]
-    coefficients: Float[Tensor, "b t"]
-    terms: Float[Tensor, "b t"]
+    coefficients: Float[Tensor, "b q"]
+    terms: Float[Tensor, "b q"]
+
+    @property
+    def score(self) -> Float[Tensor, " b"]:
+        """The scores."""
+        return (self.coefficients * self.terms).sum(dim=1)  # over k + m, and constraints
 
 
 @dataclass(frozen=True)
@@ -67,15 +77,15 @@ class Steering:
         """The constraints' terms, in order."""
         return tuple(c.label for c in self.profile.constraints)
 
-    def combine(self, gate: Float[Tensor, "b k"], terms: Float[Tensor, "b q"], transform: Float[Tensor, "q k"]) -> Steered:
-        """Steered weights → coefficients and terms, those of the constraints last. The first k of `terms` are the rewards."""
-        steered = self.apply_gate(gate)
-        coefficients = steered @ self.matrix(transform).T
-        if not self.profile.constraints:
-            return Steered(steered, coefficients, terms)
-        missed = self.shortfalls(terms[:, : len(self.objectives)])
-        penalty = missed.new_tensor([-c.penalty for c in self.profile.constraints]).expand_as(missed)
-        return Steered(steered, torch.cat([coefficients, penalty], dim=1), torch.cat([terms, missed], dim=1))
+    def steer(self, heads: Heads, transform: Float[Tensor, "q k"]) -> Heads:
+        """The same rewards with steered weights and their coefficients; terms of constraints come last."""
+        gate = self.apply_gate(heads.gate)
+        coefficients, terms = gate @ self.matrix(transform).T, heads.terms
+        if self.profile.constraints:
+            missed = self.shortfalls(heads.rewards)
+            penalty = missed.new_tensor([-c.penalty for c in self.profile.constraints]).expand_as(missed)
+            coefficients, terms = torch.cat([coefficients, penalty], dim=1), torch.cat([terms, missed], dim=1)
+        return Heads(heads.rewards, gate, coefficients, terms)
 
     def apply_gate(self, gate: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """Steps 1 to 5; each row keeps its sum. Raises ObjectiveMismatch for another number of objectives."""

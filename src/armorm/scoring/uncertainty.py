@@ -1,26 +1,24 @@
 """Uncertainty that is stored with a model: standard errors of rewards, scores and differences, and intervals for ratings.
 
-In: the calibrated posterior of the probe.  Out: `Uncertainty`, saved as safetensors and JSON.
+In: the calibrated posterior of the probe.  Out: `Uncertainty`, saved as a part (safetensors and sealed JSON).
 Cost: r · d numbers in float32 per set of rated rows (r at most 512); r · d products per answer.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from armorm.errors import CheckpointError, DataError, ObjectiveMismatch, StorageError
+from armorm.disk import load_part, save_part
+from armorm.errors import ObjectiveMismatch
 from armorm.fit.posterior import Directions, Posterior
 from armorm.objectives import Objectives
 
-FORMAT = 1
+FORMAT = 2
 NAME = "uncertainty"
 FILES = (f"{NAME}.safetensors", f"{NAME}.json")
 
@@ -78,38 +76,27 @@ class Uncertainty:
         low, high = np.array(ends, dtype=np.float64).T
         return np.clip(rewards - half, low, high), np.clip(rewards + half, low, high)
 
+    def rounded(self) -> Uncertainty:
+        """As it is stored: eigenvectors in float32. Saved and read back, it gives the same numbers."""
+        parts = tuple(replace(part, vectors=part.vectors.astype(np.float32)) for part in self.posterior.parts)
+        return replace(self, posterior=replace(self.posterior, parts=parts))
+
     def save(self, folder: Path) -> None:
-        """Write `uncertainty.safetensors`, then `uncertainty.json`, each beside its place. Raises StorageError."""
-        p = self.posterior
+        """Write `uncertainty.safetensors`, then `uncertainty.json`. Raises StorageError."""
+        p = self.rounded().posterior
         tensors = {"sigma": p.sigma, "inflation": p.inflation, "correlation": p.correlation, "reach": self.reach}
         for i, part in enumerate(p.parts):
-            tensors |= {
-                f"parts.{i}.vectors": part.vectors.astype(np.float32),
-                f"parts.{i}.values": part.values,
-                f"parts.{i}.alphas": part.alphas,
-                f"parts.{i}.tails": part.tails,
-            }
+            tensors |= {f"parts.{i}.{name}": getattr(part, name) for name in ("vectors", "values", "alphas", "tails")}
             if p.intercept:
                 tensors[f"parts.{i}.mean"] = part.mean
         facts = {
-            "format": FORMAT,
             "objectives": self.objectives.to_json(),
             "width": p.width,
             "intercept": p.intercept,
             "level": self.level,
             "parts": [{"columns": list(part.columns), "n": part.n} for part in p.parts],
         }
-        places = [folder / f"{NAME}.{kind}" for kind in ("safetensors", "json")]
-        beside = [place.with_name(place.name + ".part") for place in places]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, beside[0])
-            beside[1].write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            places[1].unlink(missing_ok=True)  # its presence says that both are whole and belong together
-            for new, place in zip(beside, places, strict=True):
-                new.replace(place)
-        except (OSError, SafetensorError) as error:
-            raise StorageError(f"{folder / NAME}: can't be written: {error}; make room or choose another folder") from error
+        save_part(folder, NAME, tensors, facts, FORMAT)
 
     @classmethod
     def load(cls, folder: Path, objectives: Objectives | None = None) -> Uncertainty | None:
@@ -121,20 +108,13 @@ class Uncertainty:
         path = folder / f"{NAME}.json"
         if not path.is_file():
             return None
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            if facts.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: format {facts.get('format')}, this version reads {FORMAT}: upgrade armorm")
-            named = Objectives.from_json(facts["objectives"], where=str(path))
-            tensors = load_file(folder / f"{NAME}.safetensors")
-            found = cls(named, _posterior(facts, tensors), tensors["reach"], float(facts["level"]))
-        except (DataError, OSError, SafetensorError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{folder / NAME}: missing or damaged ({error}): copy the model again, or train it") from None
+        tensors, facts = load_part(folder, NAME, FORMAT, remedy="remove its folder, and copy the model again or train it")
+        named = Objectives.from_json(facts["objectives"], where=str(path))
         if objectives is not None and objectives.names != named.names:
             raise ObjectiveMismatch(
                 f"the model has {objectives}, {path} has {named}: copy both {NAME} files of this model, or remove them"
             )
-        return found
+        return cls(named, _posterior(facts, tensors), tensors["reach"], facts["level"])
 
     def _own(self, coefficients: Float[np.ndarray, "n q"]) -> Float[np.ndarray, "n k"]:
         if coefficients.shape[1] < len(self.objectives):
@@ -146,17 +126,10 @@ class Uncertainty:
 
 
 def _posterior(facts: dict[str, Any], tensors: dict[str, np.ndarray]) -> Posterior:
-    width, intercept, k = int(facts["width"]), bool(facts["intercept"]), len(facts["objectives"])
-    parts = []
+    width, intercept, parts = facts["width"], facts["intercept"], []
     for i, part in enumerate(facts["parts"]):
-        vectors, values, alphas, tails = (tensors[f"parts.{i}.{name}"] for name in ("vectors", "values", "alphas", "tails"))
         mean = tensors[f"parts.{i}.mean"] if intercept else np.zeros(width)
-        columns = tuple(int(c) for c in part["columns"])
-        shapes = (vectors.shape, mean.shape, alphas.shape, tails.shape)
-        if shapes != ((width, len(values)), (width,), (len(columns),), (len(columns),)) or not set(columns) <= set(range(k)):
-            raise ValueError(f"part {i} has shapes {shapes} for columns {columns}")
-        parts.append(Directions(columns, int(part["n"]), mean, vectors, values, alphas, tails))
+        numbers = (tensors[f"parts.{i}.{name}"] for name in ("vectors", "values", "alphas", "tails"))
+        parts.append(Directions(tuple(part["columns"]), part["n"], mean, *numbers))
     sigma, inflation, correlation = (tensors[name] for name in ("sigma", "inflation", "correlation"))
-    if not (sigma.shape == inflation.shape == (k,) and correlation.shape == (k, k) and tensors["reach"].shape == (k,)):
-        raise ValueError(f"its numbers are not those of {k} objectives")
     return Posterior(width, sigma, inflation, correlation, intercept, tuple(parts))

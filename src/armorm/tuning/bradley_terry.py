@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from armorm.conversation import Renderer
 from armorm.data.rows import PreferencePair
 from armorm.errors import MissingExtra
-from armorm.tuning.decoder import Decoder, adapted, save_trained
+from armorm.tuning.decoder import Decoder, load_trainable, save_trained
 from armorm.tuning.examples import order_examples
 from armorm.tuning.loop import Curve, Job
 
@@ -33,7 +33,7 @@ def train_bradley_terry(
     tokenizer = decoder.tokenizer
     renderer = Renderer(tokenizer, max_tokens=job.max_tokens)
     trainer = RewardTrainer(
-        model=adapted(decoder, job.settings.lora),
+        model=load_trainable(decoder, job.settings.lora),
         args=RewardConfig(
             **job.arguments(evaluate=bool(validation)),
             max_length=None,  # the renderer has seen to it, and drops nothing

@@ -87,7 +87,7 @@ def _padding(tokenizer: Any) -> str:
     return str(free[0])
 
 
-def adapted(decoder: Decoder, lora: Lora | None) -> Any:
+def load_trainable(decoder: Decoder, lora: Lora | None) -> Any:
     """The model ready for training: with adapters on every linear layer and a head that is trained whole, or all of it.
 
     What is trained is in float32; weights that stay as they are keep the backbone's dtype.

@@ -57,8 +57,8 @@ OnStep = Callable[[int, int, str], None]
 """Told (steps done, steps in all, a note) after each step."""
 
 
-def unheard(_done: int, _total: int, _note: str) -> None:
-    """Nobody is told."""
+def tell_nobody(_done: int, _total: int, _note: str) -> None:
+    """For a training whose steps interest nobody."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Job:
     folder: Path
     checkpoints: Path
     seed: int = 0
-    progress: OnStep = unheard
+    progress: OnStep = tell_nobody
 
     @property
     def max_tokens(self) -> int:
@@ -95,7 +95,7 @@ class Job:
                 f"{self.settings.micro_batch}: choose a multiple"
             )
         saved = {"save_strategy": "steps", "save_steps": self.settings.save_every, "save_total_limit": KEPT_CHECKPOINTS}
-        judged = {"eval_strategy": "steps", "eval_steps": self.settings.save_every} if evaluate else {"eval_strategy": "no"}
+        evaluated = {"eval_strategy": "steps", "eval_steps": self.settings.save_every} if evaluate else {"eval_strategy": "no"}
         return {
             "output_dir": str(self.checkpoints),
             "num_train_epochs": self.settings.epochs,
@@ -119,7 +119,7 @@ class Job:
             "prediction_loss_only": True,
             "dataloader_pin_memory": not cpu,
             **saved,
-            **judged,
+            **evaluated,
         }
 
     def run(self, trainer: Any) -> Curve:
@@ -153,10 +153,10 @@ def curve_of(history: list[dict[str, Any]]) -> Curve:
         for row in history
         if "loss" in row
     ]
-    return Curve(steps, [_evaluated(row) for row in history if "eval_loss" in row])
+    return Curve(steps, [_evaluation(row) for row in history if "eval_loss" in row])
 
 
-def _evaluated(row: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
     named = {"eval_accuracy": "accuracy", "eval_mean_token_accuracy": "accuracy"}
     return {"step": row["step"], "loss": row["eval_loss"]} | {to: row[name] for name, to in named.items() if name in row}
 

@@ -15,7 +15,7 @@ from typing import Any
 from armorm.data.rows import PreferencePair
 from armorm.errors import MissingExtra
 from armorm.rivals.pairwise import PairRenderer
-from armorm.tuning.decoder import Decoder, adapted, save_trained
+from armorm.tuning.decoder import Decoder, load_trainable, save_trained
 from armorm.tuning.examples import comparison_examples
 from armorm.tuning.loop import Curve, Job
 
@@ -37,7 +37,7 @@ def train_pairwise(
     decoder = Decoder(job.backbone, "words", seed=job.seed)
     tokenizer = decoder.tokenizer
     renderer = PairRenderer(tokenizer, max_tokens=job.max_tokens)
-    model = adapted(decoder, job.settings.lora)
+    model = load_trainable(decoder, job.settings.lora)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     trainer = SFTTrainer(
         model=model,

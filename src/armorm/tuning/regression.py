@@ -16,7 +16,7 @@ from jaxtyping import Float
 from armorm.conversation import Renderer
 from armorm.data.rows import RatedResponse
 from armorm.objectives import Objectives
-from armorm.tuning.decoder import Decoder, adapted, save_trained
+from armorm.tuning.decoder import Decoder, load_trainable, save_trained
 from armorm.tuning.examples import rating_examples
 from armorm.tuning.loop import Curve, Job
 from armorm.tuning.start import start_at_the_probe
@@ -35,7 +35,7 @@ def train_regression(
     decoder = Decoder(job.backbone, "logits", objectives.names, job.seed)
     tokenizer = decoder.tokenizer
     renderer = Renderer(tokenizer, max_tokens=job.max_tokens)
-    model = adapted(decoder, job.settings.lora)
+    model = load_trainable(decoder, job.settings.lora)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     examples = rating_examples(rows, objectives, renderer)
     if not job.checkpoint:

@@ -18,6 +18,9 @@ from jaxtyping import Float
 
 from armorm.data.splits import folds_of
 from armorm.errors import FitError
+from armorm.features.forward import last_states, pad_right, run_decoder
+from armorm.features.packing import cut_by_length
+from armorm.features.spec import FINAL
 from armorm.fit.probe import fit_probe
 from armorm.fit.statistics import RidgeStatistics
 from armorm.objectives import Objectives
@@ -35,7 +38,7 @@ def start_at_the_probe(model: Any, dataset: Any, objectives: Objectives, *, seed
     """
     order = np.random.default_rng(seed).permutation(len(dataset))[:ROWS]
     rows = [dataset[int(i)] for i in order]
-    states = last_states(model, [row["input_ids"] for row in rows])
+    states = read_last_states(model, [row["input_ids"] for row in rows])
     ratings = np.array([[np.nan if x is None else x for x in row["labels"]] for row in rows], dtype=np.float64)
     fold = np.array([folds_of(row["group"], seed=seed, folds=FOLDS) for row in rows])
     folds = [RidgeStatistics.from_rows(states[fold == i], ratings[fold == i]) for i in range(FOLDS) if (fold == i).any()]
@@ -54,29 +57,17 @@ def head_of(model: Any) -> torch.nn.Parameter:
 
 
 @torch.inference_mode()
-def last_states(model: Any, ids: Sequence[Sequence[int]]) -> Float[np.ndarray, "n d"]:
+def read_last_states(model: Any, ids: Sequence[Sequence[int]]) -> Float[np.ndarray, "n d"]:
     """The state of each row's last token behind the final norm, in float32."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     training, decoder = model.training, whole.base_model
     model.eval()
     found: dict[int, np.ndarray] = {}
-    for batch in _batches(ids):
-        width = max(len(ids[i]) for i in batch)
-        padded = torch.zeros(len(batch), width, dtype=torch.long)
-        for row, i in enumerate(batch):
-            padded[row, : len(ids[i])] = torch.tensor(ids[i])
+    for batch in cut_by_length(list(map(len, ids)), budget=BATCH_TOKENS):
+        rows = [ids[i] for i in batch]
+        padded = pad_right(rows, model.device)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype != torch.float32):
-            states = decoder(input_ids=padded.to(model.device), use_cache=False).last_hidden_state
-        # padding on the right needs no mask: a causal decoder's tokens never see what follows
-        found |= {i: states[row, len(ids[i]) - 1].float().cpu().numpy() for row, i in enumerate(batch)}
+            states = run_decoder(decoder, {FINAL}, input_ids=padded, use_cache=False)[FINAL]
+        found |= dict(zip(batch, last_states(states, rows).float().cpu().numpy(), strict=True))
     model.train(training)
     return np.stack([found[i] for i in range(len(ids))])
-
-
-def _batches(ids: Sequence[Sequence[int]]) -> list[list[int]]:
-    batches: list[list[int]] = [[]]
-    for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
-        if batches[-1] and (len(batches[-1]) + 1) * len(ids[i]) > BATCH_TOKENS:
-            batches.append([])
-        batches[-1].append(i)
-    return batches

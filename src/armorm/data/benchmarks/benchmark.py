@@ -56,7 +56,7 @@ class Aggregate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class FileSet:
     """One set of files of a benchmark."""
 
     place: Place
@@ -73,7 +73,7 @@ class Benchmark:
 
     name: str
     title: str
-    parts: tuple[Part, ...]
+    parts: tuple[FileSet, ...]
     licence: str
     rule: Rule
     subsets: Mapping[str, int]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import Place, bad, each, flat
@@ -40,7 +40,7 @@ def _judgebench(name: str, title: str, split: str, model: str, sizes: Mapping[st
     return Benchmark(
         name=name,
         title=title,
-        parts=(Part(place=Place(hub="ScalerLab/JudgeBench", split=split, files=files), unfold=each(_pair)),),
+        parts=(FileSet(place=Place(hub="ScalerLab/JudgeBench", split=split, files=files), unfold=each(_pair)),),
         licence="not stated",
         rule=Rule.PAIRS,
         subsets=sizes,

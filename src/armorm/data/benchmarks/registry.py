@@ -18,28 +18,28 @@ from pathlib import PurePath
 from pkgutil import iter_modules
 
 from armorm.data import benchmarks as package
-from armorm.data.benchmarks.benchmark import Benchmark, Part
+from armorm.data.benchmarks.benchmark import Benchmark, FileSet
 from armorm.data.files import Found, Record, expand
 from armorm.data.reading import Stream, stream_items
 from armorm.data.rows import BenchmarkItem
 from armorm.data.sources.place import place_records
-from armorm.data.sources.registry import named
+from armorm.data.sources.registry import look_up
 
 
 @cache
 def benchmarks() -> Mapping[str, Benchmark]:
     """Every benchmark by name."""
     names = [m.name for m in iter_modules(package.__path__) if m.name not in ("benchmark", "registry")]
-    found: dict[str, Benchmark] = {}
+    by_name: dict[str, Benchmark] = {}
     for benchmark in (b for n in names for b in import_module(f"{package.__name__}.{n}").BENCHMARKS):
-        assert benchmark.name not in found, benchmark.name
-        found[benchmark.name] = benchmark
-    return found
+        assert benchmark.name not in by_name, benchmark.name
+        by_name[benchmark.name] = benchmark
+    return by_name
 
 
 def benchmark(name: str) -> Benchmark:
     """Raises DataError with the known names."""
-    return named(name, benchmarks(), "benchmark")
+    return look_up(name, benchmarks(), "benchmark")
 
 
 def benchmark_items(
@@ -58,7 +58,7 @@ def benchmark_items(
     return stream_items(items, source=name or benchmark.name, where=where, on_fault_line=on_fault_line)
 
 
-def _parts_at(benchmark: Benchmark, path: str) -> tuple[Part, ...]:
+def _parts_at(benchmark: Benchmark, path: str) -> tuple[FileSet, ...]:
     first = expand(path, folders=True)[0]
     if first.is_dir():
         return benchmark.parts

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import text_fault
+from armorm.data.sources.fields import id_within, text_fault
 from armorm.data.sources.source import Place, Unfold, each, flat
 
 SIZES = {
@@ -70,11 +70,7 @@ def _core(record: Record) -> Iterator[Found]:
         return
     values = record.values
     texts = {name: values[name] for name in ("prompt", "chosen", "rejected", "subset")}
-    yield flat(record, id=_within(values["subset"], values.get("id")), **texts)
-
-
-def _within(subset: str, row_id: Any) -> Any:
-    return f"{subset}/{row_id}" if isinstance(row_id, int | str) and row_id != "" else row_id
+    yield flat(record, id=id_within(values["subset"], values.get("id")), **texts)
 
 
 def _prior(name: str) -> Unfold:
@@ -87,7 +83,7 @@ def _prior(name: str) -> Unfold:
         values = record.values
         prompt, changed = _by_order(values.get("prompt"))
         notes = ("role-by-order",) if changed else ()
-        row_id = _within(subset, values.get("id"))
+        row_id = id_within(subset, values.get("id"))
         texts = {"prompt": prompt, "chosen": values["chosen"], "rejected": values["rejected"]}
         yield flat(record, name, notes=notes, id=row_id, subset=subset, **texts)
 
@@ -117,9 +113,10 @@ def _aggregates(*, prior: bool) -> tuple[Aggregate, ...]:
     return _aggregate("official", prior=prior), swapped
 
 
-_CORE = Part(place=Place(hub="allenai/reward-bench", split="filtered", files=_files("filtered")), unfold=each(_core))
-_PRIOR_PARTS = tuple(
-    Part(place=Place(hub="allenai/pref-test-sets", split=name, files=_files(name)), unfold=_prior(name)) for name in PRIOR_SIZES
+_CORE = FileSet(place=Place(hub="allenai/reward-bench", split="filtered", files=_files("filtered")), unfold=each(_core))
+_PRIOR_SETS = tuple(
+    FileSet(place=Place(hub="allenai/pref-test-sets", split=name, files=_files(name)), unfold=_prior(name))
+    for name in PRIOR_SIZES
 )
 _SUBSETS = {subset: size for sizes in SIZES.values() for subset, size in sizes.items()}
 
@@ -137,7 +134,7 @@ BENCHMARKS = (
     Benchmark(
         name="rewardbench-prior",
         title="RewardBench with prior sets",
-        parts=(_CORE, *_PRIOR_PARTS),
+        parts=(_CORE, *_PRIOR_SETS),
         licence="ODC-BY; the prior sets under their own",
         rule=Rule.PAIRS,
         subsets={**_SUBSETS, **{f"prior/{name}": size for name, size in PRIOR_SIZES.items()}},

@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import text_fault
+from armorm.data.sources.fields import answers_fault, text_fault
 from armorm.data.sources.source import Place, bad, each, flat
 
 SIZES = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
@@ -30,10 +30,8 @@ def _item(record: Record) -> Iterator[Found]:
     values = record.values
     subset, row_id, chosen, rejected = (values.get(name) for name in ("subset", "id", "chosen", "rejected"))
     ties = str(subset).casefold() == TIES.casefold()
-    if not isinstance(chosen, list) or not isinstance(rejected, list):
-        yield bad(record, "missing-field", "give lists of answers as 'chosen' and 'rejected'")
-    elif not all(isinstance(answer, str) for answer in (*chosen, *rejected)):
-        yield bad(record, "not-text", "give texts in the lists 'chosen' and 'rejected'")
+    if fault := answers_fault(record):
+        yield fault
     elif ties and not _TIES_ID.fullmatch(str(row_id)):
         yield bad(record, "ties-id", "give the id as ref:n or tied:n, the same n for the two items of a pair")
     elif not rejected or not chosen or (len(chosen) != 1 and not ties):
@@ -47,7 +45,7 @@ BENCHMARKS = (
     Benchmark(
         name="rewardbench-2",
         title="RewardBench 2",
-        parts=(Part(place=Place(hub="allenai/reward-bench-2", split="test"), unfold=each(_item)),),
+        parts=(FileSet(place=Place(hub="allenai/reward-bench-2", split="test"), unfold=each(_item)),),
         licence="ODC-BY",
         rule=Rule.REWARDBENCH_2,
         subsets=SIZES,

@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import text_fault
+from armorm.data.sources.fields import answers_fault, id_within, text_fault
 from armorm.data.sources.source import Place, bad, each, flat
 
 SIZES = {"chat": 129, "code": 228, "math": 529, "safety-refuse": 284, "safety-response": 157}
@@ -39,16 +39,14 @@ def _item(record: Record) -> Iterator[Found]:
         yield fault
         return
     sides = [values.get(name) for name in ("chosen", "rejected")]
-    if not all(isinstance(side, list) for side in sides):
-        yield bad(record, "missing-field", f"give lists of {STYLES} answers as 'chosen' and 'rejected'")
-    elif not all(isinstance(answer, str) for side in sides for answer in side or ()):
-        yield bad(record, "not-text", "give texts in the lists 'chosen' and 'rejected'")
+    if fault := answers_fault(record):
+        yield fault
     elif any(len(side or ()) != STYLES for side in sides):
         yield bad(record, "wrong-number-of-answers", f"give {STYLES} answers on each side, one in each style")
     else:
-        row_id = values.get("id")
-        row_id = f"{domain}/{row_id}" if isinstance(row_id, int | str) and row_id != "" else row_id
-        yield flat(record, notes=notes, id=row_id, prompt=values["prompt"], chosen=sides[0], rejected=sides[1], subset=domain)
+        chosen, rejected = sides
+        row_id = id_within(str(domain), values.get("id"))
+        yield flat(record, notes=notes, id=row_id, prompt=values["prompt"], chosen=chosen, rejected=rejected, subset=domain)
 
 
 def _aggregate(name: str, parts: tuple[str, ...], note: str = "") -> Aggregate:
@@ -62,9 +60,7 @@ BENCHMARKS = (
     Benchmark(
         name="rm-bench",
         title="RM-Bench",
-        parts=(
-            Part(place=Place(hub="THU-KEG/RM-Bench", files=("**/total_dataset.json", "**/train-*.parquet")), unfold=each(_item)),
-        ),
+        parts=(FileSet(place=_PLACE, unfold=each(_item)),),
         licence="ODC-BY",
         rule=Rule.STYLE_MATRIX,
         subsets=SIZES,

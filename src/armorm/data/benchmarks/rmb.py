@@ -14,8 +14,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, Part, Rule, Section
+from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
 from armorm.data.files import BadRecord, Found, Record
+from armorm.data.sources.fields import id_within
 from armorm.data.sources.source import Place, bad, each, flat
 
 SCENARIOS = {
@@ -61,8 +62,7 @@ def _item(record: Record, uid: str, answers: Callable[[dict[str, Any]], Answers]
     if not all(isinstance(text, str) for side in sides for text in side) or not all(sides):
         return bad(record, "missing-field", f"give texts as the 'answer' of {names}")
     goal = category.split("/")[0]
-    row_id = values.get(uid)
-    row_id = f"{goal}/{row_id}" if isinstance(row_id, int | str) and row_id != "" else row_id
+    row_id = id_within(goal, values.get(uid))
     return flat(record, notes=notes, id=row_id, prompt=prompt, chosen=sides[0], rejected=sides[1], subset=category)
 
 
@@ -87,21 +87,21 @@ def _lists(record: Record) -> Iterator[Found]:
     yield _item(record, "bon_uid", _list, "'bon_best' and of each entry of 'loser_list'")
 
 
-def _rmb(name: str, title: str, folder: str, rule: Rule, one: Callable[[Record], Iterator[Found]]) -> Benchmark:
+def _rmb(name: str, title: str, folder: str, rule: Rule, unfold: Callable[[Record], Iterator[Found]]) -> Benchmark:
     url = "https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark"
     files = (f"**/{folder}/**/*.json", "Helpfulness/**/*.json", "Harmlessness/*.json")
     subsets = {goal: [f"{goal}/{scenario}" for scenario in scenarios] for goal, scenarios in SCENARIOS.items()}
     return Benchmark(
         name=name,
         title=title,
-        parts=(Part(place=Place(url=url, files=files), unfold=each(one)),),
+        parts=(FileSet(place=Place(url=url, files=files), unfold=each(unfold)),),
         licence="not stated",
         rule=rule,
-        subsets={subset: 0 for found in subsets.values() for subset in found},
+        subsets={subset: 0 for named in subsets.values() for subset in named},
         aggregates=(
             Aggregate(
                 name="official",
-                sections=tuple(Section(name=g, subsets=dict.fromkeys(found, 1.0), by_items=True) for g, found in subsets.items()),
+                sections=tuple(Section(name=g, subsets=dict.fromkeys(named, 1.0), by_items=True) for g, named in subsets.items()),
                 weights=dict.fromkeys(subsets, 1.0),
             ),
         ),

@@ -1,11 +1,10 @@
-"""What a field of a raw record holds: the fault of a text that is missing or none, and numbers that may be written as text.
+"""What the fields of a raw record must hold, and the fault of those that don't.
 
-In: a record and field names, or one value.  Out: a `BadRecord` or None; a number or None.  Cost: none.
+In: a record and field names.  Out: a `BadRecord` or None; ids that tell a set's parts apart.  Cost: none.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from armorm.data.files import BadRecord, Record
@@ -23,12 +22,21 @@ def text_fault(record: Record, *names: str) -> BadRecord | None:
     return None
 
 
-def number(value: Any) -> float | None:
-    """A finite number, also where it is written as text; None for anything else, truth values included."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
+def answers_fault(record: Record) -> BadRecord | None:
+    """The fault of a record whose `chosen` and `rejected` are no lists (`missing-field`) or not of texts alone (`not-text`)."""
+    sides = [record.values.get(name) for name in ("chosen", "rejected")]
+    if not all(isinstance(side, list) for side in sides):
+        return bad(record, "missing-field", "give lists of answers as 'chosen' and 'rejected'")
+    if not all(isinstance(answer, str) for side in sides for answer in side or ()):
+        return bad(record, "not-text", "give texts in the lists 'chosen' and 'rejected'")
+    return None
+
+
+def not_list(record: Record, field: str, of: str) -> BadRecord:
+    """The fault of a record whose field should hold a list."""
+    return bad(record, "missing-field", f"the set's records have a list of {of} as {field!r}; is this the published file?")
+
+
+def id_within(part: str, row_id: Any) -> Any:
+    """An id that is unique within a part of the set at best, with the part's name before it; what is no id stays as it is."""
+    return f"{part}/{row_id}" if isinstance(row_id, int | str) and row_id != "" else row_id

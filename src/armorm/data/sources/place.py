@@ -40,10 +40,10 @@ def files_at(place: Place, path: str) -> list[Path]:
     In a folder: what `place.files` names; else the data files whose path names the split (`data/train-00000-of-00002.parquet`,
     `harmless-base/train.jsonl.gz`); else, where no path names any split, every data file. Raises DataError when none is left.
     """
-    found = expand(path, folders=True)
-    if not found[0].is_dir():
-        return found
-    folder = found[0]
+    named = expand(path, folders=True)
+    if not named[0].is_dir():
+        return named
+    folder = named[0]
     within = folder / place.data_dir if place.data_dir and (folder / place.data_dir).is_dir() else folder
     every = sorted(f for f in within.rglob("*") if f.is_file() and f.name.endswith(ENDINGS) and not _hidden(f, within))
     chosen = _matching(every, within, place)

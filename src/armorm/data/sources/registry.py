@@ -60,12 +60,12 @@ def pair_sources() -> Mapping[str, PairSource]:
 
 def rating_source(name: str) -> RatingSource:
     """Raises DataError with the known names."""
-    return named(name, rating_sources(), "rating source")
+    return look_up(name, rating_sources(), "rating source")
 
 
 def pair_source(name: str) -> PairSource:
     """Raises DataError with the known names."""
-    return named(name, pair_sources(), "pair source")
+    return look_up(name, pair_sources(), "pair source")
 
 
 def objectives_of(names: Iterable[str]) -> Objectives:
@@ -73,17 +73,17 @@ def objectives_of(names: Iterable[str]) -> Objectives:
 
     Raises DataError for an unknown source, and where two sources have an objective of one name on different scales.
     """
-    found: dict[str, tuple[str, Objective]] = {}
+    named: dict[str, tuple[str, Objective]] = {}
     for name in names:
         for objective in rating_source(name).objectives:
-            other, known = found.setdefault(objective.name, (name, objective))
+            other, known = named.setdefault(objective.name, (name, objective))
             if (known.min, known.max, known.scale_map) != (objective.min, objective.max, objective.scale_map):
                 raise DataError(
                     f"{other} and {name} both rate {objective.name}, from {known.min:g} to {known.max:g} and from "
                     f"{objective.min:g} to {objective.max:g}: take one of the two"
                 )
-    released = [n for n in RELEASED_ORDER if n in found]
-    return Objectives([found[n][1] for n in (*released, *(n for n in found if n not in RELEASED_ORDER))])
+    released = [n for n in RELEASED_ORDER if n in named]
+    return Objectives([named[n][1] for n in (*released, *(n for n in named if n not in RELEASED_ORDER))])
 
 
 def _modules(package: object) -> list[str]:
@@ -91,14 +91,14 @@ def _modules(package: object) -> list[str]:
 
 
 def _by_name(sources: Iterable[Source]) -> dict[str, Source]:
-    found: dict[str, Source] = {}
+    by_name: dict[str, Source] = {}
     for source in sources:
-        assert source.name not in found, source.name
-        found[source.name] = source
-    return found
+        assert source.name not in by_name, source.name
+        by_name[source.name] = source
+    return by_name
 
 
-def named(name: str, known: Mapping[str, T], kind: str) -> T:
+def look_up(name: str, known: Mapping[str, T], kind: str) -> T:
     """What is known under a name; DataError with the nearest and with all names for another."""
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)

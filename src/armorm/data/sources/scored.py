@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record, Skipped
-from armorm.data.reading import NOT_AVAILABLE
-from armorm.data.sources.fields import number
-from armorm.data.sources.source import bad, flat, skipped
+from armorm.data.sources.source import bad, flat, skip
 from armorm.objectives import Objective
 
 UNRATED = "unrated"
@@ -32,24 +31,14 @@ class Scored:
     score: float | str
 
 
-def is_absent(value: Any) -> bool:
-    """Whether this is how a set writes that there is no rating."""
-    return value is None or (isinstance(value, str) and value.strip().casefold() in {"", *NOT_AVAILABLE})
-
-
 def score_of(value: Any, objective: Objective) -> float | str:
     """A rating on the objective's scale, or why it is none."""
     if is_absent(value):
         return UNRATED
-    found = number(value)
-    if found is None:
+    score = number(value)
+    if score is None:
         return "rating-not-a-number"
-    return found if objective.min <= found <= objective.max else "rating-off-scale"
-
-
-def not_list(record: Record, field: str, of: str) -> BadRecord:
-    """The fault of a record whose field should hold a list."""
-    return bad(record, "missing-field", f"the set's records have a list of {of} as {field!r}; is this the published file?")
+    return score if objective.min <= score <= objective.max else "rating-off-scale"
 
 
 def all_pairs(record: Record, prompt: str, answers: Sequence[Scored], notes: tuple[str, ...] = ()) -> Iterator[Found]:
@@ -59,7 +48,7 @@ def all_pairs(record: Record, prompt: str, answers: Sequence[Scored], notes: tup
     fewer than two answers is skipped as a single answer.
     """
     if len(answers) < 2:
-        yield skipped(record, "single-answer")
+        yield skip(record, "single-answer")
     for one, other in combinations(answers, 2):
         yield _pair(record, prompt, one, other, notes)
 
@@ -68,7 +57,7 @@ def _pair(record: Record, prompt: str, one: Scored, other: Scored, notes: tuple[
     if isinstance(one.score, str) or isinstance(other.score, str):
         return _without_score(record, one.score, other.score)
     if one.score == other.score:
-        return skipped(record, "tie")
+        return skip(record, "tie")
     first, second = (one, other) if one.score > other.score else (other, one)
     return flat(record, f"{first.part}-{second.part}", notes=notes, prompt=prompt, chosen=first.text, rejected=second.text)
 
@@ -79,9 +68,9 @@ def against_ratings(record: Record, chosen: float | str, rejected: float | str) 
         return _without_score(record, chosen, rejected)
     if chosen > rejected:
         return None
-    return skipped(record, "tie" if chosen == rejected else "reversed")
+    return skip(record, "tie" if chosen == rejected else "reversed")
 
 
 def _without_score(record: Record, *scores: float | str) -> Skipped | BadRecord:
     faults = [s for s in scores if isinstance(s, str) and s != UNRATED]
-    return bad(record, faults[0], "give both answers ratings on the set's scale") if faults else skipped(record, UNRATED)
+    return bad(record, faults[0], "give both answers ratings on the set's scale") if faults else skip(record, UNRATED)

@@ -52,7 +52,7 @@ class Place:
 class RatingSource:
     """A set of absolutely rated answers.
 
-    `rows`: records as published (0: not known); `fields`: those that are read; `rater`: who or what gave the ratings.
+    `rows`: records as published (0: not known); `rater`: who or what gave the ratings.
     `repeats`: "drop" what says again what an earlier row said, or "keep" it because each row is one annotator's label.
     """
 
@@ -61,7 +61,6 @@ class RatingSource:
     place: Place
     licence: str
     rows: int
-    fields: tuple[str, ...]
     rater: str
     objectives: tuple[Objective, ...]
     unfold: Unfold
@@ -78,20 +77,19 @@ class PairSource:
     place: Place
     licence: str
     rows: int
-    fields: tuple[str, ...]
     made: str
     unfold: Unfold
     confidence: Confidence = "read"
     repeats: Literal["keep", "drop"] = "drop"
 
 
-def each(one: Callable[[Record], Iterable[Found]]) -> Unfold:
+def each(unfold_one: Callable[[Record], Iterable[Found]]) -> Unfold:
     """An `unfold` that looks at one record at a time; bad and skipped ones pass through."""
 
-    @wraps(one)
+    @wraps(unfold_one)
     def unfold(records: Iterable[Found]) -> Iterator[Found]:
         for record in records:
-            yield from one(record) if isinstance(record, Record) else (record,)
+            yield from unfold_one(record) if isinstance(record, Record) else (record,)
 
     return unfold
 
@@ -101,7 +99,7 @@ def flat(record: Record, part: int | str = "", *, notes: tuple[str, ...] = (), *
     return Record(record.row, dict(values), record.where, notes, str(part))
 
 
-def skipped(record: Record, reason: str) -> Skipped:
+def skip(record: Record, reason: str) -> Skipped:
     """What the source leaves out on purpose, counted under `reason`."""
     return Skipped(record.row, reason, record.where)
 

@@ -85,11 +85,6 @@ class Truth:
     nuisance: str
     bias: Mapping[str, float]
     flipped: frozenset[str]
-    _pairs: Mapping[str, tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]]
-
-    def pair_qualities(self, pair_id: str) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-        """The true ratings of a pair's chosen and rejected answer. Raises KeyError for an unknown pair."""
-        return self._pairs[pair_id]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +114,13 @@ class _Question:
     answers: tuple[_Answer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Preference:
-    pair: PreferencePair
-    qualities: tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]
-    flipped: bool
-
-
 def build(seed: int = 0) -> Starter:
     """The whole set. The same seed gives the same rows and truth, another seed other answers, ratings and preferences."""
     of = _objectives()
     weights = {domain: of.row({**dict.fromkeys(of.names, 0.0), **some}) for domain, some in _WEIGHTS.items()}
     questions = [question for domain in _WRITERS for question in _questions(domain, seed)]
     rated = [(row, answer.truth) for q in questions for answer in q.answers for row in _rate(q, answer, of)]
-    preferred = [preference for q in questions for preference in _prefer(q, weights)]
+    pairs = [pair for q in questions for pair in _prefer(q, weights)]
     truth = Truth(
         qualities={row.id: quality for row, quality in rated},
         weights=weights,
@@ -140,10 +128,9 @@ def build(seed: int = 0) -> Starter:
         shown=frozenset(of.names) - {"correctness"},
         nuisance=NUISANCE,
         bias=dict(_BIAS),
-        flipped=frozenset(p.pair.id for p in preferred if p.flipped),
-        _pairs={p.pair.id: p.qualities for p in preferred},
+        flipped=frozenset(pair.id for pair, flipped in pairs if flipped),
     )
-    return Starter(of, tuple(row for row, _ in rated), tuple(p.pair for p in preferred), truth)
+    return Starter(of, tuple(row for row, _ in rated), tuple(pair for pair, _ in pairs), truth)
 
 
 def _objectives() -> Objectives:
@@ -173,12 +160,12 @@ def _questions(domain: str, seed: int) -> list[_Question]:
 
 
 def _answers(stem: str, prompt: Prompt, draw: Draw) -> tuple[_Answer, ...]:
-    found: dict[str, _Answer] = {}
-    while len(found) < ANSWERS_PER_PROMPT:
+    answers: dict[str, _Answer] = {}
+    while len(answers) < ANSWERS_PER_PROMPT:
         levels = {name: draw.below(len(units)) for name, (_, _, units) in _QUALITIES.items()}
         text = compose.answer(prompt, levels, draw)
-        found.setdefault(text, _Answer(f"{stem}-{len(found)}", text, _true_ratings(prompt, levels)))
-    return tuple(found.values())
+        answers.setdefault(text, _Answer(f"{stem}-{len(answers)}", text, _true_ratings(prompt, levels)))
+    return tuple(answers.values())
 
 
 def _true_ratings(prompt: Prompt, levels: Mapping[str, int]) -> Float[np.ndarray, " k"]:
@@ -215,8 +202,9 @@ def _raters(domain: str, draw: Draw) -> list[str]:
     return sorted(found)
 
 
-def _prefer(question: _Question, weights: Mapping[str, Float[np.ndarray, " k"]]) -> list[_Preference]:
-    # Of all pairs of answers, those on which the domain's weights and the others' disagree most; a few are flipped.
+def _prefer(question: _Question, weights: Mapping[str, Float[np.ndarray, " k"]]) -> list[tuple[PreferencePair, bool]]:
+    # Of all pairs of answers, those on which the domain's weights and the others' disagree most; a few are
+    # flipped, and say so.
     draw = Draw(f"{question.key}/pairs")
     own = weights[question.domain]
     others = np.mean([w for domain, w in weights.items() if domain != question.domain], axis=0)
@@ -227,13 +215,14 @@ def _prefer(question: _Question, weights: Mapping[str, Float[np.ndarray, " k"]])
             better, worse = (one, two) if gap > 0 else (two, one)
             ranked.append((others @ (better.truth - worse.truth) + draw.normal(_LOOSENESS), better, worse))
     ranked.sort(key=lambda entry: entry[0])
-    return [_preference(question, better, worse, draw.unit() < FLIPPED) for _, better, worse in ranked[:PAIRS_PER_PROMPT]]
+    drawn = [(better, worse, draw.unit() < FLIPPED) for _, better, worse in ranked[:PAIRS_PER_PROMPT]]
+    return [(_pair(question, better, worse, flipped), flipped) for better, worse, flipped in drawn]
 
 
-def _preference(question: _Question, better: _Answer, worse: _Answer, flipped: bool) -> _Preference:
+def _pair(question: _Question, better: _Answer, worse: _Answer, flipped: bool) -> PreferencePair:
     chosen, rejected = (worse, better) if flipped else (better, worse)
     first, second = sorted((better.id, worse.id))
-    pair = PreferencePair(
+    return PreferencePair(
         id=f"{first}-{second.rsplit('-', 1)[1]}",
         group=question.group,
         source="starter-pairs",
@@ -242,4 +231,3 @@ def _preference(question: _Question, better: _Answer, worse: _Answer, flipped: b
         rejected=rejected.text,
         section=question.domain,
     )
-    return _Preference(pair, (chosen.truth, rejected.truth), flipped)

@@ -160,13 +160,13 @@ def programs(count: int, draw: Draw) -> list[Prompt]:
         right, wrong = str(figure), str(other_figure(figure, draw))
         styles = _styles(topic, draw)
         claim = draw.text("this {function|code|helper} ") + topic["does"]
-        one, two, three = draw.pick(plans)
+        first, second, third = draw.pick(plans)
         return Prompt(
             "code",
             asks[turn].replace("{does}", topic["does"].replace("N", right)),
             (claim.replace("N", right), claim.replace("N", wrong)),
             (topic["first"].replace("N", right), topic["second"].replace("N", right)),
-            ((one, two.replace("N", right), three), (one, two.replace("N", wrong), three)),
+            ((first, second.replace("N", right), third), (first, second.replace("N", wrong), third)),
             topic["check"],
             draw.pick(("a reviewer", "your team", "the maintainers")),
             programs=(tuple(s.replace("N", right) for s in styles), tuple(s.replace("N", wrong) for s in styles)),

@@ -24,7 +24,9 @@ from armorm.features.backbone import Backbone
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
+from armorm.model.layouts.own import assemble
 from armorm.model.layouts.released import PROMPT, RESPONSE, released_objectives
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
@@ -79,16 +81,11 @@ def assemble_parts(
     if len(named) != k:
         raise CheckpointError(f"the regression has {k} objectives, the list names {len(named)}: list them in its order")
     longest = max_tokens or int(getattr(backbone.model.config.get_text_config(), "max_position_embeddings", 4096))
-    return RewardModel.assemble(
-        backbone,
-        Renderer(backbone.tokenizer, max_tokens=longest),
-        Probe(named, parts.regression, np.zeros(k), np.full(k, np.nan)),
-        Debias(named, (), parts.transform),
-        Gate(named, parts.weights, parts.biases, temperature, 1.0),
-        response=FeatureSpec.parse(RESPONSE),
-        prompt=FeatureSpec.parse(PROMPT),
-        gate_scale=parts.scale,
-    )
+    probe = Probe(named, parts.regression, np.zeros(k), np.full(k, np.nan))
+    gate = Gate(named, parts.weights, parts.biases, temperature, 1.0)
+    fitted = Fitted(probe, RESPONSE, Debias(named, (), parts.transform), gate)
+    renderer = Renderer(backbone.tokenizer, max_tokens=longest)
+    return assemble(backbone, renderer, fitted, prompt=FeatureSpec.parse(PROMPT), gate_scale=parts.scale)
 
 
 def _regression(path: Path) -> np.ndarray:

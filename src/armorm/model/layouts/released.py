@@ -1,24 +1,39 @@
-"""The released ArmoRM checkpoint's layout (RLHFlow/ArmoRM-Llama3-8B-v0.1): what its config.json says, in this package's words.
+"""The released ArmoRM checkpoint's layout (RLHFlow/ArmoRM-Llama3-8B-v0.1), read and written.
 
-In: the config's facts.  Out: `RewardModelConfig`; the layout's constants per decoder.  Cost: none. No remote code is run.
+In: its config.json's facts; a `RewardModel`.  Out: `RewardModelConfig`; a folder with that layout's files.
+Cost: to write, one copy of the weights. No remote code is run.
 
 There, the answer is read at the last token and the prompt at the token that ends the user's turn, both behind the final norm;
 score = Σ over k of softmax(MLP(prompt) / temperature) · logit_scale · (rewards @ transform). So `gating.logit_scale` is a factor
-of the score, where a model trained here keeps β, which is none: read, the factor becomes the config's `gate_scale`.
+of the score, where a model trained here keeps β, which is none: read, the factor becomes the config's `gate_scale`; written, β
+is kept out of the tensors, with the objectives' names, under a key of config.json that other readers pass over. What the layout
+has no word for is refused, never approximated.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
+import transformers
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from armorm.errors import CheckpointError
+from armorm.errors import BackboneError, CheckpointError, ConversationError
+from armorm.features.spec import FeatureSpec
 from armorm.model.config import RewardModelConfig
 from armorm.objectives import Objective, Objectives
 
+if TYPE_CHECKING:
+    from armorm.model.reward_model import RewardModel
+
+SHARD = "5GB"
 SUFFIX = "ForRewardModelWithGating"
 RESPONSE, PROMPT = "final:last", "final:turn"
 EXTRAS = "armorm"
@@ -112,6 +127,115 @@ def _config(facts: dict[str, Any], layout: Layout, where: str) -> RewardModelCon
     return config
 
 
-def beta_of(facts: Mapping[str, Any]) -> float:
-    """β, where an export kept it; 1 otherwise: the released gate was trained with its scale as a part of the score."""
-    return float((facts.get(EXTRAS) or {}).get("beta", 1.0))
+@torch.no_grad()
+def finish_released(model: RewardModel, facts: Mapping[str, Any]) -> None:
+    """Take over what that layout keeps elsewhere: a factor of the score where β is here, the template's tokens in the tokenizer.
+
+    β is 1 where no export kept it: the released gate was trained with its scale as a part of the score.
+    """
+    model.gating.scale = model.config.gate_scale = float(model.gating.logit_scale)
+    model.gating.logit_scale.fill_(float((facts.get(EXTRAS) or {}).get("beta", 1.0)))
+    if getattr(model.tokenizer, "chat_template", None):
+        with suppress(BackboneError, ConversationError):
+            renderer = model.renderer
+            model.config.header_ids, model.config.closing_ids = list(renderer.header_ids), list(renderer.closing_ids)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------------
+
+
+def released_faults(model: RewardModel) -> list[str]:
+    """Everything about a model that the layout can't say, each with what to do; empty when it can be exported."""
+    c = model.config
+    kind = c.backbone_config["model_type"]
+    if kind not in LAYOUTS:
+        return [f"the decoder is {kind!r}, the layout is known for {', '.join(LAYOUTS)}: train on one of these"]
+    faults = []
+    closing = "final:closing" if len(c.closing_ids) <= 1 else RESPONSE
+    if model.response_spec not in map(FeatureSpec.parse, (RESPONSE, closing)):
+        also = f" (or {closing}: the same token)" if closing != RESPONSE else ""
+        faults.append(f"answers are read at {model.response_spec}, there at {RESPONSE}{also}: train with `features.response` so")
+    if str(model.prompt_spec) != PROMPT:
+        faults.append(f"prompts are read at {model.prompt_spec}, there at {PROMPT}: train with `features.prompt: {PROMPT}`")
+    if c.profile is not None:
+        faults.append("a steering profile is baked in: export the model that it was baked from")
+    if c.computed:
+        faults.append(f"the score has the computed term {', '.join(c.computed)}: leave it out of `debias.nuisances`")
+    if c.probe_bias:
+        faults.append("the probe has intercepts: train with `probe.intercept: false`")
+    if len(set(c.gate_hidden)) > 1:
+        faults.append(f"the gate's hidden layers have widths {c.gate_hidden}: train it with one width")
+    if tuple(c.header_ids) != (header := LAYOUTS[kind].header):
+        faults.append(
+            f"its chat template opens an answer with the tokens {list(c.header_ids)}, that layout's code looks for "
+            f"{list(header)}: train on a {kind} chat model with that template"
+        )
+    if c.pad_token_id is not None and c.pad_token_id in (*c.header_ids, *c.closing_ids):
+        faults.append(
+            f"its padding token {c.pad_token_id} is one that the template writes, and that layout's code takes the first one for "
+            "the end: give the tokenizer a padding token of its own"
+        )
+    return faults
+
+
+def save_released(model: RewardModel, folder: Path, *, max_shard_size: str = SHARD) -> None:
+    """Write the model into `folder`, which exists. Raises CheckpointError with everything that the layout can't say."""
+    if faults := released_faults(model):
+        raise CheckpointError("this model can't be written in the released layout:\n" + "\n".join(f"  - {f}" for f in faults))
+    save_torch_state_dict(_tensors(model), folder, max_shard_size=max_shard_size)
+    if model.tokenizer is not None:
+        _save_tokenizer(model.tokenizer, folder)
+    model.save_beside(folder)
+    text = json.dumps(_facts(model), indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _tensors(model: RewardModel) -> dict[str, Tensor]:
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    return tensors | {"gating.logit_scale": torch.tensor([model.config.gate_scale], dtype=torch.float32)}
+
+
+def _facts(model: RewardModel) -> dict[str, Any]:
+    c = model.config
+    layout = LAYOUTS[c.backbone_config["model_type"]]
+    facts = _before_version_5(c.backbone_config)
+    facts |= {
+        "architectures": [layout.architecture],
+        "num_objectives": len(model.objectives),
+        "gating_temperature": c.gating_temperature,
+        "gating_hidden_dim": c.gate_hidden[0] if c.gate_hidden else 0,
+        "gating_n_hidden": len(c.gate_hidden),
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "torch_dtype": str(next(model.model.parameters()).dtype).removeprefix("torch."),
+        "transformers_version": transformers.__version__,
+        "use_cache": False,
+        EXTRAS: {
+            "objectives": model.objectives.to_json(),
+            "max_tokens": c.max_tokens,
+            "backbone": c.backbone_name,
+            "beta": float(model.gating.logit_scale),
+        },
+    }
+    # Without it the auto classes would take the folder for a classifier and give it a random head.
+    return facts | ({"auto_map": {"AutoModelForSequenceClassification": layout.code}} if layout.code else {})
+
+
+def _before_version_5(config: dict[str, Any]) -> dict[str, Any]:
+    # The keys as transformers 4 wrote and reads them, which that checkpoint's own code needs.
+    left_out = {"rope_parameters", "dtype", "_name_or_path", "num_labels", "problem_type"}
+    facts = {k: v for k, v in config.items() if k not in left_out}
+    rope = dict(config.get("rope_parameters") or {})
+    if "rope_theta" in rope:
+        facts["rope_theta"] = rope.pop("rope_theta")
+    facts["rope_scaling"] = None if rope.get("rope_type", "default") == "default" else rope
+    return facts
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    # Older readers know no class name of version 5, and look for the template in tokenizer_config.json only.
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    file = folder / "tokenizer_config.json"
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    facts |= {"tokenizer_class": "PreTrainedTokenizerFast"} if (folder / "tokenizer.json").is_file() else {}
+    file.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

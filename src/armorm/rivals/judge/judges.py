@@ -33,7 +33,7 @@ class _Judge:
     def usage(self) -> Usage:
         return self.asker.usage
 
-    def _refused(self, *conversations: Conversation) -> bool:
+    def _refuse(self, *conversations: Conversation) -> bool:
         fault = next(filter(None, map(fault_in, conversations)), None)
         if fault is not None:
             self.usage.refused[str(fault)] += 1
@@ -51,7 +51,7 @@ class PairwiseJudge(_Judge):
         at all; verdicts that had arrived by then are kept.
         """
         ask = self.template.pair
-        asked = [text for a, b in pairs for text in ((None, None) if self._refused(a, b) else (ask(a, b), ask(b, a)))]
+        asked = [text for a, b in pairs for text in ((None, None) if self._refuse(a, b) else (ask(a, b), ask(b, a)))]
         verdicts = np.array(self.asker.ask(asked, verdict), dtype=np.float64).reshape(-1, 2)
         return Preferences(forward=verdicts[:, 0], backward=1 - verdicts[:, 1])
 
@@ -65,5 +65,5 @@ class PointwiseJudge(_Judge):
         Messages that are no conversation have no rating; the reasons are counted in `usage.refused`. Raises what the model
         raises when it can't be asked at all; ratings that had arrived by then are kept.
         """
-        asked = [None if self._refused(c) else self.template.single(c) for c in conversations]
+        asked = [None if self._refuse(c) else self.template.single(c) for c in conversations]
         return np.array(self.asker.ask(asked, rating), dtype=np.float64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,11 @@ from typing import Any
 import torch
 import transformers
 
+from armorm.conversation import bos_of, encode
 from armorm.errors import BackboneError
 from armorm.features.backbone import DType, device_of, fingerprint, load_headed
+from armorm.features.forward import pad_left
+from armorm.features.packing import cut_by_length
 from armorm.rivals.judge.completing import Arrived, Completion, Prompt
 
 TOO_LONG = "longer than the model's context"
@@ -57,7 +60,10 @@ class LocalModel:
             if len(row) > room:
                 self.failures[TOO_LONG] += 1
                 arrived(i, None)
-        for batch in self._batches(ids, room):
+        fitting = [i for i, row in enumerate(ids) if len(row) <= room]
+        lengths = [len(ids[i]) + self.max_tokens for i in fitting]
+        for places in cut_by_length(lengths, budget=self.batch_tokens):
+            batch = [fitting[place] for place in places]
             for i, reply in zip(batch, self._generate([ids[i] for i in batch]), strict=True):
                 replies[i] = reply
                 arrived(i, reply)
@@ -72,7 +78,7 @@ class LocalModel:
     def _context(self) -> int:
         return int(getattr(self._loaded[0].config.get_text_config(), "max_position_embeddings", 4096))
 
-    def _ids(self, prompt: Prompt) -> list[int]:
+    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
         # The template around each text, then the text without special tokens: an answer can't close its turn.
         tokenizer = self._loaded[1]
         names = [f"Vt{i}ArmormTurn" for i in range(len(prompt))]
@@ -81,43 +87,26 @@ class LocalModel:
             rest = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise what they like
             raise BackboneError(f"{self.name}: the chat template refuses a prompt of one user turn: {error}") from error
-        ids: list[int] = []
+        ids: tuple[int, ...] = ()
         for name, message in zip(names, prompt, strict=True):
             before, found, rest = rest.partition(name)
             if not found:
                 raise BackboneError(f"{self.name}: the chat template drops turns; a judge needs one that shows them all")
-            ids += tokenizer.encode(before, add_special_tokens=False)
-            ids += tokenizer.encode(message["content"], add_special_tokens=False, split_special_tokens=True)
-        ids += tokenizer.encode(rest, add_special_tokens=False)
-        bos = tokenizer.bos_token_id
-        if bos is not None and ids[0] != bos and tokenizer.encode("a", add_special_tokens=True)[0] == bos:
-            ids.insert(0, bos)
-        return ids
-
-    def _batches(self, ids: Sequence[list[int]], room: int) -> Iterator[list[int]]:
-        # By length, the longest last, as many as fit: the last one of a batch is its longest.
-        batch: list[int] = []
-        for i in sorted((i for i, row in enumerate(ids) if len(row) <= room), key=lambda i: len(ids[i])):
-            if batch and (len(batch) + 1) * (len(ids[i]) + self.max_tokens) > self.batch_tokens:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+            ids += encode(tokenizer, before) + encode(tokenizer, message["content"], special=False)
+        ids += encode(tokenizer, rest)
+        bos = bos_of(tokenizer)
+        return ids if ids[: len(bos)] == bos else bos + ids
 
     @torch.inference_mode()
-    def _generate(self, rows: Sequence[list[int]]) -> list[Completion]:
+    def _generate(self, rows: Sequence[tuple[int, ...]]) -> list[Completion]:
         model, tokenizer = self._loaded
-        width, ends = max(map(len, rows)), _ends(model, tokenizer)
-        ids = torch.full((len(rows), width), ends[0], dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
+        ends = _ends(model, tokenizer)
+        ids, mask = pad_left(rows, model.device, padding=ends[0])
         how = transformers.GenerationConfig(
             max_new_tokens=self.max_tokens, do_sample=False, eos_token_id=ends, pad_token_id=ends[0]
         )
-        out = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=how)
-        return [self._completion(len(row), new, ends) for row, new in zip(rows, out[:, width:].tolist(), strict=True)]
+        out = model.generate(ids, attention_mask=mask, generation_config=how)
+        return [self._completion(len(row), new, ends) for row, new in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True)]
 
     def _completion(self, read: int, new: list[int], ends: list[int]) -> Completion:
         length = next((i for i, token in enumerate(new) if token in ends), None)

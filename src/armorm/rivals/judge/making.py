@@ -1,6 +1,7 @@
 """A judge from its settings: template, model, and the file of its replies.
 
-In: `JudgeSettings`, a folder.  Out: a `PairwiseJudge` or a `PointwiseJudge`.  Cost: none; a local model is loaded when asked.
+In: `JudgeSettings`, a folder.  Out: a `PairwiseJudge` or a `PointwiseJudge`.  Cost: for a local model a hash of its files;
+it is loaded when it is asked.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from armorm.errors import ArmormError, MissingExtra, UserError
 from armorm.judge_settings import DEFAULT_KEY
@@ -32,8 +32,6 @@ OUTAGE = 8
 BYTES_PER_TOKEN = 4
 NO_KEY = "none"
 _ADJUSTABLE = ("max_tokens", "temperature", "seed")
-
-T = TypeVar("T")
 
 
 @dataclass

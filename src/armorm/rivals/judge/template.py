@@ -1,6 +1,7 @@
 """What a judge is asked: a template, a conversation and one or two answers make a text.
 
-In: the name of a template of this package or a file, conversations.  Out: `Template`, and the texts it makes.  Cost: none.
+In: the name of a template of this package or a file, conversations.  Out: `Template`, and the texts it makes.
+Cost: a hash of the texts.
 
 Templates are versioned text files; a text that changes gets a new number. Whatever an answer holds stays inside its lines: these
 carry a mark that is computed from the texts and occurs in none of them.
@@ -20,8 +21,8 @@ from armorm.conversation import Conversation
 from armorm.errors import ConversationError, RecipeError
 from armorm.judge_settings import TEMPLATES
 
-Kind = Literal["pairwise", "pointwise"]
-NEEDED: Mapping[Kind, frozenset[str]] = {
+TemplateKind = Literal["pairwise", "pointwise"]
+NEEDED: Mapping[TemplateKind, frozenset[str]] = {
     "pairwise": frozenset({"context", "answer_a", "answer_b"}),
     "pointwise": frozenset({"context", "answer"}),
 }
@@ -34,7 +35,7 @@ class Template:
 
     name: str
     text: str
-    kind: Kind
+    kind: TemplateKind
 
     @property
     def fingerprint(self) -> str:
@@ -46,13 +47,13 @@ class Template:
         if list(first[:-1]) != list(second[:-1]):
             raise ConversationError("the two conversations of a pair differ before their answers: give two answers to one prompt")
         answers = {"answer_a": first[-1]["content"], "answer_b": second[-1]["content"]}
-        return self._filled({"context": _readable(first[:-1]), **answers})
+        return self._fill({"context": _readable(first[:-1]), **answers})
 
     def single(self, conversation: Conversation) -> str:
         """Asks for a rating of the last turn."""
-        return self._filled({"context": _readable(conversation[:-1]), "answer": conversation[-1]["content"]})
+        return self._fill({"context": _readable(conversation[:-1]), "answer": conversation[-1]["content"]})
 
-    def _filled(self, texts: Mapping[str, str]) -> str:
+    def _fill(self, texts: Mapping[str, str]) -> str:
         # In one pass: a placeholder inside an answer stays the letters it is.
         values = {name: text.strip() for name, text in texts.items()}
         values["mark"] = _mark(values.values())
@@ -76,7 +77,7 @@ def template_of(name: str, file: Path | None = None) -> Template:
     return Template(file.stem, text.strip(), _kind_of(str(file), text))
 
 
-def _kind_of(where: str, text: str) -> Kind:
+def _kind_of(where: str, text: str) -> TemplateKind:
     there = frozenset(_PLACEHOLDER.findall(text)) - {"mark"}
     for kind, needed in NEEDED.items():
         if there == needed:

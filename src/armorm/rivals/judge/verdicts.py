@@ -1,6 +1,7 @@
 """What a judge's reply says: a verdict on two answers, a rating of one, or nothing that can be told.
 
-In: a reply's text.  Out: P(A is better) in {0, 0.5, 1}, or a rating from 1 to 10; NaN where the reply doesn't say.  Cost: none.
+In: a reply's text.  Out: P(A is better) in {0, 0.5, 1}, or a rating from 1 to 10; NaN where the reply doesn't say.
+Cost: one pass over the reply.
 
 Nothing is guessed. What counts is the last verdict in double brackets, or on a line of its own that names it (`Verdict: A`,
 `[A]`); a letter or number without either counts only where it is the whole reply. A line that lists the choices ("[[A]] or
@@ -47,9 +48,9 @@ class _Reading:
 
     def _in(self, line: str) -> Iterator[str | None]:
         if found := list(self.doubled.finditer(line)):
-            yield None if _listed(line, found) else found[-1][1]
-        elif one := _short(self.named, line):
-            yield one
+            yield None if _lists_choices(line, found) else found[-1][1]
+        elif named := _short(self.named, line):
+            yield named
 
 
 _VERDICT = _Reading(_CHOICE, "verdict|winner|decision|choice|judge?ment|preference|better answer|answer")
@@ -74,7 +75,7 @@ def _short(form: re.Pattern[str], line: str) -> str | None:
     return found[1] if found else None
 
 
-def _listed(line: str, found: list[re.Match[str]]) -> bool:
+def _lists_choices(line: str, found: list[re.Match[str]]) -> bool:
     # "[[A]], [[B]] or [[C]]", "[[A]] if A is better, [[B]] if B is, [[C]] if neither": the choices, not one of them.
     values = [m[1].upper() for m in found]
     if len(set(values)) > 2:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.ratings.argilla_math import FIELDS, FOLLOWING, LICENCE, PLACE, ROWS, SIDES
+from armorm.data.sources.ratings.argilla_math import FOLLOWING, LICENCE, PLACE, ROWS, SIDES
 from armorm.data.sources.scored import against_ratings, score_of
 from armorm.data.sources.source import PairSource, each, flat
 
@@ -35,7 +35,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         made="the set's chosen and rejected answers, where the chosen one is rated higher",
         unfold=each(_pair),
         confidence="remembered",

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
-from armorm.data.sources.ratings.capybara import FIELDS, LICENCE, OVERALL_QUALITY, PLACE, ROWS, SIDES
-from armorm.data.sources.scored import against_ratings, not_list, score_of
+from armorm.data.sources.fields import not_list
+from armorm.data.sources.ratings.capybara import LICENCE, OVERALL_QUALITY, PLACE, ROWS, SIDES
+from armorm.data.sources.scored import against_ratings, score_of
 from armorm.data.sources.source import PairSource, each, flat
 
 
@@ -33,7 +34,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         made="the set's chosen and rejected answers, where the chosen one is rated higher",
         unfold=each(_pair),
     ),

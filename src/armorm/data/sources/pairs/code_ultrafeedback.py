@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
-from armorm.data.sources.ratings.code_ultrafeedback import BY_PREFERENCE, FIELDS, LICENCE, PLACE, ROWS, responses_of
+from armorm.data.sources.ratings.code_ultrafeedback import BY_PREFERENCE, LICENCE, PLACE, ROWS, responses_of
 from armorm.data.sources.scored import Scored, all_pairs, score_of
 from armorm.data.sources.source import PairSource, each
 
@@ -32,7 +32,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         made="all pairs of a prompt's answers, the one with the higher rating of the prompt's preference chosen; ties left out",
         unfold=each(_pairs),
     ),

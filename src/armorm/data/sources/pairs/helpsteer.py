@@ -21,7 +21,7 @@ from armorm.data.sources.ratings.helpsteer import LICENCE, OBJECTIVES, PLACE, RO
 from armorm.data.sources.scored import UNRATED, Scored, all_pairs, score_of
 from armorm.data.sources.source import PairSource
 
-JUDGED = OBJECTIVES[:2]
+COMPARED_BY = OBJECTIVES[:2]
 """Helpfulness and correctness."""
 
 
@@ -48,9 +48,9 @@ def _pairs(records: Iterable[Found]) -> Iterator[Found]:
 
 
 def _mean(record: Record) -> float | str:
-    scores = [score_of(record.values.get(o.name.removeprefix("helpsteer-")), o) for o in JUDGED]
+    scores = [score_of(record.values.get(o.name.removeprefix("helpsteer-")), o) for o in COMPARED_BY]
     missing = sorted({s for s in scores if isinstance(s, str)}, key=lambda s: s == UNRATED)  # a fault goes before no rating
-    return missing[0] if missing else sum(s for s in scores if not isinstance(s, str)) / len(JUDGED)
+    return missing[0] if missing else sum(s for s in scores if not isinstance(s, str)) / len(COMPARED_BY)
 
 
 SOURCES = (
@@ -60,7 +60,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=("prompt", "response", "helpfulness", "correctness"),
         made="all pairs of a prompt's answers, the one with the higher mean of helpfulness and correctness chosen; ties left out",
         unfold=_pairs,
     ),

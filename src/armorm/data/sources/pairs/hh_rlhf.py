@@ -69,7 +69,6 @@ def _source(name: str, title: str, place: Place, rows: int) -> PairSource:
         place=place,
         licence="MIT",
         rows=rows,
-        fields=("chosen", "rejected"),
         made="two last answers to one dialogue, a crowd worker's choice",
         unfold=unfold,
     )

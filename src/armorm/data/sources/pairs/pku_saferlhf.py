@@ -15,7 +15,7 @@ from typing import Any
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skipped
+from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skip
 
 SAFER, BETTER = "safer_response_id", "better_response_id"
 
@@ -31,7 +31,7 @@ def _unfold(field: str) -> Unfold:
         elif preferred is None:
             yield bad(record, "unknown-label", f"give 0 or 1, the preferred answer's number, in the field {field!r}")
         elif field == SAFER and _is_safe(values, preferred) is False and _is_safe(values, 1 - preferred) is True:
-            yield skipped(record, "label-against-flags")
+            yield skip(record, "label-against-flags")
         else:
             as_text = ("id-as-text",) if isinstance(values[field], str) else ()
             differ = ("safer-and-better-differ",) if {*ids.values()} == {0, 1} else ()
@@ -58,7 +58,6 @@ def _source(name: str, field: str, what: str) -> PairSource:
         place=Place(hub="PKU-Alignment/PKU-SafeRLHF-30K"),
         licence="CC-BY-NC-4.0",
         rows=26_874,
-        fields=("prompt", "response_0", "response_1", SAFER, BETTER, "is_response_0_safe", "is_response_1_safe"),
         made=f"two answers to one prompt, the {what} one as people judged it",
         unfold=_unfold(field),
     )

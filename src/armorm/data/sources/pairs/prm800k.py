@@ -30,9 +30,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from armorm.data.cells import number
 from armorm.data.files import BadRecord, Found, Record
-from armorm.data.sources.fields import number
-from armorm.data.sources.source import PairSource, Place, bad, flat, skipped
+from armorm.data.sources.source import PairSource, Place, bad, flat, skip
 
 SOLUTIONS_PER_PROBLEM = 4
 Steps = tuple[str, ...]
@@ -56,7 +56,7 @@ def unfold(records: Iterable[Found]) -> Iterator[Found]:
         if not isinstance(record, Record):
             yield record
             continue
-        walk = _walk(record) if (reason := _left_out(record.values)) is None else skipped(record, reason)
+        walk = _walk(record) if (reason := _left_out(record.values)) is None else skip(record, reason)
         if not isinstance(walk, Walk):
             yield walk
             continue
@@ -64,7 +64,7 @@ def unfold(records: Iterable[Found]) -> Iterator[Found]:
         key = blake2b(problem.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         own = [walk.path] if _is_correct(record, walk) else []
         if walk.wrong is None:
-            yield skipped(record, "no-bad-step")
+            yield skip(record, "no-bad-step")
         elif walk.good is not None:
             yield _pair(record, problem, walk.good, walk.wrong)
         elif known := [*own, *correct.get(key, [])]:
@@ -76,7 +76,7 @@ def unfold(records: Iterable[Found]) -> Iterator[Found]:
             for late, wrong in waiting.pop(key, []):
                 yield _with_solution(late, problem, own, wrong)
     for late, _ in (one for several in waiting.values() for one in several):
-        yield skipped(late, "no-good-alternative")
+        yield skip(late, "no-good-alternative")
 
 
 def _left_out(values: Mapping[str, Any]) -> str | None:
@@ -160,7 +160,7 @@ def _with_solution(record: Record, problem: str, known: list[Steps], wrong: Step
         return next((i for i, (a, b) in enumerate(zip(steps, wrong, strict=False)) if a != b), min(len(steps), len(wrong)))
 
     good = max(known, key=shared)[: len(wrong)]
-    return skipped(record, "raters-disagree") if good == wrong else _pair(record, problem, good, wrong, "with-correct-solution")
+    return skip(record, "raters-disagree") if good == wrong else _pair(record, problem, good, wrong, "with-correct-solution")
 
 
 def _pair(record: Record, problem: str, good: Steps, wrong: Steps, *notes: str) -> Record:
@@ -170,14 +170,14 @@ def _pair(record: Record, problem: str, good: Steps, wrong: Steps, *notes: str) 
 def _without_pointers(records: Iterable[Found]) -> Iterator[Found]:
     # A Git LFS pointer stands for its file as three lines that are no JSON: one fault for all of them.
     pointers: dict[str, bool] = {}
-    for found in records:
-        if isinstance(found, BadRecord) and found.fault == "not-json":
-            first = found.where not in pointers
-            if pointers.setdefault(found.where, _is_pointer(found.where)):
+    for record in records:
+        if isinstance(record, BadRecord) and record.fault == "not-json":
+            first = record.where not in pointers
+            if pointers.setdefault(record.where, _is_pointer(record.where)):
                 if first:
-                    yield BadRecord(found.row, "git-lfs-pointer", _POINTER_REMEDY, found.where)
+                    yield BadRecord(record.row, "git-lfs-pointer", _POINTER_REMEDY, record.where)
                 continue
-        yield found
+        yield record
 
 
 _POINTER_REMEDY = (
@@ -201,13 +201,6 @@ SOURCES = (
         place=Place(files=("**/phase2_{split}.jsonl", "**/phase2_{split}.jsonl.gz"), url="https://github.com/openai/prm800k"),
         licence="MIT",
         rows=97_782,
-        fields=(
-            "question.problem",
-            "label.steps",
-            "label.finish_reason",
-            "is_quality_control_question",
-            "is_initial_screening_question",
-        ),
         made="partial solutions of one problem, correct so far against wrong at the last step",
         unfold=unfold,
     ),

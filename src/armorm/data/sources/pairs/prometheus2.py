@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from armorm.data.cells import number
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import number, text_fault
-from armorm.data.sources.source import PairSource, Place, bad, each, flat, skipped
+from armorm.data.sources.fields import text_fault
+from armorm.data.sources.source import PairSource, Place, bad, each, flat, skip
 
 
 @each
@@ -33,7 +34,7 @@ def unfold(record: Record) -> Iterator[Found]:
     given = [values.get(f"orig_score_{side}") for side in (better, worse)]
     high, low = map(number, given)
     if high is not None and low is not None and high <= low:
-        yield skipped(record, "tie" if high == low else "label-against-scores")
+        yield skip(record, "tie" if high == low else "label-against-scores")
         return
     unread = any(score is None and value is not None for score, value in zip((high, low), given, strict=True))
     yield flat(
@@ -52,7 +53,6 @@ SOURCES = (
         place=Place(hub="prometheus-eval/Preference-Collection"),
         licence="CC-BY-4.0",
         rows=200_000,
-        fields=("orig_instruction", "orig_response_A", "orig_response_B", "orig_preference", "orig_score_A", "orig_score_B"),
         made="two answers to one instruction, GPT-4's preference under a rubric",
         unfold=unfold,
     ),

@@ -22,14 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from armorm.data.cells import is_absent, number
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import number
-from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skipped
+from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skip
 
 Scores = Literal["ground", "beside", "none"]
 """What a set's scores are: the ground of its pairs, beside the point (mixtures), or not there."""
-
-_NOT_AVAILABLE = frozenset({"", "n/a", "na", "none", "null", "nan"})
 
 
 def _unfold(scores: Scores, chosen_score: str, rejected_score: str) -> Unfold:
@@ -46,7 +44,7 @@ def _unfold(scores: Scores, chosen_score: str, rejected_score: str) -> Unfold:
                 yield bad(record, verdict, f"give numbers in the fields {chosen_score!r} and {rejected_score!r}, or nothing")
                 return
             if verdict == "reversed" or (scores == "ground" and verdict in ("tie", "unrated")):
-                yield skipped(record, verdict)
+                yield skip(record, verdict)
                 return
             noted = {"tie": "equal-scores", "unrated": "score-na", "score-not-a-number": "score-na", "no-scores": "no-scores"}
             notes = (noted[verdict],) if verdict in noted else ()
@@ -68,9 +66,7 @@ def _verdict(values: dict[str, Any], chosen_score: str, rejected_score: str) -> 
 
 
 def _is_not_available(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().casefold() in _NOT_AVAILABLE
-    return value is None or (isinstance(value, float) and value != value)
+    return is_absent(value) or str(value).strip().casefold() == "nan"
 
 
 def _source(
@@ -89,7 +85,6 @@ def _source(
         place=Place(hub=hub),
         licence="not stated",
         rows=rows,
-        fields=("chosen", "rejected", *(fields if scores != "none" else ())),
         made=made,
         unfold=_unfold(scores, *fields),
         confidence="remembered" if remembered else "read",

@@ -19,9 +19,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from armorm.data.cells import number
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import number, text_fault
-from armorm.data.sources.source import PairSource, Place, bad, flat, skipped
+from armorm.data.sources.fields import text_fault
+from armorm.data.sources.source import PairSource, Place, bad, flat, skip
 
 LEAST_RATIO = 2.0
 PAIRS_PER_POST = 5
@@ -31,13 +32,13 @@ def unfold(records: Iterable[Found]) -> Iterator[Found]:
     """One pair, one fault or one reason per record."""
     pairs_of: Counter[str] = Counter()
     for record in records:
-        found = _pair(record) if isinstance(record, Record) else record
-        if isinstance(record, Record) and isinstance(found, Record):
+        pair = _pair(record) if isinstance(record, Record) else record
+        if isinstance(record, Record) and isinstance(pair, Record):
             post = record.values["post_id"]
             pairs_of[post] += 1
             if pairs_of[post] > PAIRS_PER_POST:
-                found = skipped(record, "over-post-cap")
-        yield found
+                pair = skip(record, "over-post-cap")
+        yield pair
 
 
 def _pair(record: Record) -> Found:
@@ -50,7 +51,7 @@ def _pair(record: Record) -> Found:
     better, worse = ("A", "B") if label == 1 else ("B", "A")
     high, low = number(values.get(f"score_{better}")), number(values.get(f"score_{worse}"))
     if high is not None and low is not None and high <= low:
-        return skipped(record, "tie" if high == low else "label-against-scores")
+        return skip(record, "tie" if high == low else "label-against-scores")
     ratio = number(values.get("score_ratio"))
     notes: tuple[str, ...] = ()
     if ratio is None:
@@ -58,7 +59,7 @@ def _pair(record: Record) -> Found:
             return bad(record, "no-score-ratio", "fill in the field 'score_ratio', or 'score_A' and 'score_B' above 0")
         ratio, notes = high / low, ("ratio-from-scores",)
     if ratio <= LEAST_RATIO:
-        return skipped(record, "ratio-too-low")
+        return skip(record, "ratio-too-low")
     chosen, rejected = values[f"human_ref_{better}"], values[f"human_ref_{worse}"]
     return flat(record, notes=notes, prompt=values["history"], chosen=chosen, rejected=rejected)
 
@@ -70,7 +71,6 @@ SOURCES = (
         place=Place(hub="stanfordnlp/SHP"),
         licence="Reddit API terms (MIT on earlier revisions of the card)",
         rows=348_718,
-        fields=("post_id", "history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B", "score_ratio"),
         made="two comments on one post, score ratio above 2, at most five pairs per post",
         unfold=unfold,
     ),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
-from armorm.data.sources.ratings.ultrafeedback import FIELDS, LICENCE, PLACE, ROWS, completions_of, fine_grained, notes_of
+from armorm.data.sources.ratings.ultrafeedback import LICENCE, PLACE, ROWS, completions_of, fine_grained, notes_of
 from armorm.data.sources.scored import Scored, all_pairs
 from armorm.data.sources.source import PairSource, each
 
@@ -33,7 +33,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         made="all pairs of a prompt's answers, the one with the higher mean of its rated aspects chosen; ties left out",
         unfold=each(_pairs),
     ),

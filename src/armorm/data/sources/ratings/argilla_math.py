@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
 from armorm.data.sources.ratings.ultrafeedback import BY_ASPECT
-from armorm.data.sources.scored import UNRATED, is_absent
-from armorm.data.sources.source import Place, RatingSource, each, flat, skipped
+from armorm.data.sources.scored import UNRATED
+from armorm.data.sources.source import Place, RatingSource, each, flat, skip
 
 PLACE = Place(hub="argilla/distilabel-math-preference-dpo")
 LICENCE = "Apache-2.0"
 ROWS = 2418
-FIELDS = ("instruction", "chosen_response", "rejected_response", "chosen_rating", "rejected_rating")
 SIDES = ("chosen", "rejected")
 FOLLOWING = BY_ASPECT["instruction_following"]
 
@@ -33,7 +33,7 @@ def _answers(record: Record) -> Iterator[Found]:
         if fault := text_fault(record, "instruction", f"{side}_response"):
             yield fault
         elif is_absent(rating):
-            yield skipped(record, UNRATED)
+            yield skip(record, UNRATED)
         else:
             answer: dict[str, Any] = {"response": values[f"{side}_response"], FOLLOWING.name: rating}
             yield flat(record, side, prompt=values["instruction"], **answer)
@@ -46,7 +46,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         rater="GPT-4",
         objectives=(FOLLOWING,),
         unfold=each(_answers),

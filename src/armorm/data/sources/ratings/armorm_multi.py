@@ -77,7 +77,6 @@ SOURCES = (
         place=Place(hub="RLHFlow/ArmoRM-Multi-Objective-Data-v0.1"),
         licence="not stated",
         rows=0,
-        fields=("messages", *_COLUMNS),
         rater="as in the eight merged sets: people, GPT-4, GPT-3.5",
         objectives=OBJECTIVES,
         unfold=unfold,

@@ -48,7 +48,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=27186,
-        fields=("prompt", "response", "is_safe"),
         rater=IS_SAFE.rater,
         objectives=(IS_SAFE,),
         unfold=each(_answer),

@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
-from armorm.data.sources.scored import UNRATED, is_absent, not_list
-from armorm.data.sources.source import Place, RatingSource, each, flat, skipped
+from armorm.data.sources.fields import not_list
+from armorm.data.sources.scored import UNRATED
+from armorm.data.sources.source import Place, RatingSource, each, flat, skip
 from armorm.objectives import Objective, ScaleMap
 
 PLACE = Place(hub="argilla/Capybara-Preferences-Filtered")
 LICENCE = "Apache-2.0"
 ROWS = 14811
-FIELDS = ("chosen", "rejected", "chosen_rating", "rejected_rating")
 SIDES = ("chosen", "rejected")
 OVERALL_QUALITY = Objective(
     name="argilla-overall_quality",
@@ -39,7 +40,7 @@ def _answers(record: Record) -> Iterator[Found]:
         if not isinstance(messages, list):
             yield not_list(record, side, "messages")
         elif is_absent(rating):
-            yield skipped(record, UNRATED)
+            yield skip(record, UNRATED)
         else:
             yield flat(record, side, messages=messages, **{OVERALL_QUALITY.name: rating})
 
@@ -51,7 +52,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         rater="GPT-4",
         objectives=(OVERALL_QUALITY,),
         unfold=each(_answers),

@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import text_fault
-from armorm.data.sources.scored import UNRATED, is_absent, not_list
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skipped
+from armorm.data.sources.fields import not_list, text_fault
+from armorm.data.sources.scored import UNRATED
+from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skip
 from armorm.objectives import Objective, ScaleMap
 
 PLACE = Place(hub="coseal/CodeUltraFeedback")
 LICENCE = "MIT"
 ROWS = 10000
-FIELDS = ("instruction", "preference", "responses", "annotations")
 PREFERENCES = ("complexity", "style", "explanation", "instruction-following", "readability")
 BY_PREFERENCE = {
     name: Objective(
@@ -53,13 +53,13 @@ def responses_of(record: Record) -> tuple[list[tuple[int, str, Any]], list[Found
     ratings, more = _by_model(record, "annotations", "rating")
     orphans = [m for m in ratings if m not in texts]
     faults += more + [bad(record, "missing-field", f"model {m[:60]!r} has an annotation, but no response") for m in orphans]
-    found = []
+    responses = []
     for place, (model, text) in enumerate(texts.items()):
         if isinstance(text, str):
-            found.append((place, text, ratings.get(model)))
+            responses.append((place, text, ratings.get(model)))
         else:
             faults.append(bad(record, "not-text", "each of 'responses' has a text as 'response'"))
-    return found, faults
+    return responses, faults
 
 
 def _by_model(record: Record, field: str, value: str) -> tuple[dict[str, Any], list[Found]]:
@@ -69,26 +69,26 @@ def _by_model(record: Record, field: str, value: str) -> tuple[dict[str, Any], l
         return {}, []
     if not isinstance(entries, list):
         return {}, [not_list(record, field, f"objects with 'model' and {value!r}")]
-    found: dict[str, Any] = {}
+    by_model: dict[str, Any] = {}
     twice: set[str] = set()
     faults: list[Found] = []
     for entry in entries:
         model = entry.get("model") if isinstance(entry, dict) else None
         if not isinstance(model, str):
             faults.append(bad(record, "missing-field", f"each of {field!r} is an object with a text as 'model'"))
-        elif model in found:
+        elif model in by_model:
             twice.add(model)
         else:
-            found[model] = entry.get(value)
+            by_model[model] = entry.get(value)
     faults += [bad(record, "duplicate-id", f"model {m[:60]!r} stands twice in {field!r}: keep one") for m in sorted(twice)]
-    return {m: v for m, v in found.items() if m not in twice}, faults
+    return {m: v for m, v in by_model.items() if m not in twice}, faults
 
 
 def _answers(record: Record) -> Iterator[Found]:
     responses, faults = responses_of(record)
     for place, text, rating in responses:
         if is_absent(rating):
-            yield skipped(record, UNRATED)
+            yield skip(record, UNRATED)
         else:
             name = BY_PREFERENCE[record.values["preference"]].name
             yield flat(record, place, prompt=record.values["instruction"], response=text, **{name: rating})
@@ -102,7 +102,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         rater="GPT-3.5",
         objectives=tuple(BY_PREFERENCE.values()),
         unfold=each(_answers),

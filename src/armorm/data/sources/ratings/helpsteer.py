@@ -57,7 +57,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=("prompt", "response", *ATTRIBUTES),
         rater=RATER,
         objectives=OBJECTIVES,
         unfold=each(_answer),

@@ -50,7 +50,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=20324,
-        fields=("prompt", "response", *ATTRIBUTES),
         rater=RATER,
         objectives=OBJECTIVES,
         unfold=each(_answer),

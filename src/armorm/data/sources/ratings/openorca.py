@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record
-from armorm.data.sources.fields import number, text_fault
-from armorm.data.sources.scored import UNRATED, is_absent, not_list
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skipped
+from armorm.data.sources.fields import not_list, text_fault
+from armorm.data.sources.scored import UNRATED
+from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skip
 from armorm.objectives import Objective, ScaleMap
 
 PLACE = Place(hub="argilla/distilabel-intel-orca-dpo-pairs")
@@ -39,13 +40,13 @@ def _answers(record: Record) -> Iterator[Found]:
     if fault := text_fault(record, "input"):
         yield fault
     elif ratings is None or (isinstance(ratings, list) and all(map(is_absent, ratings))):
-        yield skipped(record, UNRATED)
+        yield skip(record, UNRATED)
     elif fault := _mismatch(record, values.get("generations"), ratings):
         yield fault
     else:
         for place, (text, rating) in enumerate(zip(values["generations"], ratings, strict=True)):
             yield (
-                skipped(record, UNRATED)
+                skip(record, UNRATED)
                 if is_absent(rating)
                 else flat(
                     record, place, system=values.get("system"), prompt=values["input"], response=text, **{JUDGE.name: rating}
@@ -86,7 +87,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=12859,
-        fields=("system", "input", "generations", "rating", "chosen", "rejected", "chosen_score"),
         rater="GPT-4",
         objectives=(JUDGE,),
         unfold=each(_answers),

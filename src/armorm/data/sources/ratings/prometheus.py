@@ -56,7 +56,6 @@ SOURCES = (
         place=Place(hub="prometheus-eval/Feedback-Collection"),
         licence="CC-BY-4.0",
         rows=99_952,
-        fields=("orig_instruction", "orig_response", "orig_score"),
         rater="GPT-4",
         objectives=(SCORE,),
         unfold=unfold,

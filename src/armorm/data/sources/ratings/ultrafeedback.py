@@ -24,17 +24,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record
-from armorm.data.sources.fields import number, text_fault
-from armorm.data.sources.scored import UNRATED, is_absent, not_list, score_of
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skipped
+from armorm.data.sources.fields import not_list, text_fault
+from armorm.data.sources.scored import UNRATED, score_of
+from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skip
 from armorm.objectives import Objective, ScaleMap
 
 PLACE = Place(hub="openbmb/UltraFeedback", revision="40b436560ca83a8dba36114c22ab3c66e43f6d5e")
 LICENCE = "MIT"
 ROWS = 63967
 ASPECTS = ("instruction_following", "truthfulness", "honesty", "helpfulness")
-FIELDS = ("source", "instruction", "completions")
 ANSWERS = 4
 
 
@@ -62,7 +62,7 @@ def completions_of(record: Record) -> tuple[list[tuple[int, Mapping[str, Any], d
     if not isinstance(completions, list):
         return [], [not_list(record, "completions", "four answers with their annotations")]
     read: list[tuple[int, Mapping[str, Any], dict[str, Any]]] = []
-    rest: list[Found] = [] if completions else [skipped(record, "no-answers")]
+    rest: list[Found] = [] if completions else [skip(record, "no-answers")]
     for place, completion in enumerate(completions):
         ratings = _ratings(record, completion)
         if isinstance(ratings, BadRecord):
@@ -94,11 +94,11 @@ def _ratings(record: Record, completion: Any) -> dict[str, Any] | BadRecord:
     annotations = completion.get("annotations")
     if not isinstance(annotations, Mapping | None):
         return bad(record, "missing-field", "a completion's 'annotations' is an object with the four aspects")
-    found = {name: (annotations or {}).get(name) for name in ASPECTS}
-    for name, aspect in found.items():
+    annotated = {name: (annotations or {}).get(name) for name in ASPECTS}
+    for name, aspect in annotated.items():
         if not isinstance(aspect, Mapping | None):
             return bad(record, "missing-field", f"the annotation of {name!r} is an object with a 'Rating'")
-    return {name: (aspect or {}).get("Rating") for name, aspect in found.items()}
+    return {name: (aspect or {}).get("Rating") for name, aspect in annotated.items()}
 
 
 def _overall(value: Any, ratings: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
@@ -121,7 +121,7 @@ def _answers(record: Record) -> Iterator[Found]:
     for place, completion, aspects in completions:
         overall, notes = _overall(completion.get("overall_score"), aspects)
         if is_absent(overall) and all(map(is_absent, aspects.values())):
-            yield skipped(record, UNRATED)
+            yield skip(record, UNRATED)
             continue
         yield flat(
             record,
@@ -141,7 +141,6 @@ SOURCES = (
         place=PLACE,
         licence=LICENCE,
         rows=ROWS,
-        fields=FIELDS,
         rater="GPT-4",
         objectives=(OVERALL, *BY_ASPECT.values()),
         unfold=each(_answers),

@@ -1,0 +1,265 @@
+"""Stored answers: features of contexts and their answers, read by column and slice.
+
+In: a folder that `storing` filled.  Out: `Answers`: columns as arrays; ids, groups, sections and texts where they are asked for.
+Cost: a SHA-256 of each file before its first byte is used. A column is mapped into memory rather than read, unless a slice goes
+over a shard's border or is bfloat16, which NumPy lacks. No text stays in memory.
+
+A row is a context and n answers: one that is rated, two of a pair, all of a benchmark's item (the chosen ones first).
+
+    <folder>/<source>-<key>/shard-00000-of-00012.safetensors  response/<part> [a d], response/tokens and response/truncated [a],
+                                                              prompt/<part> [n d], prompt/tokens [n], answers [n], ratings [n k']
+                            shard-00000-of-00012.json         counts, the tensors' digest (sealed)
+                            texts.parquet                     contexts and answers
+                            manifest.json                     what went in, the digests of all these (sealed, written last)
+                            labels-<key>.parquet              ids, groups, sections, subsets, how many answers are chosen
+                            labels-<key>.json                 its digest (sealed)
+                            timings.jsonl                     seconds per shard (not part of the result)
+
+Labels have a key of their own, since a row's group depends on the other sources of a run: other groups cost no decoder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int, Shaped
+from safetensors import safe_open
+
+from armorm.conversation import Message
+from armorm.disk import check_digest, digest_of, read_sealed
+from armorm.errors import CheckpointError
+from armorm.features.spec import FeatureSpec
+from armorm.objectives import Objectives
+
+FORMAT = 2
+REMEDY = "remove the manifest.json beside it and extract again (what is whole is kept)"
+EVERY = slice(None)
+LABELS = ("id", "group", "section", "subset", "chosen")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """One row's context and answers."""
+
+    context: tuple[Message, ...]
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """One row as a benchmark's item, without its texts: `sizes` are the numbers of its chosen and rejected answers."""
+
+    id: str
+    group: str
+    section: str
+    subset: str
+    sizes: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A complete store. `labels` is the key of the ids, groups, sections and subsets that it is read with.
+
+    Every method raises CheckpointError for a file that is missing or not as it was written.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    labels: str
+
+    def __len__(self) -> int:
+        return int(self.manifest["rows"])
+
+    @property
+    def key(self) -> str:
+        """Names everything that a number made of this store depends on."""
+        return f"{self.folder.name}/{self.labels}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that hold what the decoder made of a conversation."""
+        parts = [f"{side}/{part}" for side, found in self.manifest["parts"].items() for part in found]
+        return (*parts, "response/tokens", "response/truncated", "prompt/tokens")
+
+    # -- numbers -------------------------------------------------------------------------------------------------------------
+
+    def column(self, name: str, rows: slice = EVERY) -> Shaped[np.ndarray, "..."]:
+        """One column of the rows in a slice (of step 1): [rows …], or [answers …] for "response/…", their answers in order."""
+        spans = [self._shard(shard).column(name, a, b) for shard, a, b in self._spans(rows)]
+        if not spans:
+            width = self.manifest["backbone"]["width"]
+            return np.empty((0, width), np.float32) if ":" in name else np.empty(0, np.int64)
+        return spans[0] if len(spans) == 1 else np.concatenate(spans)
+
+    def features(self, spec: FeatureSpec, rows: slice = EVERY) -> Float[np.ndarray, "a w"]:
+        """The answers' features, joined as the spec says, in the type they are stored in."""
+        return self._joined("response", spec, rows)
+
+    def prompts(self, spec: FeatureSpec, rows: slice = EVERY) -> Float[np.ndarray, "n v"]:
+        """The prompts' features, likewise."""
+        return self._joined("prompt", spec, rows)
+
+    def tokens(self, rows: slice = EVERY) -> Int[np.ndarray, " a"]:
+        """The answers' lengths in tokens."""
+        return self.column("response/tokens", rows)
+
+    def sizes(self) -> Int[np.ndarray, " n"]:
+        """How many answers each row has."""
+        return self.column("answers").astype(np.int64)
+
+    def ratings(self, objectives: Objectives, rows: slice = EVERY) -> Float[np.ndarray, "n k"]:
+        """Ratings on their raw scales in the order of `objectives`, NaN where there is none."""
+        stored = self.manifest["objectives"]
+        given = self.column("ratings", rows) if stored else np.empty((len(range(*rows.indices(len(self)))), 0))
+        ratings = np.full((len(given), len(objectives)), np.nan)
+        for i, name in enumerate(stored):
+            if name in objectives.names:
+                ratings[:, objectives.column(name)] = given[:, i]
+        return ratings
+
+    def blocks(self) -> Iterator[slice]:
+        """The rows shard by shard, for passes that hold one shard in memory at a time."""
+        size = int(self.manifest["shard_rows"])
+        return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
+
+    # -- labels and texts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def ids(self) -> list[str]:
+        return self._label("id")
+
+    @property
+    def groups(self) -> list[str]:
+        """The prompt group of each row."""
+        return self._label("group")
+
+    @property
+    def sections(self) -> list[str]:
+        """Each row's place in a benchmark, "" where it has none."""
+        return self._label("section")
+
+    def items(self) -> list[StoredItem]:
+        """The rows as items of a benchmark."""
+        columns = [self._label(name) for name in LABELS]
+        rows = zip(*columns, self.sizes().tolist(), strict=True)
+        return [StoredItem(i, g, section, subset, (c, n - c)) for i, g, section, subset, c, n in rows]
+
+    def texts(self, row: int) -> Texts:
+        """The texts of one row."""
+        shard, place = divmod(row, int(self.manifest["shard_rows"]))
+        found = self._texts.read_row_group(shard).slice(place, 1).to_pylist()[0]
+        return Texts(_messages(found["context"]), tuple(found["answers"]))
+
+    def contexts(self) -> Iterator[tuple[Message, ...]]:
+        """The contexts of all rows, in order, few of them in memory at a time."""
+        for batch in self._texts.iter_batches(batch_size=512, columns=["context"]):
+            yield from (_messages(found) for found in batch.column(0).to_pylist())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on all shards, over every run that worked on them."""
+        path = self.folder / "timings.jsonl"
+        return sum(json.loads(line)["seconds"] for line in path.read_text().splitlines()) if path.exists() else 0.0
+
+    # -- files, each verified once ---------------------------------------------------------------------------------------------
+
+    def _joined(self, side: str, spec: FeatureSpec, rows: slice) -> Float[np.ndarray, "_ w"]:
+        parts = [self.column(f"{side}/{part}", rows) for part in spec.parts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _spans(self, rows: slice) -> Iterator[tuple[int, int, int]]:
+        # (shard, first row in it, behind its last row), shard by shard
+        start, stop, _ = rows.indices(len(self))
+        size = int(self.manifest["shard_rows"])
+        if start >= stop and len(self):  # nothing of the first shard: an empty array of the right type and width
+            yield 0, 0, 0
+        for shard in range(start // size, -(-stop // size) if start < stop else 0):
+            yield shard, max(start - shard * size, 0), min(stop - shard * size, size)
+
+    @cached_property
+    def _shards(self) -> dict[int, _Shard]:
+        return {}
+
+    def _shard(self, shard: int) -> _Shard:
+        if shard not in self._shards:
+            digests = self.manifest["shards"]
+            name = shard_name(shard, len(digests))
+            check_digest(self.folder / f"{name}.json", digests[shard], remedy=REMEDY)
+            facts = read_sealed(self.folder / f"{name}.json", FORMAT, remedy=REMEDY)
+            place = self.folder / f"{name}.safetensors"
+            check_digest(place, facts["tensors"], remedy=REMEDY)
+            self._shards[shard] = _Shard(place)
+        return self._shards[shard]
+
+    @cached_property
+    def _texts(self) -> pq.ParquetFile:
+        place = self.folder / "texts.parquet"
+        check_digest(place, self.manifest["texts"], remedy=REMEDY)
+        return pq.ParquetFile(place)
+
+    @cached_property
+    def _labels(self) -> Path:
+        facts = read_sealed(self.folder / f"labels-{self.labels}.json", FORMAT, remedy=REMEDY)
+        place = self.folder / f"labels-{self.labels}.parquet"
+        check_digest(place, facts["table"], remedy=REMEDY)
+        return place
+
+    def _label(self, name: str) -> list[Any]:
+        return pq.read_table(self._labels, columns=[name])[name].to_pylist()
+
+
+class _Shard:
+    # One safetensors file, mapped into memory. `bounds` [n+1]: where each row's answers begin, and the end.
+
+    def __init__(self, place: Path) -> None:
+        self.tensors = safe_open(place, framework="pt")
+        self.bounds = np.concatenate([[0], np.cumsum(self.tensors.get_tensor("answers").numpy())])
+
+    def column(self, name: str, first: int, last: int) -> np.ndarray:
+        """A column of the rows [first, last)."""
+        if name.startswith("response/"):
+            first, last = int(self.bounds[first]), int(self.bounds[last])
+        tensor = self.tensors.get_slice(name)[first:last]
+        return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+
+
+def open_answers(folder: Path, labels: str | None = None) -> Answers | None:
+    """The complete store in a folder, or None when there is none (or only a part of one).
+
+    `labels` is the key of the labels to read it with (none: of the only ones that there are). Raises CheckpointError when the
+    manifest is damaged or of another format.
+    """
+    if not (folder / "manifest.json").is_file():
+        return None
+    manifest = read_sealed(folder / "manifest.json", FORMAT, remedy="remove it and extract again (what is whole is kept)")
+    if labels is None:
+        found = sorted(folder.glob("labels-*.json"))
+        if len(found) != 1:
+            raise CheckpointError(f"{folder}: there are {len(found)} sets of labels, say which: {[f.stem for f in found]}")
+        labels = found[0].stem.removeprefix("labels-")
+    return Answers(folder, manifest, labels)
+
+
+def find_shard(folder: Path, name: str, rows: int) -> dict[str, Any] | None:
+    """The facts of a shard that is whole and has so many rows, or None."""
+    try:
+        facts = read_sealed(folder / f"{name}.json", FORMAT, remedy=REMEDY)
+        whole = facts["rows"] == rows and digest_of(folder / f"{name}.safetensors") == facts["tensors"]
+    except (CheckpointError, OSError):
+        return None
+    return facts if whole else None
+
+
+def shard_name(i: int, count: int) -> str:
+    return f"shard-{i:05d}-of-{count:05d}"
+
+
+def _messages(found: list[dict[str, str]]) -> tuple[Message, ...]:
+    return tuple(Message(role=m["role"], content=m["content"]) for m in found)

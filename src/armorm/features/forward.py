@@ -1,0 +1,175 @@
+"""One pass of the decoder: token ids in, the hidden states of the wanted layers out.
+
+In: a decoder, rows of token ids, names of layers.  Out: `States` [b t d] per layer; `Stretch`es of them that hold a text.
+Cost: the pass. Padding on the right needs no mask (a causal decoder's tokens never see what follows); shared prompts are padded
+on the left, and their keys and values serve all their answers.
+
+A decoder is shared by everybody who scores with it, so nothing is hung on it: a pass runs a view, shallow clones of the modules
+on the way to its blocks, which share the weights and alone carry the hooks. Any number of threads may run passes at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from armorm.conversation import Rendered
+from armorm.features.backbone import Backbone, blocks_of
+from armorm.features.spec import FINAL
+
+States = Mapping[str, Float[Tensor, "b t d"]]
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Where in the states of each row a segment stands: tokens [start, end), of which the first `text` are the text's own."""
+
+    states: States
+    start: Int[Tensor, " b"]
+    text: Int[Tensor, " b"]
+    end: Int[Tensor, " b"]
+
+
+def run_decoder(model: Any, layers: Collection[str], **inputs: Any) -> States:
+    """Call a decoder without its head, and return the states of `layers` (block numbers from 1, or "final")."""
+    states: dict[str, Tensor] = {}
+    output = _view(model, [layer for layer in layers if layer != FINAL], states)(**inputs)
+    if FINAL in layers:
+        states[FINAL] = output.last_hidden_state
+    return states
+
+
+def run_whole(rendered: Sequence[Rendered], backbone: Backbone, layers: Collection[str]) -> tuple[Stretch, Stretch]:
+    """Whole conversations, padded on the right: their prompts and their answers."""
+    ids = pad_right([r.ids for r in rendered], backbone.device)
+    states = run_decoder(backbone.model, layers, input_ids=ids, use_cache=False)
+    prompt, answer, total = _lengths(rendered, backbone.device)
+    return Stretch(states, torch.zeros_like(prompt), prompt, prompt), Stretch(states, prompt, answer, total)
+
+
+class SharedPrompts:
+    """Prompts that have been read once; their keys and values serve all their answers.
+
+    `stretch` holds the prompts' own states. Needs a decoder that keeps keys and values in every layer (`Backbone.shares_prefix`).
+    """
+
+    def __init__(self, prompts: Sequence[Ids], backbone: Backbone, layers: Collection[str]) -> None:
+        self._backbone, self._layers = backbone, layers
+        ids, self._mask = pad_left(prompts, backbone.device)
+        cache = DynamicCache()
+        states = run_decoder(
+            backbone.model,
+            layers,
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions_of(self._mask),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        sizes = self._mask.sum(dim=1)
+        whole = torch.full_like(sizes, ids.shape[1])
+        self.stretch = Stretch(states, whole - sizes, sizes, whole)
+        self._keys_values = [(layer.keys, layer.values) for layer in cache.layers]
+
+    def run_answers(self, rendered: Sequence[Rendered], which: Sequence[int]) -> Stretch:
+        """Answers with their closings, each behind the prompt whose place `which` gives."""
+        device, at = self._backbone.device, torch.tensor(which, device=self._backbone.device)
+        prompt, answer, total = _lengths(rendered, device)
+        tails = pad_right([r.answer + r.closing for r in rendered], device)
+        inside = torch.arange(tails.shape[1], device=device) < (total - prompt)[:, None]
+        mask = torch.cat([self._mask[at], inside.long()], dim=1)
+        states = run_decoder(
+            self._backbone.model,
+            self._layers,
+            input_ids=tails,
+            attention_mask=mask,
+            position_ids=positions_of(mask)[:, self._mask.shape[1] :],
+            past_key_values=DynamicCache([(keys[at], values[at]) for keys, values in self._keys_values]),
+            use_cache=True,
+        )
+        return Stretch(states, torch.zeros_like(answer), answer, total - prompt)
+
+
+def last_states(states: Float[Tensor, "b t d"], rows: Sequence[Sequence[int]]) -> Float[Tensor, "b d"]:
+    """The state of each row's last token, of rows that were padded on the right."""
+    last = torch.tensor([len(row) - 1 for row in rows], device=states.device)
+    return states[torch.arange(len(rows), device=states.device), last]
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "b t"]:
+    """Token ids with zeros behind them."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+    return ids.to(device)
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], device: torch.device, *, padding: int = 0
+) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
+    """Token ids with `padding` in front of them, and the mask that says which are real."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), padding, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def positions_of(mask: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+    """Each token's place among the real ones of its row."""
+    return (mask.cumsum(dim=1) - 1).clamp_min(0)
+
+
+def clone_shallowly(module: Any) -> Any:
+    """A module with the same weights and children, whose own children, buffers and hooks may be changed without touching it."""
+    clone = copy.copy(module)
+    for name in ("_modules", "_buffers"):
+        clone.__dict__[name] = dict(module.__dict__[name])
+    clone.__dict__["_forward_hooks"] = OrderedDict(module._forward_hooks)
+    return clone
+
+
+def _view(model: Any, layers: Iterable[str], states: dict[str, Tensor]) -> Any:
+    """A clone of the decoder whose named blocks leave what they give in `states`."""
+    blocks = blocks_of(model)
+    path = next(name for name, module in model.named_modules() if module is blocks).split(".")
+    view = clone_shallowly(model)
+    parent = view
+    for name in path[:-1]:
+        parent._modules[name] = clone_shallowly(parent._modules[name])
+        parent = parent._modules[name]
+    for name, child in parent._modules.items():  # rotary embeddings keep what a long text changes in themselves
+        if child is not None and next(child.parameters(), None) is None:
+            parent._modules[name] = clone_shallowly(child)
+    tapped = clone_shallowly(blocks)
+    parent._modules[path[-1]] = tapped
+    for layer in layers:
+        name = str(int(layer) - 1)
+        tapped._modules[name] = clone_shallowly(tapped._modules[name])
+        tapped._modules[name].register_forward_hook(_keeper(states, layer))
+    return view
+
+
+def _keeper(states: dict[str, Tensor], layer: str) -> Callable[..., None]:
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        states[layer] = output[0] if isinstance(output, tuple) else output
+
+    return keep
+
+
+def _lengths(rendered: Sequence[Rendered], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens of each prompt, answer and whole conversation, each [b]."""
+    counts = [(len(r.prompt), len(r.answer), len(r)) for r in rendered]
+    prompt, answer, total = torch.tensor(counts, dtype=torch.long, device=device).T
+    return prompt, answer, total

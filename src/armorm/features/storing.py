@@ -1,0 +1,371 @@
+"""Features on their way to disk: rows through the decoder, shard by shard, each written whole; a manifest says "complete".
+
+In: rows (rated responses, pairs, benchmark items), a decoder, settings.  Out: `Answers`, and the folder that `answers` describes.
+Cost: one extraction per distinct (backbone, settings, texts, ratings): the folder's name holds a hash of them. A run that was
+killed goes on at its first missing shard and ends with the same bytes. Texts are in memory only as long as the caller keeps them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+from safetensors.torch import save_file
+
+from armorm.conversation import Conversation, Message, Renderer
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
+from armorm.disk import digest_of, read_sealed, remove_leftovers, storage_errors, write_sealed, writing
+from armorm.errors import CheckpointError, StorageError
+from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, shard_name
+from armorm.features.backbone import Backbone, DType
+from armorm.features.extract import Features, extract
+from armorm.features.spec import Part
+
+Row = RatedResponse | PreferencePair | BenchmarkItem
+OnProgress = Callable[[int, int, int], None]
+"""Called with (rows done, rows in all, tokens computed so far)."""
+Compute = Callable[[Sequence[Conversation], Callable[[int], None]], Features]
+"""Features of conversations; told how to report the tokens of a finished batch."""
+
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_TEXTS = pa.schema([("context", _TURNS), ("answers", pa.list_(pa.string()))])
+_LABELS = pa.schema([(name, pa.int32() if name == "chosen" else pa.string()) for name in LABELS])
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A backbone that is loaded when something has to be computed; `fingerprint` names it without loading."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def load(self) -> tuple[Backbone, Renderer]: ...
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """What decides a feature's bytes, beside backbone and rows; `batch_tokens` only decides speed and rounding."""
+
+    response: tuple[Part, ...]
+    prompt: tuple[Part, ...]
+    max_tokens: int = 2048
+    store_dtype: DType = "float16"
+    shard_rows: int = 512
+    batch_tokens: int = 4096
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides the bytes, as JSON."""
+        return {
+            "format": FORMAT,
+            "parts": {"response": [str(p) for p in self.response], "prompt": [str(p) for p in self.prompt]},
+            "max_tokens": self.max_tokens,
+            "store_dtype": self.store_dtype,
+            "shard_rows": self.shard_rows,
+        }
+
+
+class Known:
+    """Conversations whose features are on disk already, in earlier stores of the same backbone and settings.
+
+    An answer that several sources hold (rated here, preferred there) is computed once. Keeps a hash per conversation in memory.
+    """
+
+    def __init__(self) -> None:
+        self._stores: list[Answers] = []
+        self._where: dict[bytes, tuple[int, int, int]] = {}
+
+    def add(self, stored: Answers, rows: Sequence[Row]) -> None:
+        self._stores.append(stored)
+        for i, row in enumerate(rows):
+            for place, conversation in enumerate(_conversations(row)):
+                self._where.setdefault(_digest(conversation), (len(self._stores) - 1, i, place))
+
+    def get(self, conversation: Conversation) -> dict[str, Any] | None:
+        """One conversation's part of the columns: "response/<part>", "response/tokens", "prompt/<part>", "prompt/tokens".
+
+        None when it is not there, or was cut to fit (a row keeps one answer's prompt, which may be cut differently).
+        """
+        if (where := self._where.get(_digest(conversation))) is None:
+            return None
+        store, row, place = self._stores[where[0]], slice(where[1], where[1] + 1), where[2]
+        if store.column("response/truncated", row)[place]:
+            return None
+        return {name: store.column(name, row)[place if name.startswith("response/") else 0] for name in store.names}
+
+
+def store_key(rows: Sequence[Row], fingerprint: str, settings: ExtractionSettings) -> str:
+    """Hash of everything that decides the features' bytes: the decoder, the settings, texts and ratings."""
+    h = hashlib.sha256(json.dumps({**settings.facts, "backbone": fingerprint}, sort_keys=True).encode())
+    for row in rows:
+        context, answers = _texts(row)
+        content = [[[m["role"], m["content"]] for m in context], answers, _ratings(row)]
+        h.update(json.dumps(content, sort_keys=True).encode() + b"\n")
+    return h.hexdigest()[:16]
+
+
+def labels_key(rows: Sequence[Row]) -> str:
+    """Hash of what rows are called and where they belong: ids, groups, sections, subsets, how many answers are chosen."""
+    h = hashlib.sha256()
+    for row in rows:
+        h.update(json.dumps(_label(row)).encode() + b"\n")
+    return h.hexdigest()[:16]
+
+
+def store_answers(
+    folder: Path,
+    source: str,
+    rows: Sequence[Row],
+    decoder: Decoder,
+    settings: ExtractionSettings,
+    *,
+    known: Known | None = None,
+    progress: OnProgress | None = None,
+) -> Answers:
+    """Extract the rows' features into `folder`, or find them there.
+
+    The decoder is only loaded when something has to be computed; what `known` holds is copied. Raises StorageError when the disk
+    is full (what is complete stays, and the next run goes on from there).
+    """
+    home = folder / f"{source}-{store_key(rows, decoder.fingerprint, settings)}"
+    labels = labels_key(rows)
+    if (stored := open_answers(home, labels)) is not None:
+        _write_labels(home, rows)
+        return stored
+    backbone, renderer = decoder.load()
+    _check_space(home, rows, backbone.width, settings)
+
+    def compute(conversations: Sequence[Conversation], tick: Callable[[int], None]) -> Features:
+        return _extract_unknown(conversations, known or Known(), backbone, renderer, settings, tick)
+
+    named = {"name": backbone.name, "fingerprint": decoder.fingerprint, "width": backbone.width}
+    return write_answers(home, rows, {"source": source, "backbone": named}, settings, compute, progress)
+
+
+def write_answers(
+    home: Path,
+    rows: Sequence[Row],
+    facts: Mapping[str, Any],
+    settings: ExtractionSettings,
+    compute: Compute,
+    progress: OnProgress | None = None,
+) -> Answers:
+    """Fill a store's folder: shards that are not there yet, texts, labels and, last, the manifest, which holds `facts` too
+    (the "source", and the "backbone" with its "width"). Raises StorageError."""
+    objectives = sorted({name for row in rows for name in _ratings(row)})
+    shards = [rows[i : i + settings.shard_rows] for i in range(0, len(rows), settings.shard_rows)]
+    done, sums = 0, {"answers": 0, "tokens": 0, "truncated": 0}
+    digests = []
+    with storage_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(home)
+        for i, part in enumerate(shards):
+            name = shard_name(i, len(shards))
+            shard = find_shard(home, name, len(part))
+            if shard is None:
+                start = time.perf_counter()
+                features = compute([c for row in part for c in _conversations(row)], _ticker(progress, done, len(rows), sums))
+                shard = _write_shard(home, name, part, features, objectives, settings.store_dtype)
+                _note_time(home, name, time.perf_counter() - start, shard)
+            digests.append(digest_of(home / f"{name}.json"))
+            done += len(part)
+            sums = {key: total + shard[key] for key, total in sums.items()}
+            if progress:
+                progress(done, len(rows), sums["tokens"])
+        texts = _write_texts(home, shards)
+        labels = _write_labels(home, rows)
+        whole = {**settings.facts, **facts, "objectives": objectives, "rows": len(rows), **sums}
+        write_sealed(home / "manifest.json", {**whole, "shards": digests, "texts": texts})
+    stored = open_answers(home, labels)
+    assert stored is not None  # its manifest was just written
+    return stored
+
+
+# -- one shard ----------------------------------------------------------------------------------------------------------------
+
+
+def _write_shard(
+    home: Path, name: str, rows: Sequence[Row], features: Features, objectives: Sequence[str], dtype: DType
+) -> dict[str, Any]:
+    sizes = [len(_texts(row)[1]) for row in rows]
+    tensors = _tensors(features, sizes, dtype)
+    if objectives:
+        labels = [[_ratings(row).get(o, math.nan) for o in objectives] for row in rows]
+        tensors["ratings"] = torch.tensor(labels, dtype=torch.float64)
+    with writing(home / f"{name}.safetensors") as beside:
+        save_file(tensors, beside)
+        digest = digest_of(beside)
+    counts = {"rows": len(rows), "answers": sum(sizes), "tokens": features.computed_tokens}
+    facts = {"format": FORMAT, **counts, "truncated": int(features.truncated.sum()), "tensors": digest}
+    write_sealed(home / f"{name}.json", facts)
+    return facts
+
+
+def _tensors(features: Features, sizes: Sequence[int], dtype: DType) -> dict[str, torch.Tensor]:
+    tensors = {f"response/{part}": _narrowed(values, part, dtype) for part, values in features.response.items()}
+    tensors["response/tokens"] = torch.from_numpy(features.response_tokens.copy())
+    tensors["response/truncated"] = torch.from_numpy(features.truncated.copy())
+    # A row has one prompt; where truncation cut its answers' differently, the one that kept more of it speaks for all.
+    ends = np.cumsum(sizes)
+    best = np.array(
+        [b - n + features.prompt_tokens[b - n : b].argmax() for n, b in zip(sizes, ends, strict=True)], dtype=np.int64
+    )
+    for part, values in features.prompt.items():
+        tensors[f"prompt/{part}"] = _narrowed(values[best], part, dtype)
+    tensors["prompt/tokens"] = torch.from_numpy(features.prompt_tokens[best].copy())
+    tensors["answers"] = torch.tensor(sizes, dtype=torch.int64)
+    return tensors
+
+
+def _narrowed(values: Float[np.ndarray, "n d"], part: str, dtype: DType) -> torch.Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(getattr(torch, dtype))
+    if not torch.isfinite(tensor).all():
+        raise StorageError(
+            f"features at {part} overflow {dtype}: set `features.store_dtype: bfloat16` (or float32) in the recipe"
+        )
+    return tensor
+
+
+def _extract_unknown(
+    conversations: Sequence[Conversation],
+    known: Known,
+    backbone: Backbone,
+    renderer: Renderer,
+    settings: ExtractionSettings,
+    tick: Callable[[int], None],
+) -> Features:
+    # Features of all conversations; those that are known are copied.
+    copies = [known.get(c) for c in conversations]
+    new = [i for i, copy in enumerate(copies) if copy is None]
+    computed = extract(
+        [conversations[i] for i in new],
+        backbone,
+        renderer,
+        response=settings.response,
+        prompt=settings.prompt,
+        batch_tokens=settings.batch_tokens,
+        on_tokens=tick,
+    )
+
+    def merge(values: np.ndarray, name: str) -> np.ndarray:
+        whole = np.empty((len(copies), *values.shape[1:]), dtype=values.dtype)
+        whole[new] = values
+        for i, copy in enumerate(copies):
+            if copy is not None:
+                whole[i] = copy[name]
+        return whole
+
+    return Features(
+        {p: merge(v, f"response/{p}") for p, v in computed.response.items()},
+        {p: merge(v, f"prompt/{p}") for p, v in computed.prompt.items()},
+        merge(computed.response_tokens, "response/tokens"),
+        merge(computed.prompt_tokens, "prompt/tokens"),
+        merge(computed.truncated, "response/truncated"),
+        computed.computed_tokens,
+    )
+
+
+# -- rows ---------------------------------------------------------------------------------------------------------------------
+
+
+def _texts(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    if isinstance(row, RatedResponse):
+        return row.messages[:-1], (row.messages[-1]["content"],)
+    return row.context, (row.chosen, row.rejected) if isinstance(row, PreferencePair) else row.answers
+
+
+def _conversations(row: Row) -> Iterator[Conversation]:
+    context, answers = _texts(row)
+    return ((*context, Message(role="assistant", content=answer)) for answer in answers)
+
+
+def _ratings(row: Row) -> dict[str, float]:
+    return dict(row.ratings) if isinstance(row, RatedResponse) else {}
+
+
+def _label(row: Row) -> tuple[str, str, str, str, int]:
+    if isinstance(row, RatedResponse):
+        return row.id, row.group, "", "", 0
+    return row.id, row.group, row.section, row.subset, len(row.chosen) if isinstance(row, BenchmarkItem) else 1
+
+
+def _write_texts(home: Path, shards: Sequence[Sequence[Row]]) -> str:
+    # One row group per shard, so that a row's texts are found without reading the others'.
+    with writing(home / "texts.parquet") as beside:
+        with pq.ParquetWriter(beside, _TEXTS, compression="zstd") as writer:
+            for rows in shards:
+                contexts, answers = zip(*map(_texts, rows), strict=True)
+                turns = [[{key: _clean([m[key]])[0] for key in ("role", "content")} for m in c] for c in contexts]
+                writer.write_table(pa.table({"context": turns, "answers": [_clean(a) for a in answers]}, schema=_TEXTS))
+        return digest_of(beside)
+
+
+def _write_labels(home: Path, rows: Sequence[Row]) -> str:
+    # Written unless they are there and whole: the rows are at hand.
+    key = labels_key(rows)
+    place, sealed = home / f"labels-{key}.parquet", home / f"labels-{key}.json"
+    with suppress(CheckpointError, OSError):
+        if read_sealed(sealed, FORMAT, remedy="")["table"] == digest_of(place):
+            return key
+    columns = zip(*map(_label, rows), strict=True) if rows else [()] * len(LABELS)
+    table = {name: _clean(values) for name, values in zip(LABELS, columns, strict=True)}
+    with writing(place) as beside:
+        pq.write_table(pa.table(table, schema=_LABELS), beside)
+        digest = digest_of(beside)
+    write_sealed(sealed, {"format": FORMAT, "table": digest})
+    return key
+
+
+def _clean(values: Sequence[Any]) -> list[Any]:
+    # Parquet holds UTF-8, to which half a surrogate pair doesn't belong.
+    return [v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for v in values]
+
+
+def _digest(conversation: Conversation) -> bytes:
+    turns = [(m["role"], m["content"]) for m in conversation]
+    return hashlib.blake2b(json.dumps(turns).encode(), digest_size=16).digest()
+
+
+# -- small change --------------------------------------------------------------------------------------------------------------
+
+
+def _ticker(progress: OnProgress | None, done: int, total: int, sums: Mapping[str, int]) -> Callable[[int], None]:
+    seen = sums["tokens"]
+
+    def tick(tokens: int) -> None:
+        nonlocal seen
+        seen += tokens
+        if progress:
+            progress(done, total, seen)
+
+    return tick
+
+
+def _note_time(home: Path, name: str, seconds: float, facts: Mapping[str, Any]) -> None:
+    line = {"shard": name, "seconds": round(seconds, 3), "tokens": facts["tokens"], "truncated": facts["truncated"]}
+    with (home / "timings.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _check_space(home: Path, rows: Sequence[Row], width: int, settings: ExtractionSettings) -> None:
+    numbers = sum(len(_texts(row)[1]) * len(settings.response) + len(settings.prompt) for row in rows) * width
+    whole = numbers * torch.empty(0, dtype=getattr(torch, settings.store_dtype)).element_size()
+    need = whole - sum(f.stat().st_size for f in home.glob("shard-*.safetensors"))
+    there = next(p for p in (home, *home.parents) if p.exists())
+    if need > (free := shutil.disk_usage(there).free):
+        raise StorageError(
+            f"{home}: the features need {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room or choose another folder"
+        )

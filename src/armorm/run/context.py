@@ -1,0 +1,41 @@
+"""What every stage of a run is given besides the values of the stages before it.
+
+In: a recipe, its objectives, a reporter.  Out: `RunContext`.  Cost: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from armorm.data.splits import Split, folds_of
+from armorm.objectives import Objectives
+from armorm.progress import Reporter
+from armorm.recipe import Recipe
+from armorm.run.rows import side_of
+
+TEST = -1
+"""In the place of a fold's number: prompts of the test split are in no fold."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A recipe, its objectives, and where to tell what is done."""
+
+    recipe: Recipe
+    objectives: Objectives
+    reporter: Reporter
+
+    def sides(self, groups: Sequence[str]) -> list[Split]:
+        """The split of each prompt group."""
+        return [side_of(group, self.recipe) for group in groups]
+
+    def folds(self, groups: Sequence[str]) -> Int[np.ndarray, " n"]:
+        """The fold of each prompt group, `TEST` for those of the test split."""
+        seed, folds = self.recipe.seed, self.recipe.probe.folds
+        test = [side is Split.TEST for side in self.sides(groups)]
+        found = [TEST if held_out else folds_of(g, seed=seed, folds=folds) for g, held_out in zip(groups, test, strict=True)]
+        return np.array(found, dtype=np.int64)

@@ -1,0 +1,209 @@
+"""Pairs and benchmark items on stored features: where their answers stand in the stores, read when they are asked for.
+
+In: stores.  Out: `PairArrays` (two answers of a row), `SuiteArrays` (all answers of each item).
+Cost: labels and token counts at once, one feature of the answers at a time; texts for single rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from armorm.bench.run import Scores
+from armorm.conversation import Message
+from armorm.data.splits import Split
+from armorm.features.answers import Answers, StoredItem, Texts
+from armorm.features.spec import FeatureSpec
+from armorm.run.context import RunContext
+from armorm.scorers import AnswerFeatures
+
+Places = Int[np.ndarray, "_"]
+
+
+class Columns:
+    """Several stores one behind the other. The feature that was read last stays in memory."""
+
+    def __init__(self, stores: Sequence[Answers], prompt: FeatureSpec) -> None:
+        self.stores = stores
+        self.prompt = prompt
+        self._last: tuple[str, Float[np.ndarray, "a w"]] | None = None
+
+    @cached_property
+    def bounds(self) -> Places:
+        """Where each row's answers begin, and the end [n+1]."""
+        return np.concatenate([[0], np.cumsum(np.concatenate([store.sizes() for store in self.stores]))]).astype(np.int64)
+
+    @cached_property
+    def tokens(self) -> Float[np.ndarray, " a"]:
+        """The answers' lengths in tokens."""
+        return np.concatenate([store.tokens() for store in self.stores]).astype(np.float64)
+
+    @cached_property
+    def prompts(self) -> Float[np.ndarray, "n v"]:
+        """The rows' prompt features."""
+        return np.concatenate([store.prompts(self.prompt) for store in self.stores])
+
+    def answers(self, feature: str, rows: Places, places: Places) -> AnswerFeatures:
+        """The answers at these places, each with its row's prompt."""
+        if self._last is None or self._last[0] != feature:
+            self._last = None  # two are never in memory
+            found = [store.features(FeatureSpec.parse(feature)) for store in self.stores]
+            self._last = feature, found[0] if len(found) == 1 else np.concatenate(found)
+        return AnswerFeatures(self._last[1][places], self.prompts[rows], self.tokens[places])
+
+    def texts(self, row: int) -> Texts:
+        """The texts of one row."""
+        for store in self.stores:
+            if row < len(store):
+                return store.texts(row)
+            row -= len(store)
+        raise IndexError(row)
+
+    def contexts(self) -> Iterator[tuple[Message, ...]]:
+        """The contexts of all rows, in order."""
+        return chain.from_iterable(store.contexts() for store in self.stores)
+
+
+@dataclass(frozen=True, eq=False)
+class PairArrays:
+    """Pairs of several sources in one order, with what every later stage needs of them.
+
+    A pair is two answers of a row: `rows`, `winners` and `losers` [p] say where they stand in `columns`. `folds` [p] are −1 for
+    pairs of the test split.
+    """
+
+    columns: Columns
+    rows: Places
+    winners: Places
+    losers: Places
+    sources: list[str]
+    sections: list[str]
+    ids: list[str]
+    groups: list[str]
+    sides: list[Split]
+    folds: Int[np.ndarray, " p"]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def prompts(self) -> Float[np.ndarray, "p v"]:
+        return self.columns.prompts[self.rows]
+
+    def chosen(self, feature: str) -> AnswerFeatures:
+        """The answers that should win."""
+        return self.columns.answers(feature, self.rows, self.winners)
+
+    def rejected(self, feature: str) -> AnswerFeatures:
+        """The answers that should lose."""
+        return self.columns.answers(feature, self.rows, self.losers)
+
+    def texts(self, pair: int) -> tuple[tuple[Message, ...], str, str]:
+        """One pair's context, chosen and rejected answer."""
+        row = int(self.rows[pair])
+        texts, start = self.columns.texts(row), self.columns.bounds[row]
+        chosen, rejected = (texts.answers[int(places[pair] - start)] for places in (self.winners, self.losers))
+        return texts.context, chosen, rejected
+
+    def at(self, *sides: Split) -> Bool[np.ndarray, " p"]:
+        return np.array([s in sides for s in self.sides], dtype=np.bool_)
+
+    def take(self, mask: Bool[np.ndarray, " p"]) -> PairArrays:
+        """The pairs where `mask` holds."""
+        kept = np.flatnonzero(mask)
+        arrays = {name: getattr(self, name)[kept] for name in ("rows", "winners", "losers", "folds")}
+        lists = {name: [getattr(self, name)[i] for i in kept] for name in ("sources", "sections", "ids", "groups", "sides")}
+        found: dict[str, Any] = arrays | lists
+        return replace(self, **found)
+
+
+def pair_arrays(context: RunContext, stores: Mapping[str, Answers]) -> PairArrays:
+    """The pairs of stores whose rows have two answers each, the chosen one first."""
+    columns = Columns(list(stores.values()), context.recipe.features.prompt_spec)
+    rows = np.arange(len(columns.bounds) - 1)
+    groups = [g for store in stores.values() for g in store.groups]
+    return PairArrays(
+        columns,
+        rows,
+        columns.bounds[:-1],
+        columns.bounds[:-1] + 1,
+        sources=[name for name, store in stores.items() for _ in range(len(store))],
+        sections=[section or name for name, store in stores.items() for section in store.sections],
+        ids=[i for store in stores.values() for i in store.ids],
+        groups=groups,
+        sides=context.sides(groups),
+        folds=context.folds(groups),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class SuiteArrays:
+    """Items with all their answers: those of item i stand behind each other from place `starts` [n] on, the chosen ones first.
+
+    `pairs` holds every answer at least once: the i-th pair of an item is of the i-th answers of either side.
+    """
+
+    items: Sequence[StoredItem]
+    rows: Places
+    starts: Places
+    pairs: PairArrays
+
+    @classmethod
+    def of_store(cls, context: RunContext, name: str, store: Answers) -> SuiteArrays:
+        """All rows of a store."""
+        columns, items = Columns([store], context.recipe.features.prompt_spec), store.items()
+        starts = columns.bounds[:-1]
+        drawn = [
+            (row, starts[row] + i % chosen, starts[row] + chosen + i % rejected)
+            for row, (chosen, rejected) in enumerate(item.sizes for item in items)
+            for i in range(max(chosen, rejected))
+        ]
+        rows, winners, losers = np.array(drawn, dtype=np.int64).reshape(-1, 3).T
+        of = [items[row] for row in rows]
+        groups = [item.group for item in of]
+        labels = ([name] * len(of), [item.section or name for item in of], [item.id for item in of], groups)
+        pairs = PairArrays(columns, rows, winners, losers, *labels, context.sides(groups), context.folds(groups))
+        return cls(items, np.arange(len(items)), starts, pairs)
+
+    @classmethod
+    def of_pairs(cls, pairs: PairArrays) -> SuiteArrays:
+        """Pairs, each an item."""
+        rows = zip(pairs.ids, pairs.groups, pairs.sections, strict=True)
+        return cls([StoredItem(i, g, s, "", (1, 1)) for i, g, s in rows], pairs.rows, pairs.winners, pairs)
+
+    def answers(self, feature: str) -> tuple[AnswerFeatures, AnswerFeatures]:
+        """All chosen answers, item by item, and all rejected ones."""
+        return tuple(self.pairs.columns.answers(feature, *self._places(side)) for side in (0, 1))  # type: ignore[return-value]
+
+    @property
+    def lengths(self) -> Float[np.ndarray, " a"]:
+        """Each answer's tokens: of all chosen ones, then of all rejected ones."""
+        return self.pairs.columns.tokens[np.concatenate([self._places(side)[1] for side in (0, 1)])]
+
+    @property
+    def groups(self) -> list[str]:
+        """Each answer's prompt group, in the same order."""
+        return [item.group for side in (0, 1) for item in self.items for _ in range(item.sizes[side])]
+
+    @property
+    def prompts(self) -> Float[np.ndarray, "n v"]:
+        return self.pairs.columns.prompts[self.rows]
+
+    def by_item(self, chosen: Float[np.ndarray, " c"], rejected: Float[np.ndarray, " r"]) -> list[Scores]:
+        """Scores of `answers` → each item's, chosen first."""
+        ends = [np.cumsum([item.sizes[side] for item in self.items])[:-1] for side in (0, 1)]
+        sides = zip(np.split(chosen, ends[0]), np.split(rejected, ends[1]), strict=True)
+        return [np.concatenate(both) for both in sides]
+
+    def _places(self, side: int) -> tuple[Places, Places]:
+        # Rows and places of the chosen (0) or the rejected (1) answers.
+        sizes = np.array([item.sizes for item in self.items], dtype=np.int64).reshape(-1, 2)
+        counts, first = sizes[:, side], self.starts + side * sizes[:, 0]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(self.rows, counts), np.repeat(first, counts) + within

@@ -1,0 +1,173 @@
+"""Stage 1: the probe, and the probes without one fold each, on stored features.
+
+In: rated stores, a recipe.  Out: `FittedProbe` in a stage's folder, facts for the report.
+Cost: one pass over the rated features per candidate, one shard in memory at a time.
+
+The probes without a fold are for the gate: it learns from cross-fitted rewards, in which a training pair's come from the probe
+that was fitted without the pair's fold. So it meets the probe's errors as they are on new prompts, also where a prompt has both
+ratings and pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from armorm.errors import FitError
+from armorm.features.answers import Answers
+from armorm.features.spec import FeatureSpec
+from armorm.fit.parts import load_probe, save_probe
+from armorm.fit.probe import Probe, ProbeFit, fit_probe, refit
+from armorm.fit.quality import probe_quality
+from armorm.fit.statistics import RidgeStatistics
+from armorm.run.context import TEST, RunContext
+
+RatingStores = Mapping[str, Answers]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedProbe:
+    """The probe, the feature that it reads, and the probes `without` one fold each.
+
+    `statistics` are those of the folds, while they are at hand; they are not saved.
+    """
+
+    probe: Probe
+    feature: str
+    without: tuple[Probe, ...]
+    statistics: Sequence[RidgeStatistics] | None = field(default=None, repr=False)
+
+    @property
+    def spec(self) -> FeatureSpec:
+        return FeatureSpec.parse(self.feature)
+
+    def save(self, folder: Path) -> None:
+        """Write the probe into `folder`, the others into folders of it. Raises StorageError."""
+        save_probe(folder, self.probe, self.feature)
+        for i, probe in enumerate(self.without):
+            save_probe(folder / f"without-fold-{i}", probe, self.feature)
+
+    @classmethod
+    def load(cls, folder: Path, folds: int) -> FittedProbe:
+        """What `save` wrote. Raises CheckpointError for a part that is missing or damaged."""
+        return cls(*load_probe(folder), tuple(load_probe(folder / f"without-fold-{i}")[0] for i in range(folds)))
+
+
+def fit_probe_stage(
+    folder: Path, context: RunContext, ratings: RatingStores, *, fill: Float[np.ndarray, " k"] | None = None
+) -> tuple[FittedProbe, dict[str, Any]]:
+    """Choose among the feature candidates by held-out probe quality, fit, report on the test split.
+
+    `fill` puts a number on [0, 1] in the place of every missing rating that is fitted to (see `ablations`); without it they are
+    masked. The test split is judged by the ratings that it has either way.
+    """
+    settings, reporter = context.recipe.probe, context.reporter
+    tried: dict[str, float] = {}
+    best: tuple[str, ProbeFit, list[RidgeStatistics]] | None = None
+    for spec in context.recipe.features.candidates:
+        folds = fold_statistics(context, ratings, spec, fill=fill)
+        fit = fit_probe(folds, context.objectives, alphas=settings.alphas, intercept=settings.intercept)
+        reporter.say(f"probe on {spec}: mean held-out Pearson {fit.mean_cv_pearson:.3f}")
+        tried[str(spec)] = fit.mean_cv_pearson
+        if best is None or fit.mean_cv_pearson > best[1].mean_cv_pearson:
+            best = str(spec), fit, folds
+    assert best is not None  # a recipe has candidates
+    feature, fit, folds = best
+    for warning in fit.warnings:
+        reporter.warn(warning)
+    rest = [reduce(add, [f for j, f in enumerate(folds) if j != i]) for i in range(len(folds))]
+    without = tuple(refit(statistics, fit.probe, intercept=settings.intercept) for statistics in rest)
+    fitted = FittedProbe(fit.probe, feature, without, folds)
+    fitted.save(folder)
+    return fitted, {
+        "feature": feature,
+        "candidates": [{"feature": f, "pearson": pearson} for f, pearson in tried.items()],
+        "objectives": _objective_rows(context, fit, predict_test(context, ratings, fit.probe, feature)),
+        "warnings": list(fit.warnings),
+    }
+
+
+def fold_statistics(
+    context: RunContext,
+    ratings: RatingStores,
+    spec: FeatureSpec,
+    *,
+    permuted: bool = False,
+    fill: Float[np.ndarray, " k"] | None = None,
+) -> list[RidgeStatistics]:
+    """Sufficient statistics per fold of prompt groups, test prompts left out; one pass, one shard in memory at a time.
+
+    `permuted` gives each shard's ratings to its rows in a random order: what a probe that learns nothing is fitted on.
+    `fill` stands for missing ratings, on [0, 1] (NaN: they stay missing).
+    """
+    objectives, generator = context.objectives, np.random.default_rng(context.recipe.seed)
+    folds: list[RidgeStatistics | None] = [None] * context.recipe.probe.folds
+    for store in ratings.values():
+        fold = context.folds(store.groups)
+        for rows in store.blocks():
+            features, labels = store.features(spec, rows), objectives.to_unit(store.ratings(objectives, rows))
+            if permuted:
+                labels = labels[generator.permutation(len(labels))]
+            if fill is not None:
+                labels = np.where(np.isnan(labels), fill, labels)
+            for i, known in enumerate(folds):
+                if (at := fold[rows] == i).any():
+                    part = RidgeStatistics.from_rows(features[at], labels[at])
+                    folds[i] = part if known is None else known + part
+    found = [f for f in folds if f is not None]
+    if len(found) < len(folds):
+        raise FitError(f"only {len(found)} of {len(folds)} folds hold prompts: give more rated prompts, or fewer `probe.folds`")
+    return found
+
+
+def fit_permuted_probe(context: RunContext, ratings: RatingStores, fitted: FittedProbe) -> Probe:
+    """The probe as it comes out on permuted ratings, at the same strengths: stage 1 turned off."""
+    folds = fold_statistics(context, ratings, fitted.spec, permuted=True)
+    return refit(reduce(add, folds), fitted.probe, intercept=context.recipe.probe.intercept)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Rated rows of one split with their predictions."""
+
+    rewards: Float[np.ndarray, "n k"]
+    raw: Float[np.ndarray, "n k"]
+    groups: list[str]
+    ids: list[str]
+
+
+def predict_test(context: RunContext, ratings: RatingStores, probe: Probe, feature: str) -> Predicted:
+    """Predictions for the rated rows of the test split, which chose nothing."""
+    spec, k = FeatureSpec.parse(feature), len(context.objectives)
+    rewards, raw, groups, ids = [np.empty((0, k))], [np.empty((0, k))], [], []
+    for store in ratings.values():
+        own = store.groups
+        test = context.folds(own) == TEST
+        features = [store.features(spec, rows)[test[rows]] for rows in store.blocks()]
+        rewards.append(probe.predict(np.concatenate(features)))
+        raw.append(store.ratings(context.objectives)[test])
+        groups += [g for g, held_out in zip(own, test, strict=True) if held_out]
+        ids += [i for i, held_out in zip(store.ids, test, strict=True) if held_out]
+    return Predicted(np.concatenate(rewards), np.concatenate(raw), groups, ids)
+
+
+def _objective_rows(context: RunContext, fit: ProbeFit, test: Predicted) -> list[dict[str, Any]]:
+    quality = probe_quality(test.rewards, test.raw, fit.probe.objectives, test.groups, seed=context.recipe.seed)
+    return [
+        {
+            **q.to_json(),
+            "n_train": fit.n[i],
+            "n_test": q.n,
+            "alpha": float(fit.probe.alphas[i]),
+            "rmse_raw": q.rmse.to_json(),
+            "warnings": [w for w in fit.warnings if w.startswith(f"{q.name}:")],
+        }
+        for i, q in enumerate(quality)
+    ]

@@ -1,0 +1,158 @@
+"""The scoring core: conversations go in, a table of scores comes out; everything that scores with a reward model asks it.
+
+In: conversations, a model, a profile or one for each row.  Out: `ScoreTable`.
+Cost: one pass of the decoder over the conversations' tokens, packed into batches by a token budget (prompts that several answers
+share run once); features are held for one batch, unless they are asked for.
+
+What the model can't read is refused here and nowhere else, before the decoder: such a row has a fault in the table, and the other
+rows cost no more than without it. An engine holds nothing that two calls share, so any number of threads may use one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from armorm.conversation import Conversation, Rendered, Renderer
+from armorm.errors import ConversationError
+from armorm.features.backbone import Backbone
+from armorm.features.extract import Pooled, stream_features
+from armorm.features.spec import FeatureSpec, Pooling, parts_of
+from armorm.scoring.profile import Profile
+from armorm.scoring.steer import Heads, Steering
+from armorm.scoring.table import Basis, Profiles, ScoreTable, refusal
+
+Renderings = list[Rendered | None]
+Faults = tuple[str | None, ...]
+Steerings = tuple[Steering | None, ...]
+
+
+@runtime_checkable
+class ScoringModel(Protocol):
+    """What the engine needs of a reward model. `profile` is the one that is baked in, if any."""
+
+    @property
+    def backbone(self) -> Backbone: ...
+
+    @property
+    def renderer(self) -> Renderer: ...
+
+    @property
+    def basis(self) -> Basis: ...
+
+    @property
+    def response_spec(self) -> FeatureSpec: ...
+
+    @property
+    def prompt_spec(self) -> FeatureSpec: ...
+
+    @property
+    def profile(self) -> Profile | None: ...
+
+    def heads(
+        self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]
+    ) -> Heads: ...
+
+
+class Engine:
+    """Scores conversations with one model, in batches of about `batch_tokens` padded tokens."""
+
+    def __init__(self, model: ScoringModel, *, batch_tokens: int = 4096) -> None:
+        self.model = model
+        self.batch_tokens = batch_tokens
+
+    @torch.inference_mode()
+    def score(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        profile: Profiles = None,
+        features: Sequence[FeatureSpec] = (),
+        deviations: bool = False,
+        strict: bool = False,
+    ) -> ScoreTable:
+        """The conversations' scores, in order; they depend on nothing else in the list beyond rounding.
+
+        `profile` steers all rows, or one for each steers its own; without one, the profile that is baked in. `features` names
+        features of the responses that the table keeps; `deviations` keeps those that standard deviations need, where the model
+        knows its uncertainty. A row that is no conversation, or that the chat template refuses, has its fault in the table;
+        `strict` raises ConversationError for it instead, before the decoder runs. Raises RecipeError for a profile that does not
+        fit, BackboneError for a model without tokenizer or features that are not finite.
+        """
+        basis = self.model.basis
+        steerings = basis.bind(self._defaults(profile), len(conversations))
+        rendered, faults = self._render(conversations, strict=strict)
+        kept = [*features, *((self.model.response_spec,) if deviations and basis.uncertainty is not None else ())]
+        return self._run(basis, rendered, faults, steerings, kept)
+
+    def _defaults(self, profile: Profiles) -> Profiles:
+        # A row without a profile of its own is scored under the one that is baked in.
+        own = self.model.profile
+        if profile is None or isinstance(profile, Profile):
+            return profile or own
+        return [one or own for one in profile]
+
+    def _render(self, conversations: Sequence[Conversation], *, strict: bool) -> tuple[Renderings, Faults]:
+        renderer, rendered, faults = self.model.renderer, list[Rendered | None](), list[str | None]()
+        for i, conversation in enumerate(conversations):
+            try:
+                rendered.append(renderer.render(conversation))
+                faults.append(None)
+            except ConversationError as error:
+                if strict:
+                    raise refusal(i, len(conversations), str(error)) from error
+                rendered.append(None)
+                faults.append(str(error))
+        return rendered, tuple(faults)
+
+    def _run(
+        self, basis: Basis, rendered: Renderings, faults: Faults, steerings: Steerings, kept: Sequence[FeatureSpec]
+    ) -> ScoreTable:
+        model, n = self.model, len(rendered)
+        tokens = torch.tensor([0 if row is None else len(row.answer) for row in rendered], dtype=torch.long)
+        accepted = torch.tensor([i for i, row in enumerate(rendered) if row is not None], dtype=torch.long)
+        features = {str(s): np.full((n, len(s.parts) * model.backbone.width), np.nan, dtype=np.float32) for s in kept}
+        places, heads = list[Tensor](), list[Heads]()
+        for pooled in self._stream([row for row in rendered if row is not None], kept):
+            at = accepted[list(pooled.rows)]
+            response, prompt = join_pooled(pooled.response, model.response_spec), join_pooled(pooled.prompt, model.prompt_spec)
+            heads.append(model.heads(response, prompt, tokens[at].float().to(response.device)))
+            places.append(at)
+            for spec in kept:
+                features[str(spec)][at] = join_pooled(pooled.response, spec).cpu().numpy()
+        truncated = np.array([row is not None and row.truncated for row in rendered], dtype=np.bool_)
+        columns = _scatter(places, heads, n, basis)
+        return ScoreTable(basis, columns, tokens.numpy(), truncated, faults, steerings, features)
+
+    def _stream(self, rendered: Sequence[Rendered], kept: Sequence[FeatureSpec]) -> Iterator[Pooled]:
+        model, prompt = self.model, self.model.prompt_spec.parts
+        turn = any(part.pooling is Pooling.TURN for part in prompt)
+        return stream_features(
+            rendered,
+            model.backbone,
+            response=parts_of([model.response_spec, *kept]),
+            prompt=prompt,
+            header=len(model.renderer.header_ids) if turn else 1,
+            batch_tokens=self.batch_tokens,
+        )
+
+
+def join_pooled(pooled: Mapping[str, Float[Tensor, "b d"]], spec: FeatureSpec) -> Float[Tensor, "b w"]:
+    """A spec's feature: its parts side by side."""
+    return torch.cat([pooled[str(part)] for part in spec.parts], dim=1)
+
+
+def _scatter(places: Sequence[Tensor], heads: Sequence[Heads], n: int, basis: Basis) -> Heads:
+    # The batches' outputs in the order of the rows; NaN where no batch held the row.
+    k, q = len(basis.objectives), len(basis.terms)
+    columns = Heads(*(torch.full((n, width), torch.nan) for width in (k, k, q, q)))
+    if places:
+        at = torch.cat(list(places))
+        for column, of in zip(columns, zip(*heads, strict=True), strict=True):
+            column[at] = torch.cat(of).cpu()
+    return columns
