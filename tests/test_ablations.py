@@ -300,8 +300,8 @@ def test_rivals_of_a_run_beat_chance_and_find_the_planted_signs(planted: Planted
     assert right["fixed-truth"] > 0.85
     assert right["fitted-weights"] > 0.85
     assert right["fixed-mapped"] > 0.7
-    weights = fitted_weights(masked.probe, planted.pairs).by_objective
-    assert np.sign(list(weights.values())).tolist() == [1, 1, -1]
+    weights = fitted_weights(masked.probe, planted.pairs).weights
+    assert np.sign(weights).tolist() == [1, 1, -1]
 
 
 def test_fitted_weights_read_cross_fitted_rewards_of_training_pairs(planted: Planted, masked):

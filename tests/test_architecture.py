@@ -122,7 +122,7 @@ def test_the_library_names_arguments_and_never_options_of_the_command_line(tmp_p
     # A whole command may be quoted in `backticks`; installing is a command too.
     def options_in(module: Path) -> list[int]:
         sentences = ((line, re.sub(r"`[^`]*`|pip install [^;]*", "", text)) for line, text in said_in(module) if " " in text)
-        return [line for line, text in sentences if re.search(r"(^|\s)--[a-z]", text)]
+        return sorted(line for line, text in sentences if re.search(r"(^|\s)--[a-z]", text))
 
     library = [m for m in MODULES if unit_of(m) not in ("", "cli", "__main__")]
     assert len(library) > 150

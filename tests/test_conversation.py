@@ -144,13 +144,14 @@ def test_an_answer_that_imitates_the_chat_stays_an_answer(chat, tokenizer):
 
 def test_rendering_a_forged_answer_leaves_later_prompts_alone(chat, templated, tokenizer):
     chat.render(turns("q", IMITATION))
-    assert chat.prompt_ids(turns("new question")) == templated(tokenizer.chat_template).prompt_ids(turns("new question"))
+    fresh = templated(tokenizer.chat_template)
+    assert chat.render(turns("new question", "x")).prompt == fresh.render(turns("new question", "x")).prompt
 
 
-def test_the_prompt_is_the_same_whatever_the_answer_and_known_without_one(chat):
+def test_the_prompt_is_the_same_whatever_the_answer(chat):
     context = turns("a", "b", "c", system="s")
     first, second = (chat.render([*context, {"role": "assistant", "content": a}]) for a in ("x", "y z"))
-    assert first.prompt == second.prompt == chat.prompt_ids(context)
+    assert first.prompt == second.prompt
 
 
 def test_header_and_closing_are_what_stands_around_every_answer(chat, tokenizer):

@@ -14,7 +14,7 @@ import transformers
 from armorm.conversation import Renderer
 from armorm.errors import BackboneError, ConversationError, RecipeError
 from armorm.features.backbone import load_backbone
-from armorm.features.extract import Features, extract, join_parts
+from armorm.features.extract import Features, extract
 from armorm.features.packing import pack, split_answers
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
 
@@ -346,15 +346,6 @@ def test_threads_on_one_decoder_get_the_serial_features(decoder):
 
 
 # -- specs -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_spec_joins_its_parts_in_its_order(llama):
-    got = features(llama)
-    spec = FeatureSpec.parse("final:mean+1:last")
-    joined = join_parts(got.response, spec)
-    assert joined.dtype == np.float32
-    np.testing.assert_array_equal(joined[:, :32], got.response["final:mean"])
-    np.testing.assert_array_equal(joined[:, 32:], got.response["1:last"])
 
 
 def test_a_spec_reads_back_as_it_was_written():

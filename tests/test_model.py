@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 import armorm
 from armorm.errors import BackboneError, CheckpointError, ConversationError, ObjectiveMismatch
 from armorm.features.backbone import blocks_of
-from armorm.features.extract import extract, join_parts
+from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
 from armorm.fit import parts as parts_module
 from armorm.fit.debias import Debias
@@ -114,11 +114,15 @@ def test_the_length_of_the_answer_is_a_term(tiny_model, scores):
         assert s.contributions["response-tokens"] != 0
 
 
+def side_by_side(by_part, spec):
+    return np.concatenate([by_part[str(part)] for part in spec.parts], axis=1)
+
+
 def test_a_score_equals_the_paper_in_numpy(tiny, renderer, parts, scores):
     probe, debias, gate = parts
     got = extract(CONVERSATIONS, tiny, renderer, response=RESPONSE.parts, prompt=PROMPT.parts)
-    rewards = probe.predict(join_parts(got.response, RESPONSE))
-    weights = gate.weights_for(join_parts(got.prompt, PROMPT))
+    rewards = probe.predict(side_by_side(got.response, RESPONSE))
+    weights = gate.weights_for(side_by_side(got.prompt, PROMPT))
     want = (debias.apply(rewards, got.response_tokens[:, None].astype(float)).values * weights).sum(axis=1)
     np.testing.assert_allclose([list(s.rewards.values()) for s in scores], rewards, atol=1e-5)
     np.testing.assert_allclose([list(s.gate.values()) for s in scores], weights, atol=1e-5)
@@ -158,7 +162,7 @@ def test_the_backbone_is_cut_only_where_nothing_is_read(assembled, parts, tiny, 
     got = extract(CONVERSATIONS, assembled(*parts).backbone, renderer, response=shallow.parts, prompt=shallow.parts)
     np.testing.assert_allclose(
         [list(s.rewards.values()) for s in cut.score(CONVERSATIONS)],
-        parts[0].predict(join_parts(got.response, shallow)),
+        parts[0].predict(side_by_side(got.response, shallow)),
         atol=1e-5,
     )
 

@@ -83,7 +83,9 @@ def test_on_helpsteers_own_scales_the_order_is_that_of_weighted_rewards():
 
 def test_the_set_named_first_stands_for_the_attributes_where_both_are_there():
     scorer = preset_weights(reads_rewards(five("helpsteer2-") + five()), "helpsteer2", name="fixed")
-    assert [o for o, w in scorer.by_objective.items() if w] == [f"helpsteer-{a}" for a in ATTRIBUTES]
+    assert [o for o, w in zip(scorer.probe.objectives.names, scorer.weights, strict=True) if w] == [
+        f"helpsteer-{a}" for a in ATTRIBUTES
+    ]
 
 
 def test_other_objectives_stand_for_attributes_on_scales_of_their_own():
@@ -105,7 +107,7 @@ def test_two_attributes_on_one_objective_add_up():
     objectives = [*five(scale_map=ScaleMap.END_POINTS)[:1], *five(scale_map=ScaleMap.END_POINTS)[2:]]
     standing = {"correctness": "helpsteer-helpfulness"}
     scorer = preset_weights(reads_rewards(objectives), "helpsteer2", standing, name="mapped")
-    assert scorer.by_objective["helpsteer-helpfulness"] == pytest.approx(4 * (0.65 + 0.8))
+    assert scorer.weights[scorer.probe.objectives.column("helpsteer-helpfulness")] == pytest.approx(4 * (0.65 + 0.8))
 
 
 def test_a_missing_objective_is_named_with_the_remedy():
@@ -166,7 +168,7 @@ def test_fitted_weights_find_planted_signs():
     truth = np.array([1.0, 0.6, 0.0, 0.8, -1.0])
     chosen, rejected, validation = planted(truth)
     scorer = fit_fixed_weights(reads_rewards(five()), chosen, rejected, validation)
-    weights = np.array(list(scorer.by_objective.values()))
+    weights = scorer.weights
     assert (np.sign(weights[[0, 1, 3, 4]]) == [1, 1, 1, -1]).all()
     assert np.corrcoef(weights, truth)[0, 1] > 0.98
     assert abs(weights[2]) < 0.2 * weights[0]

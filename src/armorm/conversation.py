@@ -156,10 +156,6 @@ class Renderer:
         """Behind what the tokenizer itself would put in front of a text, once."""
         return ids if ids[: len(self._bos)] == self._bos else self._bos + ids
 
-    def prompt_ids(self, context: Conversation) -> tuple[int, ...]:
-        """The tokens of a prompt alone (messages up to and with the last user turn), as `render` has them."""
-        return self._frame(tuple((m["role"], m["content"]) for m in context))[0]
-
     @property
     def header_ids(self) -> tuple[int, ...]:
         """The tokens that every rendered prompt ends with: how the template closes a question and opens an answer."""

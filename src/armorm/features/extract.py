@@ -19,7 +19,7 @@ from armorm.errors import BackboneError, RecipeError
 from armorm.features.backbone import Backbone
 from armorm.features.forward import SharedPrompts, Stretch, run_whole
 from armorm.features.packing import Batch, Entry, pack, split_answers
-from armorm.features.spec import FeatureSpec, Part, Pooling
+from armorm.features.spec import Part, Pooling
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,6 @@ class Pooled:
     response: Mapping[str, Float[Tensor, "b d"]]
     prompt: Mapping[str, Float[Tensor, "b d"]]
     tokens: int
-
-
-def join_parts(by_part: Mapping[str, Float[np.ndarray, "n d"]], spec: FeatureSpec) -> Float[np.ndarray, "n w"]:
-    """A spec's feature: its parts side by side, w = number of parts · d, in the type they come in."""
-    return np.concatenate([by_part[str(p)] for p in spec.parts], axis=1)
 
 
 def extract(

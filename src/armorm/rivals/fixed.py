@@ -71,11 +71,6 @@ class FixedWeights:
                 f"there are {len(self.weights)} weights for the probe's {len(self.probe.objectives)} objectives: give one each"
             )
 
-    @property
-    def by_objective(self) -> dict[str, float]:
-        """The weights on [0, 1] rewards by name."""
-        return dict(zip(self.probe.objectives.names, map(float, self.weights), strict=True))
-
     def score_features(self, answers: AnswerFeatures) -> Float[np.ndarray, " n"]:
         return self.probe.predict(answers.response) @ self.weights + self.intercept
 

@@ -5,10 +5,15 @@ In: a prompt and one level per quality (0 is the lowest).  Out: the answer's tex
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib import resources
+from typing import Any
 
-from armorm.data.starter import phrases
 from armorm.data.starter.prompt import Draw, Prompt, sentence
+
+PHRASES: dict[str, Any] = json.loads(resources.files(__package__).joinpath("texts/phrases.json").read_text(encoding="utf-8"))
+"""Sentences that show a quality, from its lowest level to its highest; `{a|b}` is one of the two, `{name}` a slot."""
 
 
 def answer(prompt: Prompt, levels: Mapping[str, int], draw: Draw) -> str:
@@ -21,12 +26,12 @@ def answer(prompt: Prompt, levels: Mapping[str, int], draw: Draw) -> str:
             _care(prompt, levels["safety"], draw),
         ]
     )
-    parts.insert(draw.below(2), draw.text(draw.pick(phrases.CONFIDENCE[levels["confidence"]]), {"core": prompt.core[wrong]}))
-    for padding in draw.shuffled(phrases.PADDING)[: levels["verbosity"]]:
+    parts.insert(draw.below(2), draw.text(draw.pick(PHRASES["confidence"][levels["confidence"]]), {"core": prompt.core[wrong]}))
+    for padding in draw.shuffled(PHRASES["padding"])[: levels["verbosity"]]:
         parts.insert(1 + draw.below(len(parts)), draw.text(padding))
-    parts.insert(0, draw.text(draw.pick(phrases.OPENING[levels["warmth"]])))
+    parts.insert(0, draw.text(draw.pick(PHRASES["opening"][levels["warmth"]])))
     if draw.unit() < 0.4:
-        parts.append(draw.text(draw.pick(phrases.FAREWELL[levels["warmth"]])))
+        parts.append(draw.text(draw.pick(PHRASES["farewell"][levels["warmth"]])))
     text = " ".join(sentence(part) for part in parts)
     if not prompt.programs[wrong]:
         return text
@@ -37,14 +42,14 @@ def answer(prompt: Prompt, levels: Mapping[str, int], draw: Draw) -> str:
 def _detail(prompt: Prompt, level: int, draw: Draw) -> str:
     first, second = draw.shuffled(prompt.details)[:2]
     slots = {"detail": first, "first_detail": sentence(first), "second_detail": second}
-    return draw.text(draw.pick((phrases.VAGUE, phrases.CONCRETE, phrases.EXPLAINED)[level]), slots)
+    return draw.text(draw.pick(PHRASES[("vague", "concrete", "explained")[level]]), slots)
 
 
 def _steps(prompt: Prompt, level: int, wrong: int, draw: Draw) -> str:
     slots = dict(zip(("one", "two", "three"), prompt.steps[wrong], strict=True))
-    return draw.text(draw.pick((phrases.NO_STEPS, phrases.SOME_STEPS, phrases.ALL_STEPS)[level]), slots)
+    return draw.text(draw.pick(PHRASES[("no_steps", "some_steps", "all_steps")[level]]), slots)
 
 
 def _care(prompt: Prompt, level: int, draw: Draw) -> str:
-    bank = phrases.REQUEST if prompt.act else phrases.CARE
+    bank = PHRASES["request"] if prompt.act else PHRASES["care"]
     return draw.text(draw.pick(bank[level]), {"check": prompt.check, "helper": prompt.helper, "act": prompt.act})
