@@ -18,7 +18,7 @@ from small_tables import ONE, table_of
 import armorm
 from armorm.errors import ConversationError, DataError, RecipeError
 from armorm.features import forward
-from armorm.features.extract import extract, join_parts
+from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
 from armorm.fit.posterior import fit_posterior
 from armorm.fit.probe import fit_probe
@@ -125,7 +125,8 @@ def test_features_are_kept_when_they_are_asked_for(tiny_model: RewardModel):
     parts = [*RESPONSE.parts, *other.parts]
     got = extract(rows, tiny_model.backbone, tiny_model.renderer, response=parts, prompt=[], batch_tokens=100)
     for spec in (RESPONSE, other):
-        np.testing.assert_array_equal(table.features[str(spec)], join_parts(got.response, spec))
+        side_by_side = np.concatenate([got.response[str(part)] for part in spec.parts], axis=1)
+        np.testing.assert_array_equal(table.features[str(spec)], side_by_side)
 
 
 def test_nothing_to_score(sure: RewardModel):
