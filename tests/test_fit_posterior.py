@@ -14,7 +14,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, WhiteKe
 
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.calibration import HeldOut, calibrate, design_effect, residual_correlation, sketch_of
-from armorm.fit.posterior import Leverage, compacted, directions, fit_posterior
+from armorm.fit.posterior import Leverage, compact, directions, fit_posterior
 from armorm.fit.probe import fit_probe, refit
 from armorm.fit.statistics import RidgeStatistics
 from armorm.objectives import Objective, Objectives
@@ -214,7 +214,7 @@ def compaction(decay, **settings):
     alphas = np.array([5.0, 50.0])
     whole = directions(everything.shared((0, 1)), alphas, intercept=False)
     rest = directions(everything.shared((0, 1)) - fold.shared((0, 1)), alphas, intercept=False)
-    cut, how = compacted(whole, rest, features[:140], **settings)
+    cut, how = compact(whole, rest, features[:140], **settings)
     new = features[600:]
     return whole.squares(new) @ whole.inverses.T, cut.squares(new) @ cut.inverses.T, how
 

@@ -504,7 +504,7 @@ def test_a_score_prints_as_a_table_and_as_json(scores):
     console.print(scores[0])
     text = console.file.getvalue()
     assert all(term in text for term in scores[0].terms)
-    assert f"{scores[0].score:.4f}" in text
+    assert f"{scores[0].score:.4f}".replace("-", "−") in text
     back = json.loads(json.dumps(scores[0].to_json()))
     assert back["score"] == scores[0].score
     assert sum(back["contributions"].values()) == pytest.approx(back["score"])

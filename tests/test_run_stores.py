@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from small_run import planted_store, write_recipe
 
-from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.errors import CheckpointError
 from armorm.features import answers
 from armorm.features.answers import open_answers
@@ -30,7 +30,7 @@ from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.examples import examples
 from armorm.run.gate_stage import fit_gate_stage
 from armorm.run.methods import fit_bradley_terry_stage
-from armorm.run.pairs import pair_arrays
+from armorm.run.pairs import SuiteArrays, pair_arrays
 from armorm.run.percentiles import reference_of
 from armorm.run.probe_stage import FittedProbe, fit_probe_stage
 from armorm.run.stages import find_stage, read_nothing, run_stage
@@ -184,6 +184,37 @@ def test_a_stage_found_is_read_once_and_one_computed_is_not_read(tmp_path: Path)
     assert (first.value, first.facts, first.fresh) == (7, {"told": [1, 2]}, True)
     assert (again.value, again.facts, again.fresh, again.key) == (7, first.facts, False, first.key)
     assert (other.fresh, other.key != first.key) == (True, True)
+
+
+def test_a_suite_holds_every_answer_once_and_pairs_hold_each_at_least_once(tmp_path: Path):
+    """Each answer's feature is its place in the file, so whatever is read says where it was read."""
+    sizes = [(1, 3), (2, 1), (1, 1)]
+    items, first = [], np.array([0, 4, 7])
+    for i, (chosen, rejected) in enumerate(sizes):
+        names = [f"{i}-{j}" for j in range(chosen + rejected)]
+        talk = ({"role": "user", "content": f"question {i}"},)
+        items.append(BenchmarkItem(f"b{i}", f"g{i}", "b", talk, tuple(names[:chosen]), tuple(names[chosen:]), section="s"))
+    features = np.repeat(np.arange(9.0)[:, None], D, axis=1)
+    store = planted_store(tmp_path / "b", items, features, np.arange(3.0)[:, None] * np.ones(D), 10 * np.arange(9), shard_rows=2)
+    recipe = Recipe.model_validate(
+        {"name": "n", "ratings": [{"path": "r"}], "pairs": [{"path": "p"}], "features": {"prompt": "final:last"}}
+    )
+    suite = SuiteArrays.of_store(RunContext(recipe, OBJECTIVES, QUIET), "b", store)
+    chosen, rejected = suite.answers("final:last")
+    assert chosen.response[:, 0].tolist() == [0, 4, 5, 7]
+    assert rejected.response[:, 0].tolist() == [1, 2, 3, 6, 8]
+    assert (chosen.prompt[:, 0].tolist(), rejected.prompt[:, 0].tolist()) == ([0, 1, 1, 2], [0, 0, 0, 1, 2])
+    assert suite.lengths.tolist() == [0, 40, 50, 70, 10, 20, 30, 60, 80]
+    assert suite.groups == ["g0", "g1", "g1", "g2", "g0", "g0", "g0", "g1", "g2"]
+    by_item = suite.by_item(chosen.response[:, 0], rejected.response[:, 0])
+    assert [s.tolist() for s in by_item] == [list(range(a, a + sum(n))) for a, n in zip(first, sizes, strict=True)]
+    pairs = suite.pairs
+    assert (pairs.winners.tolist(), pairs.losers.tolist()) == ([0, 0, 0, 4, 5, 7], [1, 2, 3, 6, 6, 8])
+    assert [pairs.texts(i)[1:] for i in range(6)] == [
+        (items[row].chosen[i % len(items[row].chosen)], items[row].rejected[i % len(items[row].rejected)])
+        for row, i in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0))
+    ]
+    assert pairs.texts(4)[0] == items[1].context
 
 
 # -- what is read, what is in memory ----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from small_run import read_lines, write_lines
 from small_tables import table_of
 
 from armorm.conversation import Conversation
-from armorm.data.answer_rows import answer_rows, neighbours_grouped
+from armorm.data.answer_rows import answer_rows, group_neighbours
 from armorm.data.files import records
 from armorm.data.row_writing import row_writer, write_rows
 from armorm.errors import DataError
@@ -326,7 +326,7 @@ def test_a_part_that_is_too_short_is_noticed(tmp_path: Path, small_windows: None
 
 def test_grouped_rows_are_resumed_at_a_groups_end(tmp_path: Path, small_windows: None):
     write_lines(tmp_path / "rows.jsonl", simple_rows(31))
-    job = Job("groups", lambda a: {"id": a.row.id, "rows": a.row.rows, "n": len(a.scores)}, {}, neighbours_grouped)
+    job = Job("groups", lambda a: {"id": a.row.id, "rows": a.row.rows, "n": len(a.scores)}, {}, group_neighbours)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(2), job)
     finished = run(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", None, job)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from armorm.bench.metrics import bounded, exact_at_the_ends
+from armorm.bench.metrics import bound, exact_at_the_ends
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group, mean_by_group
 from armorm.results import Estimate, Number, Result
@@ -92,7 +92,7 @@ def abstention_curve(
         error = mean_by_group(wrong[kept], names[kept].tolist(), seed=seed, resamples=resamples)
         sizes = len(np.unique(names[kept]))
         if sizes:
-            error = bounded(exact_at_the_ends(error, sizes), 0.0)
+            error = bound(exact_at_the_ends(error, sizes), 0.0)
         return AbstentionPoint(abstained=left_open, decided=len(wrong[kept]), threshold=threshold, error=error)
 
     def curve(sure: Float[np.ndarray, " p"]) -> tuple[AbstentionPoint, ...]:

@@ -24,7 +24,7 @@ from armorm.bench.metrics import (
     PERMUTATIONS,
     RESAMPLES,
     PairedDifference,
-    bounded,
+    bound,
     check_lengths,
     exact_at_the_ends,
     place_names,
@@ -168,7 +168,7 @@ def paired(
     gaps = np.where(both, a.credit - b.credit, np.nan)
     whole = table.intervals([plan], gaps, seed, resamples)[-1]
     sums = table.sums(gaps) @ plan.slopes(table.counts.sum(axis=0))
-    return PairedDifference(difference=bounded(whole, -1.0), p=sign_flip(sums, seed, permutations))
+    return PairedDifference(difference=bound(whole, -1.0), p=sign_flip(sums, seed, permutations))
 
 
 def _section_of(item: Item, sections: Mapping[str, str]) -> str:
@@ -306,7 +306,7 @@ class _Table:
         here = np.isin(self.cells, [self.column[name] for name in names if name in self.column])
         rows, unscored = here & self.kept, here & ~self.kept
         credit = outcomes.credit[rows]
-        one = bounded(interval, 0.0)
+        one = bound(interval, 0.0)
         if len(credit) and credit[0] in (0.0, 1.0) and (credit == credit[0]).all():
             alike = Interval(float(credit[0]), one.low, one.high)
             one = exact_at_the_ends(alike, _distinct(self.group[here[self.kept]]))

@@ -74,7 +74,7 @@ def length_correlation(
     score, length = scores[kept], lengths[kept].astype(np.float64)
     pooled = _pooled_spearman(score, length, membership, seed, resamples)
     within = _within_spearman(score, length, membership, seed, resamples)
-    return LengthCorrelation(pooled=bounded(pooled, -1.0), within_prompt=bounded(within, -1.0))
+    return LengthCorrelation(pooled=bound(pooled, -1.0), within_prompt=bound(within, -1.0))
 
 
 def exact_at_the_ends(one: Interval, n_groups: int) -> Interval:
@@ -85,7 +85,7 @@ def exact_at_the_ends(one: Interval, n_groups: int) -> Interval:
     return Interval(0.0, 0.0, 1.0 - bound) if one.value == 0.0 else one
 
 
-def bounded(one: Interval, lowest: float) -> Interval:
+def bound(one: Interval, lowest: float) -> Interval:
     """The whole range [lowest, 1] where the value is known and its interval is not: a single group says no more."""
     return Interval(one.value, lowest, 1.0) if math.isnan(one.low) and not math.isnan(one.value) else one
 

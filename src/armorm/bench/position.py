@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from armorm.bench.audit import means_by_group
-from armorm.bench.metrics import bounded, exact_at_the_ends
+from armorm.bench.metrics import bound, exact_at_the_ends
 from armorm.bench.run import Compared
 from armorm.errors import DataError
 from armorm.results import Estimate, Result
@@ -48,5 +48,5 @@ def position_bias(compared: Sequence[Compared], groups: Sequence[str], *, seed: 
     answered = names[both].tolist()
     shares = means_by_group(columns, answered, seed=seed)
     n_groups = max(len(set(answered)), 1)
-    first, flips = (bounded(exact_at_the_ends(share, n_groups), 0.0) for share in shares)
+    first, flips = (bound(exact_at_the_ends(share, n_groups), 0.0) for share in shares)
     return PositionBias(n=int(both.sum()), unanswered=int((~both).sum()), first=first, flips=flips)

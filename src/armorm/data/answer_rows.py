@@ -79,7 +79,7 @@ def answer_row(record: Record | BadRecord) -> AnswerRow:
     return AnswerRow(record.row, name, values, context, kept, faults, None, many, 1, (name,))
 
 
-def neighbours_grouped(rows: Iterable[AnswerRow]) -> Iterator[AnswerRow]:
+def group_neighbours(rows: Iterable[AnswerRow]) -> Iterator[AnswerRow]:
     """Rows that follow each other and answer the same context become one row with all their answers; others stay."""
     held: list[AnswerRow] = []
     for row in rows:

@@ -66,7 +66,7 @@ class Directions:
         rest_x, rest_z = x - along_x @ V.T, z - along_z @ V.T  # a difference of squares would lose what is small beside them
         return np.concatenate([along_x * along_z, (rest_x * rest_z).sum(axis=1)[:, None]], axis=1)
 
-    def truncated(self, rank: int, tails: Float[np.ndarray, " c"]) -> Directions:
+    def truncate(self, rank: int, tails: Float[np.ndarray, " c"]) -> Directions:
         """The first `rank` eigenvectors only, with other tails."""
         return replace(self, vectors=self.vectors[:, :rank], values=self.values[:rank], tails=tails)
 
@@ -240,7 +240,7 @@ class Compaction:
     largest_error: float
 
 
-def compacted(
+def compact(
     whole: Directions,
     rest: Directions,
     features: Float[np.ndarray, "n d"],
@@ -269,7 +269,7 @@ def compacted(
     # Eigenvalues grow with the rows, and as new rows feel them, with the rows that are left over: E h = d / (n − d − 1) at α = 0
     growth = np.maximum(whole.n - whole.freedom, 1) / np.maximum(rest.n - rest.freedom, 1)
     grown = whole.alphas + (tails - rest.alphas) * growth
-    return whole.truncated(rank, grown), Compaction(rank, float(errors.mean(axis=0).max()), float(errors.max()))
+    return whole.truncate(rank, grown), Compaction(rank, float(errors.mean(axis=0).max()), float(errors.max()))
 
 
 def _gram(sums: SharedStatistics, *, intercept: bool) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:

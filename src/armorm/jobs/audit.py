@@ -25,7 +25,7 @@ from armorm.bench.audit import Changed, Originals, View, Viewed, change_facts, v
 from armorm.bench.audit_results import AuditResults, Example, RivalFacts
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
-from armorm.data.answer_rows import AnswerRow, answer_rows, neighbours_grouped
+from armorm.data.answer_rows import AnswerRow, answer_rows, group_neighbours
 from armorm.data.files import records
 from armorm.disk import folder_name
 from armorm.errors import ArmormError, BackboneError, DataError
@@ -128,7 +128,7 @@ def _items(file: Path, limit: int | None) -> tuple[list[AnswerRow], dict[str, in
     left_out: dict[str, int] = {}
     kept: dict[str, tuple[str, int, AnswerRow]] = {}
     heap: list[tuple[int, str]] = []
-    for order, row in enumerate(neighbours_grouped(answer_rows(records(file)))):
+    for order, row in enumerate(group_neighbours(answer_rows(records(file)))):
         if row.error is not None:
             reason = row.error.partition(":")[0]
             left_out[reason] = left_out.get(reason, 0) + 1

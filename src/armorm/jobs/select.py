@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, neighbours_grouped
+from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, group_neighbours
 from armorm.data.files import Record, records
 from armorm.errors import DataError
 from armorm.jobs.score_file import Answered, Job
@@ -53,7 +53,7 @@ def best_of_job(*, top_k: int = 1) -> Job:
             **({"top": top} if top_k > 1 else {}),
         }
 
-    return Job("best-of", write, {"top_k": top_k}, neighbours_grouped)
+    return Job("best-of", write, {"top_k": top_k}, group_neighbours)
 
 
 # -- rows with scores --------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _pair(scored: ScoredRow, good: int, bad: int, name: Any) -> dict[str, Any]:
 
 
 def _grouped(file: Path) -> Iterator[ScoredRow]:
-    # `neighbours_grouped` keeps the answers' order, so their scores can be laid beside them again.
+    # `group_neighbours` keeps the answers' order, so their scores can be laid beside them again.
     waiting: list[float] = []
 
     def rows() -> Iterator[AnswerRow]:
@@ -218,7 +218,7 @@ def _grouped(file: Path) -> Iterator[ScoredRow]:
             waiting.extend(scored.scores)
             yield scored.row
 
-    for row in neighbours_grouped(rows()):
+    for row in group_neighbours(rows()):
         scores, waiting[: len(row.answers)] = tuple(waiting[: len(row.answers)]), []
         yield ScoredRow(row, scores)
 

@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from armorm.bench.abstention import abstention_curve
-from armorm.bench.metrics import bounded, exact_at_the_ends
+from armorm.bench.metrics import bound, exact_at_the_ends
 from armorm.fit.calibration import LEVEL, Calibration, HeldOut, calibrate, residual_correlation, sketch_of
 from armorm.fit.method import Fitted
-from armorm.fit.posterior import Compaction, Directions, Leverage, compacted, directions, fit_posterior
+from armorm.fit.posterior import Compaction, Directions, Leverage, compact, directions, fit_posterior
 from armorm.fit.statistics import RidgeStatistics
 from armorm.intervals import Interval, mean_by_group
 from armorm.run.context import TEST, RunContext
@@ -255,7 +255,7 @@ def _compact_part(part: Directions, source: _Source) -> tuple[Directions, Compac
             blocks.append(rows.features[rows.folds == fold].astype(np.float64))
             count += len(blocks[-1])
     rest = directions(everything - folds[fold].shared(part.columns), part.alphas, intercept=source.intercept)
-    return compacted(part, rest, np.concatenate(blocks)[:COMPACTION_ROWS])
+    return compact(part, rest, np.concatenate(blocks)[:COMPACTION_ROWS])
 
 
 # -- coverage ---------------------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def _test(uncertainty: Uncertainty, source: _Source) -> dict[str, Any]:
 def _share(covered: Float[np.ndarray, " n"], prompts: list[str], seed: int) -> Interval:
     if not len(covered):
         return Interval.undefined()
-    return bounded(exact_at_the_ends(mean_by_group(covered, prompts, seed=seed), len(set(prompts))), 0.0)
+    return bound(exact_at_the_ends(mean_by_group(covered, prompts, seed=seed), len(set(prompts))), 0.0)
 
 
 def _named(prompts: list[str], kept: Bool[np.ndarray, " n"]) -> list[str]:
