@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from armorm.report.certainty import abstention, uncertainty
-from armorm.report.page import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armorm.bench.abstention import abstention_curve, certainty, too_close_to_call
 from armorm.errors import DataError
+from armorm.report.run_figures import abstention_figure, coverage_figure
+from armorm.report.run_results import SuiteAbstention, UncertaintyFacts
+from armorm.report.run_tables import abstention_grid, uncertainty_grid
 
 
 def simulated(n=2000, seed=0, *, informative=True):
@@ -98,53 +99,46 @@ def test_what_does_not_fit_is_refused():
         abstention_curve(margins, stds, right, groups, seed=0, levels=[1.0])
 
 
-# -- the page ---------------------------------------------------------------------------------------------------------------
-
-PAGE = """
-{% macro figure(one, caption) %}{{ one.svg | safe }}<p>{{ caption }}</p>{% endmacro %}
-{% macro with_span(cell, write, span) %}{% if cell %}{{ write }} {{ span }}{% else %}–{% endif %}{% endmacro %}
-{% import "uncertainty.html.jinja" as unsure %}
-{{ unsure.coverage(uncertainty, "Uncertainty", figure, with_span) }}
-{{ unsure.close_calls(abstention, "Close calls", figure, with_span) }}
-"""
+# -- tables and pictures ----------------------------------------------------------------------------------------------------
 
 
-def results():
-    share = {"value": 0.94, "low": 0.9, "high": 0.97}
-    row = {
-        "name": "<b>bold</b>",
-        "sigma": 0.2,
-        "mean_std": 0.05,
-        "inflation": 1.2,
-        "reach": 2.01,
-        "mean_width": 0.8,
-        "n_test": 90,
-    }
-    unfit = {"name": "never", "sigma": None, "coverage": {"value": None, "low": None, "high": None}, "n_test": 0}
-    part = {
-        "level": 0.95,
-        "coverage": share,
-        "n_test": 90,
-        "objectives": [row | {"coverage": share, "coverage_cross_validated": share}, unfit],
-    }
+def test_the_table_and_the_picture_show_the_curve():
     curve = abstention_curve(*simulated(100), seed=0, resamples=50).to_json()
-    return {"probe": {"uncertainty": part}, "abstention": [{"suite": "one $ suite", **curve}]}
+    suite = SuiteAbstention.model_validate({"suite": "one $ suite", **curve})
+    assert suite.to_json() == {"suite": "one $ suite", **curve}
+    table = abstention_grid(suite)
+    assert [row[0].text for row in table.rows] == [f"{10 * i} %" for i in range(10)]
+    first = suite.by_z[0].error
+    assert table.rows[0][3].text == f"{100 * first.value:.1f}"
+    assert table.rows[0][3].small == f"{100 * first.low:.1f}–{100 * first.high:.1f}"
+    assert "z = 1.96 leaves" in table.remarks[0]
+    figure = abstention_figure([suite])
+    assert "one $ suite" in figure.svg
+    assert figure == abstention_figure([suite])
 
 
-def test_the_sections_show_the_numbers_and_escape_names():
-    given = results()
-    page = environment().from_string(PAGE).render(uncertainty=uncertainty(given), abstention=abstention(given))
-    assert "94.0 %" in page
-    assert "<b>bold</b>" not in page
-    assert "&lt;b&gt;bold&lt;/b&gt;" in page
-    assert page.count("<svg") == 2
-    assert "one $ suite" in page
-    assert "nan" not in page.lower().replace("finance", "")
-    again = environment().from_string(PAGE).render(uncertainty=uncertainty(given), abstention=abstention(given))
-    assert page == again
-
-
-@pytest.mark.parametrize("given", [{}, {"probe": None, "abstention": None}, {"probe": {"uncertainty": {}}, "abstention": []}])
-def test_absent_parts_are_no_sections(given):
-    assert uncertainty(given) is None
-    assert abstention(given) is None
+def test_objectives_that_were_not_calibrated_have_dashes():
+    share = {"value": 0.94, "low": 0.9, "high": 0.97}
+    row = {"name": "<b>bold</b>", "sigma": 0.2, "scale": 1.0, "inflation": 1.2, "reach": 2.01, "n": 90, "n_test": 90}
+    row |= {"mean_std": 0.05, "mean_width": 0.8, "coverage": share, "coverage_cross_validated": share}
+    undefined = dict.fromkeys(share)
+    unfit = row | dict.fromkeys(("sigma", "reach", "mean_std", "mean_width")) | {"name": "never", "n_test": 0}
+    unfit |= {"coverage": undefined, "coverage_cross_validated": undefined}
+    part = {"level": 0.95, "coverage": share, "n_test": 90, "objectives": [row, unfit], "parts": [], "bytes": 1}
+    facts = UncertaintyFacts.model_validate(part)
+    assert facts.to_json() == part
+    table = uncertainty_grid(facts)
+    assert "94.0 % of 90 ratings lie inside (95 % interval: 90.0–97.0)" in table.lead
+    assert [cell.text for cell in table.rows[0]] == [
+        "<b>bold</b>",
+        "0.200",
+        "0.050",
+        "1.20",
+        "2.01",
+        "0.80",
+        "90",
+        "94.0",
+        "94.0",
+    ]
+    assert [cell.text for cell in table.rows[1]] == ["never", "–", "–", "1.20", "–", "–", "0", "–", "–"]
+    assert coverage_figure(facts).svg.count("never") == 1

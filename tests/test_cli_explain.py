@@ -170,7 +170,8 @@ def test_steer_bake(armorm: Armorm, model: Path, profile: Path, file: Path, tmp_
     assert found(armorm, out_folder, file) == found(armorm, model, file, "--profile", profile)
     code, _, err = armorm("steer", "bake", model, profile, out_folder)
     assert code == 2
-    assert "is there already" in " ".join(err.split())
+    assert "is there and not empty" in " ".join(err.split())
+    assert not list(tmp_path.glob("*.part"))
 
 
 class Page(HTMLParser):

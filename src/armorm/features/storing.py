@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,6 +107,29 @@ class Known:
             return None
         return {name: store.column(name, row)[place if name.startswith("response/") else 0] for name in store.names}
 
+    def complete(self, conversations: Sequence[Conversation], compute: Callable[[Sequence[Conversation]], Features]) -> Features:
+        """Features of all conversations: those that are known are copied, the others computed."""
+        copies = [self.get(c) for c in conversations]
+        new = [i for i, copy in enumerate(copies) if copy is None]
+        computed = compute([conversations[i] for i in new])
+
+        def merge(values: np.ndarray, name: str) -> np.ndarray:
+            whole = np.empty((len(copies), *values.shape[1:]), dtype=values.dtype)
+            whole[new] = values
+            for i, copy in enumerate(copies):
+                if copy is not None:
+                    whole[i] = copy[name]
+            return whole
+
+        return Features(
+            {p: merge(v, f"response/{p}") for p, v in computed.response.items()},
+            {p: merge(v, f"prompt/{p}") for p, v in computed.prompt.items()},
+            merge(computed.response_tokens, "response/tokens"),
+            merge(computed.prompt_tokens, "prompt/tokens"),
+            merge(computed.truncated, "response/truncated"),
+            computed.computed_tokens,
+        )
+
 
 def store_key(rows: Sequence[Row], fingerprint: str, settings: ExtractionSettings) -> str:
     """Hash of everything that decides the features' bytes: the decoder, the settings, texts and ratings."""
@@ -147,9 +171,11 @@ def store_answers(
         return stored
     backbone, renderer = decoder.load()
     _check_space(home, rows, backbone.width, settings)
+    parts = {"response": settings.response, "prompt": settings.prompt, "batch_tokens": settings.batch_tokens}
 
     def compute(conversations: Sequence[Conversation], tick: Callable[[int], None]) -> Features:
-        return _extract_unknown(conversations, known or Known(), backbone, renderer, settings, tick)
+        options: Any = {"backbone": backbone, "renderer": renderer, **parts, "on_tokens": tick}
+        return (known or Known()).complete(conversations, partial(extract, **options))
 
     named = {"name": backbone.name, "fingerprint": decoder.fingerprint, "width": backbone.width}
     return write_answers(home, rows, {"source": source, "backbone": named}, settings, compute, progress)
@@ -219,10 +245,8 @@ def _tensors(features: Features, sizes: Sequence[int], dtype: DType) -> dict[str
     tensors["response/tokens"] = torch.from_numpy(features.response_tokens.copy())
     tensors["response/truncated"] = torch.from_numpy(features.truncated.copy())
     # A row has one prompt; where truncation cut its answers' differently, the one that kept more of it speaks for all.
-    ends = np.cumsum(sizes)
-    best = np.array(
-        [b - n + features.prompt_tokens[b - n : b].argmax() for n, b in zip(sizes, ends, strict=True)], dtype=np.int64
-    )
+    kept, ends = features.prompt_tokens, np.cumsum(sizes)
+    best = np.array([end - n + kept[end - n : end].argmax() for n, end in zip(sizes, ends, strict=True)], dtype=np.int64)
     for part, values in features.prompt.items():
         tensors[f"prompt/{part}"] = _narrowed(values[best], part, dtype)
     tensors["prompt/tokens"] = torch.from_numpy(features.prompt_tokens[best].copy())
@@ -237,45 +261,6 @@ def _narrowed(values: Float[np.ndarray, "n d"], part: str, dtype: DType) -> torc
             f"features at {part} overflow {dtype}: set `features.store_dtype: bfloat16` (or float32) in the recipe"
         )
     return tensor
-
-
-def _extract_unknown(
-    conversations: Sequence[Conversation],
-    known: Known,
-    backbone: Backbone,
-    renderer: Renderer,
-    settings: ExtractionSettings,
-    tick: Callable[[int], None],
-) -> Features:
-    # Features of all conversations; those that are known are copied.
-    copies = [known.get(c) for c in conversations]
-    new = [i for i, copy in enumerate(copies) if copy is None]
-    computed = extract(
-        [conversations[i] for i in new],
-        backbone,
-        renderer,
-        response=settings.response,
-        prompt=settings.prompt,
-        batch_tokens=settings.batch_tokens,
-        on_tokens=tick,
-    )
-
-    def merge(values: np.ndarray, name: str) -> np.ndarray:
-        whole = np.empty((len(copies), *values.shape[1:]), dtype=values.dtype)
-        whole[new] = values
-        for i, copy in enumerate(copies):
-            if copy is not None:
-                whole[i] = copy[name]
-        return whole
-
-    return Features(
-        {p: merge(v, f"response/{p}") for p, v in computed.response.items()},
-        {p: merge(v, f"prompt/{p}") for p, v in computed.prompt.items()},
-        merge(computed.response_tokens, "response/tokens"),
-        merge(computed.prompt_tokens, "prompt/tokens"),
-        merge(computed.truncated, "response/truncated"),
-        computed.computed_tokens,
-    )
 
 
 # -- rows ---------------------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def export_model(name: str, out: Path, *, layout: str, shard_size: str, dtype: s
         raise DataError(f"there is no layout {layout!r}: use {' or '.join(LAYOUTS)}")
     if not SIZE.fullmatch(shard_size):
         raise DataError(f"shard_size {shard_size!r} is no size: give a number and a unit, such as 5GB or 500MB")
-    _free(out)
+    check_free(out)
     model = RewardModel.from_pretrained(name, **({} if dtype is None else {"dtype": getattr(torch, _dtype(dtype))}))
     if layout == "released":
         with writing_folder(out) as folder:
@@ -62,7 +62,7 @@ def import_parts(
 ) -> dict[str, Any]:
     """Put public parts and their backbone together; what was written, as JSON facts."""
     kind = _dtype(dtype)
-    _free(out)
+    check_free(out)
     named = None if objectives is None else Objectives.from_file(objectives)
     read = read_parts(parts.regression, parts.gate, parts.transform)
     decoder = load_backbone(backbone, dtype=kind, device="cpu")
@@ -85,6 +85,7 @@ def _facts(model: RewardModel, out: Path) -> dict[str, Any]:
     return {"folder": str(out), "files": files, **own}
 
 
-def _free(out: Path) -> None:
+def check_free(out: Path) -> None:
+    """Raises DataError for a folder that holds something, or a file."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is there and not empty: name a new folder, or remove it first")

@@ -12,14 +12,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_row
 from armorm.data.files import BadRecord, Record, records
-from armorm.errors import DataError, StorageError
+from armorm.disk import writing_folder
+from armorm.errors import DataError
+from armorm.jobs.exchange import check_free
 from armorm.model.reward_model import RewardModel
 from armorm.report.explained import Explained, Fit, MeanWeight
 from armorm.scoring.explain import explain
-from armorm.scoring.profile import FILE, Profile
+from armorm.scoring.profile import Profile
 from armorm.scoring.steer import Steering
 
 PLACEHOLDER = "."
@@ -37,14 +41,12 @@ def explain_row(
         raise DataError("the gate is asked about one prompt: leave out `against`, the other row")
     asked = {"prompt": _prompt(file, row)} if prompt_only else _answers(file, row, against)
     steered = Profile.from_yaml(profile) if profile else None
-    model = RewardModel.from_pretrained(name)
+    model, (one, *others) = RewardModel.from_pretrained(name), asked
     reference = model.reference
-    pair = list(asked)
-    gap = model.difference(*asked.values(), names=(pair[0], pair[1]), profile=steered) if len(pair) == 2 else None
-    compared = model.score(list(asked.values()), profile=steered) if gap is None else [gap.a, gap.b]
-    scores = dict(zip(asked, compared, strict=True))
-    found = {label: explain(score, reference) for label, score in scores.items()}
-    first = next(iter(found.values()))
+    gap = model.difference(*asked.values(), names=(one, others[0]), profile=steered) if others else None
+    scores = [gap.a, gap.b] if gap else [model.score(asked[one], profile=steered)]
+    explanations = {label: explain(score, reference) for label, score in zip(asked, scores, strict=True)}
+    first = explanations[one]
     common: dict[str, Any] = {
         "model": name,
         "prompts": {label: messages[:-1] for label, messages in asked.items()},
@@ -57,26 +59,22 @@ def explain_row(
     if prompt_only:
         return Explained(answers={}, explanations={}, **common)
     answers = {label: messages[-1]["content"] for label, messages in asked.items()}
-    return Explained(answers=answers, explanations=found, difference=gap, **common)
+    return Explained(answers=answers, explanations=explanations, difference=gap, **common)
 
 
 def check_profile(profile: Path, name: str) -> Fit:
     """What a profile does to a model's mean weights. Raises RecipeError with every fault."""
-    import numpy as np
-    import torch
-
-    steered, model = Profile.from_yaml(profile), RewardModel.from_pretrained(name)
-    steering = Steering.of(steered, model.objectives.names, model.config.computed, model.reward_transform_matrix)
-    reference = model.reference
-    if reference is None or not len(reference.gates):
-        return Fit(profile=steered.to_json(), model=name, fits=True)
-    gates = torch.from_numpy(np.asarray(reference.gates, dtype=np.float64))
+    steering, model = _bind(profile, name)
+    facts: dict[str, Any] = {"profile": steering.profile.to_json(), "model": name, "fits": True}
+    if model.reference is None or not len(model.reference.gates):
+        return Fit(**facts)
+    gates = torch.tensor(model.reference.gates, dtype=torch.float64)
     means = [g.mean(dim=0).tolist() for g in (gates, steering.apply_gate(gates))]  # over the prompts
     weights = {
         objective: MeanWeight(as_trained=before, steered=after)
         for objective, before, after in zip(model.objectives.names, *means, strict=True)
     }
-    return Fit(profile=steered.to_json(), model=name, fits=True, prompts=len(gates), mean_weights=weights)
+    return Fit(**facts, prompts=len(gates), mean_weights=weights)
 
 
 def bake_profile(name: str, profile: Path, out: Path) -> dict[str, Any]:
@@ -85,20 +83,17 @@ def bake_profile(name: str, profile: Path, out: Path) -> dict[str, Any]:
     Raises RecipeError for a profile that does not fit, DataError where `out` holds something, StorageError where it can't be
     written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there already: name a new folder")
-    steered, model = Profile.from_yaml(profile), RewardModel.from_pretrained(name)
-    Steering.of(steered, model.objectives.names, model.config.computed, model.reward_transform_matrix)
-    reference = model.reference
-    model.config.profile = steered.to_json()
-    try:
-        model.save_pretrained(out)
-    except OSError as error:
-        raise StorageError(f"{out}: the model can't be written: {error.strerror}") from error
-    if reference is not None:
-        reference.save(out)
-    steered.to_yaml(out / FILE)
-    return {"model": str(out), "profile": steered.to_json()}
+    check_free(out)
+    steering, model = _bind(profile, name)
+    model.config.profile = steering.profile.to_json()
+    with writing_folder(out) as folder:
+        model.save_pretrained(folder)
+    return {"model": str(out), "profile": steering.profile.to_json()}
+
+
+def _bind(profile: Path, name: str) -> tuple[Steering, RewardModel]:
+    wanted, model = Profile.from_yaml(profile), RewardModel.from_pretrained(name)
+    return Steering.of(wanted, model.objectives.names, model.config.computed, model.reward_transform_matrix), model
 
 
 def _answers(file: Path, row: int, against: int | None) -> dict[str, Conversation]:

@@ -5,33 +5,19 @@ In: an `Explained`.  Out: a page.  Cost: none; needs jinja2 (extra `report`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from armorm.disk import write_text
 from armorm.numbers import count, decimal, percent, signed
+from armorm.report.bars import Bar, Level, level_bars, term_bars
 from armorm.report.explained import Explained, alike_grid
 from armorm.report.html import render_html
 from armorm.report.tables import Grid, grid
 from armorm.scoring.explain import Change, Difference, Explanation, Term
 
 _TEMPLATE = "explain_page.html.jinja"
-_SEEN, _FEW = 0.005, 2
-
-
-@dataclass(frozen=True)
-class _Bar:
-    """A term's part of a score or of a difference; `kind` is "rest" for what is too small to be seen."""
-
-    name: str
-    kind: str
-    value: float
-    width: float
-    share: float | None
-    title: str = ""
 
 
 def write_explain_page(explained: Explained, path: Path) -> None:
@@ -56,7 +42,8 @@ def render_explain_page(explained: Explained) -> str:
         difference=gap,
         moves=_moves(gap) if gap else (),
         numbers=_numbers(gap) if gap else None,
-        gate=_gate(explained.gate, explained.gate_as_trained),
+        gate=_gate(explained.gate),
+        gate_as_trained=_gate(explained.gate_as_trained),
         alike=alike_grid(explained.alike),
     )
 
@@ -82,31 +69,26 @@ def _head(explained: Explained) -> list[tuple[str, str]]:
 
 
 def _answers(explained: Explained, *, common: bool) -> list[dict[str, Any]]:
-    # One scale for all, and the same terms in the same order, so that rows can be compared across.
     found = explained.explanations
     if not found:
         return []
     terms = explained.difference.terms if explained.difference else next(iter(found.values())).terms
     order = [term.term for term in terms]
-    large = _large([{t.term: t.contribution for t in one.terms} for one in found.values()])
-    reach = max((abs(t.contribution) for one in found.values() for t in one.terms), default=0.0)
-    answers = []
-    for label, one in found.items():
-        rows = sorted(one.terms, key=lambda t: order.index(t.term))
-        bars = [_Bar(t.term, t.kind, t.contribution, 0.0, t.share, _term_title(t)) for t in rows]
-        answers.append(
-            {
-                "label": label,
-                "text": explained.answers[label],
-                "prompt": () if common else explained.prompts[label],
-                "score": one.score.score,
-                "truncated": one.score.truncated,
-                "sentence": _join_percent(one.sentence),
-                "bars": _drawn(bars, large, reach),
-                "terms": _terms(label, one, rows),
-            }
-        )
-    return answers
+    ordered = [sorted(one.terms, key=lambda t: order.index(t.term)) for one in found.values()]
+    columns = term_bars([[Bar(t.term, t.contribution, _term_title(t), t.kind) for t in rows] for rows in ordered])
+    return [
+        {
+            "label": label,
+            "text": explained.answers[label],
+            "prompt": () if common else explained.prompts[label],
+            "score": one.score.score,
+            "truncated": one.score.truncated,
+            "sentence": _join_percent(one.sentence),
+            "bars": bars,
+            "terms": _terms(label, one, rows),
+        }
+        for (label, one), bars, rows in zip(found.items(), columns, ordered, strict=True)
+    ]
 
 
 def _terms(label: str, one: Explanation, rows: Sequence[Term]) -> Grid:
@@ -140,9 +122,8 @@ def _term_title(t: Term) -> str:
     return f"reward {decimal(t.reward)}{raw} × coefficient {signed(t.coefficient)}"
 
 
-def _moves(gap: Difference) -> list[_Bar]:
-    bars = [_Bar(t.term, t.kind, t.delta, 0.0, t.share, _change_title(t)) for t in gap.terms]
-    return _drawn(bars, _large([{t.term: t.delta for t in gap.terms}]))
+def _moves(gap: Difference) -> list[Bar]:
+    return term_bars([[Bar(t.term, t.delta, _change_title(t), t.kind, t.share) for t in gap.terms]])[0]
 
 
 def _change_title(t: Change) -> str:
@@ -161,33 +142,6 @@ def _numbers(gap: Difference) -> Grid:
     return grid("numbers", "Numbers", ("term", a, b, *weighed, "difference"), rows)
 
 
-def _large(several: Sequence[Mapping[str, float]]) -> set[str]:
-    # Terms whose bar can be seen in one of the columns; a few that can't are left where they are.
-    reach = max((abs(value) for one in several for value in one.values()), default=0.0)
-    large = {name for one in several for name, value in one.items() if abs(value) >= _SEEN * reach}
-    every = {name for one in several for name in one}
-    return large if len(every) - len(large) > _FEW else every
-
-
-def _drawn(bars: Sequence[_Bar], large: set[str], reach: float = 0.0) -> list[_Bar]:
-    most = reach or max((abs(bar.value) for bar in bars), default=0.0) or 1.0
-    shown, small = [bar for bar in bars if bar.name in large], [bar for bar in bars if bar.name not in large]
-    if small:
-        share = math.fsum(bar.share for bar in small if bar.share is not None)
-        unknown = any(bar.share is None for bar in small)
-        rest = math.fsum(bar.value for bar in small)
-        shown.append(_Bar(f"{len(small)} smaller terms", "rest", rest, 0.0, None if unknown else share))
-    return [_Bar(bar.name, bar.kind, bar.value, round(50 * abs(bar.value) / most, 2), bar.share, bar.title) for bar in shown]
-
-
-def _gate(gate: Mapping[str, float], as_trained: Mapping[str, float]) -> list[dict[str, Any]]:
-    most = max([*gate.values(), *as_trained.values()], default=0.0) or 1.0
-    return [
-        {
-            "name": name,
-            "width": round(100 * weight / most, 2),
-            "chosen": place == 0,
-            "value": percent(weight) + (f" ({percent(as_trained[name])})" if as_trained else ""),
-        }
-        for place, (name, weight) in enumerate(sorted(gate.items(), key=lambda g: -g[1]))
-    ]
+def _gate(gate: Mapping[str, float]) -> list[Level]:
+    ordered = dict(sorted(gate.items(), key=lambda g: -g[1]))
+    return level_bars(ordered, percent, chosen=next(iter(ordered), ""))

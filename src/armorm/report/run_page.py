@@ -6,16 +6,16 @@ In: `RunResults`.  Out: `report.html`, `report.md`, `results.json` in a folder. 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from armorm.data.summary import Histogram
 from armorm.disk import write_json, write_text
 from armorm.numbers import count, decimal, duration, listed, percent, signed
 from armorm.report import run_figures
+from armorm.report.bars import Bar, level_bars, term_bars
 from armorm.report.html import render_html
 from armorm.report.markdown import render_markdown
 from armorm.report.run_results import ExampleAnswer, ExampleTerm, RunResults, WorkedExample
@@ -23,7 +23,6 @@ from armorm.report.run_tables import run_report
 from armorm.report.tables import Grid, grid
 
 _TEMPLATE = "run_page.html.jinja"
-_TERMS_SHOWN = 10
 
 
 def write_run(results: RunResults, folder: Path) -> None:
@@ -37,6 +36,7 @@ def render_run_page(results: RunResults) -> str:
     """The page as text; the same results give the same page."""
     report = run_report(results)
     abstained = [one for one in results.abstention if one.n]
+    tried = {one.feature: one.pearson for one in results.probe.candidates if math.isfinite(one.pearson)}
     sections = {
         "accuracy": "Accuracy" if results.suites else "",
         "planted": "Planted truth" if results.planted else "",
@@ -63,7 +63,7 @@ def render_run_page(results: RunResults) -> str:
         histograms=[(one.name, _bars(one.histogram)) for one in results.data.objectives],
         probe=run_figures.probe_figure(results.probe),
         coverage=run_figures.coverage_figure(results.probe.uncertainty),
-        candidates=_candidates(results),
+        candidates=level_bars(dict(sorted(tried.items(), key=lambda t: -t[1])), decimal, chosen=results.probe.feature),
         debias=run_figures.debias_figure(results.debias) if results.debias else None,
         gate_map=run_figures.gate_map(results.gate.by_source),
         gate_curves=run_figures.gate_curves(results.gate),
@@ -71,7 +71,7 @@ def render_run_page(results: RunResults) -> str:
         abstention=run_figures.abstention_figure(abstained) if abstained else None,
         close_calls=[report[f"abstention {one.suite}"] for one in abstained],
         examples=[draw_example(one) for one in results.examples],
-        stages=_stages(results.seconds),
+        stages=level_bars(results.seconds, duration),
     )
 
 
@@ -94,40 +94,7 @@ def _bars(histogram: Histogram) -> list[dict[str, float]]:
     return [{"height": round(100 * n / most, 1), "low": low, "high": high, "count": n} for n, (low, high) in bins]
 
 
-def _candidates(results: RunResults) -> list[dict[str, Any]]:
-    """The features that were tried, best first."""
-    tried = sorted((c for c in results.probe.candidates if math.isfinite(c.pearson)), key=lambda c: -c.pearson)
-    most = max((c.pearson for c in tried), default=0.0)
-    return [
-        {
-            "name": c.feature,
-            "width": round(100 * max(c.pearson, 0.0) / max(most, 1e-9), 1),
-            "chosen": c.feature == results.probe.feature,
-            "value": decimal(c.pearson),
-        }
-        for c in tried
-    ]
-
-
-def _stages(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    most = max(seconds.values(), default=0.0) or 1.0
-    return [
-        {"name": name, "width": round(100 * spent / most, 1), "chosen": False, "value": duration(spent)}
-        for name, spent in seconds.items()
-    ]
-
-
 # -- worked examples ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Bar:
-    """One term of an answer as a bar; `term` is None for what is left of the terms."""
-
-    name: str
-    contribution: float
-    term: ExampleTerm | None
-    width: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +109,7 @@ class DrawnAnswer:
 
 @dataclass(frozen=True)
 class DrawnExample:
-    """A pair: the same terms in the same order and scale for every answer, so that rows can be compared across."""
+    """A pair with its answers' bars, and in a sentence which terms make the difference."""
 
     example: WorkedExample
     answers: Sequence[DrawnAnswer]
@@ -150,36 +117,26 @@ class DrawnExample:
 
 
 def draw_example(example: WorkedExample) -> DrawnExample:
-    """Bars of every answer, and in a sentence which terms make the difference."""
-    sizes: dict[str, float] = {}
-    for answer in example.answers:
-        for term in answer.terms:
-            sizes[term.term] = max(abs(term.contribution), sizes.get(term.term, 0.0))
-    ordered = sorted(sizes, key=lambda name: -sizes[name])
-    shown = ordered if len(ordered) <= _TERMS_SHOWN + 1 else ordered[:_TERMS_SHOWN]
-    answers = [_draw_answer(answer, shown, len(ordered) - len(shown)) for answer in example.answers]
-    reach = max((abs(bar.contribution) for one in answers for bar in one.bars), default=0.0) or 1.0
-    for one in answers:
-        for bar in one.bars:
-            bar.width = round(50 * abs(bar.contribution) / reach, 2)
+    """Bars of every answer on one scale."""
+    ordered = [sorted(answer.terms, key=lambda term: -abs(term.contribution)) for answer in example.answers]
+    columns = term_bars([[Bar(term.term, term.contribution, _title(term)) for term in terms] for terms in ordered])
+    answers = []
+    for answer, bars, terms in zip(example.answers, columns, ordered, strict=True):
+        total = sum(term.contribution for term in terms)
+        agrees = abs(total - answer.score) <= 1e-3 * max(1.0, abs(answer.score))
+        answers.append(DrawnAnswer(answer, bars, _terms(terms), None if agrees else total))
     return DrawnExample(example, answers, _gap(example.answers) if len(answers) == 2 else "")
 
 
-def _draw_answer(answer: ExampleAnswer, shown: Sequence[str], hidden: int) -> DrawnAnswer:
-    terms = {term.term: term for term in answer.terms}
-    bars = [Bar(name, terms[name].contribution, terms[name]) for name in shown if name in terms]
-    if hidden:
-        rest = sum(term.contribution for name, term in terms.items() if name not in shown)
-        bars.append(Bar(f"{hidden} smaller terms", rest, None))
-    total = sum(term.contribution for term in answer.terms)
-    agrees = abs(total - answer.score) <= 1e-3 * max(1.0, abs(answer.score))
-    return DrawnAnswer(answer, bars, _terms(answer), None if agrees else total)
+def _title(term: ExampleTerm) -> str:
+    raw = f"reward {decimal(term.reward)} (raw {decimal(term.raw, 2)})"
+    return f"{raw} × coefficient {signed(term.coefficient)}; gate {percent(term.gate)}"
 
 
-def _terms(answer: ExampleAnswer) -> Grid:
+def _terms(terms: Sequence[ExampleTerm]) -> Grid:
     rows = [
         [t.term, decimal(t.reward), decimal(t.raw, 2), percent(t.gate), signed(t.coefficient), signed(t.contribution)]
-        for t in sorted(answer.terms, key=lambda term: -abs(term.contribution))
+        for t in terms
     ]
     return grid("terms", "", ("term", "reward", "raw", "gate", "coefficient", "product"), rows)
 

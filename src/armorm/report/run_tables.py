@@ -52,12 +52,12 @@ _SUITE = (
 def run_report(results: RunResults) -> Report:
     """Everything that a run found, in tables."""
     grids = [_sources(results), _objectives(results), _candidates(results), _probe(results)]
-    grids.append(_uncertainty(results.probe.uncertainty))
+    grids.append(uncertainty_grid(results.probe.uncertainty))
     if results.debias is not None:
         grids.append(_debias(results.debias))
     grids += [_suite(suite, results) for suite in results.suites]
     grids.append(_length(results))
-    grids += [_abstention(one) for one in results.abstention if one.n]
+    grids += [abstention_grid(one) for one in results.abstention if one.n]
     if results.planted is not None:
         grids.append(_planted(results.planted.rows))
     verdicts = ((suite.name, verdict(suite)) for suite in results.suites)
@@ -178,7 +178,8 @@ def _probe(results: RunResults) -> Grid:
     return grid("probe", "Probe", head, rows, lead=lead)
 
 
-def _uncertainty(part: UncertaintyFacts) -> Grid:
+def uncertainty_grid(part: UncertaintyFacts) -> Grid:
+    """What each objective's intervals are made of, and how often they hold."""
     rows: list[Row] = [
         [
             o.name,
@@ -281,7 +282,8 @@ def _length(results: RunResults) -> Grid:
     return grid("length", "Length", ("suite", "method", "all answers", "same prompt"), rows, lead=lead, words=(0, 1))
 
 
-def _abstention(suite: SuiteAbstention) -> Grid:
+def abstention_grid(suite: SuiteAbstention) -> Grid:
+    """Error rates by the share of pairs left open."""
     by_margin = {round(point.abstained, 2): point for point in suite.by_margin}
     rows: list[Row] = []
     for point in suite.by_z:

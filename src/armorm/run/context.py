@@ -31,11 +31,12 @@ class RunContext:
 
     def sides(self, groups: Sequence[str]) -> list[Split]:
         """The split of each prompt group."""
-        return [side_of(group, self.recipe) for group in groups]
+        known = {group: side_of(group, self.recipe) for group in set(groups)}
+        return [known[group] for group in groups]
 
     def folds(self, groups: Sequence[str]) -> Int[np.ndarray, " n"]:
         """The fold of each prompt group, `TEST` for those of the test split."""
         seed, folds = self.recipe.seed, self.recipe.probe.folds
-        test = [side is Split.TEST for side in self.sides(groups)]
-        found = [TEST if held_out else folds_of(g, seed=seed, folds=folds) for g, held_out in zip(groups, test, strict=True)]
-        return np.array(found, dtype=np.int64)
+        known = {group: folds_of(group, seed=seed, folds=folds) for group in set(groups)}
+        sides = zip(groups, self.sides(groups), strict=True)
+        return np.array([TEST if side is Split.TEST else known[group] for group, side in sides], dtype=np.int64)

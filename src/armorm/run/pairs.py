@@ -197,8 +197,8 @@ class SuiteArrays:
 
     def by_item(self, chosen: Float[np.ndarray, " c"], rejected: Float[np.ndarray, " r"]) -> list[Scores]:
         """Scores of `answers` → each item's, chosen first."""
-        ends = [np.cumsum([item.sizes[side] for item in self.items])[:-1] for side in (0, 1)]
-        sides = zip(np.split(chosen, ends[0]), np.split(rejected, ends[1]), strict=True)
+        ends = [np.cumsum([item.sizes[side] for item in self.items], dtype=np.int64) for side in (0, 1)]
+        sides = zip(np.split(chosen, ends[0])[:-1], np.split(rejected, ends[1])[:-1], strict=True)
         return [np.concatenate(both) for both in sides]
 
     def _places(self, side: int) -> tuple[Places, Places]:

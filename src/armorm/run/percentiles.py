@@ -12,8 +12,9 @@ import numpy as np
 
 from armorm.data.splits import Split
 from armorm.fit.method import Fitted
+from armorm.numbers import shorten
 from armorm.run.pairs import PairArrays
-from armorm.scoring.reference import Reference, draw_prompts
+from armorm.scoring.reference import LONGEST, Reference, draw_prompts
 
 
 def reference_of(fitted: Fitted, pairs: PairArrays, *, seed: int) -> Reference:
@@ -26,7 +27,7 @@ def reference_of(fitted: Fitted, pairs: PairArrays, *, seed: int) -> Reference:
         fitted.probe.objectives.names,
         np.concatenate([fitted.rewards(side) for side in sides]),
         np.concatenate([fitted.scores(side) for side in sides]),
-        prompts=[text for place, text in enumerate(_questions(known)) if place in wanted],
+        prompts=[shorten(text, LONGEST) for place, text in enumerate(_questions(known)) if place in wanted],
         sources=[known.sources[place] for place in drawn],
         gates=fitted.gate.weights_for(known.prompts)[drawn],
     )

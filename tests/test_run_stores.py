@@ -1,0 +1,316 @@
+"""A run on its stores: every damaged file is named, memory holds no texts, files are read once, a resumed run is the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_run import planted_store, write_recipe
+
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
+from armorm.errors import CheckpointError
+from armorm.features import answers
+from armorm.features.answers import open_answers
+from armorm.fit.method import Fitted
+from armorm.fit.parts import load_debias
+from armorm.objectives import Objective, Objectives
+from armorm.progress import Reporter
+from armorm.recipe import Recipe, load_recipe
+from armorm.rivals.bradley_terry import load_bradley_terry
+from armorm.run.context import RunContext
+from armorm.run.coverage import uncertainty_stage
+from armorm.run.debias_stage import fit_debias_stage
+from armorm.run.examples import examples
+from armorm.run.gate_stage import fit_gate_stage
+from armorm.run.methods import fit_bradley_terry_stage
+from armorm.run.pairs import SuiteArrays, pair_arrays
+from armorm.run.percentiles import reference_of
+from armorm.run.probe_stage import FittedProbe, fit_probe_stage
+from armorm.run.stages import find_stage, read_nothing, run_stage
+from armorm.run.train import BothGates, Run, train
+from armorm.scoring.reference import Reference
+from armorm.scoring.uncertainty import Uncertainty
+
+QUIET = Reporter(quiet=True)
+STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
+LOGS = {"timings.jsonl"}
+"""Not part of a store's result: seconds, one line a shard."""
+
+
+@pytest.fixture
+def copied(run: Run, tmp_path: Path) -> Path:
+    """The small run, in a folder that may be changed."""
+    shutil.copytree(run.folder, tmp_path / "run")
+    return tmp_path / "run"
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------------
+
+
+def readers(folder: Path) -> dict[Path, Callable[[], Any]]:
+    """Every file of the stores and fitted parts, with what reads it whole on its way to a number."""
+
+    def read_store(home: Path) -> None:
+        store = open_answers(home)
+        assert store is not None
+        for name in (*store.names, "answers", *(["ratings"] if store.manifest["objectives"] else [])):
+            store.column(name)
+        assert len(store.ids) == len(store.groups) == len(list(store.contexts())) == len(store.items())
+
+    parts: dict[str, Callable[[Path], Any]] = {
+        "probe": lambda at: FittedProbe.load(at, 3),
+        "debias": load_debias,
+        "gate": BothGates.load,
+        "uncertainty": Uncertainty.load,
+        "bench": load_bradley_terry,
+        "model": lambda at: (Uncertainty.load(at), Reference.load(at)),
+    }
+    found: dict[Path, Callable[[], Any]] = {}
+    for home in (folder / "features").iterdir():
+        found |= {f: (lambda home=home: read_store(home)) for f in home.iterdir() if f.name not in LOGS}
+    for stage, read in parts.items():
+        files = [f for f in (folder / stage).rglob("*") if f.suffix in {".json", ".safetensors"} and f.name != "stage.json"]
+        if stage == "model":  # the rest is transformers' own
+            files = [f for f in files if f.stem in {"uncertainty", "reference"}]
+        found |= {f: (lambda at=folder / stage, read=read: read(at)) for f in files}
+    return found
+
+
+def flip(file: Path, bit: int) -> bytes:
+    """Flip one bit; what the file was."""
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    damaged[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(damaged)
+    return whole
+
+
+def test_a_flipped_bit_in_any_store_or_part_is_named_before_it_reaches_a_number(copied: Path):
+    found = readers(copied)
+    assert len(found) >= 4 * 6 + 8 + 2 + 16 + 2 + 2 + 4
+    for read in set(found.values()):
+        read()  # whole
+    stages = [copied / stage / "stage.json" for stage in STAGES]
+    draw, files = np.random.default_rng(0), [*found, *stages]
+    hit, silent = Counter[str](), []
+    for i in range(200):
+        file = files[i % len(files)] if i < len(files) else files[int(draw.integers(len(files)))]
+        whole = flip(file, int(draw.integers(8 * file.stat().st_size)))
+        if file in found:
+            with pytest.raises(CheckpointError, match=file.name):
+                found[file]()
+        elif find_stage(file.parent, json.loads(whole)["key"], read_nothing) is not None:
+            silent.append(file)
+        file.write_bytes(whole)
+        hit[file.suffix] += 1
+    assert not silent
+    assert sum(hit.values()) == 200
+    assert set(hit) == {".json", ".safetensors", ".parquet"}
+    for file in stages:
+        assert find_stage(file.parent, json.loads(file.read_text())["key"], read_nothing) is not None
+
+
+def test_a_run_that_needs_a_damaged_shard_stops_and_names_it(copied: Path, rows: Path, tiny_folder: Path):
+    recipe = load_recipe(write_recipe(rows, tiny_folder))
+    shutil.rmtree(copied / "gate")
+    (shard,) = (copied / "features").glob("pairs-*/shard-*.safetensors")
+    flip(shard, 8 * (shard.stat().st_size - 1))
+    with pytest.raises(CheckpointError, match=rf"{shard}: damaged.*extract again"):
+        train(recipe, copied, reporter=QUIET)
+    (shard.parent / "manifest.json").unlink()  # what the message says
+    assert train(recipe, copied, reporter=QUIET).computed == ("gate",)
+
+
+def test_a_stage_whose_file_is_damaged_is_computed_again(copied: Path, run: Run, rows: Path, tiny_folder: Path):
+    before = (copied / "debias" / "debias.safetensors").read_bytes()
+    flip(copied / "debias" / "stage.json", 999)
+    again = train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET)
+    assert again.computed == ("debias",)
+    assert again.results == run.results
+    assert (copied / "debias" / "debias.safetensors").read_bytes() == before
+
+
+def test_a_damaged_part_of_a_finished_stage_is_named(copied: Path, rows: Path, tiny_folder: Path):
+    flip(copied / "probe" / "without-fold-1" / "probe.safetensors", 4000)
+    with pytest.raises(CheckpointError, match=r"without-fold-1/probe\.safetensors: damaged.*remove the stage's folder"):
+        train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET)
+
+
+# -- values are handed on ---------------------------------------------------------------------------------------------------
+
+
+def plain(results: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in results.items() if k not in {"created", "seconds", "backbone"}}
+
+
+@pytest.mark.parametrize("first", STAGES[1:-1])
+def test_a_resumed_run_gives_the_same_bytes(first: str, copied: Path, run: Run, rows: Path, tiny_folder: Path):
+    """Values that are read back equal those that were handed on: all later stages come out the same."""
+    lost = STAGES[STAGES.index(first) :]
+    for stage in lost:
+        shutil.rmtree(copied / stage)
+    again = train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET)
+    assert again.computed == lost
+    assert plain(again.results) == plain(run.results)
+    parts = [f.relative_to(run.folder) for s in lost for f in (run.folder / s).rglob("*") if f.suffix == ".safetensors"]
+    assert parts or first == "report"
+    for part in parts:
+        assert (copied / part).read_bytes() == (run.folder / part).read_bytes(), part
+
+
+def test_a_stage_found_is_read_once_and_one_computed_is_not_read(tmp_path: Path):
+    calls: list[str] = []
+
+    def compute(at: Path) -> tuple[int, dict[str, Any]]:
+        calls.append("computed")
+        (at / "value").write_text("7")
+        return 7, {"told": (1, 2)}
+
+    def read(at: Path) -> int:
+        calls.append("read")
+        return int((at / "value").read_text())
+
+    first = run_stage(tmp_path / "stage", {"a": 1}, compute, read)
+    again = run_stage(tmp_path / "stage", {"a": 1}, compute, read)
+    other = run_stage(tmp_path / "stage", {"a": 2}, compute, read)
+    assert calls == ["computed", "read", "computed"]
+    assert (first.value, first.facts, first.fresh) == (7, {"told": [1, 2]}, True)
+    assert (again.value, again.facts, again.fresh, again.key) == (7, first.facts, False, first.key)
+    assert (other.fresh, other.key != first.key) == (True, True)
+
+
+def test_a_suite_holds_every_answer_once_and_pairs_hold_each_at_least_once(tmp_path: Path):
+    """Each answer's feature is its place in the file, so whatever is read says where it was read."""
+    sizes = [(1, 3), (2, 1), (1, 1)]
+    items, first = [], np.array([0, 4, 7])
+    for i, (chosen, rejected) in enumerate(sizes):
+        names = [f"{i}-{j}" for j in range(chosen + rejected)]
+        talk = ({"role": "user", "content": f"question {i}"},)
+        items.append(BenchmarkItem(f"b{i}", f"g{i}", "b", talk, tuple(names[:chosen]), tuple(names[chosen:]), section="s"))
+    features = np.repeat(np.arange(9.0)[:, None], D, axis=1)
+    store = planted_store(tmp_path / "b", items, features, np.arange(3.0)[:, None] * np.ones(D), 10 * np.arange(9), shard_rows=2)
+    recipe = Recipe.model_validate(
+        {"name": "n", "ratings": [{"path": "r"}], "pairs": [{"path": "p"}], "features": {"prompt": "final:last"}}
+    )
+    suite = SuiteArrays.of_store(RunContext(recipe, OBJECTIVES, QUIET), "b", store)
+    chosen, rejected = suite.answers("final:last")
+    assert chosen.response[:, 0].tolist() == [0, 4, 5, 7]
+    assert rejected.response[:, 0].tolist() == [1, 2, 3, 6, 8]
+    assert (chosen.prompt[:, 0].tolist(), rejected.prompt[:, 0].tolist()) == ([0, 1, 1, 2], [0, 0, 0, 1, 2])
+    assert suite.lengths.tolist() == [0, 40, 50, 70, 10, 20, 30, 60, 80]
+    assert suite.groups == ["g0", "g1", "g1", "g2", "g0", "g0", "g0", "g1", "g2"]
+    by_item = suite.by_item(chosen.response[:, 0], rejected.response[:, 0])
+    assert [s.tolist() for s in by_item] == [list(range(a, a + sum(n))) for a, n in zip(first, sizes, strict=True)]
+    pairs = suite.pairs
+    assert (pairs.winners.tolist(), pairs.losers.tolist()) == ([0, 0, 0, 4, 5, 7], [1, 2, 3, 6, 6, 8])
+    assert [pairs.texts(i)[1:] for i in range(6)] == [
+        (items[row].chosen[i % len(items[row].chosen)], items[row].rejected[i % len(items[row].rejected)])
+        for row, i in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0))
+    ]
+    assert pairs.texts(4)[0] == items[1].context
+
+
+# -- what is read, what is in memory ----------------------------------------------------------------------------------------
+
+
+def test_each_shard_is_opened_once_whatever_the_candidates(
+    rows: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Three candidates, pairs in several shards: what is known, all stages, the rival and the suites share one opening."""
+    settings = {"response": ["1:mean", "2:mean", "final:last"], "shard_rows": 16}
+    recipe = load_recipe(write_recipe(rows, tiny_folder, features=settings))
+    opened, real = Counter[str](), answers.safe_open
+
+    def counting(place: Path, **options: Any) -> Any:
+        opened[f"{place.parent.name}/{place.name}"] += 1
+        return real(place, **options)
+
+    monkeypatch.setattr(answers, "safe_open", counting)
+    assert train(recipe, tmp_path / "run", reporter=QUIET).computed == STAGES
+    shards = {f"{f.parent.name}/{f.name}" for f in (tmp_path / "run" / "features").glob("*/shard-*.safetensors")}
+    assert len([s for s in shards if s.startswith("pairs-")]) == 5
+    assert opened == Counter(shards)
+
+
+D = 8
+RATED, PAIRED = 20_000, 4_000
+OBJECTIVES = Objectives([Objective(name=name, min=0, max=4) for name in ("quality", "length")])
+
+
+def fitting_peaks(folder: Path, words: int) -> tuple[dict[str, int], Fitted]:
+    """The most memory that each stage held, on stores whose every text has so many words; what was fitted."""
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(RATED, D)), rng.normal(size=(2 * PAIRED, D))
+    ratings = np.clip(2 + x[:, :2] + 0.3 * rng.normal(size=(RATED, 2)), 0, 4)
+
+    def talk(i: int) -> tuple[Any, ...]:
+        return ({"role": "user", "content": f"question {i} " + "word " * words},)
+
+    def answer(i: int) -> str:
+        return f"answer {i} " + "word " * words
+
+    rated = [
+        RatedResponse(
+            f"r{i}", f"g{i // 50}", "rated", (*talk(i), {"role": "assistant", "content": answer(i)}), {"quality": q, "length": v}
+        )
+        for i, (q, v) in enumerate(ratings.tolist())
+    ]
+    pairs = [PreferencePair(f"p{i}", f"g{i // 50}", "pairs", talk(i), answer(i), answer(-i)) for i in range(PAIRED)]
+    recipe = Recipe.model_validate(
+        {
+            "name": "planted",
+            "ratings": [{"path": "r.jsonl"}],
+            "pairs": [{"path": "p.jsonl"}],
+            "features": {"response": ["final:last"], "prompt": "final:last"},
+            "splits": {"validation": 0.1, "test": 0.1},
+            "probe": {"folds": 2},
+            "debias": {"nuisances": ["length"]},
+            "gate": {"hidden": 4, "hidden_layers": 1, "steps": 5, "batch_size": 64, "evaluate_every": 5},
+        }
+    )
+    stores = {"rated": planted_store(folder / "rated", rated, x, x, np.ones(RATED))}
+    prompts = rng.normal(size=(PAIRED, D))
+    in_pairs = {"pairs": planted_store(folder / "pairs", pairs, z, prompts, np.ones(2 * PAIRED))}
+    del rated, pairs, x, z, ratings
+    context = RunContext(recipe, OBJECTIVES, QUIET)
+    peaks: dict[str, int] = {}
+
+    def held(stage: str, value: Any) -> Any:
+        peaks[stage] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        return value
+
+    tracemalloc.start()
+    try:
+        arrays = held("pairs", pair_arrays(context, in_pairs))
+        probe, _ = held("probe", fit_probe_stage(folder / "probe", context, stores))
+        held("uncertainty", uncertainty_stage(folder / "uncertainty", context, probe, stores))
+        debias, _ = held("debias", fit_debias_stage(folder / "debias", context, probe, stores, arrays))
+        gates, _ = held("gate", fit_gate_stage(folder / "gate", context, probe, debias, arrays))
+        fitted = Fitted(probe.probe, probe.feature, debias, gates.gate)
+        held("rival", fit_bradley_terry_stage(arrays, [probe.feature]))
+        assert len(held("reference", reference_of(fitted, arrays, seed=0)).prompts) == 2000
+        assert len(held("examples", examples(fitted, arrays, count=2))) == 2
+    finally:
+        tracemalloc.stop()
+    return peaks, fitted
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("run")  # which imports what training imports, outside of what is measured
+def test_memory_while_fitting_does_not_grow_with_the_texts(tmp_path: Path):
+    """20,000 rated rows and 4,000 pairs: the long texts are 150 MB more than the short ones; a batch is in memory at a time."""
+    (short, one), (long, other) = (fitting_peaks(tmp_path / str(words), words) for words in (1, 600))
+    np.testing.assert_array_equal(one.probe.weights, other.probe.weights)
+    assert (RATED * 2 + PAIRED * 3) * 599 * len("word ") > 150e6
+    assert PAIRED * 599 * len("word ") > 10e6  # the contexts alone, which percentiles are read from
+    assert len(short) == 8
+    for stage, peak in short.items():
+        assert long[stage] < peak + 5e6, stage
