@@ -79,10 +79,10 @@ def length_correlation(
 
 def exact_at_the_ends(one: Interval, n_groups: int) -> Interval:
     """The binomial bound over groups where all outcomes are alike, so that no resample differs from the data."""
-    bound = _TAIL ** (1 / n_groups)
+    least = _TAIL ** (1 / n_groups)
     if one.value == 1.0:
-        return Interval(1.0, bound, 1.0)
-    return Interval(0.0, 0.0, 1.0 - bound) if one.value == 0.0 else one
+        return Interval(1.0, least, 1.0)
+    return Interval(0.0, 0.0, 1.0 - least) if one.value == 0.0 else one
 
 
 def bound(one: Interval, lowest: float) -> Interval:
