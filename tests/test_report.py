@@ -539,7 +539,7 @@ def test_bars_of_an_answer_are_drawn_to_one_scale_and_sum_to_the_score(results):
         drawn = draw_example(example)
         assert max(bar.width for one in drawn.answers for bar in one.bars) == 50.0
         for one in drawn.answers:
-            assert sum(bar.contribution for bar in one.bars) == pytest.approx(one.answer.score)
+            assert sum(bar.value for bar in one.bars) == pytest.approx(one.answer.score)
             assert one.mismatch is None
         assert len({tuple(bar.name for bar in one.bars) for one in drawn.answers}) == 1
 

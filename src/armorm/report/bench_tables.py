@@ -14,7 +14,7 @@ from armorm.bench.aggregate import Figure
 from armorm.bench.profiles import ProfileRow
 from armorm.bench.results import BenchResults
 from armorm.numbers import count, counts, ends, percent, share, signed_hundredths
-from armorm.report.tables import Block, Cell, Grid, Report, Row, defined, difference, grid, share_of
+from armorm.report.tables import Block, Cell, Grid, Report, Row, difference, grid, has_value, share_of
 
 _INTERVALS = (
     "Accuracy in %. Intervals are 95 % and resample whole prompts; one bootstrap serves all figures. “Ties as halves” is the "
@@ -127,7 +127,7 @@ def _published(results: BenchResults) -> Grid:
 
 def _notes(results: BenchResults) -> Iterator[str]:
     within = results.length.within_prompt
-    if defined(within):
+    if has_value(within):
         interval = ends(within, signed_hundredths)
         yield f"Rank correlation of score and answer length within prompts: {signed_hundredths(within.value)} ({interval})."
     if (bias := results.position) is not None and math.isfinite(bias.first.value):

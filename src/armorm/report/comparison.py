@@ -43,7 +43,7 @@ from armorm.report.compare_results import (
     TrainingCost,
     Usage,
 )
-from armorm.report.tables import Block, Cell, Grid, Report, Row, defined, difference, estimate, grid, share_of
+from armorm.report.tables import Block, Cell, Grid, Report, Row, difference, estimate, grid, has_value, share_of
 
 FAMILIES = {
     "armorm": "ArmoRM",
@@ -149,7 +149,7 @@ def headline(suite: ComparedSuite, results: CompareResults, methods: Mapping[str
     text = f"{methods[subject.method].label}: {percent(one.value)}{_in_brackets(share_ends(one))}"
     for reference in _references(results, methods):
         versus = subject.versus.get(reference)
-        if versus is not None and defined(versus.difference):
+        if versus is not None and has_value(versus.difference):
             gap, span = points(versus.difference.value), ends(versus.difference, points) or "no interval"
             text += f"; {gap} points over {methods[reference].label} ({span}; p {equals_p(versus.p)})"
     highest = max(ordered, key=lambda name: rows[name].overall.value)
@@ -408,7 +408,7 @@ def _probes(probes: Sequence[ProbeOnBackbone]) -> Grid | None:
 
 def _correlation(one: Interval | None, n: int) -> Cell:
     cell = estimate(one, decimal)
-    return Cell(cell.text, ", ".join(filter(None, (cell.small, _n(n))))) if defined(one) else cell
+    return Cell(cell.text, ", ".join(filter(None, (cell.small, _n(n))))) if has_value(one) else cell
 
 
 def _not_run(methods: Mapping[str, MethodFacts]) -> Grid | None:

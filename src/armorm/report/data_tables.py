@@ -16,7 +16,7 @@ from armorm.data.sources.registry import pair_sources, rating_sources
 from armorm.data.validate import Validation
 from armorm.intervals import Interval
 from armorm.numbers import count, decimal, ends, general, hundredths, percent, shorten, signed_hundredths
-from armorm.report.tables import Cell, Grid, Report, Row, defined, estimate, grid, share_of
+from armorm.report.tables import Cell, Grid, Report, Row, estimate, grid, has_value, share_of
 
 SHOWN = 60
 MOST_OBJECTIVES = 4
@@ -185,7 +185,7 @@ def _follow_length(facts: Inspection) -> Iterator[str]:
         more = f" and {len(strong) - _NAMED} more" if len(strong) > _NAMED else ""
         yield f"Ratings that follow the answer's length (Spearman, {_STRONG:g} or more either way): {listed}{more}."
     longer = facts.longer_chosen and _interval(facts.longer_chosen["characters"])
-    if longer and defined(longer):
+    if longer and has_value(longer):
         between = f" (95 % interval {ends(longer, percent)})" if ends(longer) else ""
         yield f"The longer answer was chosen in {percent(longer.value)} of pairs of unequal length{between}."
 

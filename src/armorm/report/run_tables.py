@@ -32,7 +32,7 @@ from armorm.report.run_results import (
     SuiteResults,
     UncertaintyFacts,
 )
-from armorm.report.tables import Block, Cell, Grid, Report, Row, defined, difference, estimate, grid, share_of
+from armorm.report.tables import Block, Cell, Grid, Report, Row, difference, estimate, grid, has_value, share_of
 
 TERMINAL = ("probe", "debias", "suite", "planted")
 """Tables that the terminal shows, by the first word of their names."""
@@ -97,7 +97,7 @@ def verdict(suite: SuiteResults) -> str | None:
 
 def _against_bradley_terry(one: MethodOnSuite) -> str:
     versus = one.versus_bradley_terry
-    if versus is None or not defined(versus.difference):
+    if versus is None or not has_value(versus.difference):
         return "."
     gap, p = versus.difference, versus.p
     numbers = f"{points(gap.value)} points (interval {points(gap.low)} to {points(gap.high)}, p {equals_p(p)})"

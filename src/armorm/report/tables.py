@@ -106,12 +106,12 @@ def facts_grid(name: str, title: str, facts: Mapping[str, str]) -> Grid:
 
 def estimate(one: Interval | None, write: Written = hundredths) -> Cell:
     """A number with its interval."""
-    return Cell(write(one.value), ends(one, write)) if defined(one) else Cell()
+    return Cell(write(one.value), ends(one, write)) if has_value(one) else Cell()
 
 
 def share_of(one: Interval | None) -> Cell:
     """A share in per cent with its interval."""
-    return Cell(share(one.value), share_ends(one)) if defined(one) else Cell()
+    return Cell(share(one.value), share_ends(one)) if has_value(one) else Cell()
 
 
 def difference(one: Interval | None, p: float | None) -> tuple[Cell, Cell]:
@@ -119,7 +119,7 @@ def difference(one: Interval | None, p: float | None) -> tuple[Cell, Cell]:
     return estimate(one, points), Cell(p_value(p))
 
 
-def defined(one: Interval | None) -> TypeGuard[Interval]:
+def has_value(one: Interval | None) -> TypeGuard[Interval]:
     """Whether there is a value."""
     return one is not None and math.isfinite(one.value)
 
