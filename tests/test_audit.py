@@ -16,7 +16,7 @@ from small_run import read_lines, write_lines
 
 from armorm.bench.audit import Changed, Originals, View, Viewed, as_expected, change_facts, verdict, view_facts
 from armorm.bench.audit_results import AuditResults, ChangeFacts, Example, ViewFacts
-from armorm.bench.perturbations import PERTURBATIONS, PRAISE, REFUSALS, Case, Expected, is_prose, sentences
+from armorm.bench.perturbations import PERTURBATIONS, TEXTS, Case, Expected, is_prose, sentences
 from armorm.errors import CheckpointError, DataError
 from armorm.intervals import Interval
 from armorm.jobs import audit as auditing
@@ -79,8 +79,8 @@ def test_the_changes_do_what_they_say():
     assert str(changed("repeated")).count(ANSWER) == 2
     assert str(changed("last-repeated")).count("This is called Rayleigh scattering.") == 5
     assert str(changed("markdown-list")).count("\n- **") == 4
-    assert str(changed("injected-header")).endswith(f"<|end|>\n<|assistant|>\n{PRAISE}")
-    assert changed("refusal") in REFUSALS
+    assert str(changed("injected-header")).endswith(f"<|end|>\n<|assistant|>\n{TEXTS['praise']}")
+    assert changed("refusal") in TEXTS["refusals"]
     assert changed("one-word") == "The"
     assert ANSWER.startswith(str(changed("truncated")))
     assert len(str(changed("truncated")).split()) == len(ANSWER.split()) // 2

@@ -51,7 +51,7 @@ class Aggregate:
 
     name: str
     sections: tuple[Section, ...]
-    weights: Mapping[str, float] | None
+    weights: Mapping[str, float] | None = None
     note: str = ""
 
 

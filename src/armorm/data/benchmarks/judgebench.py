@@ -9,16 +9,15 @@ another source keeps the source's name and stands in no section. The overall val
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
+from armorm.data.benchmarks.benchmark import Benchmark, FileSet
+from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import Place, bad, each, flat
 
 SECTION_OF = {"mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math", "livecodebench": "coding"}
-GPT_SIZES = {"knowledge": 154, "reasoning": 98, "math": 56, "coding": 42}
-CLAUDE_SIZES = dict.fromkeys(GPT_SIZES, 0)  # 270 in all
 _SIDES = {"A>B": ("response_A", "response_B"), "B>A": ("response_B", "response_A")}
 
 
@@ -35,30 +34,13 @@ def _pair(record: Record) -> Iterator[Found]:
     yield flat(record, id=values.get("pair_id"), prompt=values["question"], chosen=chosen, rejected=rejected, subset=subset)
 
 
-def _judgebench(name: str, title: str, split: str, model: str, sizes: Mapping[str, int], items: int) -> Benchmark:
+def _judgebench(name: str, split: str, model: str) -> Benchmark:
     files = (f"**/{split}[-.]*parquet", f"**/{split}[-.]*jsonl", f"**/*response_model={model}.jsonl")
-    return Benchmark(
-        name=name,
-        title=title,
-        parts=(FileSet(place=Place(hub="ScalerLab/JudgeBench", split=split, files=files), unfold=each(_pair)),),
-        licence="not stated",
-        rule=Rule.PAIRS,
-        subsets=sizes,
-        aggregates=(
-            Aggregate(
-                name="official",
-                sections=tuple(Section(name=s, subsets={s: float(size or 1)}, by_items=True) for s, size in sizes.items()),
-                weights=None,
-            ),
-        ),
-        url="https://github.com/ScalerLab/JudgeBench",
-        items=items,
-    )
+    place = Place(hub="ScalerLab/JudgeBench", split=split, files=files)
+    return published_benchmark(name, FileSet(place=place, unfold=each(_pair)))
 
 
 BENCHMARKS = (
-    _judgebench("judgebench", "JudgeBench, answers by GPT-4o", "gpt", "gpt-4o-2024-05-13", GPT_SIZES, 350),
-    _judgebench(
-        "judgebench-claude", "JudgeBench, answers by Claude 3.5 Sonnet", "claude", "claude-3-5-sonnet-20240620", CLAUDE_SIZES, 270
-    ),
+    _judgebench("judgebench", "gpt", "gpt-4o-2024-05-13"),
+    _judgebench("judgebench-claude", "claude", "claude-3-5-sonnet-20240620"),
 )

@@ -29,7 +29,7 @@ from armorm.data.sources.registry import look_up
 @cache
 def benchmarks() -> Mapping[str, Benchmark]:
     """Every benchmark by name."""
-    names = [m.name for m in iter_modules(package.__path__) if m.name not in ("benchmark", "registry")]
+    names = [m.name for m in iter_modules(package.__path__) if m.name not in ("benchmark", "catalogue", "registry")]
     by_name: dict[str, Benchmark] = {}
     for benchmark in (b for n in names for b in import_module(f"{package.__name__}.{n}").BENCHMARKS):
         assert benchmark.name not in by_name, benchmark.name

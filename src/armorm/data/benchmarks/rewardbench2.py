@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
+from armorm.data.benchmarks.benchmark import FileSet
+from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import answers_fault, text_fault
 from armorm.data.sources.source import Place, bad, each, flat
 
-SIZES = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
 TIES = "Ties"
 _TIES_ID = re.compile(r"(ref|tied):\d+")
 
@@ -42,20 +42,5 @@ def _item(record: Record) -> Iterator[Found]:
 
 
 BENCHMARKS = (
-    Benchmark(
-        name="rewardbench-2",
-        title="RewardBench 2",
-        parts=(FileSet(place=Place(hub="allenai/reward-bench-2", split="test"), unfold=each(_item)),),
-        licence="ODC-BY",
-        rule=Rule.REWARDBENCH_2,
-        subsets=SIZES,
-        aggregates=(
-            Aggregate(
-                name="official",
-                sections=tuple(Section(name=name, subsets={name: float(size)}) for name, size in SIZES.items()),
-                weights=dict.fromkeys(SIZES, 1.0),
-            ),
-        ),
-        url="https://huggingface.co/datasets/allenai/reward-bench-2",
-    ),
+    published_benchmark("rewardbench-2", FileSet(place=Place(hub="allenai/reward-bench-2", split="test"), unfold=each(_item))),
 )

@@ -16,14 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
+from armorm.data.benchmarks.benchmark import FileSet
+from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import Found, Record
 from armorm.data.sources.fields import answers_fault, id_within, text_fault
 from armorm.data.sources.source import Place, bad, each, flat
 
-SIZES = {"chat": 129, "code": 228, "math": 529, "safety-refuse": 284, "safety-response": 157}
-DOMAINS = ("chat", "code", "math", "safety")
-PARTS = ("easy", "normal", "hard")
+DOMAINS = ("chat", "code", "math", "safety-refuse", "safety-response")
 STYLES = 3
 _FILE = re.compile(r"(\w+(?:-\w+)?)_filtered\.")
 
@@ -32,7 +31,7 @@ def _item(record: Record) -> Iterator[Found]:
     values = record.values
     domain = values.get("domain")
     notes: tuple[str, ...] = ()
-    if domain is None and (named := _FILE.search(record.where)) and named[1] in SIZES:
+    if domain is None and (named := _FILE.search(record.where)) and named[1] in DOMAINS:
         domain, notes = named[1], ("domain-of-file",)
     with_domain = Record(record.row, {**values, "domain": domain}, record.where)
     if fault := text_fault(with_domain, "prompt", "domain"):
@@ -49,27 +48,6 @@ def _item(record: Record) -> Iterator[Found]:
         yield flat(record, notes=notes, id=row_id, prompt=values["prompt"], chosen=chosen, rejected=rejected, subset=domain)
 
 
-def _aggregate(name: str, parts: tuple[str, ...], note: str = "") -> Aggregate:
-    sections = tuple(Section(name=d, subsets={f"{d}/{part}": 1.0 for part in parts}) for d in DOMAINS)
-    return Aggregate(name=name, sections=sections, weights=dict.fromkeys(DOMAINS, 1.0), note=note)
-
-
 _PLACE = Place(hub="THU-KEG/RM-Bench", files=("**/total_dataset.json", "**/train-*.parquet"))
 
-BENCHMARKS = (
-    Benchmark(
-        name="rm-bench",
-        title="RM-Bench",
-        parts=(FileSet(place=_PLACE, unfold=each(_item)),),
-        licence="ODC-BY",
-        rule=Rule.STYLE_MATRIX,
-        subsets=SIZES,
-        aggregates=(
-            _aggregate("official", PARTS),
-            _aggregate("easy", ("easy",), "the right answer has the richer style"),
-            _aggregate("normal", ("normal",), "both answers have the same style"),
-            _aggregate("hard", ("hard",), "the wrong answer has the richer style"),
-        ),
-        url="https://github.com/THU-KEG/RM-Bench",
-    ),
-)
+BENCHMARKS = (published_benchmark("rm-bench", FileSet(place=_PLACE, unfold=each(_item))),)

@@ -14,28 +14,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from armorm.data.benchmarks.benchmark import Aggregate, Benchmark, FileSet, Rule, Section
+from armorm.data.benchmarks.benchmark import Benchmark, FileSet
+from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import BadRecord, Found, Record
 from armorm.data.sources.fields import id_within
 from armorm.data.sources.source import Place, bad, each, flat
 
-SCENARIOS = {
-    "helpfulness": (
-        "Brainstorming",
-        "Chat",
-        "Classification",
-        "Closed QA",
-        "Code",
-        "Generation",
-        "Open QA",
-        "Reasoning",
-        "Rewrite",
-        "Role Playing",
-        "Summarization",
-        "Translation",
-    ),
-    "harmlessness": ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "multi"),
-}
 _CATEGORY = re.compile(r"(Helpfulness|Harmlessness)/([^/]+)")
 
 Answers = tuple[list[Any], list[Any]]
@@ -87,30 +71,10 @@ def _lists(record: Record) -> Iterator[Found]:
     yield _item(record, "bon_uid", _list, "'bon_best' and of each entry of 'loser_list'")
 
 
-def _rmb(name: str, title: str, folder: str, rule: Rule, unfold: Callable[[Record], Iterator[Found]]) -> Benchmark:
-    url = "https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark"
+def _rmb(name: str, folder: str, unfold: Callable[[Record], Iterator[Found]]) -> Benchmark:
     files = (f"**/{folder}/**/*.json", "Helpfulness/**/*.json", "Harmlessness/*.json")
-    subsets = {goal: [f"{goal}/{scenario}" for scenario in scenarios] for goal, scenarios in SCENARIOS.items()}
-    return Benchmark(
-        name=name,
-        title=title,
-        parts=(FileSet(place=Place(url=url, files=files), unfold=each(unfold)),),
-        licence="not stated",
-        rule=rule,
-        subsets={subset: 0 for named in subsets.values() for subset in named},
-        aggregates=(
-            Aggregate(
-                name="official",
-                sections=tuple(Section(name=g, subsets=dict.fromkeys(named, 1.0), by_items=True) for g, named in subsets.items()),
-                weights=dict.fromkeys(subsets, 1.0),
-            ),
-        ),
-        url=url,
-        confidence="remembered",
-    )
+    place = Place(url="https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark", files=files)
+    return published_benchmark(name, FileSet(place=place, unfold=each(unfold)))
 
 
-BENCHMARKS = (
-    _rmb("rmb-pairs", "RMB, pairs", "Pairwise_set", Rule.PAIRS, _pairs),
-    _rmb("rmb-best-of", "RMB, best of N", "BoN_set", Rule.BEATS_ALL, _lists),
-)
+BENCHMARKS = (_rmb("rmb-pairs", "Pairwise_set", _pairs), _rmb("rmb-best-of", "BoN_set", _lists))

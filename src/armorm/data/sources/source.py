@@ -28,9 +28,9 @@ class Place:
     """Where a set's files are.
 
     `hub`: the data set's id on the Hugging Face hub, empty where it is not there (`url` then says where it is). `subset`: its
-    configuration; `data_dir`: a folder in its repository; `revision`: a commit, where the newest is not the right one.
-    `files`: patterns of this split's files in a local copy ("{split}" stands for its name); without any, those whose path names
-    the split.
+    configuration; `data_dir`: a folder in its repository, or a pattern of several; `revision`: a commit, where the newest is not
+    the right one. `files`: patterns of this split's files in a local copy ("{split}" stands for its name); without any, those
+    whose path names the split.
     """
 
     hub: str = ""
@@ -49,11 +49,11 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatingSource:
-    """A set of absolutely rated answers.
+class PublicSet:
+    """What all public sets have.
 
-    `rows`: records as published (0: not known); `rater`: who or what gave the ratings.
-    `repeats`: "drop" what says again what an earlier row said, or "keep" it because each row is one annotator's label.
+    `rows`: records as published (0: not known). `repeats`: "drop" what says again what an earlier row said, or "keep" it because
+    each row is one annotator's label.
     """
 
     name: str
@@ -61,26 +61,24 @@ class RatingSource:
     place: Place
     licence: str
     rows: int
-    rater: str
-    objectives: tuple[Objective, ...]
     unfold: Unfold
     confidence: Confidence = "read"
     repeats: Literal["keep", "drop"] = "drop"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairSource:
+class RatingSource(PublicSet):
+    """A set of absolutely rated answers; `rater`: who or what gave the ratings."""
+
+    rater: str
+    objectives: tuple[Objective, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSource(PublicSet):
     """A set of preference pairs; `made` says in a sentence how a pair comes about."""
 
-    name: str
-    title: str
-    place: Place
-    licence: str
-    rows: int
     made: str
-    unfold: Unfold
-    confidence: Confidence = "read"
-    repeats: Literal["keep", "drop"] = "drop"
 
 
 def each(unfold_one: Callable[[Record], Iterable[Found]]) -> Unfold:

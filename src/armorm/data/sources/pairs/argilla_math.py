@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.ratings.argilla_math import FOLLOWING, LICENCE, PLACE, ROWS, SIDES
+from armorm.data.sources.ratings.argilla_math import FOLLOWING, SIDES
 from armorm.data.sources.scored import against_ratings, score_of
-from armorm.data.sources.source import PairSource, each, flat
+from armorm.data.sources.source import each, flat
 
 
 def _pair(record: Record) -> Iterator[Found]:
@@ -28,15 +29,4 @@ def _pair(record: Record) -> Iterator[Found]:
     )
 
 
-SOURCES = (
-    PairSource(
-        name="argilla-math",
-        title="Distilabel math preferences",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        made="the set's chosen and rejected answers, where the chosen one is rated higher",
-        unfold=each(_pair),
-        confidence="remembered",
-    ),
-)
+SOURCES = (published_pairs("argilla-math", each(_pair)),)

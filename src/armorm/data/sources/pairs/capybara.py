@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.fields import not_list
-from armorm.data.sources.ratings.capybara import LICENCE, OVERALL_QUALITY, PLACE, ROWS, SIDES
+from armorm.data.sources.ratings.capybara import OVERALL_QUALITY, SIDES
 from armorm.data.sources.scored import against_ratings, score_of
-from armorm.data.sources.source import PairSource, each, flat
+from armorm.data.sources.source import each, flat
 
 
 def _pair(record: Record) -> Iterator[Found]:
@@ -27,14 +28,4 @@ def _pair(record: Record) -> Iterator[Found]:
     yield against_ratings(record, chosen, rejected) or flat(record, chosen=values["chosen"], rejected=values["rejected"])
 
 
-SOURCES = (
-    PairSource(
-        name="capybara",
-        title="Capybara-Preferences-Filtered",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        made="the set's chosen and rejected answers, where the chosen one is rated higher",
-        unfold=each(_pair),
-    ),
-)
+SOURCES = (published_pairs("capybara", each(_pair)),)

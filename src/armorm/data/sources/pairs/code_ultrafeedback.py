@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
-from armorm.data.sources.ratings.code_ultrafeedback import BY_PREFERENCE, LICENCE, PLACE, ROWS, responses_of
+from armorm.data.sources.catalogue import published_pairs
+from armorm.data.sources.ratings.code_ultrafeedback import BY_PREFERENCE, responses_of
 from armorm.data.sources.scored import Scored, all_pairs, score_of
-from armorm.data.sources.source import PairSource, each
+from armorm.data.sources.source import each
 
 
 def _pairs(record: Record) -> Iterator[Found]:
@@ -25,14 +26,4 @@ def _pairs(record: Record) -> Iterator[Found]:
     yield from faults
 
 
-SOURCES = (
-    PairSource(
-        name="code-ultrafeedback",
-        title="CodeUltraFeedback",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        made="all pairs of a prompt's answers, the one with the higher rating of the prompt's preference chosen; ties left out",
-        unfold=each(_pairs),
-    ),
-)
+SOURCES = (published_pairs("code-ultrafeedback", each(_pairs)),)

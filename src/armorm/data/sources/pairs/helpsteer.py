@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.ratings.helpsteer import LICENCE, OBJECTIVES, PLACE, ROWS
+from armorm.data.sources.ratings.helpsteer import OBJECTIVES
 from armorm.data.sources.scored import UNRATED, Scored, all_pairs, score_of
-from armorm.data.sources.source import PairSource
 
 COMPARED_BY = OBJECTIVES[:2]
 """Helpfulness and correctness."""
@@ -53,14 +53,4 @@ def _mean(record: Record) -> float | str:
     return missing[0] if missing else sum(s for s in scores if not isinstance(s, str)) / len(COMPARED_BY)
 
 
-SOURCES = (
-    PairSource(
-        name="helpsteer",
-        title="HelpSteer",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        made="all pairs of a prompt's answers, the one with the higher mean of helpfulness and correctness chosen; ties left out",
-        unfold=_pairs,
-    ),
-)
+SOURCES = (published_pairs("helpsteer", _pairs),)

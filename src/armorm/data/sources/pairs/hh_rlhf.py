@@ -20,11 +20,13 @@ from collections.abc import Iterator
 
 from armorm.conversation import Message
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import PairSource, Place, bad, each, flat
+from armorm.data.sources.source import bad, each, flat
 
 ROLES = {"Human": "user", "Assistant": "assistant"}
 _MARKER = re.compile(r"\n\n(Human|Assistant):")
+_BARE_START = re.compile(r"(?!\n\n)\s*(Human|Assistant):")
 
 
 def turns_of(transcript: str) -> list[Message] | None:
@@ -59,27 +61,4 @@ def unfold(record: Record) -> Iterator[Found]:
         yield flat(record, notes=("no-first-blank-line",) if any(bare) else (), chosen=chosen, rejected=rejected)
 
 
-_BARE_START = re.compile(r"(?!\n\n)\s*(Human|Assistant):")
-
-
-def _source(name: str, title: str, place: Place, rows: int) -> PairSource:
-    return PairSource(
-        name=name,
-        title=title,
-        place=place,
-        licence="MIT",
-        rows=rows,
-        made="two last answers to one dialogue, a crowd worker's choice",
-        unfold=unfold,
-    )
-
-
-# A folder's name may stand for several, on the hub as in a local copy.
-_HUB = "Anthropic/hh-rlhf"
-_HELPFUL = Place(hub=_HUB, data_dir="helpful-*", files=("helpful-*/{split}.jsonl.gz", "helpful-*/{split}.jsonl"))
-_HARMLESS = Place(hub=_HUB, data_dir="harmless-base", files=("{split}.jsonl.gz", "{split}.jsonl"))
-SOURCES = (
-    _source("hh-rlhf", "HH-RLHF, helpful and harmless", Place(hub=_HUB), 160_800),
-    _source("hh-helpful", "HH-RLHF, helpful", _HELPFUL, 0),
-    _source("hh-harmless", "HH-RLHF, harmless", _HARMLESS, 0),
-)
+SOURCES = tuple(published_pairs(name, unfold) for name in ("hh-rlhf", "hh-helpful", "hh-harmless"))

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skip
+from armorm.data.sources.source import Unfold, bad, each, flat, skip
 
 SAFER, BETTER = "safer_response_id", "better_response_id"
 
@@ -51,16 +52,4 @@ def _is_safe(values: dict[str, Any], response: int) -> object:
     return values.get(f"is_response_{response}_safe")
 
 
-def _source(name: str, field: str, what: str) -> PairSource:
-    return PairSource(
-        name=name,
-        title=f"PKU-SafeRLHF-30K, {what}",
-        place=Place(hub="PKU-Alignment/PKU-SafeRLHF-30K"),
-        licence="CC-BY-NC-4.0",
-        rows=26_874,
-        made=f"two answers to one prompt, the {what} one as people judged it",
-        unfold=_unfold(field),
-    )
-
-
-SOURCES = (_source("pku-safer", SAFER, "safer"), _source("pku-better", BETTER, "better"))
+SOURCES = (published_pairs("pku-safer", _unfold(SAFER)), published_pairs("pku-better", _unfold(BETTER)))

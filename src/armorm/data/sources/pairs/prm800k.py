@@ -32,7 +32,8 @@ from typing import Any
 
 from armorm.data.cells import number
 from armorm.data.files import BadRecord, Found, Record
-from armorm.data.sources.source import PairSource, Place, bad, flat, skip
+from armorm.data.sources.catalogue import published_pairs
+from armorm.data.sources.source import bad, flat, skip
 
 SOLUTIONS_PER_PROBLEM = 4
 Steps = tuple[str, ...]
@@ -194,14 +195,4 @@ def _is_pointer(where: str) -> bool:
         return False
 
 
-SOURCES = (
-    PairSource(
-        name="prm800k",
-        title="PRM800K, phase 2",
-        place=Place(files=("**/phase2_{split}.jsonl", "**/phase2_{split}.jsonl.gz"), url="https://github.com/openai/prm800k"),
-        licence="MIT",
-        rows=97_782,
-        made="partial solutions of one problem, correct so far against wrong at the last step",
-        unfold=unfold,
-    ),
-)
+SOURCES = (published_pairs("prm800k", unfold),)

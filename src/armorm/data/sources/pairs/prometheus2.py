@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 from armorm.data.cells import number
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import PairSource, Place, bad, each, flat, skip
+from armorm.data.sources.source import bad, each, flat, skip
 
 
 @each
@@ -46,14 +47,4 @@ def unfold(record: Record) -> Iterator[Found]:
     )
 
 
-SOURCES = (
-    PairSource(
-        name="prometheus2",
-        title="Preference-Collection (Prometheus 2)",
-        place=Place(hub="prometheus-eval/Preference-Collection"),
-        licence="CC-BY-4.0",
-        rows=200_000,
-        made="two answers to one instruction, GPT-4's preference under a rubric",
-        unfold=unfold,
-    ),
-)
+SOURCES = (published_pairs("prometheus2", unfold),)

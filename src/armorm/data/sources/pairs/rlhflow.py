@@ -19,12 +19,13 @@ PKU-SafeRLHF's standard set does not say whether its pairs are by safety or by q
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from armorm.data.cells import is_absent, number
 from armorm.data.files import Found, Record
-from armorm.data.sources.source import PairSource, Place, Unfold, bad, each, flat, skip
+from armorm.data.sources.catalogue import published_pairs
+from armorm.data.sources.source import Unfold, bad, each, flat, skip
 
 Scores = Literal["ground", "beside", "none"]
 """What a set's scores are: the ground of its pairs, beside the point (mixtures), or not there."""
@@ -69,131 +70,24 @@ def _is_not_available(value: Any) -> bool:
     return is_absent(value) or str(value).strip().casefold() == "nan"
 
 
-def _source(
-    name: str,
-    hub: str,
-    rows: int,
-    scores: Scores,
-    made: str,
-    fields: tuple[str, str] = ("chosen_score", "rejected_score"),
-    *,
-    remembered: bool = False,
-) -> PairSource:
-    return PairSource(
-        name=name,
-        title=hub.split("/")[1],
-        place=Place(hub=hub),
-        licence="not stated",
-        rows=rows,
-        made=made,
-        unfold=_unfold(scores, *fields),
-        confidence="remembered" if remembered else "read",
-    )
+_SCORES: Mapping[str, Scores] = {
+    "rlhflow-ultrafeedback": "ground",
+    "rlhflow-helpsteer": "ground",
+    "rlhflow-shp": "ground",
+    "rlhflow-hh-helpful": "none",
+    "rlhflow-hh-harmless": "none",
+    "rlhflow-pku-saferlhf": "none",
+    "rlhflow-argilla-math": "ground",
+    "rlhflow-code-ultrafeedback": "ground",
+    "rlhflow-prometheus2": "none",
+    "rlhflow-capybara": "ground",
+    "rlhflow-orca": "none",
+    "rlhflow-ultrainteract": "none",
+    "rlhflow-helpsteer2": "none",
+    "rlhflow-mixture": "none",
+    "preference-700k": "beside",
+}
+_FIELDS = {"rlhflow-argilla-math": ("chosen_rating", "rejected_rating")}
+_USUAL_FIELDS = ("chosen_score", "rejected_score")
 
-
-SOURCES = (
-    _source(
-        "rlhflow-ultrafeedback",
-        "RLHFlow/UltraFeedback-preference-standard",
-        340_025,
-        "ground",
-        "all pairs of four answers by the mean of GPT-4's four ratings, ties left out",
-    ),
-    _source(
-        "rlhflow-helpsteer",
-        "RLHFlow/Helpsteer-preference-standard",
-        37_131,
-        "ground",
-        "pairs of answers to one prompt by a score of people's ratings",
-    ),
-    _source(
-        "rlhflow-shp",
-        "RLHFlow/SHP-standard",
-        93_300,
-        "ground",
-        "two comments on one post, score ratio above 2, at most five pairs per post",
-    ),
-    _source("rlhflow-hh-helpful", "RLHFlow/HH-RLHF-Helpful-standard", 115_000, "none", "a crowd worker's choice of two answers"),
-    _source(
-        "rlhflow-hh-harmless",
-        "RLHFlow/HH-RLHF-Harmless-and-RedTeam-standard",
-        42_300,
-        "none",
-        "a crowd worker's choice of two answers",
-    ),
-    _source(
-        "rlhflow-pku-saferlhf",
-        "RLHFlow/PKU-SafeRLHF-30K-standard",
-        26_900,
-        "none",
-        "people's choice of two answers, by safety or by quality: not stated",
-    ),
-    _source(
-        "rlhflow-argilla-math",
-        "RLHFlow/Argilla-Math-DPO-standard",
-        2_420,
-        "ground",
-        "two solutions of one task by GPT-4's ratings",
-        ("chosen_rating", "rejected_rating"),
-    ),
-    _source(
-        "rlhflow-code-ultrafeedback",
-        "RLHFlow/CodeUltraFeedback-standard",
-        50_156,
-        "ground",
-        "pairs of four programs by GPT-3.5's ratings, compared as texts",
-    ),
-    _source(
-        "rlhflow-prometheus2",
-        "RLHFlow/Prometheus2-preference-standard",
-        200_000,
-        "none",
-        "GPT-4's preference between two answers under a rubric",
-    ),
-    _source(
-        "rlhflow-capybara",
-        "RLHFlow/Capybara-distibalel-Filter-standard",
-        14_811,
-        "ground",
-        "two last answers to one dialogue by GPT-4's ratings",
-    ),
-    _source(
-        "rlhflow-orca",
-        "RLHFlow/Orca-distibalel-standard",
-        6_930,
-        "none",
-        "two answers to one instruction by GPT-4's ratings",
-        remembered=True,
-    ),
-    _source(
-        "rlhflow-ultrainteract",
-        "RLHFlow/UltraInteract-filtered-standard",
-        162_000,
-        "none",
-        "correct and wrong actions in one reasoning task",
-        remembered=True,
-    ),
-    _source(
-        "rlhflow-helpsteer2",
-        "RLHFlow/Helpsteer2-standard",
-        0,
-        "none",
-        "pairs of answers to one prompt by a score of people's ratings",
-        remembered=True,
-    ),
-    _source(
-        "rlhflow-mixture",
-        "RLHFlow/pair_data_v2_80K_wsafety",
-        800_000,
-        "none",
-        "a mixture of preference sets with safety data",
-        remembered=True,
-    ),
-    _source(
-        "preference-700k",
-        "hendrydong/preference_700K",
-        700_000,
-        "beside",
-        "a mixture of eight preference sets, filtered by score gaps",
-    ),
-)
+SOURCES = tuple(published_pairs(name, _unfold(scores, *_FIELDS.get(name, _USUAL_FIELDS))) for name, scores in _SCORES.items())

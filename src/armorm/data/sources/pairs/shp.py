@@ -21,8 +21,9 @@ from collections.abc import Iterable, Iterator
 
 from armorm.data.cells import number
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import PairSource, Place, bad, flat, skip
+from armorm.data.sources.source import bad, flat, skip
 
 LEAST_RATIO = 2.0
 PAIRS_PER_POST = 5
@@ -64,14 +65,4 @@ def _pair(record: Record) -> Found:
     return flat(record, notes=notes, prompt=values["history"], chosen=chosen, rejected=rejected)
 
 
-SOURCES = (
-    PairSource(
-        name="shp",
-        title="Stanford Human Preferences (SHP)",
-        place=Place(hub="stanfordnlp/SHP"),
-        licence="Reddit API terms (MIT on earlier revisions of the card)",
-        rows=348_718,
-        made="two comments on one post, score ratio above 2, at most five pairs per post",
-        unfold=unfold,
-    ),
-)
+SOURCES = (published_pairs("shp", unfold),)

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
-from armorm.data.sources.ratings.ultrafeedback import LICENCE, PLACE, ROWS, completions_of, fine_grained, notes_of
+from armorm.data.sources.catalogue import published_pairs
+from armorm.data.sources.ratings.ultrafeedback import completions_of, fine_grained, notes_of
 from armorm.data.sources.scored import Scored, all_pairs
-from armorm.data.sources.source import PairSource, each
+from armorm.data.sources.source import each
 
 
 def _pairs(record: Record) -> Iterator[Found]:
@@ -26,14 +27,4 @@ def _pairs(record: Record) -> Iterator[Found]:
     yield from rest
 
 
-SOURCES = (
-    PairSource(
-        name="ultrafeedback",
-        title="UltraFeedback",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        made="all pairs of a prompt's answers, the one with the higher mean of its rated aspects chosen; ties left out",
-        unfold=each(_pairs),
-    ),
-)
+SOURCES = (published_pairs("ultrafeedback", each(_pairs)),)

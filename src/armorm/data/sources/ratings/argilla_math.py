@@ -14,16 +14,13 @@ from typing import Any
 
 from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_objectives, published_ratings
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.ratings.ultrafeedback import BY_ASPECT
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import Place, RatingSource, each, flat, skip
+from armorm.data.sources.source import each, flat, skip
 
-PLACE = Place(hub="argilla/distilabel-math-preference-dpo")
-LICENCE = "Apache-2.0"
-ROWS = 2418
 SIDES = ("chosen", "rejected")
-FOLLOWING = BY_ASPECT["instruction_following"]
+(FOLLOWING,) = published_objectives("argilla-math")
 
 
 def _answers(record: Record) -> Iterator[Found]:
@@ -39,16 +36,4 @@ def _answers(record: Record) -> Iterator[Found]:
             yield flat(record, side, prompt=values["instruction"], **answer)
 
 
-SOURCES = (
-    RatingSource(
-        name="argilla-math",
-        title="Distilabel math preferences",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        rater="GPT-4",
-        objectives=(FOLLOWING,),
-        unfold=each(_answers),
-        confidence="remembered",
-    ),
-)
+SOURCES = (published_ratings("argilla-math", each(_answers)),)

@@ -16,45 +16,10 @@ import math
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat
-from armorm.objectives import Direction, Objective
+from armorm.data.sources.catalogue import published_objectives, published_ratings
+from armorm.data.sources.source import bad, each, flat
 
-_HELPSTEER = ("nvidia/HelpSteer", "human", "(x + 0.5) / 5, x from 0 to 4")
-_ULTRAFEEDBACK = ("openbmb/UltraFeedback", "GPT-4", "linear, from 1 to 5")
-_CODE = ("coseal/CodeUltraFeedback", "GPT-3.5", "linear, from 1 to 5")
-_COLUMNS = {
-    "helpsteer-helpfulness": _HELPSTEER,
-    "helpsteer-correctness": _HELPSTEER,
-    "helpsteer-coherence": _HELPSTEER,
-    "helpsteer-complexity": _HELPSTEER,
-    "helpsteer-verbosity": _HELPSTEER,
-    "ultrafeedback-overall_score": ("openbmb/UltraFeedback", "GPT-4", "linear, from 1 to 10"),
-    "ultrafeedback-instruction_following": _ULTRAFEEDBACK,
-    "ultrafeedback-truthfulness": _ULTRAFEEDBACK,
-    "ultrafeedback-honesty": _ULTRAFEEDBACK,
-    "ultrafeedback-helpfulness": _ULTRAFEEDBACK,
-    "beavertails-is_safe": ("PKU-Alignment/BeaverTails", "human", "safe 1, unsafe 0"),
-    "prometheus-score": ("prometheus-eval/Feedback-Collection", "GPT-4", "linear, from 1 to 5"),
-    "argilla-overall_quality": ("argilla/Capybara-Preferences-Filtered", "GPT-4", "linear, from 1 to 5"),
-    "argilla-judge_lm": ("argilla/distilabel-intel-orca-dpo-pairs", "GPT-4", "linear, from 1 to 10"),
-    "code-complexity": _CODE,
-    "code-style": _CODE,
-    "code-explanation": _CODE,
-    "code-instruction-following": _CODE,
-    "code-readability": _CODE,
-}
-OBJECTIVES = tuple(
-    Objective(
-        name=name,
-        source=source,
-        rater=rater,
-        formula=formula,
-        min=0,
-        max=1,
-        direction=Direction.NEUTRAL if name == "helpsteer-verbosity" else Direction.HIGHER,
-    )
-    for name, (source, rater, formula) in _COLUMNS.items()
-)
+_COLUMNS = tuple(o.name for o in published_objectives("armorm-multi"))
 
 
 @each
@@ -70,16 +35,4 @@ def unfold(record: Record) -> Iterator[Found]:
     yield flat(record, "", notes=("nan-as-missing",) if missing else (), messages=values["messages"], **ratings)
 
 
-SOURCES = (
-    RatingSource(
-        name="armorm-multi",
-        title="ArmoRM-Multi-Objective-Data v0.1",
-        place=Place(hub="RLHFlow/ArmoRM-Multi-Objective-Data-v0.1"),
-        licence="not stated",
-        rows=0,
-        rater="as in the eight merged sets: people, GPT-4, GPT-3.5",
-        objectives=OBJECTIVES,
-        unfold=unfold,
-        repeats="keep",
-    ),
-)
+SOURCES = (published_ratings("armorm-multi", unfold),)

@@ -13,23 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_objectives, published_ratings
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import Place, RatingSource, each, flat
-from armorm.objectives import Objective
+from armorm.data.sources.source import each, flat
 
-PLACE = Place(
-    hub="PKU-Alignment/BeaverTails", split="30k_train", files=("**/30k/train.jsonl", "**/30k/train.jsonl.gz", "**/30k_train*")
-)
-LICENCE = "CC-BY-NC-4.0"
-IS_SAFE = Objective(
-    name="beavertails-is_safe",
-    source=PLACE.hub,
-    min=0,
-    max=1,
-    categories={"unsafe": 0, "safe": 1},
-    rater="annotators of BeaverTails",
-    licence=LICENCE,
-)
+(IS_SAFE,) = published_objectives("beavertails")
 
 
 def _answer(record: Record) -> Iterator[Found]:
@@ -41,16 +29,4 @@ def _answer(record: Record) -> Iterator[Found]:
     yield flat(record, prompt=values["prompt"], response=values["response"], **rating)
 
 
-SOURCES = (
-    RatingSource(
-        name="beavertails",
-        title="BeaverTails-30k",
-        place=PLACE,
-        licence=LICENCE,
-        rows=27186,
-        rater=IS_SAFE.rater,
-        objectives=(IS_SAFE,),
-        unfold=each(_answer),
-        repeats="keep",
-    ),
-)
+SOURCES = (published_ratings("beavertails", each(_answer)),)

@@ -13,24 +13,13 @@ from typing import Any
 
 from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_objectives, published_ratings
 from armorm.data.sources.fields import not_list
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import Place, RatingSource, each, flat, skip
-from armorm.objectives import Objective, ScaleMap
+from armorm.data.sources.source import each, flat, skip
 
-PLACE = Place(hub="argilla/Capybara-Preferences-Filtered")
-LICENCE = "Apache-2.0"
-ROWS = 14811
 SIDES = ("chosen", "rejected")
-OVERALL_QUALITY = Objective(
-    name="argilla-overall_quality",
-    source=PLACE.hub,
-    min=1,
-    max=5,
-    rater="GPT-4",
-    licence=LICENCE,
-    scale_map=ScaleMap.BIN_CENTRES,
-)
+(OVERALL_QUALITY,) = published_objectives("capybara")
 
 
 def _answers(record: Record) -> Iterator[Found]:
@@ -45,15 +34,4 @@ def _answers(record: Record) -> Iterator[Found]:
             yield flat(record, side, messages=messages, **{OVERALL_QUALITY.name: rating})
 
 
-SOURCES = (
-    RatingSource(
-        name="capybara",
-        title="Capybara-Preferences-Filtered",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        rater="GPT-4",
-        objectives=(OVERALL_QUALITY,),
-        unfold=each(_answers),
-    ),
-)
+SOURCES = (published_ratings("capybara", each(_answers)),)

@@ -15,27 +15,12 @@ from typing import Any
 
 from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_objectives, published_ratings
 from armorm.data.sources.fields import not_list, text_fault
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skip
-from armorm.objectives import Objective, ScaleMap
+from armorm.data.sources.source import bad, each, flat, skip
 
-PLACE = Place(hub="coseal/CodeUltraFeedback")
-LICENCE = "MIT"
-ROWS = 10000
-PREFERENCES = ("complexity", "style", "explanation", "instruction-following", "readability")
-BY_PREFERENCE = {
-    name: Objective(
-        name=f"code-{name}",
-        source=PLACE.hub,
-        min=1,
-        max=5,
-        rater="GPT-3.5",
-        licence=LICENCE,
-        scale_map=ScaleMap.BIN_CENTRES,
-    )
-    for name in PREFERENCES
-}
+BY_PREFERENCE = {o.name.removeprefix("code-"): o for o in published_objectives("code-ultrafeedback")}
 
 
 def responses_of(record: Record) -> tuple[list[tuple[int, str, Any]], list[Found]]:
@@ -47,7 +32,7 @@ def responses_of(record: Record) -> tuple[list[tuple[int, str, Any]], list[Found
     if fault := text_fault(record, "instruction", "preference"):
         return [], [fault]
     if values["preference"] not in BY_PREFERENCE:
-        known = ", ".join(PREFERENCES)
+        known = ", ".join(BY_PREFERENCE)
         return [], [bad(record, "unknown-preference", f"the record's 'preference' is one of {known}")]
     texts, faults = _by_model(record, "responses", "response")
     ratings, more = _by_model(record, "annotations", "rating")
@@ -95,15 +80,4 @@ def _answers(record: Record) -> Iterator[Found]:
     yield from faults
 
 
-SOURCES = (
-    RatingSource(
-        name="code-ultrafeedback",
-        title="CodeUltraFeedback",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        rater="GPT-3.5",
-        objectives=tuple(BY_PREFERENCE.values()),
-        unfold=each(_answers),
-    ),
-)
+SOURCES = (published_ratings("code-ultrafeedback", each(_answers)),)

@@ -13,32 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_objectives, published_ratings
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import Place, RatingSource, each, flat
-from armorm.objectives import Direction, Objective, ScaleMap
+from armorm.data.sources.source import each, flat
 
-PLACE = Place(hub="nvidia/HelpSteer")
-LICENCE = "CC-BY-4.0"
-ROWS = 35331
-ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-
-
-def attribute(name: str, set_name: str, place: Place, rater: str) -> Objective:
-    """One of the five, as `set_name` rates it."""
-    return Objective(
-        name=f"{set_name}-{name}",
-        source=place.hub,
-        min=0,
-        max=4,
-        direction=Direction.NEUTRAL if name == "verbosity" else Direction.HIGHER,
-        rater=rater,
-        licence=LICENCE,
-        scale_map=ScaleMap.BIN_CENTRES,
-    )
-
-
-RATER = "annotators of HelpSteer"
-OBJECTIVES = tuple(attribute(name, "helpsteer", PLACE, RATER) for name in ATTRIBUTES)
+OBJECTIVES = published_objectives("helpsteer")
+ATTRIBUTES = tuple(o.name.removeprefix("helpsteer-") for o in OBJECTIVES)
 
 
 def _answer(record: Record) -> Iterator[Found]:
@@ -50,15 +30,4 @@ def _answer(record: Record) -> Iterator[Found]:
     yield flat(record, prompt=values["prompt"], response=values["response"], **ratings)
 
 
-SOURCES = (
-    RatingSource(
-        name="helpsteer",
-        title="HelpSteer",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        rater=RATER,
-        objectives=OBJECTIVES,
-        unfold=each(_answer),
-    ),
-)
+SOURCES = (published_ratings("helpsteer", each(_answer)),)

@@ -15,13 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_ratings
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.ratings.helpsteer import ATTRIBUTES, LICENCE, attribute
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat
-
-PLACE = Place(hub="nvidia/HelpSteer2")
-RATER = "annotators of HelpSteer2"
-OBJECTIVES = tuple(attribute(name, "helpsteer2", PLACE, RATER) for name in ATTRIBUTES)
+from armorm.data.sources.ratings.helpsteer import ATTRIBUTES
+from armorm.data.sources.source import bad, each, flat
 
 _MARK = "<extra_id_1>"
 _HEADER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
@@ -43,15 +40,4 @@ def _answer(record: Record) -> Iterator[Found]:
     yield flat(record, notes=("flattened-turns",) if len(prompt) > 1 else (), messages=messages, **ratings)
 
 
-SOURCES = (
-    RatingSource(
-        name="helpsteer2",
-        title="HelpSteer2",
-        place=PLACE,
-        licence=LICENCE,
-        rows=20324,
-        rater=RATER,
-        objectives=OBJECTIVES,
-        unfold=each(_answer),
-    ),
-)
+SOURCES = (published_ratings("helpsteer2", each(_answer)),)

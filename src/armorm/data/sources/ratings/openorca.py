@@ -16,22 +16,12 @@ from typing import Any
 
 from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record
+from armorm.data.sources.catalogue import published_objectives, published_ratings
 from armorm.data.sources.fields import not_list, text_fault
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skip
-from armorm.objectives import Objective, ScaleMap
+from armorm.data.sources.source import bad, each, flat, skip
 
-PLACE = Place(hub="argilla/distilabel-intel-orca-dpo-pairs")
-LICENCE = "Apache-2.0"
-JUDGE = Objective(
-    name="argilla-judge_lm",
-    source=PLACE.hub,
-    min=1,
-    max=10,
-    rater="GPT-4",
-    licence=LICENCE,
-    scale_map=ScaleMap.BIN_CENTRES,
-)
+(JUDGE,) = published_objectives("openorca")
 
 
 def _answers(record: Record) -> Iterator[Found]:
@@ -80,16 +70,4 @@ def _wrong_order(record: Record, is_chosen: Sequence[bool], ratings: Sequence[An
     return None
 
 
-SOURCES = (
-    RatingSource(
-        name="openorca",
-        title="Orca DPO pairs, distilabel",
-        place=PLACE,
-        licence=LICENCE,
-        rows=12859,
-        rater="GPT-4",
-        objectives=(JUDGE,),
-        unfold=each(_answers),
-        confidence="remembered",
-    ),
-)
+SOURCES = (published_ratings("openorca", each(_answers)),)

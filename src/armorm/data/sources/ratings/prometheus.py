@@ -17,19 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
+from armorm.data.sources.catalogue import published_objectives, published_ratings
 from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat
-from armorm.objectives import Objective, ScaleMap
+from armorm.data.sources.source import bad, each, flat
 
-SCORE = Objective(
-    name="prometheus-score",
-    source="prometheus-eval/Feedback-Collection",
-    rater="GPT-4",
-    licence="CC-BY-4.0",
-    min=1,
-    max=5,
-    scale_map=ScaleMap.BIN_CENTRES,
-)
+(SCORE,) = published_objectives("prometheus")
 
 
 @each
@@ -49,15 +41,4 @@ def unfold(record: Record) -> Iterator[Found]:
         )
 
 
-SOURCES = (
-    RatingSource(
-        name="prometheus",
-        title="Feedback-Collection (Prometheus)",
-        place=Place(hub="prometheus-eval/Feedback-Collection"),
-        licence="CC-BY-4.0",
-        rows=99_952,
-        rater="GPT-4",
-        objectives=(SCORE,),
-        unfold=unfold,
-    ),
-)
+SOURCES = (published_ratings("prometheus", unfold),)

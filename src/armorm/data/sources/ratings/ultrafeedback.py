@@ -26,32 +26,14 @@ from typing import Any
 
 from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record
+from armorm.data.sources.catalogue import published_objectives, published_ratings
 from armorm.data.sources.fields import not_list, text_fault
 from armorm.data.sources.scored import UNRATED, score_of
-from armorm.data.sources.source import Place, RatingSource, bad, each, flat, skip
-from armorm.objectives import Objective, ScaleMap
+from armorm.data.sources.source import bad, each, flat, skip
 
-PLACE = Place(hub="openbmb/UltraFeedback", revision="40b436560ca83a8dba36114c22ab3c66e43f6d5e")
-LICENCE = "MIT"
-ROWS = 63967
-ASPECTS = ("instruction_following", "truthfulness", "honesty", "helpfulness")
+OVERALL, *_RATED = published_objectives("ultrafeedback")
+BY_ASPECT = {objective.name.removeprefix("ultrafeedback-"): objective for objective in _RATED}
 ANSWERS = 4
-
-
-def _objective(name: str, top: int) -> Objective:
-    return Objective(
-        name=f"ultrafeedback-{name}",
-        source=PLACE.hub,
-        min=1,
-        max=top,
-        rater="GPT-4",
-        licence=LICENCE,
-        scale_map=ScaleMap.BIN_CENTRES,
-    )
-
-
-OVERALL = _objective("overall_score", 10)
-BY_ASPECT = {name: _objective(name, 5) for name in ASPECTS}
 
 
 def completions_of(record: Record) -> tuple[list[tuple[int, Mapping[str, Any], dict[str, Any]]], list[Found]]:
@@ -80,7 +62,7 @@ def notes_of(record: Record) -> tuple[str, ...]:
 
 def fine_grained(ratings: Mapping[str, Any]) -> float | str:
     """The mean of the aspects' ratings that there are, or why there is none."""
-    scores = [score_of(ratings[name], BY_ASPECT[name]) for name in ASPECTS]
+    scores = [score_of(ratings[name], aspect) for name, aspect in BY_ASPECT.items()]
     faults = [s for s in scores if isinstance(s, str) and s != UNRATED]
     numbers = [s for s in scores if not isinstance(s, str)]
     if faults:
@@ -94,7 +76,7 @@ def _ratings(record: Record, completion: Any) -> dict[str, Any] | BadRecord:
     annotations = completion.get("annotations")
     if not isinstance(annotations, Mapping | None):
         return bad(record, "missing-field", "a completion's 'annotations' is an object with the four aspects")
-    annotated = {name: (annotations or {}).get(name) for name in ASPECTS}
+    annotated = {name: (annotations or {}).get(name) for name in BY_ASPECT}
     for name, aspect in annotated.items():
         if not isinstance(aspect, Mapping | None):
             return bad(record, "missing-field", f"the annotation of {name!r} is an object with a 'Rating'")
@@ -134,15 +116,4 @@ def _answers(record: Record) -> Iterator[Found]:
     yield from rest
 
 
-SOURCES = (
-    RatingSource(
-        name="ultrafeedback",
-        title="UltraFeedback",
-        place=PLACE,
-        licence=LICENCE,
-        rows=ROWS,
-        rater="GPT-4",
-        objectives=(OVERALL, *BY_ASPECT.values()),
-        unfold=each(_answers),
-    ),
-)
+SOURCES = (published_ratings("ultrafeedback", each(_answers)),)
