@@ -33,7 +33,7 @@ from armorm.report.compare_page import write_compare
 from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
 from armorm.run.methods import MAIN, RIVAL, Graded, Method
-from armorm.run.probe_stage import Predicted, predict_test
+from armorm.run.probe_stage import predict_test
 from armorm.run.rows import read_rows
 from armorm.run.stages import Stage, run_stage
 from armorm.run.train import Training
@@ -190,16 +190,9 @@ class _Comparison:
     ) -> Contender:
         name = method.scorer.name
         family = FAMILIES.get(name) or ("ablation" if name.startswith(MAIN) else "regression")
-        return from_features(
-            training,
-            method,
-            self.suites,
-            whole=self.whole if training is self.main else {},
-            family=family,
-            backbone=backbone,
-            variant=variant,
-            before=before,
-        )
+        whole = self.whole if training is self.main else {}
+        about: dict[str, Any] = {"family": family, "backbone": backbone, "variant": variant, "before": before}
+        return from_features(training, method, self.suites, whole=whole, **about)
 
     # -- the table -----------------------------------------------------------------------------------------------------------
 
@@ -239,29 +232,28 @@ class _Comparison:
         official = graded.aggregates[0]
         worth = {method: graded.outcomes(found) for method, found in scores.items()}
 
-        def row(name: str, one: Outcomes) -> dict[str, Any]:
-            whole = figures(one, [official], seed=seed).official
-            tests = {r: None if r == name else paired(one, worth[r], official, seed=seed) for r in references}
-            return {"method": name, "overall": whole.overall, "sections": whole.sections, "versus": tests, "whole": whole}
+        aggregates = {name: figures(one, [official], seed=seed).official for name, one in worth.items()}
 
-        rows = [row(name, one) for name, one in worth.items()]
-        sections = list(dict.fromkeys(s for r in rows for s in r["sections"]))
-        missing = rows[0]["whole"].missing if rows else ()
+        def row(name: str, one: Outcomes) -> dict[str, Any]:
+            tests = {r: None if r == name else paired(one, worth[r], official, seed=seed) for r in references}
+            own = aggregates[name]
+            return {"method": name, "overall": own.overall, "sections": own.sections, "versus": tests}
+
         return {
             "rule": graded.rule.value,
             "n": len(items),
             "of": len(self.rows.suites[suite.name]),
             "groups": len({item.group for item in items}),
-            "sections": sections,
-            "missing": missing,
-            "methods": [{k: v for k, v in r.items() if k != "whole"} for r in rows],
+            "sections": list(dict.fromkeys(section for own in aggregates.values() for section in own.sections)),
+            "missing": next((own.missing for own in aggregates.values()), ()),
+            "methods": [row(name, one) for name, one in worth.items()],
             "published": published(suite.benchmark or "rewardbench-prior"),
         }
 
     def _probes(self) -> list[dict[str, Any]]:
         """Held-out quality of the probe on each decoder that was tried on the same rows; of the run's own where none was."""
         runs = list(self.variants.items()) or [(FROZEN, self.main)]
-        tested = [_predict(training) for _, training in runs]
+        tested = [predict_test(t.context, t.stores.ratings, t.probe.value.probe, t.probe.value.feature) for _, t in runs]
         first, seed = tested[0], self.recipe.seed
         means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
         return [
@@ -289,11 +281,6 @@ class _Comparison:
         if any(s.benchmark is None for s in self.recipe.bench):
             found.append("The published rows are the paper's Table 1, on the whole of RewardBench and other backbones.")
         return found
-
-
-def _predict(training: Training) -> Predicted:
-    probe = training.probe.value
-    return predict_test(training.context, training.stores.ratings, probe.probe, probe.feature)
 
 
 def _probe(backbone: str, training: Training) -> dict[str, Any]:
