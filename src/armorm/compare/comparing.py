@@ -20,7 +20,7 @@ from armorm.bench.aggregate import figures, paired
 from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.bench.run import Scores
-from armorm.compare.ablations import Unmasked, fit_without_masking, load_without_masking, rival_methods
+from armorm.compare.ablations import fit_without_masking, load_without_masking, rival_methods
 from armorm.compare.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
@@ -113,11 +113,11 @@ class _Comparison:
 
     def _on_features(self) -> list[Contender]:
         """What the run compares anyway, weights that no prompt changes, and the probe without masking."""
-        at = self.at / "not-masked"
-        stage = run_stage(at, {"gate": self.main.gates.key}, self._fit_without_masking, load_without_masking)
-        fixed = self.recipe.compare.fixed_weights
-        rivals = rival_methods(self.main.probe.value, self.main.pairs, fixed=fixed, unmasked=[stage.value])
-        return [self._stored(self.main, m, FROZEN) for m in (*self.main.methods, *rivals)]
+        main, at, fixed = self.main, self.at / "not-masked", self.recipe.compare.fixed_weights
+        fit = partial(fit_without_masking, main.context, main.stores.ratings, main.pairs, feature=main.probe.value.feature)
+        stage = run_stage(at, {"gate": main.gates.key}, fit, load_without_masking)
+        rivals = rival_methods(main.probe.value, main.pairs, fixed=fixed, unmasked=[stage.value])
+        return [self._stored(main, m, FROZEN) for m in (*main.methods, *rivals)]
 
     def _trained(self, objective: TrainingObjective, name: str, label: str) -> list[Contender]:
         """A rival whose decoder is trained."""
@@ -181,10 +181,6 @@ class _Comparison:
         folder = self.out / "tuned" / objective
         return tune(self.recipe, objective, folder, rows=self.rows, reporter=self.reporter)
 
-    def _fit_without_masking(self, at: Path) -> tuple[Unmasked, dict[str, Any]]:
-        main, feature = self.main, self.main.probe.value.feature
-        return fit_without_masking(main.context, main.stores.ratings, main.pairs, at, feature=feature)
-
     def _stored(
         self, training: Training, method: Method, backbone: str, variant: str = "", before: Costs | None = None
     ) -> Contender:
@@ -231,7 +227,6 @@ class _Comparison:
         seed, graded = self.recipe.seed, Graded.by(suite, items)
         official = graded.aggregates[0]
         worth = {method: graded.outcomes(found) for method, found in scores.items()}
-
         aggregates = {name: figures(one, [official], seed=seed).official for name, one in worth.items()}
 
         def row(name: str, one: Outcomes) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def load_backbone(
         )
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)
-    model = _decoder_of(model).eval().requires_grad_(False).to(device_of(device))
+    # Multimodal models carry their text decoder as `language_model`; only that one is needed.
+    model = (getattr(model, "language_model", None) or model).eval().requires_grad_(False).to(device_of(device))
     config = model.config.get_text_config()
     return Backbone(
         name=name,
@@ -214,12 +215,6 @@ def blocks_of(model: Any) -> torch.nn.ModuleList:
     if not found:
         raise BackboneError(f"{type(model).__name__} has no list of {depth} blocks: only decoder models can be backbones")
     return found[0]
-
-
-def _decoder_of(model: Any) -> Any:
-    # Multimodal models carry their text decoder as `language_model`; only that one is needed.
-    inner = getattr(model, "language_model", None)
-    return inner if inner is not None else model
 
 
 def _embedded_gguf() -> Path | None:

@@ -15,7 +15,8 @@ from typing import Any
 from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_row
 from armorm.data.files import BadRecord, Record, records
-from armorm.errors import DataError, StorageError
+from armorm.disk import require_free, writing_folder
+from armorm.errors import DataError
 from armorm.model.reward_model import RewardModel
 from armorm.report.explained import Explained, Fit, MeanWeight
 from armorm.scoring.explain import explain
@@ -85,19 +86,16 @@ def bake_profile(name: str, profile: Path, out: Path) -> dict[str, Any]:
     Raises RecipeError for a profile that does not fit, DataError where `out` holds something, StorageError where it can't be
     written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there already: name a new folder")
+    require_free(out)
     steered, model = Profile.from_yaml(profile), RewardModel.from_pretrained(name)
     Steering.of(steered, model.objectives.names, model.config.computed, model.reward_transform_matrix)
     reference = model.reference
     model.config.profile = steered.to_json()
-    try:
-        model.save_pretrained(out)
-    except OSError as error:
-        raise StorageError(f"{out}: the model can't be written: {error.strerror}") from error
-    if reference is not None:
-        reference.save(out)
-    steered.to_yaml(out / FILE)
+    with writing_folder(out) as folder:
+        model.save_pretrained(folder)
+        if reference is not None:
+            reference.save(folder)
+        steered.to_yaml(folder / FILE)
     return {"model": str(out), "profile": steered.to_json()}
 
 

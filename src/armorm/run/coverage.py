@@ -157,14 +157,6 @@ class _Source:
     fitted: FittedProbe
     folds: Sequence[RidgeStatistics]
 
-    @property
-    def seed(self) -> int:
-        return self.context.recipe.seed
-
-    @property
-    def intercept(self) -> bool:
-        return self.context.recipe.probe.intercept
-
     def rated(self, columns: Sequence[int]) -> Iterator[_Rated]:
         """Shard by shard, the rows that carry a label of any of the columns; stores without one are not opened."""
         objectives = self.context.objectives
@@ -187,10 +179,11 @@ class _Source:
 
 def _calibrate_part(part: Directions, source: _Source) -> _Calibrated:
     """Calibrate a part's objectives on its rows, each predicted by the probe without its fold."""
+    seed, intercept = source.context.recipe.seed, source.context.recipe.probe.intercept
     columns, at = part.columns, list(part.columns)
     strengths, which = np.unique(part.alphas, return_inverse=True)
-    leverage = _leverages(columns, strengths, source.folds, intercept=source.intercept)
-    sketches = np.stack([sketch_of(part, columns[int(np.argmax(which == j))], seed=source.seed) for j in range(len(strengths))])
+    leverage = _leverages(columns, strengths, source.folds, intercept=intercept)
+    sketches = np.stack([sketch_of(part, columns[int(np.argmax(which == j))], seed=seed) for j in range(len(strengths))])
     errors, levers, sketched = [np.empty((0, len(at)))], [np.empty((0, len(strengths)))], []
     prompts, fold_of = [], [np.empty(0)]
     for rows in source.rated(columns):
@@ -212,7 +205,7 @@ def _calibrate_part(part: Directions, source: _Source) -> _Calibrated:
     return _Calibrated(
         tuple(calibrate(rows) for rows in held_out),
         residual_correlation(e),
-        tuple(_cross_validated(rows, f, seed=source.seed) for rows in held_out),
+        tuple(_cross_validated(rows, f, seed=seed) for rows in held_out),
     )
 
 
@@ -255,7 +248,7 @@ def _compact_part(part: Directions, source: _Source) -> tuple[Directions, Compac
         if count < COMPACTION_ROWS and (rows.folds == fold).any():
             blocks.append(rows.features[rows.folds == fold].astype(np.float64))
             count += len(blocks[-1])
-    rest = directions(everything - folds[fold].shared(part.columns), part.alphas, intercept=source.intercept)
+    rest = directions(everything - folds[fold].shared(part.columns), part.alphas, intercept=source.context.recipe.probe.intercept)
     return compacted(part, rest, np.concatenate(blocks)[:COMPACTION_ROWS])
 
 
@@ -264,7 +257,7 @@ def _compact_part(part: Directions, source: _Source) -> tuple[Directions, Compac
 
 def _test(uncertainty: Uncertainty, source: _Source) -> dict[str, Any]:
     """How often intervals hold on test prompts, per objective and over all ratings."""
-    k, probe, seed = len(uncertainty.objectives), source.fitted.probe, source.seed
+    k, probe, seed = len(uncertainty.objectives), source.fitted.probe, source.context.recipe.seed
     covered, widths, stds = (np.empty((0, k)) for _ in range(3))
     prompts: list[str] = []
     for rows in source.rated(range(k)):

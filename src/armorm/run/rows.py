@@ -87,8 +87,8 @@ def read_rows(recipe: Recipe, objectives: Objectives, reporter: Reporter | None 
     held_out = {row.group for rows in suites.values() for row in rows}
     reader.leave_out(held_out, "ratings", ratings)
     reader.leave_out(held_out, "pairs", pairs)
-    rows = Rows(ratings, pairs, suites, (), tuple(reader.examples))
-    return replace(rows, facts=tuple(reader.facts(rows)))
+    read = Rows(ratings, pairs, suites, (), tuple(reader.examples))
+    return replace(read, facts=tuple(replace(f, rows=read.kinds[f.kind][f.name]) for f in reader.seen.values()))
 
 
 class _Reader:
@@ -98,7 +98,7 @@ class _Reader:
         self.recipe = recipe
         self.reporter = reporter
         self.objectives = objectives
-        self.seen: dict[tuple[Kind, str], tuple[int, dict[str, int], dict[str, int]]] = {}
+        self.seen: dict[tuple[Kind, str], SourceFacts] = {}
         self.examples: list[str] = []
 
     def read(self, kind: Kind, sources: Sequence[Source]) -> dict[str, tuple[Any, ...]]:
@@ -118,18 +118,12 @@ class _Reader:
         """Take rows of these prompts out of the sources."""
         for name, rows in sources.items():
             kept, dropped = exclude_groups(rows, groups)
-            drops = self.seen[kind, name][1]
+            facts = self.seen[kind, name]
             if dropped:
-                drops["prompt-in-benchmark"] = dropped
+                facts = self.seen[kind, name] = replace(facts, drops={**facts.drops, "prompt-in-benchmark": dropped})
             if not kept:
-                raise DataError(f"{name}: no usable row is left (drops: {drops}): check its columns and its file")
+                raise DataError(f"{name}: no usable row is left (drops: {facts.drops}): check its columns and its file")
             sources[name] = kept
-
-    def facts(self, read: Rows) -> Iterator[SourceFacts]:
-        for kind, sources in read.kinds.items():
-            for name, rows in sources.items():
-                total, drops, notes = self.seen[kind, name]
-                yield SourceFacts(name, kind, total, rows, drops, notes)
 
     def _reads(self, kind: Kind, source: Source) -> Iterator[tuple[str, Read[Any]]]:
         if source.builtin:
@@ -145,29 +139,24 @@ class _Reader:
             yield name, read
 
     def _streams(self, kind: Kind, source: Source) -> Iterator[tuple[str, Stream[Any]]]:
-        objectives, rated = self.objectives, kind == "ratings"
+        find: Any = rating_source if kind == "ratings" else pair_source
+        read: Any = source_ratings if kind == "ratings" else source_pairs
+        stream: Any = stream_ratings if kind == "ratings" else stream_pairs
+        more = {"objectives": self.objectives} if kind == "ratings" else {}
         if source.source is not None:
-            name = source.name or source.source
-            if rated:
-                given = _at(rating_source(source.source), source)
-                yield name, source_ratings(given, path=source.path, objectives=objectives, name=name)
-            else:
-                yield name, source_pairs(_at(pair_source(source.source), source), path=source.path, name=name)
+            named = _at(find(source.source), source)
+            name = source.name or named.name
+            yield name, read(named, path=source.path, name=name, **more)
             return
         for name, where, found in _places(source):
-            if rated:
-                yield name, stream_ratings(found, source=name, objectives=objectives, columns=source.columns, where=where)
-            else:
-                yield name, stream_pairs(found, source=name, columns=source.columns, where=where)
+            yield name, stream(found, source=name, columns=source.columns, where=where, **more)
 
     def _kept(self, kind: Kind, name: str, read: Read[Row], cap: int | None) -> tuple[Row, ...]:
         if (kind, name) in self.seen:
             raise RecipeError(f"two {kind} sources are called {name!r}: give one of them another `name`")
         rows = cap_rows(read.rows, cap, seed=self.recipe.seed, strata=_stratum)
-        drops = read.faults.drops
-        if len(rows) < len(read.rows):
-            drops["over-cap"] = len(read.rows) - len(rows)
-        self.seen[kind, name] = (read.total, drops, dict(read.faults.notes))
+        over = {"over-cap": len(read.rows) - len(rows)} if len(rows) < len(read.rows) else {}
+        self.seen[kind, name] = SourceFacts(name, kind, read.total, rows, read.faults.drops | over, dict(read.faults.notes))
         self.examples += read.faults.examples
         return rows
 
