@@ -10,8 +10,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +20,8 @@ import transformers
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
-from armorm.disk import hash_files
-from armorm.errors import BackboneError, MissingExtra
+from armorm.disk import hash_files, writing_folder
+from armorm.errors import BackboneError, MissingExtra, StorageError
 from armorm.features.spec import FINAL, Part
 
 EMBEDDED = "smollm2"
@@ -234,24 +232,19 @@ def _dense_copy(gguf: Path, dtype: DType) -> Path:
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(f"reading {gguf.name}", package, "smollm2")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + "."))
     try:
         source: dict[str, Any] = {"gguf_file": gguf.name}
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **source)
         model = transformers.AutoModel.from_pretrained(gguf.parent, dtype=torch.float32, **source)
         dense = type(model)(_plain_config(model.config)).to(getattr(torch, dtype))
         dense.load_state_dict({k: v.to(getattr(torch, dtype)) for k, v in model.state_dict().items()})
-        dense.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
-        (beside / "complete").touch()
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    except OSError as error:
+        with writing_folder(folder) as beside:
+            dense.save_pretrained(beside)
+            tokenizer.save_pretrained(beside)
+            (beside / "complete").touch()
+    except (OSError, StorageError) as error:
         if not (folder / "complete").exists():  # another process may have finished the same copy first
             raise BackboneError(f"{gguf}: can't be converted into {folder}: {error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
