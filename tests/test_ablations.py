@@ -329,7 +329,7 @@ def test_rivals_stand_in_a_table_beside_the_method(planted: Planted, masked, unm
     tried = methods(masked.probe, masked.debias, masked.gates, masked.gates, rival)
     tried += rival_methods(masked.probe, planted.pairs, unmasked=[unmasked["mean"][1]])
     suite = SuiteArrays.of_pairs(test)
-    table, _ = judge("held-out", Graded.preferences(suite.items), suite, tried, seed=0)
+    table, _ = judge("held-out", Graded.by(None, suite.items), suite, tried, seed=0)
     rows = {r["method"]: r["overall"]["value"] for r in table["methods"]}
     assert len(rows) == len(tried) == 10
     assert rows["armorm-not-masked"] == pytest.approx(accuracy(tried[-1], planted.pairs))

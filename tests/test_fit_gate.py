@@ -79,7 +79,7 @@ def test_a_planted_weighting_is_recovered_and_beats_one_weight_vector(learned):
     constant = fit_constant_gate(chosen, rejected, validation, THREE)
     own = accuracy(margins_of(learned.gate, prompts, chosen, rejected))
     assert own > 0.9
-    assert own > accuracy(margins_of(constant.gate, prompts, chosen, rejected)) + 0.1
+    assert own > accuracy(margins_of(constant, prompts, chosen, rejected)) + 0.1
     found = learned.gate.weights_for(prompts)
     assert all(spearmanr(found[:, i], weights[:, i]).statistic > 0.85 for i in range(3))
     assert learned.validation_accuracies[0] == pytest.approx(own, abs=0.06)
@@ -90,7 +90,8 @@ def test_permuted_prompts_bring_the_gate_to_one_weight_vector():
     shuffled = np.random.default_rng(3).permutation(prompts)
     fit = train(SMALL, data=(shuffled, chosen, rejected, validation, weights))
     constant = fit_constant_gate(chosen, rejected, validation, THREE)
-    assert fit.validation_accuracies[0] < constant.validation_accuracies[0] + 0.05
+    held_out = accuracy(margins_of(constant, shuffled, chosen, rejected)[validation])
+    assert fit.validation_accuracies[0] < held_out + 0.05
 
 
 def test_loss_is_that_of_the_paper():
@@ -218,17 +219,17 @@ def test_constant_gate_is_the_best_weight_vector():
     likely = 1 / (1 + np.exp(-8 * (one - two) @ planted_weights))
     better = (rng.uniform(size=3000) < likely)[:, None]
     chosen, rejected = DebiasedRewards(np.where(better, one, two)), DebiasedRewards(np.where(better, two, one))
-    fit = fit_constant_gate(chosen, rejected, np.arange(3000) % 5 == 0, THREE)
-    weights = fit.gate.weights_for(np.zeros((2, D)))
+    gate = fit_constant_gate(chosen, rejected, np.arange(3000) % 5 == 0, THREE)
+    weights = gate.weights_for(np.zeros((2, D)))
     np.testing.assert_allclose(weights[0], planted_weights, atol=0.06)
     assert (weights[0] == weights[1]).all()
-    assert fit.gate.scale == pytest.approx(8, rel=0.15)
+    assert gate.scale == pytest.approx(8, rel=0.15)
     train_margins = (chosen.values - rejected.values)[np.arange(3000) % 5 != 0]
+    least = -log_expit(gate.scale * train_margins @ weights[0]).mean()
     for other in (planted_weights, [1 / 3] * 3, [0.6, 0.3, 0.1]):
-        assert fit.curves[0].train_loss[0] <= -log_expit(8 * train_margins @ np.asarray(other)).mean()
+        assert least <= -log_expit(8 * train_margins @ np.asarray(other)).mean()
     backwards = fit_constant_gate(rejected, chosen, np.zeros(3000, dtype=bool), THREE)
-    assert backwards.gate.scale < 0.5  # weights can't be negative
-    assert math.isnan(backwards.validation_accuracies[0])
+    assert backwards.scale < 0.5  # weights can't be negative
 
 
 def test_constant_weights_are_exact_for_any_prompt():
@@ -302,7 +303,7 @@ def test_an_objective_without_differences_gets_no_weight() -> None:
     validation = np.arange(200) % 5 == 0
     settings = GateSettings(hidden=8, hidden_layers=1, steps=30, batch_size=64, evaluate_every=10, scale_init=1.0)
     args = (DebiasedRewards(chosen), DebiasedRewards(rejected), validation, objectives)
-    for gate in (fit_gate(prompts, *args, settings=settings, seed=0).gate, fit_constant_gate(*args).gate):
+    for gate in (fit_gate(prompts, *args, settings=settings, seed=0).gate, fit_constant_gate(*args)):
         weights = gate.weights_for(prompts)
         assert np.isfinite(weights).all()
         assert (weights[:, 1] == 0).all()

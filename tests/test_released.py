@@ -819,7 +819,7 @@ def test_a_folder_that_is_there_is_left_alone(armorm, tmp_path):
     (tmp_path / "notes").write_text("mine")
     code, _, err = armorm("export", FOLDER, tmp_path)
     assert code == 2
-    assert "is there and not empty" in err
+    assert "is there already and not empty" in err
     code, _, err = armorm("import", *("--regression", "r.pt", "--gate", "g.pt", "--backbone", "b", "--out", tmp_path))
     assert code == 2
     assert [f.name for f in tmp_path.iterdir()] == ["notes"]

@@ -24,7 +24,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from armorm.errors import CheckpointError, StorageError
+from armorm.errors import CheckpointError, DataError, StorageError
 
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -45,29 +45,25 @@ def storage_errors(place: Path) -> Iterator[None]:
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to: renamed to `path` when the block ends well, removed otherwise. Raises StorageError."""
-    beside = _beside(path)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     with storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield beside
+            if beside.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
             beside.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            _remove(beside)
 
 
 @contextmanager
 def writing_folder(folder: Path) -> Iterator[Path]:
     """The same for a folder, which takes the place of one that is there."""
-    beside = _beside(folder)
-    with storage_errors(folder):
-        try:
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
-            yield beside
-            shutil.rmtree(folder, ignore_errors=True)
-            beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+    with writing(folder) as beside:
+        _remove(beside)
+        beside.mkdir()
+        yield beside
 
 
 def write_text(path: Path, text: str) -> None:
@@ -132,10 +128,7 @@ def load_part(folder: Path, name: str, format: int, *, remedy: str) -> tuple[dic
     facts = read_sealed(folder / f"{name}.json", format, remedy=remedy)
     place = folder / f"{name}.safetensors"
     check_digest(place, str(facts["tensors"]), remedy=remedy)
-    try:
-        return load_file(place), facts
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{place}: can't be read ({error}): {remedy}") from error
+    return load_file(place), facts
 
 
 def digest_of(path: Path) -> str:
@@ -170,9 +163,15 @@ def remove_leftovers(folder: Path) -> None:
         try:
             os.kill(int(owner), 0)
         except ProcessLookupError:
-            shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
+            _remove(place)
         except PermissionError:  # another user's run is writing it
             continue
+
+
+def require_free(folder: Path) -> None:
+    """Raises DataError for a place that holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is there already and not empty: name a new folder, or remove it first")
 
 
 def folder_name(name: str) -> str:
@@ -182,8 +181,8 @@ def folder_name(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-") or "model"
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
 
 
 def _format_of(data: bytes) -> Any:

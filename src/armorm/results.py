@@ -23,15 +23,16 @@ def _read_number(raw: Any) -> Any:
     return math.nan if raw is None else raw
 
 
-def _write_number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def write_number(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _read_estimate(raw: Any) -> Any:
     return {name: _read_number(value) for name, value in raw.items()} if isinstance(raw, Mapping) else raw
 
 
-Number = Annotated[float, BeforeValidator(_read_number), PlainSerializer(_write_number)]
+Number = Annotated[float, BeforeValidator(_read_number), PlainSerializer(write_number)]
 """A number that may be undefined."""
 
 Estimate = Annotated[Interval, BeforeValidator(_read_estimate), PlainSerializer(Interval.to_json)]

@@ -257,10 +257,10 @@ def import_(
     json_: Json = False,
 ) -> None:
     """Make a model folder of the parts that the public ArmoRM training scripts save, and their backbone."""
-    from armorm.jobs.exchange import Parts, import_parts
+    from armorm.jobs.exchange import import_parts
 
-    parts = Parts(regression, gate, transform)
-    facts = import_parts(parts, backbone, out, objectives=objectives, temperature=temperature, dtype=dtype, max_tokens=max_tokens)
+    how: dict[str, Any] = {"temperature": temperature, "dtype": dtype, "max_tokens": max_tokens}
+    facts = import_parts(regression, gate, backbone, out, transform=transform, objectives=objectives, **how)
     _print_facts(facts, json_=json_)
 
 

@@ -20,7 +20,7 @@ from armorm.bench.aggregate import figures, paired
 from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.bench.run import Scores
-from armorm.compare.ablations import Unmasked, fit_without_masking, load_without_masking, rival_methods
+from armorm.compare.ablations import fit_without_masking, load_without_masking, rival_methods
 from armorm.compare.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
@@ -33,7 +33,7 @@ from armorm.report.compare_page import write_compare
 from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
 from armorm.run.methods import MAIN, RIVAL, Graded, Method
-from armorm.run.probe_stage import Predicted, predict_test
+from armorm.run.probe_stage import predict_test
 from armorm.run.rows import read_rows
 from armorm.run.stages import Stage, run_stage
 from armorm.run.train import Training
@@ -113,11 +113,11 @@ class _Comparison:
 
     def _on_features(self) -> list[Contender]:
         """What the run compares anyway, weights that no prompt changes, and the probe without masking."""
-        at = self.at / "not-masked"
-        stage = run_stage(at, {"gate": self.main.gates.key}, self._fit_without_masking, load_without_masking)
-        fixed = self.recipe.compare.fixed_weights
-        rivals = rival_methods(self.main.probe.value, self.main.pairs, fixed=fixed, unmasked=[stage.value])
-        return [self._stored(self.main, m, FROZEN) for m in (*self.main.methods, *rivals)]
+        main, at, fixed = self.main, self.at / "not-masked", self.recipe.compare.fixed_weights
+        fit = partial(fit_without_masking, main.context, main.stores.ratings, main.pairs, feature=main.probe.value.feature)
+        stage = run_stage(at, {"gate": main.gates.key}, fit, load_without_masking)
+        rivals = rival_methods(main.probe.value, main.pairs, fixed=fixed, unmasked=[stage.value])
+        return [self._stored(main, m, FROZEN) for m in (*main.methods, *rivals)]
 
     def _trained(self, objective: TrainingObjective, name: str, label: str) -> list[Contender]:
         """A rival whose decoder is trained."""
@@ -181,25 +181,14 @@ class _Comparison:
         folder = self.out / "tuned" / objective
         return tune(self.recipe, objective, folder, rows=self.rows, reporter=self.reporter)
 
-    def _fit_without_masking(self, at: Path) -> tuple[Unmasked, dict[str, Any]]:
-        main, feature = self.main, self.main.probe.value.feature
-        return fit_without_masking(main.context, main.stores.ratings, main.pairs, at, feature=feature)
-
     def _stored(
         self, training: Training, method: Method, backbone: str, variant: str = "", before: Costs | None = None
     ) -> Contender:
         name = method.scorer.name
         family = FAMILIES.get(name) or ("ablation" if name.startswith(MAIN) else "regression")
-        return from_features(
-            training,
-            method,
-            self.suites,
-            whole=self.whole if training is self.main else {},
-            family=family,
-            backbone=backbone,
-            variant=variant,
-            before=before,
-        )
+        whole = self.whole if training is self.main else {}
+        about: dict[str, Any] = {"family": family, "backbone": backbone, "variant": variant, "before": before}
+        return from_features(training, method, self.suites, whole=whole, **about)
 
     # -- the table -----------------------------------------------------------------------------------------------------------
 
@@ -238,30 +227,28 @@ class _Comparison:
         seed, graded = self.recipe.seed, Graded.by(suite, items)
         official = graded.aggregates[0]
         worth = {method: graded.outcomes(found) for method, found in scores.items()}
+        aggregates = {name: figures(one, [official], seed=seed).official for name, one in worth.items()}
 
         def row(name: str, one: Outcomes) -> dict[str, Any]:
-            whole = figures(one, [official], seed=seed).official
             tests = {r: None if r == name else paired(one, worth[r], official, seed=seed) for r in references}
-            return {"method": name, "overall": whole.overall, "sections": whole.sections, "versus": tests, "whole": whole}
+            own = aggregates[name]
+            return {"method": name, "overall": own.overall, "sections": own.sections, "versus": tests}
 
-        rows = [row(name, one) for name, one in worth.items()]
-        sections = list(dict.fromkeys(s for r in rows for s in r["sections"]))
-        missing = rows[0]["whole"].missing if rows else ()
         return {
             "rule": graded.rule.value,
             "n": len(items),
             "of": len(self.rows.suites[suite.name]),
             "groups": len({item.group for item in items}),
-            "sections": sections,
-            "missing": missing,
-            "methods": [{k: v for k, v in r.items() if k != "whole"} for r in rows],
+            "sections": list(dict.fromkeys(section for own in aggregates.values() for section in own.sections)),
+            "missing": next((own.missing for own in aggregates.values()), ()),
+            "methods": [row(name, one) for name, one in worth.items()],
             "published": published(suite.benchmark or "rewardbench-prior"),
         }
 
     def _probes(self) -> list[dict[str, Any]]:
         """Held-out quality of the probe on each decoder that was tried on the same rows; of the run's own where none was."""
         runs = list(self.variants.items()) or [(FROZEN, self.main)]
-        tested = [_predict(training) for _, training in runs]
+        tested = [predict_test(t.context, t.stores.ratings, t.probe.value.probe, t.probe.value.feature) for _, t in runs]
         first, seed = tested[0], self.recipe.seed
         means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
         return [
@@ -289,11 +276,6 @@ class _Comparison:
         if any(s.benchmark is None for s in self.recipe.bench):
             found.append("The published rows are the paper's Table 1, on the whole of RewardBench and other backbones.")
         return found
-
-
-def _predict(training: Training) -> Predicted:
-    probe = training.probe.value
-    return predict_test(training.context, training.stores.ratings, probe.probe, probe.feature)
 
 
 def _probe(backbone: str, training: Training) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from armorm.disk import folder_name
 from armorm.errors import ArmormError, StorageError
 from armorm.judge_settings import JudgeSettings
 from armorm.progress import Reporter, counting
-from armorm.recipe import Recipe
+from armorm.recipe import Recipe, TrainingObjective
 from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge
 from armorm.rivals.judge.making import judge_of
 from armorm.rivals.pairwise import PairwiseModel
@@ -133,41 +134,15 @@ class Arena:
 
     def one_logit(self, name: str, label: str, tuned: Stage[None]) -> Contender:
         """A Bradley–Terry model with a trained decoder."""
-
-        def make() -> SequenceHead:
-            s = self.recipe.backbone
-            return SequenceHead(
-                name,
-                str(tuned.folder / "model"),
-                dtype=s.dtype,
-                device=s.device,
-                batch_tokens=self._batch,
-                max_tokens=s.max_tokens,
-            )
-
-        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, make()))
-        note = f"{tuned.facts['steps']} steps of {self.recipe.tuning.of('bradley-terry').batch_size} pairs"
-        return self._contender(found, name, label, "bradley-terry", "trained", note=note, training=training_costs(tuned))
+        note = self._steps(tuned, "bradley-terry")
+        model = partial(SequenceHead, max_tokens=self.recipe.backbone.max_tokens)
+        return self._trained(model, name, label, "bradley-terry", note, tuned)
 
     def pairwise(self, name: str, label: str, tuned: Stage[None]) -> Contender:
         """A decoder that was trained to say which of two shown answers is better."""
-        settings, s = self.recipe.tuning.of("pairwise"), self.recipe.backbone
-
-        def make() -> PairwiseModel:
-            longest = max(s.max_tokens, settings.max_tokens or 0)
-            return PairwiseModel(
-                name,
-                str(tuned.folder / "model"),
-                label=label,
-                dtype=s.dtype,
-                device=s.device,
-                batch_tokens=self._batch,
-                max_tokens=longest,
-            )
-
-        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, make()))
-        note = f"{tuned.facts['steps']} steps of {settings.batch_size} pairs; both orders averaged"
-        return self._contender(found, name, label, "pairwise", "trained", note=note, training=training_costs(tuned))
+        longest = max(self.recipe.backbone.max_tokens, self.recipe.tuning.of("pairwise").max_tokens or 0)
+        note = f"{self._steps(tuned, 'pairwise')}; both orders averaged"
+        return self._trained(partial(PairwiseModel, label=label, max_tokens=longest), name, label, "pairwise", note, tuned)
 
     def judge(self, settings: JudgeSettings) -> Contender:
         """A language model as judge; one that can't be asked at all is left out with the reason."""
@@ -200,9 +175,16 @@ class Arena:
             max_tokens=2 * self.recipe.backbone.max_tokens,
         )
 
-    @property
-    def _batch(self) -> int:
-        return self.recipe.features.batch_tokens
+    def _steps(self, tuned: Stage[None], objective: TrainingObjective) -> str:
+        return f"{tuned.facts['steps']} steps of {self.recipe.tuning.of(objective).batch_size} pairs"
+
+    def _trained(
+        self, model: Callable[..., Scorer | PairScorer], name: str, label: str, family: str, note: str, tuned: Stage[None]
+    ) -> Contender:
+        s, folder = self.recipe.backbone, str(tuned.folder / "model")
+        how: dict[str, Any] = {"dtype": s.dtype, "device": s.device, "batch_tokens": self.recipe.features.batch_tokens}
+        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, model(name, folder, **how)))
+        return self._contender(found, name, label, family, "trained", note=note, training=training_costs(tuned))
 
     def _stage(self, name: str, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> Stage[None]:
         asked = key_of({n: [repr((i.id, i.context, i.chosen, i.rejected)) for i in items] for n, items in self.suites.items()})

@@ -30,7 +30,8 @@ class AnswerRow:
 
     `values` are the row's own columns; `faults` holds what is wrong with each answer, None where nothing is; `error` is set where
     the row as a whole can't be scored, and then there are no answers. `many` says that the row lists its answers. `rows` is how
-    many rows of the file it stands for (more than one once neighbours are grouped), `ids` are theirs.
+    many rows of the file it stands for (more than one once neighbours are grouped), `ids` are theirs. `scores` are the answers',
+    where the file was scored, NaN where there is none.
     """
 
     row: int
@@ -43,6 +44,7 @@ class AnswerRow:
     many: bool = False
     rows: int = 1
     ids: tuple[Any, ...] = ()
+    scores: tuple[float, ...] = ()
 
     def conversation(self, i: int) -> tuple[Message, ...]:
         """The context with the i-th answer as its last turn."""
@@ -98,7 +100,8 @@ def _join(rows: list[AnswerRow]) -> AnswerRow:
     answers = tuple(a for r in rows for a in r.answers)
     faults = tuple(f for r in rows for f in r.faults)
     ids = tuple(r.id for r in rows)
-    return AnswerRow(first.row, first.id, first.values, first.context, answers, faults, None, True, len(rows), ids)
+    scores = tuple(s for r in rows for s in r.scores)
+    return AnswerRow(first.row, first.id, first.values, first.context, answers, faults, None, True, len(rows), ids, scores)
 
 
 _Texts = tuple[list[Any], list[Any], bool]

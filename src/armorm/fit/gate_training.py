@@ -111,7 +111,10 @@ def train_layers(
     """Trains from one seed; `done` steps of earlier seeds are counted in what `progress` hears."""
     generator = torch.Generator().manual_seed(seed)
     layers = _new_layers(pairs.prompts.shape[1], pairs.differences.shape[1], settings, generator)
-    _leave_out(layers, (pairs.differences == 0).all(dim=0))
+    with torch.no_grad():
+        # An objective whose reward never differs (a zeroed nuisance) has no gradient, but could serve as a place to put weight
+        # away. Its logit is −∞ from the start and stays there: its weight is exactly 0.
+        layers[-1][1][(pairs.differences == 0).all(dim=0)] = -math.inf
     scale = torch.tensor(float(settings.scale_init), requires_grad=True)
     optimizer, schedule = _optimizer(layers, scale, settings)
     log, recent, everything = _Log(settings.patience), [], settings.seeds * settings.steps
@@ -151,13 +154,6 @@ def _new_layers(d: int, k: int, settings: GateSettings, generator: torch.Generat
         b = torch.empty(outputs).uniform_(-bound, bound, generator=generator)
         layers.append((W.requires_grad_(), b.requires_grad_()))
     return layers
-
-
-def _leave_out(layers: Layers, dead: Bool[Tensor, " k"]) -> None:
-    # An objective whose reward never differs (a zeroed nuisance) has no gradient, but could serve as a place to put weight
-    # away. Its logit is −∞ from the start and stays there: its weight is exactly 0.
-    with torch.no_grad():
-        layers[-1][1][dead] = -math.inf
 
 
 def _optimizer(
@@ -212,29 +208,26 @@ def _evaluate(layers: Layers, scale: Tensor, pairs: Pairs, settings: GateSetting
 class _Log:
     # The curve so far, and the layers of the best evaluation (of the last one where nothing validates)
     patience: int | None
-    steps: list[int] = field(default_factory=list)
-    train_loss: list[float] = field(default_factory=list)
+    rows: list[tuple[int, float, float]] = field(default_factory=list)  # step, training loss, β
     validation: list[tuple[float, float]] = field(default_factory=list)
-    beta: list[float] = field(default_factory=list)
     best: int = -1
     layers: Layers = field(default_factory=list)
 
     def note(self, step: int, train: float, layers: Layers, scale: Tensor, validation: tuple[float, float] | None) -> None:
-        self.steps.append(step)
-        self.train_loss.append(train)
-        self.beta.append(float(scale.detach()))
+        self.rows.append((step, train, float(scale.detach())))
         if validation is not None:
             self.validation.append(validation)
         if validation is None or self.best < 0 or validation[0] < self.validation[self.best][0]:
-            self.best = len(self.steps) - 1
+            self.best = len(self.rows) - 1
             self.layers = [(W.detach().clone(), b.detach().clone()) for W, b in layers]
 
     @property
     def exhausted(self) -> bool:
-        return self.patience is not None and len(self.steps) - 1 - self.best >= self.patience
+        return self.patience is not None and len(self.rows) - 1 - self.best >= self.patience
 
     def result(self, seed: int) -> Trained:
         losses, accuracies = (tuple(v[i] for v in self.validation) for i in (0, 1))
-        curve = GateCurve(seed, tuple(self.steps), tuple(self.train_loss), losses, accuracies, tuple(self.beta))
+        steps, train, beta = zip(*self.rows, strict=True)
+        curve = GateCurve(seed, steps, train, losses, accuracies, beta)
         best = (losses[self.best], accuracies[self.best]) if losses else (math.nan, math.nan)
-        return Trained(self.layers, self.beta[self.best], self.steps[self.best], *best, curve)
+        return Trained(self.layers, beta[self.best], steps[self.best], *best, curve)

@@ -206,7 +206,7 @@ def fit_posterior(statistics: RidgeStatistics, probe: Probe, *, intercept: bool 
 
 def directions(sums: SharedStatistics, alphas: Float[np.ndarray, " c"], *, intercept: bool) -> Directions:
     """All eigenvectors of the gram matrix, strongest first."""
-    gram, mean = _gram(sums, intercept=intercept)
+    gram, _, mean, _ = sums.centred(intercept=intercept)
     s, V = np.linalg.eigh(gram)
     values = np.maximum(s[::-1], 0.0)
     return Directions(sums.columns, sums.n, mean, np.ascontiguousarray(V[:, ::-1]), values, alphas, alphas.astype(np.float64))
@@ -222,7 +222,7 @@ class Leverage:
 
     @classmethod
     def of(cls, sums: SharedStatistics, alpha: float, *, intercept: bool) -> Leverage:
-        gram, mean = _gram(sums, intercept=intercept)
+        gram, _, mean, _ = sums.centred(intercept=intercept)
         A = gram + alpha * np.eye(len(gram))
         return cls(cho_factor(A, lower=True), mean, 1 / sums.n if intercept else 0.0)
 
@@ -272,13 +272,6 @@ def compact(
     return whole.truncate(rank, grown), Compaction(rank, float(errors.mean(axis=0).max()), float(errors.max()))
 
 
-def _gram(sums: SharedStatistics, *, intercept: bool) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
-    if not intercept:
-        return sums.gram, np.zeros_like(sums.feature_sum)
-    mean = sums.feature_sum / sums.n
-    return sums.gram - sums.n * np.outer(mean, mean), mean
-
-
 def _sigma(
     sums: SharedStatistics,
     part: Directions,
@@ -288,14 +281,10 @@ def _sigma(
     intercept: bool,
 ) -> Float[np.ndarray, " c"]:
     # Σ(y − Xw − b)² / (n − tr(2H − H²)); NaN where the ratings don't vary or are all used up
-    W, b, n = weights, intercepts, sums.n
-    raw = W @ sums.feature_sum
-    square = ((W @ sums.gram) * W).sum(axis=1) + 2 * b * raw + n * b * b
-    product = (W * sums.moment.T).sum(axis=1) + b * sums.label_sum
-    residual = np.maximum(sums.label_square_sum - 2 * product + square, 0.0)
+    residual = np.maximum(sums.predicted(weights, intercepts)[0], 0.0)
     shrunk = part.values / (part.values + part.alphas[:, None])
-    free = n - (2 * shrunk - shrunk**2).sum(axis=1) - (1 if intercept else 0)
-    varies = (sums.label_square_sum - sums.label_sum**2 / n) / n > NO_VARIANCE
+    free = sums.n - (2 * shrunk - shrunk**2).sum(axis=1) - (1 if intercept else 0)
+    varies = sums.label_variance > NO_VARIANCE
     return np.sqrt(np.where(varies & (free > 0), residual / np.where(free > 0, free, 1.0), np.nan))
 
 

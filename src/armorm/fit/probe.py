@@ -7,7 +7,7 @@ the number of strengths and objectives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -73,23 +73,6 @@ class ProbeFit:
         return float(usable.mean()) if len(usable) else float("nan")
 
 
-@dataclass(frozen=True, eq=False)
-class _HeldOut:
-    # Sums over held-out rows for every strength: squared error, prediction, its square, its product with the label.
-    error: Float[np.ndarray, "a c"]
-    prediction: Float[np.ndarray, "a c"]
-    square: Float[np.ndarray, "a c"]
-    product: Float[np.ndarray, "a c"]
-
-    def __add__(self, other: _HeldOut) -> _HeldOut:
-        return _HeldOut(
-            self.error + other.error,
-            self.prediction + other.prediction,
-            self.square + other.square,
-            self.product + other.product,
-        )
-
-
 def fit_probe(
     folds: Sequence[RidgeStatistics],
     objectives: Objectives,
@@ -114,15 +97,15 @@ def fit_probe(
     fitted = 0
     for columns in total.sharing():
         everything = total.shared(columns)
-        at, usable = list(columns), _variance(everything) > NO_VARIANCE
-        held_out = reduce(add, _held_out_folds(folds, everything, grid, intercept=intercept))
-        errors[at] = np.where(usable, held_out.error / everything.n, np.nan).T
-        best = np.argmin(held_out.error, axis=0)
+        at, usable = list(columns), everything.label_variance > NO_VARIANCE
+        held_out = _held_out(folds, everything, grid, intercept=intercept)
+        errors[at] = np.where(usable, held_out[0] / everything.n, np.nan).T
+        best = np.argmin(held_out[0], axis=0)
         if sum(fold.shared(columns).n > 0 for fold in folds) < 2:
             best[:] = len(grid) - 1
             warnings += [f"{objectives[i].name}: all labelled rows lie in one fold, the strongest alpha was taken" for i in at]
         chosen[at] = grid[best]
-        pearson[at] = _pearson(held_out, everything, best)
+        pearson[at] = _pearson(held_out[1:], everything, best)
         W, b = _fit(everything, chosen[at], intercept=intercept)
         weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), b
         if not usable.all():
@@ -150,23 +133,13 @@ def solve_ridge_path(
     return (turned / (s + alphas[:, None, None])) @ V.T
 
 
-def _centre(
-    sums: SharedStatistics, *, intercept: bool
-) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, "d c"], Float[np.ndarray, " d"], Float[np.ndarray, " c"]]:
-    # Gram and moment about the means (x̄, ȳ), which are zero without an intercept: X'X − n x̄x̄', X'y − n x̄ȳ
-    if not intercept:
-        return sums.gram, sums.moment, np.zeros_like(sums.feature_sum), np.zeros_like(sums.label_sum)
-    x, y = sums.feature_sum / sums.n, sums.label_sum / sums.n
-    return sums.gram - sums.n * np.outer(x, x), sums.moment - sums.n * np.outer(x, y), x, y
-
-
 def _fit_path(
     sums: SharedStatistics, grid: Float[np.ndarray, " a"], *, intercept: bool
 ) -> tuple[Float[np.ndarray, "a c d"], Float[np.ndarray, "a c"]]:
     if not sums.n:
         a, (d, c) = len(grid), sums.moment.shape
         return np.zeros((a, c, d)), np.zeros((a, c))
-    gram, moment, x, y = _centre(sums, intercept=intercept)
+    gram, moment, x, y = sums.centred(intercept=intercept)
     W = solve_ridge_path(gram, moment, grid)
     return W, y - W @ x
 
@@ -181,37 +154,26 @@ def _fit(
     return W[which, own], b[which, own]
 
 
-def _held_out_folds(
+def _held_out(
     folds: Sequence[RidgeStatistics], everything: SharedStatistics, grid: Float[np.ndarray, " a"], *, intercept: bool
-) -> Iterator[_HeldOut]:
+) -> Float[np.ndarray, "4 a c"]:
+    # `SharedStatistics.predicted` over all held-out rows, for every strength
+    total = np.zeros((4, len(grid), len(everything.columns)))
     for fold in folds:
         held_out = fold.shared(everything.columns)
-        W, b = _fit_path(everything - held_out, grid, intercept=intercept)
-        yield _held_out(held_out, W, b)
+        total += held_out.predicted(*_fit_path(everything - held_out, grid, intercept=intercept))
+    return total
 
 
-def _held_out(fold: SharedStatistics, W: Float[np.ndarray, "a c d"], b: Float[np.ndarray, "a c"]) -> _HeldOut:
-    # For ŷ = Xw + b:  Σŷ = w·Σx + nb,  Σŷ² = w'Gw + 2b w·Σx + nb²,  Σŷy = w·m + bΣy,  Σ(y − ŷ)² = Σy² − 2Σŷy + Σŷ²
-    raw = W @ fold.feature_sum
-    square = ((W @ fold.gram) * W).sum(axis=-1) + 2 * b * raw + fold.n * b * b
-    product = (W * fold.moment.T).sum(axis=-1) + b * fold.label_sum
-    return _HeldOut(fold.label_square_sum - 2 * product + square, raw + fold.n * b, square, product)
-
-
-def _pearson(held_out: _HeldOut, everything: SharedStatistics, best: np.ndarray) -> Float[np.ndarray, " c"]:
+def _pearson(sums: Float[np.ndarray, "3 a c"], everything: SharedStatistics, best: np.ndarray) -> Float[np.ndarray, " c"]:
     # Pearson's correlation of the pooled held-out predictions at the chosen strengths, NaN where a variance is zero
-    own = np.arange(len(best))
-    p, pp, py = (t[best, own] for t in (held_out.prediction, held_out.square, held_out.product))
+    p, pp, py = sums[:, best, np.arange(len(best))]
     n, y = everything.n, everything.label_sum
     label_spread = everything.label_square_sum - y * y / n
     spread, joint = pp - p * p / n, py - p * y / n
     floor = 1e-14 * np.maximum(pp, 1e-300)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((label_spread > 0) & (spread > floor), joint / np.sqrt(label_spread * spread), np.nan)
-
-
-def _variance(sums: SharedStatistics) -> Float[np.ndarray, " c"]:
-    return (sums.label_square_sum - sums.label_sum**2 / sums.n) / sums.n
 
 
 def _warn_unlabelled(total: RidgeStatistics, objectives: Objectives) -> list[str]:
@@ -258,7 +220,7 @@ def refit(statistics: RidgeStatistics, probe: Probe, *, intercept: bool = False)
     weights, intercepts = np.zeros_like(probe.weights), np.zeros_like(probe.intercepts)
     for columns in statistics.sharing():
         sums, at = statistics.shared(columns), list(columns)
-        usable = _variance(sums) > NO_VARIANCE
+        usable = sums.label_variance > NO_VARIANCE
         W, b = _fit(sums, probe.alphas[at], intercept=intercept)
         weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), np.where(usable, b, 0.0)
     return Probe(probe.objectives, weights, intercepts, probe.alphas)

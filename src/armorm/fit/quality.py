@@ -139,9 +139,8 @@ def _quality(
         return np.stack([*columns, weighted_auc(weights, predicted, unit > 0.5)] if binary else columns, axis=1)
 
     intervals = bootstrap_by_group(statistics, groups, seed=seed, resamples=resamples)
-    pearson, spearman, r2, rmse = intervals[:4]
-    auc = intervals[4] if binary else None
-    return ObjectiveQuality(objective.name, n, pearson, spearman, r2, rmse, auc)
+    pearson, spearman, r2, rmse, *auc = intervals
+    return ObjectiveQuality(objective.name, n, pearson, spearman, r2, rmse, auc[0] if auc else None)
 
 
 def weighted_pearson(

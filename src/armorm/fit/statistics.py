@@ -10,8 +10,9 @@ there are more patterns than objectives with rows of their own, a part is a set 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -20,6 +21,7 @@ from armorm.errors import FitError, ObjectiveMismatch
 
 BLOCK = 8192
 """Rows that are held in float64 at a time."""
+SUMS = ("feature_sum", "moment", "label_sum", "label_square_sum")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,50 +38,54 @@ class SharedStatistics:
 
     def __sub__(self, other: SharedStatistics) -> SharedStatistics:
         """The rows of this without the rows of `other` (which must be among them)."""
-        return SharedStatistics(
-            self.columns,
-            self.n - other.n,
-            self.gram - other.gram,
-            self.feature_sum - other.feature_sum,
-            self.moment - other.moment,
-            self.label_sum - other.label_sum,
-            self.label_square_sum - other.label_square_sum,
-        )
+        sums: dict[str, Any] = {name: getattr(self, name) - getattr(other, name) for name in ("n", "gram", *SUMS)}
+        return replace(self, **sums)
+
+    @property
+    def label_variance(self) -> Float[np.ndarray, " c"]:
+        return (self.label_square_sum - self.label_sum**2 / self.n) / self.n
+
+    def centred(
+        self, *, intercept: bool
+    ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, "d c"], Float[np.ndarray, " d"], Float[np.ndarray, " c"]]:
+        """Gram and moment about the means (x̄, ȳ), which are zero without an intercept: X'X − n x̄x̄', X'y − n x̄ȳ."""
+        if not intercept:
+            return self.gram, self.moment, np.zeros_like(self.feature_sum), np.zeros_like(self.label_sum)
+        x, y = self.feature_sum / self.n, self.label_sum / self.n
+        return self.gram - self.n * np.outer(x, x), self.moment - self.n * np.outer(x, y), x, y
+
+    def predicted(self, W: Float[np.ndarray, "*a c d"], b: Float[np.ndarray, "*a c"]) -> Float[np.ndarray, "4 *a c"]:
+        """For ŷ = Xw + b: Σ(y − ŷ)² = Σy² − 2Σŷy + Σŷ², Σŷ = w·Σx + nb, Σŷ² = w'Gw + 2b w·Σx + nb², Σŷy = w·m + bΣy."""
+        raw = W @ self.feature_sum
+        square = ((W @ self.gram) * W).sum(axis=-1) + 2 * b * raw + self.n * b * b
+        product = (W * self.moment.T).sum(axis=-1) + b * self.label_sum
+        return np.stack([self.label_square_sum - 2 * product + square, raw + self.n * b, square, product])
+
+    def only(self, columns: tuple[int, ...]) -> SharedStatistics:
+        """The same rows, some of the objectives."""
+        at = [self.columns.index(column) for column in columns]
+        labels = self.label_sum[at], self.label_square_sum[at]
+        return SharedStatistics(columns, self.n, self.gram, self.feature_sum, self.moment[:, at], *labels)
 
 
 @dataclass(frozen=True, eq=False)
 class RidgeStatistics:
-    """Sums over rows, part by part (s parts, see the module's docstring).
+    """Sums over rows, part by part (see the module's docstring), of features of width `d` and ratings of `k` objectives.
 
     `rows` counts all rows, `unlabelled` those without any label.
-    Columns of `moments`, `label_sums` and `label_square_sums` that a part does not hold are 0.
     """
 
-    parts: Bool[np.ndarray, "s k"]
-    counts: tuple[int, ...]
-    grams: tuple[Float[np.ndarray, "d d"], ...]
-    feature_sums: Float[np.ndarray, "s d"]
-    moments: Float[np.ndarray, "s d k"]
-    label_sums: Float[np.ndarray, "s k"]
-    label_square_sums: Float[np.ndarray, "s k"]
+    d: int
+    k: int
+    parts: tuple[SharedStatistics, ...]
     rows: int
     unlabelled: int
-    _shared_grams: dict[bytes, Float[np.ndarray, "d d"]] = field(default_factory=dict, init=False, repr=False)
-
-    @property
-    def d(self) -> int:
-        """The features' width."""
-        return self.feature_sums.shape[1]
-
-    @property
-    def k(self) -> int:
-        """The number of objectives."""
-        return self.parts.shape[1]
+    _grams: dict[tuple[int, ...], Float[np.ndarray, "d d"]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n(self) -> tuple[int, ...]:
         """Labelled rows per objective."""
-        return tuple(int(np.dot(self.parts[:, i], self.counts)) if len(self.counts) else 0 for i in range(self.k))
+        return tuple(sum(self.parts[j].n for j in self._holding(i)) for i in range(self.k))
 
     @classmethod
     def from_rows(cls, features: Float[np.ndarray, "n d"], ratings: Float[np.ndarray, "n k"]) -> RidgeStatistics:
@@ -88,21 +94,9 @@ class RidgeStatistics:
         Raises FitError for features that are not finite, and for infinite ratings.
         """
         _check_rows(features, ratings)
-        (d, k), mask = (features.shape[1], ratings.shape[1]), ~np.isnan(ratings)
-        parts = list(_parts(mask))
-        sums = [_sums(features, np.where(part, ratings, 0.0), np.flatnonzero(rows)) for part, rows in parts]
-        labels = [np.where(part, ratings[rows], 0.0).astype(np.float64) for part, rows in parts]
-        return cls(
-            parts=np.array([part for part, _ in parts], dtype=bool).reshape(-1, k),
-            counts=tuple(int(rows.sum()) for _, rows in parts),
-            grams=tuple(gram for gram, _, _ in sums),
-            feature_sums=np.array([total for _, total, _ in sums]).reshape(-1, d),
-            moments=np.array([moment for _, _, moment in sums]).reshape(-1, d, k),
-            label_sums=np.array([y.sum(axis=0) for y in labels]).reshape(-1, k),
-            label_square_sums=np.array([(y * y).sum(axis=0) for y in labels]).reshape(-1, k),
-            rows=len(features),
-            unlabelled=int((~mask.any(axis=1)).sum()),
-        )
+        mask = ~np.isnan(ratings)
+        parts = tuple(_sums(features, np.where(part, ratings, 0.0), part, np.flatnonzero(rows)) for part, rows in _parts(mask))
+        return cls(features.shape[1], ratings.shape[1], parts, len(features), int((~mask.any(axis=1)).sum()))
 
     def __add__(self, other: RidgeStatistics) -> RidgeStatistics:
         """Statistics of the rows of both. Raises FitError for another width, ObjectiveMismatch for another k."""
@@ -114,58 +108,39 @@ class RidgeStatistics:
             raise ObjectiveMismatch(
                 f"statistics of {self.k} and {other.k} objectives can't be added: label both with one list of objectives"
             )
-        held = np.concatenate([self.parts, other.parts])
-        chosen = [(part, np.flatnonzero(rows)) for part, rows in _parts(held)]
-        counts, grams = self.counts + other.counts, self.grams + other.grams
-        moments = np.concatenate([self.moments, other.moments])
-        feature_sums = np.concatenate([self.feature_sums, other.feature_sums])
-        label_sums = np.concatenate([self.label_sums, other.label_sums])
-        squares = np.concatenate([self.label_square_sums, other.label_square_sums])
-        return RidgeStatistics(
-            parts=np.array([part for part, _ in chosen], dtype=bool).reshape(-1, self.k),
-            counts=tuple(sum(counts[j] for j in old) for _, old in chosen),
-            grams=tuple(_total([grams[j] for j in old]) for _, old in chosen),
-            feature_sums=np.array([feature_sums[old].sum(axis=0) for _, old in chosen]).reshape(-1, self.d),
-            moments=np.array([moments[old].sum(axis=0) * part for part, old in chosen]).reshape(-1, self.d, self.k),
-            label_sums=np.array([label_sums[old].sum(axis=0) * part for part, old in chosen]).reshape(-1, self.k),
-            label_square_sums=np.array([squares[old].sum(axis=0) * part for part, old in chosen]).reshape(-1, self.k),
-            rows=self.rows + other.rows,
-            unlabelled=self.unlabelled + other.unlabelled,
-        )
+        both = self.parts + other.parts
+        held = np.zeros((len(both), self.k), dtype=bool)
+        for row, part in enumerate(both):
+            held[row, list(part.columns)] = True
+        parts = []
+        for columns, rows in _parts(held):
+            found = [both[j] for j in np.flatnonzero(rows)]
+            parts.append(_join(found, _columns(columns), _total([part.gram for part in found], (self.d, self.d))))
+        return RidgeStatistics(self.d, self.k, tuple(parts), self.rows + other.rows, self.unlabelled + other.unlabelled)
 
     def sharing(self) -> tuple[tuple[int, ...], ...]:
         """The labelled objectives' columns, those that are labelled on the same rows together."""
-        groups: dict[bytes, list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for i in range(self.k):
-            if self.parts[:, i].any():
-                groups.setdefault(self.parts[:, i].tobytes(), []).append(i)
-        return tuple(tuple(columns) for columns in groups.values())
+            groups.setdefault(self._holding(i), []).append(i)
+        return tuple(tuple(columns) for held, columns in groups.items() if held)
 
     def shared(self, columns: tuple[int, ...]) -> SharedStatistics:
         """The statistics of objectives that are labelled on the same rows; the gram matrix is made once per set of rows.
 
         Raises FitError where they are not labelled on the same rows.
         """
-        holds = self.parts[:, columns[0]]
-        if (self.parts[:, list(columns)] != holds[:, None]).any():
+        held = self._holding(columns[0])
+        if any(self._holding(column) != held for column in columns):
             raise FitError(f"the objectives in columns {columns} are not labelled on the same rows: ask for each alone")
-        held, at = np.flatnonzero(holds), list(columns)
-        return SharedStatistics(
-            columns=columns,
-            n=sum(self.counts[j] for j in held),
-            gram=self._gram(holds),
-            feature_sum=self.feature_sums[held].sum(axis=0),
-            moment=self.moments[held].sum(axis=0)[:, at],
-            label_sum=self.label_sums[held].sum(axis=0)[at],
-            label_square_sum=self.label_square_sums[held].sum(axis=0)[at],
-        )
+        found = [self.parts[j] for j in held]
+        if held not in self._grams:
+            self._grams[held] = _total([part.gram for part in found], (self.d, self.d))
+        return _join(found, columns, self._grams[held])
 
-    def _gram(self, holds: Bool[np.ndarray, " s"]) -> Float[np.ndarray, "d d"]:
-        key = holds.tobytes()
-        if key not in self._shared_grams:
-            held = [self.grams[j] for j in np.flatnonzero(holds)]
-            self._shared_grams[key] = _total(held) if held else np.zeros((self.d, self.d))
-        return self._shared_grams[key]
+    def _holding(self, column: int) -> tuple[int, ...]:
+        # The parts that hold an objective.
+        return tuple(j for j, part in enumerate(self.parts) if column in part.columns)
 
 
 def _parts(mask: Bool[np.ndarray, "r k"]) -> Iterator[tuple[Bool[np.ndarray, " k"], Bool[np.ndarray, " r"]]]:
@@ -179,8 +154,8 @@ def _parts(mask: Bool[np.ndarray, "r k"]) -> Iterator[tuple[Bool[np.ndarray, " k
 
 
 def _sums(
-    features: Float[np.ndarray, "n d"], labels: Float[np.ndarray, "n k"], rows: np.ndarray
-) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"], Float[np.ndarray, "d k"]]:
+    features: Float[np.ndarray, "n d"], labels: Float[np.ndarray, "n k"], part: Bool[np.ndarray, " k"], rows: np.ndarray
+) -> SharedStatistics:
     # X'X, X'1, X'Y over some rows, block by block in float64
     d, k = features.shape[1], labels.shape[1]
     gram, total, moment = np.zeros((d, d)), np.zeros(d), np.zeros((d, k))
@@ -190,16 +165,30 @@ def _sums(
         gram += X.T @ X
         total += X.sum(axis=0)
         moment += X.T @ Y
-    return gram, total, moment
+    y = labels[rows].astype(np.float64)
+    whole = SharedStatistics(tuple(range(k)), len(rows), gram, total, moment, y.sum(axis=0), (y * y).sum(axis=0))
+    return whole.only(_columns(part))
 
 
-def _total(grams: list[Float[np.ndarray, "d d"]]) -> Float[np.ndarray, "d d"]:
-    if len(grams) == 1:
-        return grams[0]
-    total = grams[0].copy()
-    for gram in grams[1:]:
-        total += gram
+def _join(parts: Sequence[SharedStatistics], columns: tuple[int, ...], gram: Float[np.ndarray, "d d"]) -> SharedStatistics:
+    # Disjoint rows together; `gram` is their sum.
+    d, c, found = len(gram), len(columns), [part.only(columns) for part in parts]
+    shapes = ((d,), (d, c), (c,), (c,))
+    sums = [_total([getattr(part, name) for part in found], shape) for name, shape in zip(SUMS, shapes, strict=True)]
+    return SharedStatistics(columns, sum(part.n for part in found), gram, *sums)
+
+
+def _total(arrays: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    if len(arrays) == 1:
+        return arrays[0]
+    total = np.array(arrays[0]) if arrays else np.zeros(shape)
+    for array in arrays[1:]:
+        total += array
     return total
+
+
+def _columns(part: Bool[np.ndarray, " k"]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(part).tolist())
 
 
 def _check_rows(features: Float[np.ndarray, "n d"], ratings: Float[np.ndarray, "n k"]) -> None:

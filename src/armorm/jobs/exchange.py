@@ -6,13 +6,12 @@ In: a model's name, or files of parts.  Out: a model folder, whole or not at all
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
 
-from armorm.disk import writing_folder
+from armorm.disk import require_free, writing_folder
 from armorm.errors import DataError
 from armorm.features.backbone import DType, load_backbone
 from armorm.model.layouts.public_parts import assemble_parts, read_parts
@@ -24,47 +23,39 @@ LAYOUTS = ("armorm", "released")
 SIZE = re.compile(r"\d+[KMGT]B")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Files of the public scripts."""
-
-    regression: Path
-    gate: Path
-    transform: Path | None = None
-
-
 def export_model(name: str, out: Path, *, layout: str, shard_size: str, dtype: str | None) -> dict[str, Any]:
     """Write a model in a layout, its decoder in `dtype` if one is given; what was written, as JSON facts."""
     if layout not in LAYOUTS:
         raise DataError(f"there is no layout {layout!r}: use {' or '.join(LAYOUTS)}")
     if not SIZE.fullmatch(shard_size):
         raise DataError(f"shard_size {shard_size!r} is no size: give a number and a unit, such as 5GB or 500MB")
-    check_free(out)
+    require_free(out)
     model = RewardModel.from_pretrained(name, **({} if dtype is None else {"dtype": getattr(torch, _dtype(dtype))}))
-    if layout == "released":
-        with writing_folder(out) as folder:
+    with writing_folder(out) as folder:
+        if layout == "released":
             save_released(model, folder, max_shard_size=shard_size)
-    else:
-        with writing_folder(out) as folder:
+        else:
             model.save_pretrained(folder, max_shard_size=shard_size)
     return _facts(model, out) | {"layout": layout}
 
 
 def import_parts(
-    parts: Parts,
+    regression: Path,
+    gate: Path,
     backbone: str,
     out: Path,
     *,
+    transform: Path | None,
     objectives: Path | None,
     temperature: float,
     dtype: str,
     max_tokens: int | None,
 ) -> dict[str, Any]:
-    """Put public parts and their backbone together; what was written, as JSON facts."""
+    """Put the files that the public scripts saved and their backbone together; what was written, as JSON facts."""
     kind = _dtype(dtype)
-    check_free(out)
+    require_free(out)
     named = None if objectives is None else Objectives.from_file(objectives)
-    read = read_parts(parts.regression, parts.gate, parts.transform)
+    read = read_parts(regression, gate, transform)
     decoder = load_backbone(backbone, dtype=kind, device="cpu")
     model = assemble_parts(read, decoder, objectives=named, temperature=temperature, max_tokens=max_tokens)
     with writing_folder(out) as folder:
@@ -83,9 +74,3 @@ def _facts(model: RewardModel, out: Path) -> dict[str, Any]:
     c = model.config
     own = {"objectives": list(model.objectives.names), "gate_scale": c.gate_scale, "max_tokens": c.max_tokens}
     return {"folder": str(out), "files": files, **own}
-
-
-def check_free(out: Path) -> None:
-    """Raises DataError for a folder that holds something, or a file."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there and not empty: name a new folder, or remove it first")

@@ -17,9 +17,8 @@ import torch
 from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_row
 from armorm.data.files import BadRecord, Record, records
-from armorm.disk import writing_folder
+from armorm.disk import require_free, writing_folder
 from armorm.errors import DataError
-from armorm.jobs.exchange import check_free
 from armorm.model.reward_model import RewardModel
 from armorm.report.explained import Explained, Fit, MeanWeight
 from armorm.scoring.explain import explain
@@ -83,7 +82,7 @@ def bake_profile(name: str, profile: Path, out: Path) -> dict[str, Any]:
     Raises RecipeError for a profile that does not fit, DataError where `out` holds something, StorageError where it can't be
     written.
     """
-    check_free(out)
+    require_free(out)
     steering, model = _bind(profile, name)
     model.config.profile = steering.profile.to_json()
     with writing_folder(out) as folder:

@@ -153,12 +153,22 @@ def _scoring(scorer: ModelScorer, job: Job) -> ScoreAll:
 
 def stream_rows(file: Path, score: ScoreAll, job: Job, reporter: Reporter) -> Iterator[dict[str, Any]]:
     """The job's rows, in the file's order, as they are computed."""
-    rows = job.group(answer_rows(records(file)))
-    with reporter.bar(f"{job.name} {file.name}", 0 if reporter.quiet else count_rows(file)) as advance:
-        rate = _Rate(advance)
-        for window in _windows(rows):
-            yield from (job.write(answered) for answered in score_window(window, score))
-            rate.tell(sum(row.rows for row in window))
+    for _, rows in _score_windows(file, score, job, reporter):
+        yield from rows
+
+
+def _score_windows(
+    file: Path, score: ScoreAll, job: Job, reporter: Reporter, *, before: int = 0
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    # How many of the file's rows a window takes, and the job's rows for them; the first `before` rows are passed over.
+    done, start = 0, time.perf_counter()
+    with reporter.bar(f"{job.name} {file.name}", 0 if reporter.quiet else count_rows(file) - before) as advance:
+        for window in _windows(job.group(answer_rows(islice(records(file), before, None)))):
+            taken = sum(row.rows for row in window)
+            yield taken, [job.write(answered) for answered in score_window(window, score)]
+            done += taken
+            spent = time.perf_counter() - start
+            advance(done, f"{done / spent:,.1f} rows/s" if spent else "")
 
 
 def score_window(rows: Sequence[AnswerRow], score: ScoreAll) -> list[Answered]:
@@ -212,7 +222,7 @@ def write_scores(
     if out.exists() and out.resolve() == file.resolve():
         raise DataError(f"{out}: is the input itself; choose another file")
     writer = row_writer(out)
-    found = records(file)  # says at once what is wrong with the file
+    records(file)  # says at once what is wrong with the file
     inputs = {"input": fingerprint(file), "model": model_key, "job": job.name, "settings": dict(job.settings)}
     progress = _begun(out, writer, inputs)
     start, before = time.perf_counter(), progress.rows
@@ -220,32 +230,21 @@ def write_scores(
     if not progress.complete:
         if before:
             reporter.say(f"{out}: going on behind row {before:,}")
-        _score_rest(islice(found, before, None), score, job, writer, progress, reporter, file)
-        progress.complete = True
+        for taken, rows in _score_windows(file, score, job, reporter, before=before):
+            writer.append(rows)
+            progress.rows += taken
+            progress.written += len(rows)
+            progress.faulty += sum(bool(row.get("error")) for row in rows)
+            progress.state = writer.state
+            progress.write()
+        if not progress.written:  # an empty file is a file too
+            writer.append([])
+        progress.complete, progress.state = True, writer.state
         progress.write()
     if not in_place:
         writer.finish()
     remove_unfinished(out)
     return Finished(out, progress.rows, progress.faulty, before, round(time.perf_counter() - start, 2))
-
-
-def _score_rest(
-    rest: Iterator[Any], score: ScoreAll, job: Job, writer: RowWriter, progress: _Progress, reporter: Reporter, file: Path
-) -> None:
-    with reporter.bar(f"{job.name} {file.name}", 0 if reporter.quiet else count_rows(file) - progress.rows) as advance:
-        rate = _Rate(advance)
-        for window in _windows(job.group(answer_rows(rest))):
-            rows = [job.write(answered) for answered in score_window(window, score)]
-            writer.append(rows)
-            progress.rows += sum(row.rows for row in window)
-            progress.written += len(rows)
-            progress.faulty += sum(bool(row.get("error")) for row in rows)
-            progress.state = writer.state
-            progress.write()
-            rate.tell(sum(row.rows for row in window))
-        if not progress.written:  # an empty file is a file too
-            writer.append([])
-            progress.state = writer.state
 
 
 @dataclass
@@ -293,14 +292,3 @@ def count_rows(file: Path) -> int:
         except (OSError, EOFError):  # a damaged file is found out row by row
             return 1
     return max(1, lines)
-
-
-class _Rate:
-    def __init__(self, advance: Callable[[int, str], None]) -> None:
-        self.advance, self.done = advance, 0
-        self.start = time.perf_counter()
-
-    def tell(self, rows: int) -> None:
-        self.done += rows
-        spent = time.perf_counter() - self.start
-        self.advance(self.done, f"{self.done / spent:,.1f} rows/s" if spent else "")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, group_neighbours
-from armorm.data.files import Record, records
+from armorm.data.files import records
 from armorm.errors import DataError
 from armorm.jobs.score_file import Answered, Job
 
@@ -59,14 +59,6 @@ def best_of_job(*, top_k: int = 1) -> Job:
 # -- rows with scores --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredRow:
-    """A row's answers with their scores, NaN where there is none."""
-
-    row: AnswerRow
-    scores: tuple[float, ...]
-
-
 @dataclass
 class Counts:
     """What a selection met: answers with a score, those without, and what came out."""
@@ -78,19 +70,16 @@ class Counts:
     scattered: int = 0
 
 
-def scored_rows_of(file: Path) -> Iterator[ScoredRow]:
+def scored_rows_of(file: Path) -> Iterator[AnswerRow]:
     """The rows of a scored file. Raises DataError for a row that has texts and no place for a score."""
     for record in records(file):
         row = answer_row(record)
-        if row.error is not None or not isinstance(record, Record):
-            yield ScoredRow(row, ())
-            continue
-        yield ScoredRow(row, _scores_of(row, record.values, f"{file}:{record.row}"))
+        yield row if row.error is not None else replace(row, scores=_scores_of(row, f"{file}:{row.row}"))
 
 
-def _scores_of(row: AnswerRow, values: Mapping[str, Any], where: str) -> tuple[float, ...]:
-    given = values.get("scores") if row.many else [values.get("score")]
-    if ("scores" if row.many else "score") not in values:
+def _scores_of(row: AnswerRow, where: str) -> tuple[float, ...]:
+    given = row.values.get("scores") if row.many else [row.values.get("score")]
+    if ("scores" if row.many else "score") not in row.values:
         raise DataError(f"{where}: has no scores: give a file that `armorm score MODEL FILE --out SCORED` wrote")
     if isinstance(given, list) and len(given) == len(row.answers):
         return tuple(float(s) if _is_score(s) else math.nan for s in given)
@@ -119,9 +108,9 @@ def select(
     if keep_top is None and min_score is None:
         raise DataError("nothing to select by: give `keep_top` (a share), `min_score` (a number), or both")
     scores, prompts = array("d"), array("Q")
-    for scored in scored_rows_of(file):
-        scores.extend(scored.scores)
-        prompts.extend([_prompt_key(scored.row)] * len(scored.scores))
+    for row in scored_rows_of(file):
+        scores.extend(row.scores)
+        prompts.extend([_prompt_key(row)] * len(row.scores))
     values = np.frombuffer(scores, dtype=np.float64) if len(scores) else np.empty(0)
     keys = np.frombuffer(prompts, dtype=np.uint64) if len(prompts) else np.empty(0, dtype=np.uint64)
     kept = ~np.isnan(values)
@@ -150,9 +139,8 @@ def _top(values: np.ndarray, groups: np.ndarray, share: float) -> Bool[np.ndarra
 
 def _kept_rows(file: Path, kept: np.ndarray) -> Iterator[dict[str, Any]]:
     at = 0
-    for scored in scored_rows_of(file):
-        row = scored.row
-        for j, score in enumerate(scored.scores):
+    for row in scored_rows_of(file):
+        for j, score in enumerate(row.scores):
             if kept[at]:
                 own = {k: v for k, v in row.values.items() if k not in _OURS and k != "id"}
                 name = f"{row.id}#{j}" if row.many else row.id
@@ -178,49 +166,33 @@ def build_pairs(file: Path, *, margin: float = 0.0, every: bool = False) -> tupl
 
 def _pairs(file: Path, margin: float, every: bool, counts: Counts) -> Iterator[dict[str, Any]]:
     seen: set[int] = set()
-    for scored in _grouped(file):
-        row = scored.row
-        found = [j for j, s in enumerate(scored.scores) if not math.isnan(s)]
+    for row in group_neighbours(scored_rows_of(file)):
+        found = [j for j, s in enumerate(row.scores) if not math.isnan(s)]
         counts.answers += len(found)
-        counts.unscored += len(scored.scores) - len(found) if scored.scores else 1
+        counts.unscored += len(row.scores) - len(found) if row.scores else 1
         if row.error is None:
             key = _prompt_key(row)
             counts.scattered += key in seen
             counts.prompts += key not in seen
             seen.add(key)
-        ranked = sorted(found, key=lambda j: (-scored.scores[j], j))
+        ranked = sorted(found, key=lambda j: (-row.scores[j], j))
         wanted = combinations(ranked, 2) if every else [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
         for n, (good, bad) in enumerate(wanted):
-            difference = scored.scores[good] - scored.scores[bad]
+            difference = row.scores[good] - row.scores[bad]
             if difference > 0 and difference >= margin and row.answers[good].strip() != row.answers[bad].strip():
                 counts.out += 1
-                yield _pair(scored, good, bad, f"{row.id}#{n}" if every else row.id)
+                yield _pair(row, good, bad, f"{row.id}#{n}" if every else row.id)
 
 
-def _pair(scored: ScoredRow, good: int, bad: int, name: Any) -> dict[str, Any]:
-    row = scored.row
+def _pair(row: AnswerRow, good: int, bad: int, name: Any) -> dict[str, Any]:
     return {
         "id": name,
         "prompt": list(row.context),
         "chosen": [row.conversation(good)[-1]],
         "rejected": [row.conversation(bad)[-1]],
-        "score_chosen": scored.scores[good],
-        "score_rejected": scored.scores[bad],
+        "score_chosen": row.scores[good],
+        "score_rejected": row.scores[bad],
     }
-
-
-def _grouped(file: Path) -> Iterator[ScoredRow]:
-    # `group_neighbours` keeps the answers' order, so their scores can be laid beside them again.
-    waiting: list[float] = []
-
-    def rows() -> Iterator[AnswerRow]:
-        for scored in scored_rows_of(file):
-            waiting.extend(scored.scores)
-            yield scored.row
-
-    for row in group_neighbours(rows()):
-        scores, waiting[: len(row.answers)] = tuple(waiting[: len(row.answers)]), []
-        yield ScoredRow(row, scores)
 
 
 def _prompt_key(row: AnswerRow) -> int:

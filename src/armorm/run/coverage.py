@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from armorm.bench.abstention import abstention_curve
 from armorm.bench.metrics import bound, exact_at_the_ends
@@ -28,6 +28,7 @@ from armorm.fit.method import Fitted
 from armorm.fit.posterior import Compaction, Directions, Leverage, compact, directions, fit_posterior
 from armorm.fit.statistics import RidgeStatistics
 from armorm.intervals import Interval, mean_by_group
+from armorm.results import write_number
 from armorm.run.context import TEST, RunContext
 from armorm.run.pairs import PairArrays
 from armorm.run.probe_stage import FittedProbe, RatingStores, fold_statistics
@@ -100,10 +101,10 @@ def uncertainty_stage(
         "objectives": [
             {
                 "name": o.name,
-                "sigma": _number(sigma[i]),
-                "scale": _number(scale[i]),
+                "sigma": write_number(sigma[i]),
+                "scale": write_number(scale[i]),
                 "inflation": float(inflation[i]),
-                "reach": _number(uncertainty.reach[i]),
+                "reach": write_number(uncertainty.reach[i]),
                 "n": total.n[i],
                 "coverage_cross_validated": covered[i].to_json(),
                 **test["objectives"][i],
@@ -156,14 +157,6 @@ class _Source:
     fitted: FittedProbe
     folds: Sequence[RidgeStatistics]
 
-    @property
-    def seed(self) -> int:
-        return self.context.recipe.seed
-
-    @property
-    def intercept(self) -> bool:
-        return self.context.recipe.probe.intercept
-
     def rated(self, columns: Sequence[int]) -> Iterator[_Rated]:
         """Shard by shard, the rows that carry a label of any of the columns; stores without one are not opened."""
         objectives = self.context.objectives
@@ -186,10 +179,11 @@ class _Source:
 
 def _calibrate_part(part: Directions, source: _Source) -> _Calibrated:
     """Calibrate a part's objectives on its rows, each predicted by the probe without its fold."""
+    seed, intercept = source.context.recipe.seed, source.context.recipe.probe.intercept
     columns, at = part.columns, list(part.columns)
     strengths, which = np.unique(part.alphas, return_inverse=True)
-    leverage = _leverages(columns, strengths, source.folds, intercept=source.intercept)
-    sketches = np.stack([sketch_of(part, columns[int(np.argmax(which == j))], seed=source.seed) for j in range(len(strengths))])
+    leverage = _leverages(columns, strengths, source.folds, intercept=intercept)
+    sketches = np.stack([sketch_of(part, columns[int(np.argmax(which == j))], seed=seed) for j in range(len(strengths))])
     errors, levers, sketched = [np.empty((0, len(at)))], [np.empty((0, len(strengths)))], []
     prompts, fold_of = [], [np.empty(0)]
     for rows in source.rated(columns):
@@ -211,7 +205,7 @@ def _calibrate_part(part: Directions, source: _Source) -> _Calibrated:
     return _Calibrated(
         tuple(calibrate(rows) for rows in held_out),
         residual_correlation(e),
-        tuple(_cross_validated(rows, f, seed=source.seed) for rows in held_out),
+        tuple(_cross_validated(rows, f, seed=seed) for rows in held_out),
     )
 
 
@@ -254,7 +248,7 @@ def _compact_part(part: Directions, source: _Source) -> tuple[Directions, Compac
         if count < COMPACTION_ROWS and (rows.folds == fold).any():
             blocks.append(rows.features[rows.folds == fold].astype(np.float64))
             count += len(blocks[-1])
-    rest = directions(everything - folds[fold].shared(part.columns), part.alphas, intercept=source.intercept)
+    rest = directions(everything - folds[fold].shared(part.columns), part.alphas, intercept=source.context.recipe.probe.intercept)
     return compact(part, rest, np.concatenate(blocks)[:COMPACTION_ROWS])
 
 
@@ -263,7 +257,7 @@ def _compact_part(part: Directions, source: _Source) -> tuple[Directions, Compac
 
 def _test(uncertainty: Uncertainty, source: _Source) -> dict[str, Any]:
     """How often intervals hold on test prompts, per objective and over all ratings."""
-    k, probe, seed = len(uncertainty.objectives), source.fitted.probe, source.seed
+    k, probe, seed = len(uncertainty.objectives), source.fitted.probe, source.context.recipe.seed
     covered, widths, stds = (np.empty((0, k)) for _ in range(3))
     prompts: list[str] = []
     for rows in source.rated(range(k)):
@@ -277,18 +271,14 @@ def _test(uncertainty: Uncertainty, source: _Source) -> dict[str, Any]:
         stds = np.concatenate([stds, np.where(known, uncertainty.posterior.std(x), np.nan)])
         prompts += [rows.prompts[i] for i in test]
 
-    def row(i: int) -> dict[str, Any]:
-        own = ~np.isnan(covered[:, i])
-        return {
-            "n_test": int(own.sum()),
-            "coverage": _share(covered[own, i], _named(prompts, own), seed).to_json(),
-            "mean_std": _mean(stds[own, i]),
-            "mean_width": _mean(widths[own, i]),
-        }
+    known, named = ~np.isnan(covered), np.array(prompts)
 
-    known = ~np.isnan(covered)
-    every = [prompt for prompt, n in zip(prompts, known.sum(axis=1), strict=True) for _ in range(n)]
-    overall = _share(covered[known], every, seed)
+    def row(i: int) -> dict[str, Any]:
+        own = known[:, i]
+        means = {name: float(x[own, i].mean()) if own.any() else None for name, x in (("mean_std", stds), ("mean_width", widths))}
+        return {"n_test": int(own.sum()), "coverage": _share(covered[own, i], named[own].tolist(), seed).to_json(), **means}
+
+    overall = _share(covered[known], named[np.nonzero(known)[0]].tolist(), seed)
     return {"coverage": overall.to_json(), "n": int(known.sum()), "objectives": [row(i) for i in range(k)]}
 
 
@@ -296,15 +286,3 @@ def _share(covered: Float[np.ndarray, " n"], prompts: list[str], seed: int) -> I
     if not len(covered):
         return Interval.undefined()
     return bound(exact_at_the_ends(mean_by_group(covered, prompts, seed=seed), len(set(prompts))), 0.0)
-
-
-def _named(prompts: list[str], kept: Bool[np.ndarray, " n"]) -> list[str]:
-    return [prompts[i] for i in np.flatnonzero(kept)]
-
-
-def _mean(values: Float[np.ndarray, " n"]) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -18,6 +18,7 @@ from armorm.fit.method import compute_nuisances
 from armorm.fit.parts import save_debias
 from armorm.fit.probe import Probe
 from armorm.recipe import RESPONSE_TOKENS
+from armorm.results import write_number
 from armorm.run.context import RunContext
 from armorm.run.pairs import PairArrays
 from armorm.run.probe_stage import FittedProbe, RatingStores
@@ -55,7 +56,7 @@ def fit_debias_stage(
     before, after = _correlations(context, probe, fit.debias, held_out)
 
     def change(first: Correlations, second: Correlations, i: int) -> dict[str, Any]:
-        return {n: {"before": _number(first[i, j]), "after": _number(second[i, j])} for j, n in enumerate(names)}
+        return {n: {"before": write_number(first[i, j]), "after": write_number(second[i, j])} for j, n in enumerate(names)}
 
     return fit.debias, {
         **facts,
@@ -99,7 +100,3 @@ def _reference(
     named = pairs.take(pairs.at(*sides) & np.array([not wanted or s in wanted for s in pairs.sources], dtype=np.bool_))
     found += [named.chosen(fitted.feature), named.rejected(fitted.feature)]
     return AnswerFeatures(*(np.concatenate([getattr(a, f) for a in found]) for f in ("response", "prompt", "tokens")))
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -105,14 +105,12 @@ def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone
 
 
 def _with_rate(advance: Advance) -> OnProgress:
-    start: list[float] = []
-    first: list[int] = []
+    first: tuple[float, int] | None = None  # when, and what an earlier run had done by then
 
     def progress(done: int, _total: int, tokens: int) -> None:
-        if not start:
-            start.append(time.perf_counter())
-            first.append(tokens)
-        spent = time.perf_counter() - start[0]
-        advance(done, f"{(tokens - first[0]) / spent:,.0f} tokens/s" if spent > 1 else "")
+        nonlocal first
+        now = time.perf_counter()
+        start, before = first = first or (now, tokens)
+        advance(done, f"{(tokens - before) / (now - start):,.0f} tokens/s" if now - start > 1 else "")
 
     return progress

@@ -74,7 +74,7 @@ def fit_gate_stage(
     fixed = fit_constant_gate(chosen, rejected, validation, objectives)
     uniform, best = np.full(len(objectives), 1 / len(objectives)), np.zeros(len(objectives))
     best[best_single_objective(chosen, rejected)] = 1.0
-    gates = Gates(fit.gate, fixed.gate, Gate.constant(objectives, uniform), Gate.constant(objectives, best))
+    gates = Gates(fit.gate, fixed, Gate.constant(objectives, uniform), Gate.constant(objectives, best))
     gates.save(folder)
     by_source = average_weights(fit.gate, pairs.sections, pairs.prompts)
     return gates, {**_training_facts(fit), "by_source": by_source, "single": gates.best_objective}

@@ -72,16 +72,12 @@ class Graded:
     aggregates: tuple[Aggregate, ...]
 
     @classmethod
-    def by(cls, suite: Suite, items: Sequence[Item]) -> Graded:
+    def by(cls, suite: Suite | None, items: Sequence[Item]) -> Graded:
         """A published benchmark by its own rule; pairs of one's own by their sections, ties as halves."""
-        if suite.benchmark is not None:
-            named = benchmark(suite.benchmark)
-            return cls(items, named.rule, named.aggregates)
-        return cls.preferences(items)
-
-    @classmethod
-    def preferences(cls, items: Sequence[Item]) -> Graded:
-        return cls(items, Rule.PREFERENCES, (aggregate_of(items, {}),))
+        if suite is None or suite.benchmark is None:
+            return cls(items, Rule.PREFERENCES, (aggregate_of(items, {}),))
+        named = benchmark(suite.benchmark)
+        return cls(items, named.rule, named.aggregates)
 
     def outcomes(self, scores: Sequence[Scores]) -> Outcomes:
         return outcomes(self.rule, self.items, scores)

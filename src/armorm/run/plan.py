@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from armorm.data.files import expand
-from armorm.recipe import Recipe, Source, Suite, load_recipe
+from armorm.recipe import Source, Suite, load_recipe
 
 
 def plan(path: Path) -> dict[str, Any]:
@@ -23,18 +23,13 @@ def plan(path: Path) -> dict[str, Any]:
         "objectives": list(recipe.load_objectives().names),
         "ratings": [_place(s) for s in recipe.ratings],
         "pairs": [_place(s) for s in recipe.pairs],
-        "bench": [held_out(recipe), *(_suite(s) for s in recipe.bench)],
+        "bench": [{"name": "held-out pairs", "share of prompts": recipe.splits.test}, *(_suite(s) for s in recipe.bench)],
         "features": {"response": [str(p) for p in response], "prompt": [str(p) for p in prompt]},
         "probe": {"candidates": recipe.features.response, "strengths": len(recipe.probe.alphas), "folds": recipe.probe.folds},
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": asdict(recipe.gate),
         "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"],
     }
-
-
-def held_out(recipe: Recipe) -> dict[str, Any]:
-    """The suite that every run has: the pairs of the test prompts."""
-    return {"name": "held-out pairs", "share of prompts": recipe.splits.test}
 
 
 def _suite(suite: Suite) -> dict[str, Any]:

@@ -55,11 +55,11 @@ def _probe_rows(truth: Truth, debias: Debias, test: Predicted, permuted: Predict
     rows = []
     for name in names:
         aim = PROBE_AIM if name in truth.shown else None
-        row = _row(f"probe: {name} against the planted rating (Pearson)", aim, found[name])
-        rows.append(row | {"ablation": {"what": "fitted on permuted ratings", "value": off[name]}})
+        what = f"probe: {name} against the planted rating (Pearson)"
+        rows.append(_row(what, aim, found[name], ("fitted on permuted ratings", off[name])))
     mean, before = (float(np.mean([values[n] for n in shown])) for values in (found, raw))
-    whole = _row(f"the same, mean of the {len(shown)} that the text shows and debiasing changes", PROBE_AIM, mean)
-    return [*rows, whole | {"ablation": {"what": "without debiasing", "value": before}}]
+    what = f"the same, mean of the {len(shown)} that the text shows and debiasing changes"
+    return [*rows, _row(what, PROBE_AIM, mean, ("without debiasing", before))]
 
 
 def _agreement(truth: Truth, names: Sequence[str], debias: Debias, predicted: Predicted) -> dict[str, float]:
@@ -79,14 +79,11 @@ def _debias_rows(truth: Truth, facts: Mapping[str, Any]) -> list[dict[str, Any]]
         found = [o[where][truth.nuisance][when] for o in facts["objectives"] if o["name"] != truth.nuisance]
         return max(abs(x) for x in found if x is not None)
 
-    return [
-        _row(f"largest |Spearman| with {truth.nuisance}, {label}", aim, largest(where, "after"), at_most=True)
-        | {"ablation": {"what": "without debiasing", "value": largest(where, "before")}}
-        for where, label, aim in (
-            ("reference", "reference set", REFERENCE_AIM),
-            ("held_out", "held-out prompts", HELD_OUT_AIM),
-        )
-    ]
+    def row(where: str, label: str, aim: float) -> dict[str, Any]:
+        what, off = f"largest |Spearman| with {truth.nuisance}, {label}", largest(where, "before")
+        return _row(what, aim, largest(where, "after"), ("without debiasing", off), at_most=True)
+
+    return [row("reference", "reference set", REFERENCE_AIM), row("held_out", "held-out prompts", HELD_OUT_AIM)]
 
 
 def _gate_rows(truth: Truth, debias: Debias, gates: Gates, pairs: PairArrays) -> list[dict[str, Any]]:
@@ -101,8 +98,8 @@ def _gate_rows(truth: Truth, debias: Debias, gates: Gates, pairs: PairArrays) ->
                 _cosine(gate.weights_for(pairs.prompts[at]).mean(axis=0)[live], weights[live])
                 for gate in (gates.gate, gates.fixed)
             )
-            row = _row(f"gate: mean weights on {domain} against the planted ones (cosine)", GATE_AIM, value)
-            rows.append(row | {"ablation": {"what": "one weight vector for all prompts", "value": off}})
+            what = f"gate: mean weights on {domain} against the planted ones (cosine)"
+            rows.append(_row(what, GATE_AIM, value, ("one weight vector for all prompts", off)))
     return rows
 
 
@@ -110,8 +107,8 @@ def _gain_rows(suite: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = {m["method"]: m["overall"]["value"] for m in suite["methods"]}
 
     def gain(what: str, over: str, without: str, label: str) -> dict[str, Any]:
-        row = _row(f"accuracy of ArmoRM + MoE minus {what}", GAIN_AIM, found["armorm"] - found[over])
-        return row | {"ablation": {"what": label, "value": found[without] - found[over]}}
+        value, off = (found[name] - found[over] for name in ("armorm", without))
+        return _row(f"accuracy of ArmoRM + MoE minus {what}", GAIN_AIM, value, (label, off))
 
     return [
         gain("Bradley–Terry", "bradley-terry", "armorm-no-gate", "without gate"),
@@ -119,10 +116,11 @@ def _gain_rows(suite: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(what: str, aim: float | None, value: float, *, at_most: bool = False) -> dict[str, Any]:
+def _row(what: str, aim: float | None, value: float, off: tuple[str, float], *, at_most: bool = False) -> dict[str, Any]:
+    # `off`: which stage is off, and what comes out then.
     met = None if aim is None else bool(value <= aim if at_most else value >= aim)
     text = None if aim is None else f"{'≤' if at_most else '≥'} {aim:g}"
-    return {"what": what, "aim": text, "value": value, "met": met, "ablation": None}
+    return {"what": what, "aim": text, "value": value, "met": met, "ablation": {"what": off[0], "value": off[1]}}
 
 
 def _pearson(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:

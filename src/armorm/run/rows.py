@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from armorm.data.benchmarks.registry import benchmark, benchmark_items
@@ -29,7 +28,6 @@ from armorm.recipe import Recipe, Source, Suite
 Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 Named = TypeVar("Named", RatingSource, PairSource)
 Kind = Literal["ratings", "pairs", "bench"]
-_NO_FAULTS = FaultCounts({}, {}, ())
 
 
 @dataclass(frozen=True)
@@ -42,24 +40,21 @@ class Rows:
     facts: tuple[SourceFacts, ...]
     faults: tuple[str, ...]
 
+    @property
+    def kinds(self) -> dict[Kind, dict[str, tuple[Any, ...]]]:
+        """Rows by source, by kind."""
+        return {"ratings": self.ratings, "pairs": self.pairs, "bench": self.suites}
+
     def capped(self, *, ratings: int | None, pairs: int | None, items: int | None, seed: int) -> Rows:
         """At most so many rows of each source; their groups, and so their splits, stay what they are."""
-        caps = {"ratings": ratings, "pairs": pairs, "bench": items}
-
-        def kept(kind: Kind, found: dict[str, tuple[Row, ...]]) -> dict[str, tuple[Row, ...]]:
-            return {n: cap_rows(rows, caps[kind], seed=seed, strata=_stratum) for n, rows in found.items()}
-
-        kinds: Any = {
-            "ratings": kept("ratings", self.ratings),
-            "pairs": kept("pairs", self.pairs),
-            "bench": kept("bench", self.suites),
-        }
-        facts = []
+        caps: dict[str, int | None] = {"ratings": ratings, "pairs": pairs, "bench": items}
+        kinds, facts = self.kinds, []
         for f in self.facts:
-            rows = kinds[f.kind][f.name]
+            rows: tuple[Any, ...] = cap_rows(kinds[f.kind][f.name], caps[f.kind], seed=seed, strata=_stratum)
             over = len(f.rows) - len(rows)
             drops = {**f.drops, "over-cap": f.drops.get("over-cap", 0) + over} if over else f.drops
             facts.append(replace(f, rows=rows, drops=drops))
+            kinds[f.kind] = kinds[f.kind] | {f.name: rows}
         return Rows(kinds["ratings"], kinds["pairs"], kinds["bench"], tuple(facts), self.faults)
 
     def splits(self, recipe: Recipe) -> dict[str, dict[str, int]]:
@@ -83,19 +78,17 @@ def read_rows(recipe: Recipe, objectives: Objectives, reporter: Reporter | None 
     sources of one name and for a debiasing reference that is none of them.
     """
     reader = _Reader(recipe, objectives, reporter or Reporter(quiet=True))
-    ratings = {n: rows for s in recipe.ratings for n, rows in reader.ratings(s)}
-    pairs = {n: rows for s in recipe.pairs for n, rows in reader.pairs(s)}
+    ratings, pairs = reader.read("ratings", recipe.ratings), reader.read("pairs", recipe.pairs)
     suites = {suite.name: reader.suite(suite) for suite in recipe.bench}
     ratings, pairs, suites = _regrouped(ratings, pairs, suites)
     if unknown := set(recipe.debias.reference) - set(ratings) - set(pairs):
         strange, known = (", ".join(map(repr, sorted(names))) for names in (unknown, {*ratings, *pairs}))
         raise RecipeError(f"debias.reference names {strange}; the recipe's sources are {known}")
     held_out = {row.group for rows in suites.values() for row in rows}
-    for name, rows in ratings.items():
-        ratings[name] = reader.without(held_out, name, "ratings", rows)
-    for name, pair_rows in pairs.items():
-        pairs[name] = reader.without(held_out, name, "pairs", pair_rows)
-    return Rows(ratings, pairs, suites, tuple(reader.facts(ratings, pairs, suites)), tuple(reader.examples))
+    reader.leave_out(held_out, "ratings", ratings)
+    reader.leave_out(held_out, "pairs", pairs)
+    read = Rows(ratings, pairs, suites, (), tuple(reader.examples))
+    return replace(read, facts=tuple(replace(f, rows=read.kinds[f.kind][f.name]) for f in reader.seen.values()))
 
 
 class _Reader:
@@ -105,80 +98,65 @@ class _Reader:
         self.recipe = recipe
         self.reporter = reporter
         self.objectives = objectives
-        self.seen: dict[tuple[Kind, str], tuple[int, dict[str, int], dict[str, int]]] = {}
+        self.seen: dict[tuple[Kind, str], SourceFacts] = {}
         self.examples: list[str] = []
 
-    def ratings(self, source: Source) -> Iterator[tuple[str, tuple[RatedResponse, ...]]]:
-        if source.builtin:
-            from armorm.data.starter import build
-
-            built = build(self.recipe.seed).ratings
-            for name in sorted({r.source for r in built}):
-                rows = tuple(r for r in built if r.source == name)
-                yield name, self._kept("ratings", name, Read(rows, len(rows), _NO_FAULTS), source.cap)
-            return
-        for name, stream in self._rating_streams(source):
-            self.reporter.say(f"reading {name}")
-            yield name, self._kept("ratings", name, stream.read(self.recipe.on_fault), source.cap)
-
-    def pairs(self, source: Source) -> Iterator[tuple[str, tuple[PreferencePair, ...]]]:
-        if source.builtin:
-            from armorm.data.starter import build
-
-            rows = build(self.recipe.seed).pairs
-            yield rows[0].source, self._kept("pairs", rows[0].source, Read(rows, len(rows), _NO_FAULTS), source.cap)
-            return
-        for name, stream in self._pair_streams(source):
-            self.reporter.say(f"reading {name}")
-            read = stream.read(self.recipe.on_fault)
-            named = tuple(replace(r, section=source.section) for r in read.rows) if source.section else read.rows
-            yield name, self._kept("pairs", name, replace(read, rows=named), source.cap)
+    def read(self, kind: Kind, sources: Sequence[Source]) -> dict[str, tuple[Any, ...]]:
+        """The rows of all sources of a kind, by name."""
+        found = {}
+        for source in sources:
+            for name, read in self._reads(kind, source):
+                found[name] = self._kept(kind, name, read, source.cap)
+        return found
 
     def suite(self, suite: Suite) -> tuple[BenchmarkItem, ...]:
         self.reporter.say(f"reading {suite.name}")
         read = read_suite(suite, seed=self.recipe.seed, on_fault=self.recipe.on_fault)
         return self._kept("bench", suite.name, read, suite.limit)
 
-    def _rating_streams(self, source: Source) -> Iterator[tuple[str, Stream[RatedResponse]]]:
+    def leave_out(self, groups: set[str], kind: Kind, sources: dict[str, tuple[Any, ...]]) -> None:
+        """Take rows of these prompts out of the sources."""
+        for name, rows in sources.items():
+            kept, dropped = exclude_groups(rows, groups)
+            facts = self.seen[kind, name]
+            if dropped:
+                facts = self.seen[kind, name] = replace(facts, drops={**facts.drops, "prompt-in-benchmark": dropped})
+            if not kept:
+                raise DataError(f"{name}: no usable row is left (drops: {facts.drops}): check its columns and its file")
+            sources[name] = kept
+
+    def _reads(self, kind: Kind, source: Source) -> Iterator[tuple[str, Read[Any]]]:
+        if source.builtin:
+            built = _starter(kind, self.recipe.seed)
+            for name in sorted({row.source for row in built}):
+                yield name, _whole(tuple(row for row in built if row.source == name))
+            return
+        for name, stream in self._streams(kind, source):
+            self.reporter.say(f"reading {name}")
+            read = stream.read(self.recipe.on_fault)
+            if source.section and kind == "pairs":
+                read = replace(read, rows=tuple(replace(row, section=source.section) for row in read.rows))
+            yield name, read
+
+    def _streams(self, kind: Kind, source: Source) -> Iterator[tuple[str, Stream[Any]]]:
+        find: Any = rating_source if kind == "ratings" else pair_source
+        read: Any = source_ratings if kind == "ratings" else source_pairs
+        stream: Any = stream_ratings if kind == "ratings" else stream_pairs
+        more = {"objectives": self.objectives} if kind == "ratings" else {}
         if source.source is not None:
-            named = _at(rating_source(source.source), source)
+            named = _at(find(source.source), source)
             name = source.name or named.name
-            yield name, source_ratings(named, path=source.path, objectives=self.objectives, name=name)
+            yield name, read(named, path=source.path, name=name, **more)
             return
         for name, where, found in _places(source):
-            yield name, stream_ratings(found, source=name, objectives=self.objectives, columns=source.columns, where=where)
-
-    def _pair_streams(self, source: Source) -> Iterator[tuple[str, Stream[PreferencePair]]]:
-        if source.source is not None:
-            named = _at(pair_source(source.source), source)
-            name = source.name or named.name
-            yield name, source_pairs(named, path=source.path, name=name)
-            return
-        for name, where, found in _places(source):
-            yield name, stream_pairs(found, source=name, columns=source.columns, where=where)
-
-    def without(self, groups: set[str], name: str, kind: Kind, rows: tuple[Row, ...]) -> tuple[Row, ...]:
-        kept, dropped = exclude_groups(rows, groups)
-        if dropped:
-            self.seen[kind, name][1]["prompt-in-benchmark"] = dropped
-        if not kept:
-            raise DataError(f"{name}: no usable row is left (drops: {self.seen[kind, name][1]}): check its columns and its file")
-        return kept
-
-    def facts(self, *kinds: dict[str, Any]) -> Iterator[SourceFacts]:
-        for kind, sources in zip(("ratings", "pairs", "bench"), kinds, strict=True):
-            for name, rows in sources.items():
-                total, drops, notes = self.seen[kind, name]  # type: ignore[index]
-                yield SourceFacts(name, kind, total, rows, drops, notes)  # type: ignore[arg-type]
+            yield name, stream(found, source=name, columns=source.columns, where=where, **more)
 
     def _kept(self, kind: Kind, name: str, read: Read[Row], cap: int | None) -> tuple[Row, ...]:
         if (kind, name) in self.seen:
             raise RecipeError(f"two {kind} sources are called {name!r}: give one of them another `name`")
         rows = cap_rows(read.rows, cap, seed=self.recipe.seed, strata=_stratum)
-        drops = read.faults.drops
-        if len(rows) < len(read.rows):
-            drops["over-cap"] = len(read.rows) - len(rows)
-        self.seen[kind, name] = (read.total, drops, dict(read.faults.notes))
+        over = {"over-cap": len(read.rows) - len(rows)} if len(rows) < len(read.rows) else {}
+        self.seen[kind, name] = SourceFacts(name, kind, read.total, rows, read.faults.drops | over, dict(read.faults.notes))
         self.examples += read.faults.examples
         return rows
 
@@ -190,13 +168,21 @@ def read_suite(suite: Suite, *, seed: int = 0, on_fault: OnFault = "drop") -> Re
         assert suite.benchmark is not None
         return benchmark_items(benchmark(suite.benchmark), path=suite.path, name=suite.name).read(on_fault)
     if source.builtin:
-        from armorm.data.starter import build
-
-        rows = tuple(item_of(pair) for pair in build(seed).pairs)
-        return Read(rows, len(rows), _NO_FAULTS)
+        return _whole(tuple(item_of(pair) for pair in _starter("pairs", seed)))
     read = stream_items(_suite_records(source), source=suite.name, columns=source.columns, where=suite.name).read(on_fault)
     named = (replace(r, section=suite.section_of(source.section or r.section, r.subset)) for r in read.rows)
     return replace(read, rows=tuple(named))
+
+
+def _starter(kind: Kind, seed: int) -> tuple[Any, ...]:
+    from armorm.data.starter import build
+
+    built = build(seed)
+    return built.ratings if kind == "ratings" else built.pairs
+
+
+def _whole(rows: tuple[Row, ...]) -> Read[Row]:
+    return Read(rows, len(rows), FaultCounts({}, {}, ()))
 
 
 def _at(named: Named, source: Source) -> Named:
@@ -214,11 +200,8 @@ def _suite_records(source: Source) -> Iterator[Found]:
 def _places(source: Source) -> Iterator[tuple[str, str, Iterator[Record | BadRecord]]]:
     # One (name, place, records) per file of a pattern, or for a hub data set.
     if source.hub is not None:
-        yield (
-            source.name or source.hub,
-            source.hub,
-            hub_records(source.hub, source.split or "train", source.revision, source.subset),
-        )
+        found = hub_records(source.hub, source.split or "train", source.revision, source.subset)
+        yield source.name or source.hub, source.hub, found
         return
     assert source.path is not None
     files = expand(source.path)
@@ -226,11 +209,7 @@ def _places(source: Source) -> Iterator[tuple[str, str, Iterator[Record | BadRec
         yield source.name, source.path, (r for f in files for r in records(f))
         return
     for file in files:
-        yield source.name or _stem(file), str(file), records(file)
-
-
-def _stem(file: Path) -> str:
-    return file.name.split(".")[0]
+        yield source.name or file.name.split(".")[0], str(file), records(file)
 
 
 def _stratum(row: RatedResponse | PreferencePair | BenchmarkItem) -> str:
@@ -244,8 +223,8 @@ def _regrouped(*kinds: Any) -> list[dict[str, Any]]:
     # in the order of their groups, so that answers to one prompt are neighbours.
     flat: list[Any] = [row for sources in kinds for rows in sources.values() for row in rows]
     groups = iter(join_groups(flat))
-    return [{n: _ordered([replace(r, group=next(groups)) for r in rows]) for n, rows in sources.items()} for sources in kinds]
 
+    def regroup(rows: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(sorted((replace(row, group=next(groups)) for row in rows), key=lambda row: (row.group, row.id)))
 
-def _ordered(rows: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(sorted(rows, key=lambda r: (r.group, r.id)))
+    return [{name: regroup(rows) for name, rows in sources.items()} for sources in kinds]

@@ -16,13 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from armorm import __version__
 from armorm.data.splits import Split
 from armorm.data.summary import summarise
 from armorm.disk import write_text
 from armorm.errors import CheckpointError
+from armorm.features.spec import FINAL
 from armorm.fit.debias import Debias
 from armorm.fit.method import Fitted
 from armorm.fit.parts import load_debias
@@ -116,7 +115,7 @@ class Training:
         write_text(self.out / "recipe.yaml", self.recipe.to_yaml())
         about = self._extract()
         inputs = {"ratings": self._keys("ratings"), **self._settings("probe", "features")}
-        self.probe = self._stage("probe", inputs, self._fit_probe, self._load_probe)
+        self.probe = self._stage("probe", inputs, self._fit_probe, lambda at: FittedProbe.load(at, self.recipe.probe.folds))
         self.uncertainty = self._stage("uncertainty", {"probe": self.probe.key}, self._calibrate, self._load_uncertainty)
         self.probe = replace(self.probe, value=replace(self.probe.value, statistics=None))
         inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}
@@ -178,7 +177,8 @@ class Training:
         rival = fit_bradley_terry_stage(self.pairs, [str(spec) for spec in self.recipe.features.candidates])
         save_bradley_terry(at, rival)
         tried, seed, gate = self._methods(rival), self.recipe.seed, self.fitted.gate
-        found = [judge(n, self._graded(n, suite), suite, tried, seed=seed) for n, suite in self.suites.items()]
+        settings = {suite.name: suite for suite in self.recipe.bench}
+        found = [judge(n, Graded.by(settings.get(n), suite.items), suite, tried, seed=seed) for n, suite in self.suites.items()]
         tables = [table for table, _ in found]
         pairs = {name: suite.pairs for name, suite in self.suites.items()}
         return rival, {
@@ -243,10 +243,6 @@ class Training:
         found = {HELD_OUT: SuiteArrays.of_pairs(held_out)} if len(held_out) else {}
         return found | {n: SuiteArrays.of_store(self.context, n, store) for n, store in self.stores.suites.items()}
 
-    def _graded(self, name: str, suite: SuiteArrays) -> Graded:
-        settings = next((s for s in self.recipe.bench if s.name == name), None)
-        return Graded.preferences(suite.items) if settings is None else Graded.by(settings, suite.items)
-
     # -- small change --------------------------------------------------------------------------------------------------------
 
     def _stage(
@@ -272,9 +268,6 @@ class Training:
         whole = self.recipe.model_dump(mode="json")
         return {name: whole[name] for name in names}
 
-    def _load_probe(self, at: Path) -> FittedProbe:
-        return FittedProbe.load(at, self.recipe.probe.folds)
-
     def _load_uncertainty(self, at: Path) -> Uncertainty:
         return _there(Uncertainty.load(at, self.objectives), at / "uncertainty.json")
 
@@ -290,18 +283,14 @@ class Training:
         return planted_table(build(self.recipe.seed).truth, self.debias.value, self.gates.value.debiased, evidence)
 
     def _backbone_facts(self) -> Facts:
-        manifest = self.stores.all[0].manifest["backbone"]
+        layers = {p.layer for parts in self.recipe.features.parts for p in parts}
         return {
             "model": self.recipe.backbone.model,
             "dtype": self.recipe.backbone.dtype,
-            "layers": self._depth(),
-            "width": manifest["width"],
+            "layers": "all" if FINAL in layers else max(map(int, layers)),
+            "width": self.stores.all[0].manifest["backbone"]["width"],
             **self.stores.to_json(),
         }
-
-    def _depth(self) -> int | str:
-        layers = {p.layer for parts in self.recipe.features.parts for p in parts}
-        return "all" if "final" in layers else int(np.max([int(x) for x in layers]))
 
 
 def _load_rival(at: Path) -> BradleyTerry:

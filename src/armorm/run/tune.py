@@ -12,7 +12,6 @@ from typing import Any
 
 from armorm import __version__
 from armorm.data.reading import cap_rows
-from armorm.data.rows import PreferencePair, RatedResponse
 from armorm.data.splits import Split
 from armorm.disk import write_json
 from armorm.errors import FitError, MissingExtra
@@ -109,13 +108,13 @@ class _Work:
         rows, validation = self._side(Split.TRAIN), self._side(Split.VALIDATION)
         if not rows:
             raise FitError(f"no row is left to train {self.objective} on: lower splits.validation and splits.test")
-        validation = list(cap_rows(tuple(validation), self.settings.evaluate or None, seed=self.recipe.seed, strata=_source))
-        validation = validation if self.settings.evaluate else []
+        cap, seed = self.settings.evaluate, self.recipe.seed
+        validation = [*cap_rows(tuple(validation), cap, seed=seed, strata=lambda row: row.source)] if cap else []
         steps = self.settings.steps or -(-int(len(rows) * self.settings.epochs) // self.settings.batch_size)
         self.reporter.say(f"training {self.objective}: {len(rows):,} rows, {steps:,} steps of {self.settings.batch_size}")
         at.mkdir(parents=True, exist_ok=True)
         with self.reporter.bar(f"training {self.objective}", steps) as advance:
-            where = (self.recipe.backbone, self.settings, at, checkpoints, self.recipe.seed)
+            where = (self.recipe.backbone, self.settings, at, checkpoints, seed)
             curve = self._fit(rows, validation, Job(*where, lambda done, _total, note: advance(done, note)))
         results = TuningResults.model_validate(
             {
@@ -139,10 +138,6 @@ class _Work:
 
     def _side(self, split: Split) -> list[Any]:
         return [row for row in self.rows if side_of(row.group, self.recipe) is split]
-
-
-def _source(row: PreferencePair | RatedResponse) -> str:
-    return row.source
 
 
 def _claim(checkpoints: Path, key: str) -> None:

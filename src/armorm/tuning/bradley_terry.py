@@ -7,20 +7,17 @@ Cost: about three forward passes of the decoder per answer seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from armorm.conversation import Renderer
 from armorm.data.rows import PreferencePair
 from armorm.errors import MissingExtra
-from armorm.tuning.decoder import Decoder, load_trainable, save_trained
+from armorm.tuning.decoder import Decoder
 from armorm.tuning.examples import order_examples
 from armorm.tuning.loop import Curve, Job
 
 
-def train_bradley_terry(
-    pairs: Sequence[PreferencePair],
-    validation: Sequence[PreferencePair],
-    job: Job,
-) -> Curve:
+def train_bradley_terry(pairs: Sequence[PreferencePair], validation: Sequence[PreferencePair], job: Job) -> Curve:
     """Train on `pairs` and write `model/` (and `adapter/`) into the job's folder.
 
     Raises MissingExtra without TRL, BackboneError for a decoder that can't be trained, FitError without usable pairs.
@@ -30,18 +27,13 @@ def train_bradley_terry(
     except ImportError:
         raise MissingExtra("training a Bradley–Terry reward model", "trl", "train") from None
     decoder = Decoder(job.backbone, "logits", ("reward",), job.seed)
-    tokenizer = decoder.tokenizer
-    renderer = Renderer(tokenizer, max_tokens=job.max_tokens)
-    trainer = RewardTrainer(
-        model=load_trainable(decoder, job.settings.lora),
-        args=RewardConfig(
-            **job.arguments(evaluate=bool(validation)),
-            max_length=None,  # the renderer has seen to it, and drops nothing
-        ),
+    renderer = Renderer(decoder.tokenizer, max_tokens=job.max_tokens)
+    arguments = job.arguments(evaluate=bool(validation))
+    make = partial(
+        RewardTrainer,
+        args=RewardConfig(**arguments, max_length=None),  # the renderer has seen to it, and drops nothing
         train_dataset=order_examples(pairs, renderer),
         eval_dataset=order_examples(validation, renderer) if validation else None,
-        processing_class=tokenizer,
+        processing_class=decoder.tokenizer,
     )
-    curve = job.run(trainer)
-    save_trained(trainer, decoder, job.settings.lora, job.folder)
-    return curve
+    return job.train(decoder, make)

@@ -22,6 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from armorm.errors import FitError
 from armorm.recipe import BackboneSettings, TuningSettings
+from armorm.tuning.decoder import Decoder, load_trainable, save_trained
 
 KEPT_CHECKPOINTS = 2
 # The argument's name since transformers 5.20; before, it was the other.
@@ -122,8 +123,19 @@ class Job:
             **evaluated,
         }
 
-    def run(self, trainer: Any) -> Curve:
-        """Train. Raises FitError when the loss is no number any more."""
+    def train(self, decoder: Decoder, make: Callable[[Any], Any]) -> Curve:
+        """Train the decoder with the trainer that `make` makes of it, and save it.
+
+        Raises FitError when the loss is no number any more.
+        """
+        model = load_trainable(decoder, self.settings.lora)
+        model.config.get_text_config().pad_token_id = decoder.tokenizer.pad_token_id
+        trainer = make(model)
+        curve = self._run(trainer)
+        save_trained(trainer, decoder, self.settings.lora, self.folder)
+        return curve
+
+    def _run(self, trainer: Any) -> Curve:
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.add_callback(_Watch(self.progress))
         with _inputs_as_they_are(trainer.model):

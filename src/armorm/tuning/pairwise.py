@@ -10,21 +10,18 @@ from the other's, and only what the answers say is learnt.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from armorm.data.rows import PreferencePair
 from armorm.errors import MissingExtra
 from armorm.rivals.pairwise import PairRenderer
-from armorm.tuning.decoder import Decoder, load_trainable, save_trained
+from armorm.tuning.decoder import Decoder
 from armorm.tuning.examples import comparison_examples
 from armorm.tuning.loop import Curve, Job
 
 
-def train_pairwise(
-    pairs: Sequence[PreferencePair],
-    validation: Sequence[PreferencePair],
-    job: Job,
-) -> Curve:
+def train_pairwise(pairs: Sequence[PreferencePair], validation: Sequence[PreferencePair], job: Job) -> Curve:
     """Train on `pairs` and write `model/` (and `adapter/`) into the job's folder.
 
     Raises MissingExtra without TRL, BackboneError for a decoder without a language model's head, FitError without usable pairs.
@@ -37,23 +34,16 @@ def train_pairwise(
     decoder = Decoder(job.backbone, "words", seed=job.seed)
     tokenizer = decoder.tokenizer
     renderer = PairRenderer(tokenizer, max_tokens=job.max_tokens)
-    model = load_trainable(decoder, job.settings.lora)
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    trainer = SFTTrainer(
-        model=model,
-        args=SFTConfig(
-            **job.arguments(evaluate=bool(validation)),
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        ),
+    arguments = job.arguments(evaluate=bool(validation))
+    make = partial(
+        SFTTrainer,
+        args=SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
         train_dataset=comparison_examples(pairs, renderer),
         eval_dataset=comparison_examples(validation, renderer) if validation else None,
         data_collator=BothOrders(DataCollatorForLanguageModeling(tokenizer.pad_token_id)),
         processing_class=tokenizer,
     )
-    curve = job.run(trainer)
-    save_trained(trainer, decoder, job.settings.lora, job.folder)
-    return curve
+    return job.train(decoder, make)
 
 
 class BothOrders:

@@ -16,17 +16,14 @@ from jaxtyping import Float
 from armorm.conversation import Renderer
 from armorm.data.rows import RatedResponse
 from armorm.objectives import Objectives
-from armorm.tuning.decoder import Decoder, load_trainable, save_trained
+from armorm.tuning.decoder import Decoder
 from armorm.tuning.examples import rating_examples
 from armorm.tuning.loop import Curve, Job
 from armorm.tuning.start import start_at_the_probe
 
 
 def train_regression(
-    rows: Sequence[RatedResponse],
-    validation: Sequence[RatedResponse],
-    objectives: Objectives,
-    job: Job,
+    rows: Sequence[RatedResponse], validation: Sequence[RatedResponse], objectives: Objectives, job: Job
 ) -> Curve:
     """Train on `rows` and write `model/` (and `adapter/`) into the job's folder. The head starts as the ridge probe.
 
@@ -35,22 +32,21 @@ def train_regression(
     decoder = Decoder(job.backbone, "logits", objectives.names, job.seed)
     tokenizer = decoder.tokenizer
     renderer = Renderer(tokenizer, max_tokens=job.max_tokens)
-    model = load_trainable(decoder, job.settings.lora)
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     examples = rating_examples(rows, objectives, renderer)
-    if not job.checkpoint:
-        start_at_the_probe(model, examples, objectives, seed=job.seed)
-    trainer = RatingTrainer(
-        model=model,
-        args=transformers.TrainingArguments(**job.arguments(evaluate=bool(validation)), label_names=["labels"]),
-        train_dataset=examples,
-        eval_dataset=rating_examples(validation, objectives, renderer) if validation else None,
-        data_collator=RatingCollator(tokenizer.pad_token_id),
-        processing_class=tokenizer,
-    )
-    curve = job.run(trainer)
-    save_trained(trainer, decoder, job.settings.lora, job.folder)
-    return curve
+
+    def make(model: Any) -> RatingTrainer:
+        if not job.checkpoint:
+            start_at_the_probe(model, examples, objectives, seed=job.seed)
+        return RatingTrainer(
+            model=model,
+            args=transformers.TrainingArguments(**job.arguments(evaluate=bool(validation)), label_names=["labels"]),
+            train_dataset=examples,
+            eval_dataset=rating_examples(validation, objectives, renderer) if validation else None,
+            data_collator=RatingCollator(tokenizer.pad_token_id),
+            processing_class=tokenizer,
+        )
+
+    return job.train(decoder, make)
 
 
 def masked_squared_error(
