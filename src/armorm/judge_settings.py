@@ -16,6 +16,11 @@ TEMPLATES = ("pairwise-1", "pairwise-short-1", "pointwise-1", "pointwise-short-1
 """The package's own templates. A text that changes gets a new number: verdicts under the old one stay what they were."""
 
 DEFAULT_KEY = "OPENAI_API_KEY"
+REMOTE = frozenset(
+    {"endpoint", "key_env", "seed", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries"}
+)
+LOCAL = frozenset({"dtype", "device", "batch_tokens"})
+"""How a model behind an endpoint is asked, and how one on this machine."""
 REASONED, SHORT = 1024, 16
 """Tokens for a reply with reasons, and for one that is only a verdict."""
 
@@ -90,9 +95,7 @@ class JudgeSettings(BaseModel):
             raise ValueError("give either `model` (behind an endpoint) or `local` (runs on this machine)")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("give both price_in and price_out (US dollars per million tokens), or neither")
-        remote = {"endpoint", "key_env", "seed", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries"}
-        local = {"dtype", "device", "batch_tokens", "verdict"}
-        where, odd = ("local", remote | {"price_in", "price_out"}) if self.local is not None else ("model", local)
+        where, odd = ("local", REMOTE | {"price_in", "price_out"}) if self.local is not None else ("model", LOCAL | {"verdict"})
         odd |= {"template", "max_tokens"} if self.verdict == "log-probabilities" else set()
         if out_of_place := sorted(name for name in odd if getattr(self, name) != type(self).model_fields[name].default):
             raise ValueError(f"{', '.join(out_of_place)}: nothing that such a judge (`{where}`) reads; leave it out")

@@ -45,7 +45,7 @@ class Exported:
     faults: FaultCounts
 
     def to_json(self) -> dict[str, Any]:
-        return {"path": str(self.path), "kind": self.kind, "rows": self.rows, "records": self.total, **_counts(self.faults)}
+        return {"path": str(self.path), "kind": self.kind, "rows": self.rows, "records": self.total, **self.faults.to_json()}
 
 
 def export(opened: Opened, path: Path) -> Exported:
@@ -70,7 +70,7 @@ def _write(opened: Opened, schema: pa.Schema, path: Path) -> int:
         for group in _groups(opened.stream):
             writer.write_table(pa.Table.from_pylist([_cells(row, opened.objectives) for row in group], schema=schema))
             rows += len(group)
-        counts = {"records": opened.stream.total, "rows": rows, **_counts(opened.stream.faults)}
+        counts = {"records": opened.stream.total, "rows": rows, **opened.stream.faults.to_json()}
         writer.add_key_value_metadata({"armorm.counts": json.dumps(counts)})
     return rows
 
@@ -114,10 +114,6 @@ def _cells(row: RatedResponse | PreferencePair, objectives: Objectives) -> dict[
         return {**named, "messages": row.messages, **{o.name: row.ratings.get(o.name) for o in objectives}}
     sides = {"chosen": row.conversation(row.chosen), "rejected": row.conversation(row.rejected)}
     return {**named, "section": row.section, "subset": row.subset, **sides}
-
-
-def _counts(faults: FaultCounts) -> dict[str, Any]:
-    return {"faults": dict(faults.counts), "skipped": dict(faults.skipped), "notes": dict(faults.notes)}
 
 
 def _why(faults: FaultCounts) -> str:

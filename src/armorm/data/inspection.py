@@ -173,27 +173,32 @@ class LengthFollowed(Result):
     """Spearman's correlation."""
 
 
-class RatedObjective(Result):
+class ObjectiveSummary(Result):
     """One objective and its ratings, on the raw scale."""
 
     name: str
     """Its name."""
     rater: str
     """Who rated."""
-    direction: str
-    """Which end of the scale is good."""
     min: float
     """The scale's lower end."""
     max: float
     """The scale's upper end."""
     n: int
     """Ratings."""
-    share: Number
-    """The share of rows that carry one."""
     mean: Number
     """Their mean."""
     histogram: Bins
     """How often each was given."""
+
+
+class RatedObjective(ObjectiveSummary):
+    """One objective and its ratings, as one source has them."""
+
+    direction: str
+    """Which end of the scale is good."""
+    share: Number
+    """The share of rows that carry one."""
     length: LengthFollowed
     """How far they follow the answer's length."""
 

@@ -74,6 +74,10 @@ class FaultCounts:
         """Reason → rows, of both kinds."""
         return {**self.counts, **self.skipped}
 
+    def to_json(self) -> dict[str, Any]:
+        """The counts alone."""
+        return {"faults": dict(self.counts), "skipped": dict(self.skipped), "notes": dict(self.notes)}
+
 
 @dataclass(frozen=True, slots=True)
 class Read(Generic[Row]):
@@ -82,6 +86,10 @@ class Read(Generic[Row]):
     rows: tuple[Row, ...]
     total: int
     faults: FaultCounts
+
+
+Parse = Callable[[Mapping[str, Any], str, "_Tally"], Row]
+"""A record's values, the row's id, where to count → the row."""
 
 
 class Stream(Generic[Row]):
@@ -94,7 +102,7 @@ class Stream(Generic[Row]):
     def __init__(
         self,
         records: Iterable[Found],
-        parse: Callable[[Mapping[str, Any], str, _Tally], Row],
+        parse: Parse[Row],
         *,
         source: str,
         columns: Columns,
@@ -104,7 +112,7 @@ class Stream(Generic[Row]):
         on_fault_line: Callable[[str], None] | None,
     ) -> None:
         self._records, self._source, self._columns, self._named = records, source, columns, list(named)
-        self._parse: Callable[[Mapping[str, Any], str, _Tally], Row] = parse
+        self._parse: Parse[Row] = parse
         self._repeats, self._seen = repeats, set[bytes]()
         self._tally = _Tally(where, on_fault_line)
         self._ids: set[bytes] = set()
@@ -199,21 +207,10 @@ def stream_pairs(
 ) -> Stream[PreferencePair]:
     """Preference pairs as they come (RewardBench's fields are the default columns)."""
 
-    def parse(values: Mapping[str, Any], row_id: str, _tally: _Tally) -> PreferencePair:
-        context, chosen, rejected = _two_answers(values, columns)
-        group = _group(values, columns, context)
-        section, subset = _name(values, columns.section) or "", _name(values, columns.subset) or ""
-        return PreferencePair(row_id, group, source, context, chosen, rejected, section, subset)
-
+    parse = _placed(PreferencePair, _two_answers, source, columns)
+    named = [columns.group]
     return Stream(
-        records,
-        parse,
-        source=source,
-        columns=columns,
-        named=[columns.group],
-        where=where,
-        repeats=repeats,
-        on_fault_line=on_fault_line,
+        records, parse, source=source, columns=columns, named=named, where=where, repeats=repeats, on_fault_line=on_fault_line
     )
 
 
@@ -230,22 +227,22 @@ def stream_items(
     Repeats stay: a benchmark is scored as it was published.
     """
 
-    def parse(values: Mapping[str, Any], row_id: str, _tally: _Tally) -> BenchmarkItem:
-        context, chosen, rejected = _many_answers(values, columns)
+    parse = _placed(BenchmarkItem, _many_answers, source, columns)
+    named = [columns.group]
+    return Stream(
+        records, parse, source=source, columns=columns, named=named, where=where, repeats="keep", on_fault_line=on_fault_line
+    )
+
+
+def _placed(kind: Callable[..., Row], answers_of: Callable[..., Any], source: str, columns: Columns) -> Parse[Row]:
+    # The parser of rows with a context, two sides and a place in a benchmark.
+    def parse(values: Mapping[str, Any], row_id: str, _tally: _Tally) -> Row:
+        context, chosen, rejected = answers_of(values, columns)
         group = _group(values, columns, context)
         section, subset = _name(values, columns.section) or "", _name(values, columns.subset) or ""
-        return BenchmarkItem(row_id, group, source, context, chosen, rejected, section, subset)
+        return kind(row_id, group, source, context, chosen, rejected, section, subset)
 
-    return Stream(
-        records,
-        parse,
-        source=source,
-        columns=columns,
-        named=[columns.group],
-        where=where,
-        repeats="keep",
-        on_fault_line=on_fault_line,
-    )
+    return parse
 
 
 def cap_rows(rows: tuple[Row, ...], cap: int | None, *, seed: int, strata: Callable[[Row], str]) -> tuple[Row, ...]:

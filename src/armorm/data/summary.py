@@ -12,9 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from armorm.data.inspection import Bins, ObjectiveSummary
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.objectives import Objective, Objectives
-from armorm.results import Number, Result
+from armorm.results import Result
 
 BINS = 20
 
@@ -55,34 +56,6 @@ class SourceSummary(Result):
     """Things seen that leave no row out."""
     truncated: int
     """Rows that the token limit shortened."""
-
-
-class Histogram(Result):
-    """How often values lie between two edges."""
-
-    edges: tuple[float, ...]
-    """The bins' edges, one more than counts."""
-    counts: tuple[int, ...]
-    """Values in each bin."""
-
-
-class ObjectiveSummary(Result):
-    """One objective and its ratings, on the raw scale."""
-
-    name: str
-    """Its name."""
-    rater: str
-    """Who rated."""
-    min: float
-    """The scale's lower end."""
-    max: float
-    """The scale's upper end."""
-    n: int
-    """Ratings."""
-    mean: Number
-    """Their mean."""
-    histogram: Histogram
-    """How often each was given."""
 
 
 class LabelCounts(Result):
@@ -146,5 +119,5 @@ def _objective(objective: Objective, ratings: list[float]) -> ObjectiveSummary:
         max=objective.max,
         n=len(ratings),
         mean=float(np.mean(ratings)) if ratings else math.nan,
-        histogram=Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist())),
+        histogram=Bins(edges=tuple(edges.tolist()), counts=tuple(counts.tolist())),
     )

@@ -42,9 +42,7 @@ class Validation:
             "rows": self.kept,
             "prompts": self.groups,
             "faulty": self.faulty,
-            "faults": dict(self.faults.counts),
-            "skipped": dict(self.faults.skipped),
-            "notes": dict(self.faults.notes),
+            **self.faults.to_json(),
             "rated": dict(self.rated),
             "remarks": list(self.remarks),
         }

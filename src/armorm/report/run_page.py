@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from armorm.data.summary import Histogram
+from armorm.data.inspection import Bins
 from armorm.disk import write_json, write_text
 from armorm.numbers import count, decimal, duration, listed, percent, signed
 from armorm.report import run_figures
@@ -88,7 +88,7 @@ def _head(results: RunResults) -> list[tuple[str, str]]:
     ]
 
 
-def _bars(histogram: Histogram) -> list[dict[str, float]]:
+def _bars(histogram: Bins) -> list[dict[str, float]]:
     most = max(histogram.counts, default=0) or 1
     bins = zip(histogram.counts, pairwise(histogram.edges), strict=True)
     return [{"height": round(100 * n / most, 1), "low": low, "high": high, "count": n} for n, (low, high) in bins]

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from armorm.data.benchmarks.benchmark import Benchmark, FileSet
 from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import Place, bad, each, flat
 
 SECTION_OF = {"mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math", "livecodebench": "coding"}
@@ -22,9 +21,6 @@ _SIDES = {"A>B": ("response_A", "response_B"), "B>A": ("response_B", "response_A
 
 
 def _pair(record: Record) -> Iterator[Found]:
-    if fault := text_fault(record, "question", "response_A", "response_B", "label", "source"):
-        yield fault
-        return
     values = record.values
     if values["label"] not in _SIDES:
         yield bad(record, "unknown-label", "give 'label' as A>B or B>A")
@@ -34,10 +30,13 @@ def _pair(record: Record) -> Iterator[Found]:
     yield flat(record, id=values.get("pair_id"), prompt=values["question"], chosen=chosen, rejected=rejected, subset=subset)
 
 
+_pairs = each(_pair, "question", "response_A", "response_B", "label", "source")
+
+
 def _judgebench(name: str, split: str, model: str) -> Benchmark:
     files = (f"**/{split}[-.]*parquet", f"**/{split}[-.]*jsonl", f"**/*response_model={model}.jsonl")
     place = Place(hub="ScalerLab/JudgeBench", split=split, files=files)
-    return published_benchmark(name, FileSet(place=place, unfold=each(_pair)))
+    return published_benchmark(name, FileSet(place=place, unfold=_pairs))
 
 
 BENCHMARKS = (

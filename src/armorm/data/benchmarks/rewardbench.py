@@ -20,8 +20,7 @@ from typing import Any
 from armorm.data.benchmarks.benchmark import FileSet
 from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import id_within, text_fault
-from armorm.data.sources.source import Place, Unfold, each, flat
+from armorm.data.sources.source import Place, Unfold, each, flat, id_within
 
 
 def _files(stem: str) -> tuple[str, ...]:
@@ -29,9 +28,6 @@ def _files(stem: str) -> tuple[str, ...]:
 
 
 def _core(record: Record) -> Iterator[Found]:
-    if fault := text_fault(record, "prompt", "chosen", "rejected", "subset"):
-        yield fault
-        return
     values = record.values
     texts = {name: values[name] for name in ("prompt", "chosen", "rejected", "subset")}
     yield flat(record, id=id_within(values["subset"], values.get("id")), **texts)
@@ -41,9 +37,6 @@ def _prior(name: str) -> Unfold:
     subset = f"prior/{name}"
 
     def one(record: Record) -> Iterator[Found]:
-        if fault := text_fault(record, "chosen", "rejected"):
-            yield fault
-            return
         values = record.values
         prompt, changed = _by_order(values.get("prompt"))
         notes = ("role-by-order",) if changed else ()
@@ -51,7 +44,7 @@ def _prior(name: str) -> Unfold:
         texts = {"prompt": prompt, "chosen": values["chosen"], "rejected": values["rejected"]}
         yield flat(record, name, notes=notes, id=row_id, subset=subset, **texts)
 
-    return each(one)
+    return each(one, "chosen", "rejected")
 
 
 def _by_order(prompt: Any) -> tuple[Any, bool]:
@@ -61,7 +54,10 @@ def _by_order(prompt: Any) -> tuple[Any, bool]:
     return turns, any(turn.get("role") != new["role"] for turn, new in zip(prompt, turns, strict=True))
 
 
-_CORE = FileSet(place=Place(hub="allenai/reward-bench", split="filtered", files=_files("filtered")), unfold=each(_core))
+_CORE = FileSet(
+    place=Place(hub="allenai/reward-bench", split="filtered", files=_files("filtered")),
+    unfold=each(_core, "prompt", "chosen", "rejected", "subset"),
+)
 _PRIOR_SETS = tuple(
     FileSet(place=Place(hub="allenai/pref-test-sets", split=name, files=_files(name)), unfold=_prior(name))
     for name in ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")

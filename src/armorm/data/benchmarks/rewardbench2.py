@@ -16,17 +16,13 @@ from collections.abc import Iterator
 from armorm.data.benchmarks.benchmark import FileSet
 from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import answers_fault, text_fault
-from armorm.data.sources.source import Place, bad, each, flat
+from armorm.data.sources.source import Place, answers_fault, bad, each, flat
 
 TIES = "Ties"
 _TIES_ID = re.compile(r"(ref|tied):\d+")
 
 
 def _item(record: Record) -> Iterator[Found]:
-    if fault := text_fault(record, "prompt", "subset", "id"):
-        yield fault
-        return
     values = record.values
     subset, row_id, chosen, rejected = (values.get(name) for name in ("subset", "id", "chosen", "rejected"))
     ties = str(subset).casefold() == TIES.casefold()
@@ -41,6 +37,5 @@ def _item(record: Record) -> Iterator[Found]:
         yield flat(record, id=f"{subset}/{row_id}", prompt=values["prompt"], chosen=chosen, rejected=rejected, subset=subset)
 
 
-BENCHMARKS = (
-    published_benchmark("rewardbench-2", FileSet(place=Place(hub="allenai/reward-bench-2", split="test"), unfold=each(_item))),
-)
+_TEST = FileSet(place=Place(hub="allenai/reward-bench-2", split="test"), unfold=each(_item, "prompt", "subset", "id"))
+BENCHMARKS = (published_benchmark("rewardbench-2", _TEST),)

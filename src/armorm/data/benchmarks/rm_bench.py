@@ -19,8 +19,7 @@ from collections.abc import Iterator
 from armorm.data.benchmarks.benchmark import FileSet
 from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import Found, Record
-from armorm.data.sources.fields import answers_fault, id_within, text_fault
-from armorm.data.sources.source import Place, bad, each, flat
+from armorm.data.sources.source import Place, answers_fault, bad, each, flat, id_within, text_fault
 
 DOMAINS = ("chat", "code", "math", "safety-refuse", "safety-response")
 STYLES = 3

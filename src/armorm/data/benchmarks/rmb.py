@@ -17,8 +17,7 @@ from typing import Any
 from armorm.data.benchmarks.benchmark import Benchmark, FileSet
 from armorm.data.benchmarks.catalogue import published_benchmark
 from armorm.data.files import BadRecord, Found, Record
-from armorm.data.sources.fields import id_within
-from armorm.data.sources.source import Place, bad, each, flat
+from armorm.data.sources.source import Place, bad, each, flat, id_within
 
 _CATEGORY = re.compile(r"(Helpfulness|Harmlessness)/([^/]+)")
 

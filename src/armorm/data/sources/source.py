@@ -1,6 +1,7 @@
-"""What a public data set is: where it lies, what it may be used for, and how its records become rows.
+"""What a public data set is: where it lies, what it may be used for, how its records become rows, and what those must hold.
 
-In: nothing (these are types).  Out: `Place`, `RatingSource`, `PairSource`, `each`.  Cost: none.
+In: a set's facts; raw records and field names.  Out: `RatingSource`, `PairSource`; flat records, or the fault of a raw one.
+Cost: none.
 
 A source's `unfold` turns the set's own records into flat ones that `data.reading` understands: for ratings `messages` and one
 value per objective under the objective's name, as raw as the set has it; for pairs `prompt`, `chosen` and `rejected`, or whole
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Literal
+from typing import Any, Literal
 
 from armorm.data.files import BadRecord, Found, Record, Skipped
 from armorm.objectives import Objective
@@ -81,13 +82,18 @@ class PairSource(PublicSet):
     made: str
 
 
-def each(unfold_one: Callable[[Record], Iterable[Found]]) -> Unfold:
-    """An `unfold` that looks at one record at a time; bad and skipped ones pass through."""
+def each(unfold_one: Callable[[Record], Iterable[Found]], *texts: str) -> Unfold:
+    """An `unfold` that looks at one record at a time, whose fields `texts` hold texts; bad and skipped ones pass through."""
 
     @wraps(unfold_one)
     def unfold(records: Iterable[Found]) -> Iterator[Found]:
         for record in records:
-            yield from unfold_one(record) if isinstance(record, Record) else (record,)
+            if not isinstance(record, Record):
+                yield record
+            elif fault := text_fault(record, *texts):
+                yield fault
+            else:
+                yield from unfold_one(record)
 
     return unfold
 
@@ -105,3 +111,34 @@ def skip(record: Record, reason: str) -> Skipped:
 def bad(record: Record, fault: str, remedy: str) -> BadRecord:
     """What cannot be read; the remedy says what the record needs."""
     return BadRecord(record.row, fault, remedy, record.where)
+
+
+def text_fault(record: Record, *names: str) -> BadRecord | None:
+    """The fault of the first of these fields that is absent (`missing-field`) or holds no text (`not-text`)."""
+    for name in names:
+        value = record.values.get(name)
+        if value is None:
+            return bad(record, "missing-field", f"fill in the field {name!r}: the set's records have {', '.join(names)}")
+        if not isinstance(value, str):
+            return bad(record, "not-text", f"give a text in the field {name!r}, not a {type(value).__name__}")
+    return None
+
+
+def answers_fault(record: Record) -> BadRecord | None:
+    """The fault of a record whose `chosen` and `rejected` are no lists (`missing-field`) or not of texts alone (`not-text`)."""
+    sides = [record.values.get(name) for name in ("chosen", "rejected")]
+    if not all(isinstance(side, list) for side in sides):
+        return bad(record, "missing-field", "give lists of answers as 'chosen' and 'rejected'")
+    if not all(isinstance(answer, str) for side in sides for answer in side or ()):
+        return bad(record, "not-text", "give texts in the lists 'chosen' and 'rejected'")
+    return None
+
+
+def not_list(record: Record, field: str, of: str) -> BadRecord:
+    """The fault of a record whose field should hold a list."""
+    return bad(record, "missing-field", f"the set's records have a list of {of} as {field!r}; is this the published file?")
+
+
+def id_within(part: str, row_id: Any) -> Any:
+    """An id that is unique within a part of the set at best, with the part's name before it; what is no id stays as it is."""
+    return f"{part}/{row_id}" if isinstance(row_id, int | str) and row_id != "" else row_id

@@ -9,32 +9,22 @@ answer can get wrong: a figure that it restates, the sum it asks for, the place 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Mapping
 from importlib import resources
+from typing import Any
 
 from armorm.data.starter.prompt import Draw, Prompt, other_figure
 
 Topic = Mapping[str, str]
 
+WORDINGS: dict[str, Any] = json.loads(resources.files("armorm.data.starter").joinpath("texts/wordings.json").read_text("utf-8"))
+"""What questions and answers of each domain are worded in; `{name}` is a topic's column, or what the prompt drew."""
+
 
 def everyday(count: int, draw: Draw) -> list[Prompt]:
     """Plans, presents, habits. Domain "chat"."""
-    asks = {
-        "group": (
-            ("We are {n} people and want to {do}. What do you suggest?", "{n} people"),
-            ("We want to {do} with a group of {n}. Where do we begin?", "a group of {n}"),
-            ("I'm thinking about how to {do}. There will be {n} of us, so what works?", "all {n} of you"),
-            ("Can you help me {do}? I have {n} dollars to spend.", "a budget of {n} dollars"),
-            ("My plan is to {do}, and there are {n} days left. Any ideas?", "the {n} days that are left"),
-        ),
-        "self": (
-            ("How should I {do} if I only have {n} hours a week?", "{n} hours a week"),
-            ("I'd like to {do} within the next {n} weeks. Any ideas?", "the next {n} weeks"),
-            ("Can you help me {do}? I have {n} dollars to spend.", "a budget of {n} dollars"),
-            ("I've tried for {n} days to {do}. What would you suggest?", "you after {n} days of trying"),
-            ("I want to {do} and I am {n} years old. Where do I begin?", "someone of {n} years"),
-        ),
-    }
+    asks = WORDINGS["everyday"]
 
     def write(topic: Topic, turn: int) -> Prompt:
         ask, aim = asks[topic["for"]][turn]
@@ -56,59 +46,36 @@ def everyday(count: int, draw: Draw) -> list[Prompt]:
 
 def facts(count: int, draw: Draw) -> list[Prompt]:
     """Capitals, elements, dates: every fact once, then again in other words. Domain "facts"."""
-    writers = {"capitals": _capital, "elements": _element, "events": _event}
-    rows = draw.shuffled([(write, topic) for name, write in writers.items() for topic in _table(name)])
-    return [rows[i % len(rows)][0](rows[i % len(rows)][1], i // len(rows), draw) for i in range(count)]
+    rows = draw.shuffled([(kind, topic) for kind in ("capitals", "elements", "events") for topic in _table(kind)])
+    return [_fact(*rows[i % len(rows)], i // len(rows), draw) for i in range(count)]
 
 
-def _capital(topic: Topic, turn: int, draw: Draw) -> Prompt:
-    country, capital, other = topic["country"], topic["capital"], topic["other"]
-    asks = (f"What is the capital of {country}?", f"Which city is the seat of government of {country}?")
-    steps = (f"find {country} on a map of {topic['region']}", "look for the star")
+def _fact(kind: str, topic: Topic, turn: int, draw: Draw) -> Prompt:
+    words = WORDINGS[kind]
+    right = topic[words["answer"]]
+    wrong = _wrong_fact(kind, topic, draw)
+
+    def steps(answer: str) -> tuple[str, str, str]:
+        one, two, three = (step.format(**topic, answer=answer) for step in words["steps"])
+        return one, two, three
+
     return Prompt(
         "facts",
-        asks[turn],
-        (f"the capital of {country} is {capital}", f"the capital of {country} is {other}"),
-        (
-            f"the country lies in {topic['region']} and borders {topic['neighbour']}.",
-            f"its parliament there speaks {topic['language']}.",
-        ),
-        ((*steps, f"read off {capital}"), (*steps, f"read off {other}")),
-        draw.pick(("a recent atlas", "an official map", "the date of your source")),
-        draw.pick(("a geography teacher", "the embassy", "a librarian")),
+        words["asks"][turn].format(**topic),
+        (words["core"].format(**topic, answer=right), words["core"].format(**topic, answer=wrong)),
+        tuple(detail.format(**topic) for detail in words["details"]),
+        (steps(right), steps(wrong)),
+        draw.pick(words["checks"]),
+        draw.pick(words["helpers"]),
     )
 
 
-def _element(topic: Topic, turn: int, draw: Draw) -> Prompt:
-    name, number = topic["name"], topic["number"]
-    wrong = str(other_figure(int(number), draw))
-    asks = (f"What is the atomic number of {name}?", f"How many protons does an atom of {name} have?")
-    steps = (f"look for {topic['symbol']} in the periodic table", "count the boxes")
-    return Prompt(
-        "facts",
-        asks[turn],
-        (f"the atomic number of {name} is {number}", f"the atomic number of {name} is {wrong}"),
-        (f"its symbol is {topic['symbol']} and it serves in {topic['use']}.", f"at room temperature it is {topic['look']}."),
-        ((*steps, f"read off {number}"), (*steps, f"read off {wrong}")),
-        draw.pick(("a printed table", "the warning label", "the safety sheet")),
-        draw.pick(("a chemistry teacher", "the lab staff", "a librarian")),
-    )
-
-
-def _event(topic: Topic, turn: int, draw: Draw) -> Prompt:
-    year, verb, event = topic["year"], topic["verb"], topic["event"]
-    wrong = str(int(year) + draw.pick((-12, -7, -3, 2, 4, 9)))
-    asks = (f"In which year {verb} {event}?", f"When {verb} {event}? I only need the year.")
-    steps = (f"think of {topic['who']}", "place it on a timeline")
-    return Prompt(
-        "facts",
-        asks[turn],
-        (f"the year was {year}", f"the year was {wrong}"),
-        (f"it happened {topic['place']}, and {topic['who']} had a part in it.", f"as a result {topic['after']}."),
-        ((*steps, f"arrive at {year}"), (*steps, f"arrive at {wrong}")),
-        draw.pick(("a second source", "an encyclopedia", "the date of your source")),
-        draw.pick(("a history teacher", "a museum guide", "a librarian")),
-    )
+def _wrong_fact(kind: str, topic: Topic, draw: Draw) -> str:
+    if kind == "capitals":
+        return topic["other"]
+    if kind == "elements":
+        return str(other_figure(int(topic["number"]), draw))
+    return str(int(topic["year"]) + draw.pick((-12, -7, -3, 2, 4, 9)))
 
 
 def sums(count: int, draw: Draw) -> list[Prompt]:
@@ -120,13 +87,10 @@ def sums(count: int, draw: Draw) -> list[Prompt]:
     return list(found.values())
 
 
-_NAMES = ("Ana", "Ben", "Chidi", "Dora", "Emil", "Farah", "Gus", "Hana", "Ivo", "Jun", "Kofi", "Lena", "Marek", "Nia", "Omar")
-
-
 def _sum(topic: Topic, draw: Draw) -> Prompt:
     a, b, c = 4 + draw.below(16), 3 + draw.below(8), 2 + draw.below(9)
     total = a * b + c if topic["sign"] == "+" else a * b - c
-    slots = {"who": draw.pick(_NAMES), "a": str(a), "b": str(b), "c": str(c), "ab": str(a * b)}
+    slots = {"who": draw.pick(WORDINGS["sums"]["names"]), "a": str(a), "b": str(b), "c": str(c), "ab": str(a * b)}
     wrong = other_figure(total, draw)
     steps = (f"multiply {a} by {b} to get {a * b}", f"add {c}" if topic["sign"] == "+" else f"take away {c}")
     return Prompt(
@@ -135,40 +99,29 @@ def _sum(topic: Topic, draw: Draw) -> Prompt:
         (f"the answer is {total} {topic['unit']}", f"the answer is {wrong} {topic['unit']}"),
         (draw.text(topic["first"], slots), draw.text(topic["second"], slots)),
         ((*steps, f"write {total}"), (*steps, f"write {wrong}")),
-        draw.pick(("the numbers in the question", "the units", "each figure")),
-        draw.pick(("a teacher", "a classmate", "someone with a calculator")),
+        draw.pick(WORDINGS["sums"]["checks"]),
+        draw.pick(WORDINGS["sums"]["helpers"]),
     )
 
 
 def programs(count: int, draw: Draw) -> list[Prompt]:
     """Small programming tasks with one number in them. Domain "code"."""
-    asks = (
-        "Write a Python function that {does}.",
-        "I need Python code that {does}. Can you write it?",
-        "Please give me a small Python helper that {does}.",
-        "In Python, what is a good function that {does}?",
-        "My script lacks a function that {does}. What should it look like?",
-    )
-    plans = (
-        ("take the input", "apply the rule with N", "return the result"),
-        ("name the argument", "write the expression with N", "try a small case"),
-        ("read the input", "let Python do the part with N", "hand it back"),
-    )
+    words = WORDINGS["programs"]
 
     def write(topic: Topic, turn: int) -> Prompt:
         figure = 2 + draw.below(18)
         right, wrong = str(figure), str(other_figure(figure, draw))
         styles = _styles(topic, draw)
         claim = draw.text("this {function|code|helper} ") + topic["does"]
-        first, second, third = draw.pick(plans)
+        first, second, third = draw.pick(words["plans"])
         return Prompt(
             "code",
-            asks[turn].replace("{does}", topic["does"].replace("N", right)),
+            words["asks"][turn].replace("{does}", topic["does"].replace("N", right)),
             (claim.replace("N", right), claim.replace("N", wrong)),
             (topic["first"].replace("N", right), topic["second"].replace("N", right)),
             ((first, second.replace("N", right), third), (first, second.replace("N", wrong), third)),
             topic["check"],
-            draw.pick(("a reviewer", "your team", "the maintainers")),
+            draw.pick(words["helpers"]),
             programs=(tuple(s.replace("N", right) for s in styles), tuple(s.replace("N", wrong) for s in styles)),
         )
 
@@ -190,31 +143,18 @@ def _styles(topic: Topic, draw: Draw) -> tuple[str, str, str]:
 
 def requests(count: int, draw: Draw) -> list[Prompt]:
     """Requests that a careful assistant turns down; no answer holds anything of use for harm. Domain "safety"."""
-    asks = (
-        ("I'm planning on {act} in {n} days. How do I do it?", "the {n} days are yours to think it over"),
-        ("Tell me the best way of {act}. I have {n} minutes.", "{n} minutes are short for it"),
-        ("What would you say about {act}? A friend did it {n} times.", "a friend's {n} times settle nothing"),
-        ("I've thought of {act} for {n} weeks. Can you help me start?", "after {n} weeks it weighs on you"),
-        ("{n} people told me that {act} is easy. Where do I begin?", "the word of {n} people is an opinion"),
-    )
-    plans = (
-        ("write it down", "sleep on it", "talk it over"),
-        ("name the reason", "think of the others", "decide tomorrow"),
-        ("take a short walk", "list two other ways", "compare them"),
-        ("wait for one day", "change places in thought", "choose calmly"),
-        ("put it on paper", "weigh both sides", "settle on one"),
-    )
+    words = WORDINGS["requests"]
 
     def write(topic: Topic, turn: int) -> Prompt:
-        ask, claim = asks[turn]
+        ask, claim = words["asks"][turn]
         figure = 3 + draw.below(28)
-        steps = draw.pick(plans)
+        one, two, three = draw.pick(words["plans"])
         return Prompt(
             "safety",
             draw.text(ask, {"act": topic["act"], "n": str(figure)}),
             (claim.replace("{n}", str(figure)), claim.replace("{n}", str(other_figure(figure, draw)))),
             (topic["first"], topic["second"]),
-            (steps, steps),
+            ((one, two, three), (one, two, three)),
             topic["check"],
             topic["helper"],
             act=topic["act"],

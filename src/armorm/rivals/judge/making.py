@@ -10,7 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from armorm.judge_settings import JudgeSettings
+from armorm.judge_settings import LOCAL, REMOTE, JudgeSettings
 from armorm.kept import FORMAT, Kept
 from armorm.rivals.judge.asking import Asker, OnProgress
 from armorm.rivals.judge.completing import Completer
@@ -45,22 +45,5 @@ def judge_of(
 def completer_of(settings: JudgeSettings) -> Completer:
     """The model that the settings name, behind an endpoint or on this machine."""
     if settings.local is not None:
-        return LocalModel(
-            settings.local,
-            dtype=settings.dtype,
-            device=settings.device,
-            max_tokens=settings.reply_tokens,
-            batch_tokens=settings.batch_tokens,
-        )
-    return RemoteModel(
-        settings.model or "",
-        endpoint=settings.endpoint,
-        key_env=settings.key_env,
-        max_tokens=settings.reply_tokens,
-        seed=settings.seed,
-        concurrency=settings.concurrency,
-        requests_per_minute=settings.requests_per_minute,
-        tokens_per_minute=settings.tokens_per_minute,
-        timeout=settings.timeout,
-        retries=settings.retries,
-    )
+        return LocalModel(settings.local, max_tokens=settings.reply_tokens, **settings.model_dump(include=set(LOCAL)))
+    return RemoteModel(settings.model or "", max_tokens=settings.reply_tokens, **settings.model_dump(include=set(REMOTE)))

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_pairs
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.ratings.argilla_math import FOLLOWING, SIDES
 from armorm.data.sources.scored import against_ratings, score_of
 from armorm.data.sources.source import each, flat
@@ -20,13 +19,10 @@ from armorm.data.sources.source import each, flat
 
 def _pair(record: Record) -> Iterator[Found]:
     values = record.values
-    if fault := text_fault(record, "instruction", "chosen_response", "rejected_response"):
-        yield fault
-        return
     scores = (score_of(values.get(f"{side}_rating"), FOLLOWING) for side in SIDES)
     yield against_ratings(record, *scores) or flat(
         record, prompt=values["instruction"], chosen=values["chosen_response"], rejected=values["rejected_response"]
     )
 
 
-SOURCES = (published_pairs("argilla-math", each(_pair)),)
+SOURCES = (published_pairs("argilla-math", each(_pair, "instruction", "chosen_response", "rejected_response")),)

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_pairs
-from armorm.data.sources.fields import not_list
 from armorm.data.sources.ratings.capybara import OVERALL_QUALITY, SIDES
 from armorm.data.sources.scored import against_ratings, score_of
-from armorm.data.sources.source import each, flat
+from armorm.data.sources.source import each, flat, not_list
 
 
 def _pair(record: Record) -> Iterator[Found]:

@@ -17,9 +17,9 @@ from itertools import groupby
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_pairs
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.ratings.helpsteer import OBJECTIVES
 from armorm.data.sources.scored import UNRATED, Scored, all_pairs, score_of
+from armorm.data.sources.source import text_fault
 
 COMPARED_BY = OBJECTIVES[:2]
 """Helpfulness and correctness."""

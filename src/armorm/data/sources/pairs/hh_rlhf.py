@@ -21,8 +21,7 @@ from collections.abc import Iterator
 from armorm.conversation import Message
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_pairs
-from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import bad, each, flat
+from armorm.data.sources.source import bad, each, flat, text_fault
 
 ROLES = {"Human": "user", "Assistant": "assistant"}
 _MARKER = re.compile(r"\n\n(Human|Assistant):")

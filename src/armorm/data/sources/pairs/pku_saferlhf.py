@@ -15,21 +15,17 @@ from typing import Any
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_pairs
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import Unfold, bad, each, flat, skip
 
 SAFER, BETTER = "safer_response_id", "better_response_id"
 
 
 def _unfold(field: str) -> Unfold:
-    @each
-    def unfold(record: Record) -> Iterator[Found]:
+    def pair(record: Record) -> Iterator[Found]:
         values = record.values
         ids = {name: _id(values.get(name)) for name in (SAFER, BETTER)}
         preferred = ids[field]
-        if fault := text_fault(record, "prompt", "response_0", "response_1"):
-            yield fault
-        elif preferred is None:
+        if preferred is None:
             yield bad(record, "unknown-label", f"give 0 or 1, the preferred answer's number, in the field {field!r}")
         elif field == SAFER and _is_safe(values, preferred) is False and _is_safe(values, 1 - preferred) is True:
             yield skip(record, "label-against-flags")
@@ -39,7 +35,7 @@ def _unfold(field: str) -> Unfold:
             chosen, rejected = values[f"response_{preferred}"], values[f"response_{1 - preferred}"]
             yield flat(record, notes=as_text + differ, prompt=values["prompt"], chosen=chosen, rejected=rejected)
 
-    return unfold
+    return each(pair, "prompt", "response_0", "response_1")
 
 
 def _id(value: Any) -> int | None:

@@ -16,17 +16,11 @@ from collections.abc import Iterator
 from armorm.data.cells import number
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_pairs
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import bad, each, flat, skip
 
 
-@each
-def unfold(record: Record) -> Iterator[Found]:
-    """One pair, unless its scores contradict it."""
+def _pair(record: Record) -> Iterator[Found]:
     values = record.values
-    if fault := text_fault(record, "orig_instruction", "orig_response_A", "orig_response_B", "orig_preference"):
-        yield fault
-        return
     better = values["orig_preference"].strip()
     if better not in ("A", "B"):
         yield bad(record, "unknown-label", "give 'A' or 'B' in the field 'orig_preference'")
@@ -47,4 +41,5 @@ def unfold(record: Record) -> Iterator[Found]:
     )
 
 
-SOURCES = (published_pairs("prometheus2", unfold),)
+_TEXTS = ("orig_instruction", "orig_response_A", "orig_response_B", "orig_preference")
+SOURCES = (published_pairs("prometheus2", each(_pair, *_TEXTS)),)

@@ -22,8 +22,7 @@ from collections.abc import Iterable, Iterator
 from armorm.data.cells import number
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_pairs
-from armorm.data.sources.fields import text_fault
-from armorm.data.sources.source import bad, flat, skip
+from armorm.data.sources.source import bad, flat, skip, text_fault
 
 LEAST_RATIO = 2.0
 PAIRS_PER_POST = 5

@@ -15,9 +15,8 @@ from typing import Any
 from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_objectives, published_ratings
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import each, flat, skip
+from armorm.data.sources.source import each, flat, skip, text_fault
 
 SIDES = ("chosen", "rejected")
 (FOLLOWING,) = published_objectives("argilla-math")

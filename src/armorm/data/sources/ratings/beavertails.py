@@ -14,19 +14,15 @@ from typing import Any
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_objectives, published_ratings
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import each, flat
 
 (IS_SAFE,) = published_objectives("beavertails")
 
 
 def _answer(record: Record) -> Iterator[Found]:
-    if fault := text_fault(record, "prompt", "response"):
-        yield fault
-        return
     values = record.values
     rating: dict[str, Any] = {IS_SAFE.name: values.get("is_safe")}
     yield flat(record, prompt=values["prompt"], response=values["response"], **rating)
 
 
-SOURCES = (published_ratings("beavertails", each(_answer)),)
+SOURCES = (published_ratings("beavertails", each(_answer, "prompt", "response")),)

@@ -14,9 +14,8 @@ from typing import Any
 from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_objectives, published_ratings
-from armorm.data.sources.fields import not_list
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import each, flat, skip
+from armorm.data.sources.source import each, flat, not_list, skip
 
 SIDES = ("chosen", "rejected")
 (OVERALL_QUALITY,) = published_objectives("capybara")

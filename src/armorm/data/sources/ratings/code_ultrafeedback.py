@@ -16,9 +16,8 @@ from typing import Any
 from armorm.data.cells import is_absent
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_objectives, published_ratings
-from armorm.data.sources.fields import not_list, text_fault
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import bad, each, flat, skip
+from armorm.data.sources.source import bad, each, flat, not_list, skip, text_fault
 
 BY_PREFERENCE = {o.name.removeprefix("code-"): o for o in published_objectives("code-ultrafeedback")}
 

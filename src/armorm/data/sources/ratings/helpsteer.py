@@ -14,7 +14,6 @@ from typing import Any
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_objectives, published_ratings
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import each, flat
 
 OBJECTIVES = published_objectives("helpsteer")
@@ -22,12 +21,9 @@ ATTRIBUTES = tuple(o.name.removeprefix("helpsteer-") for o in OBJECTIVES)
 
 
 def _answer(record: Record) -> Iterator[Found]:
-    if fault := text_fault(record, "prompt", "response"):
-        yield fault
-        return
     values = record.values
     ratings: dict[str, Any] = {f"helpsteer-{name}": values.get(name) for name in ATTRIBUTES}
     yield flat(record, prompt=values["prompt"], response=values["response"], **ratings)
 
 
-SOURCES = (published_ratings("helpsteer", each(_answer)),)
+SOURCES = (published_ratings("helpsteer", each(_answer, "prompt", "response")),)

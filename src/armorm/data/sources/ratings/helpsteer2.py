@@ -16,7 +16,6 @@ from typing import Any
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_ratings
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.ratings.helpsteer import ATTRIBUTES
 from armorm.data.sources.source import bad, each, flat
 
@@ -25,9 +24,6 @@ _HEADER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
 def _answer(record: Record) -> Iterator[Found]:
-    if fault := text_fault(record, "prompt", "response"):
-        yield fault
-        return
     values = record.values
     texts = _HEADER.split(values["prompt"])
     if any(_MARK in text for text in texts):
@@ -40,4 +36,4 @@ def _answer(record: Record) -> Iterator[Found]:
     yield flat(record, notes=("flattened-turns",) if len(prompt) > 1 else (), messages=messages, **ratings)
 
 
-SOURCES = (published_ratings("helpsteer2", each(_answer)),)
+SOURCES = (published_ratings("helpsteer2", each(_answer, "prompt", "response")),)

@@ -17,9 +17,8 @@ from typing import Any
 from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record
 from armorm.data.sources.catalogue import published_objectives, published_ratings
-from armorm.data.sources.fields import not_list, text_fault
 from armorm.data.sources.scored import UNRATED
-from armorm.data.sources.source import bad, each, flat, skip
+from armorm.data.sources.source import bad, each, flat, not_list, skip, text_fault
 
 (JUDGE,) = published_objectives("openorca")
 
@@ -27,9 +26,7 @@ from armorm.data.sources.source import bad, each, flat, skip
 def _answers(record: Record) -> Iterator[Found]:
     values = record.values
     ratings = values.get("rating")
-    if fault := text_fault(record, "input"):
-        yield fault
-    elif ratings is None or (isinstance(ratings, list) and all(map(is_absent, ratings))):
+    if ratings is None or (isinstance(ratings, list) and all(map(is_absent, ratings))):
         yield skip(record, UNRATED)
     elif fault := _mismatch(record, values.get("generations"), ratings):
         yield fault
@@ -70,4 +67,4 @@ def _wrong_order(record: Record, is_chosen: Sequence[bool], ratings: Sequence[An
     return None
 
 
-SOURCES = (published_ratings("openorca", each(_answers)),)
+SOURCES = (published_ratings("openorca", each(_answers, "input")),)

@@ -18,19 +18,14 @@ from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
 from armorm.data.sources.catalogue import published_objectives, published_ratings
-from armorm.data.sources.fields import text_fault
 from armorm.data.sources.source import bad, each, flat
 
 (SCORE,) = published_objectives("prometheus")
 
 
-@each
-def unfold(record: Record) -> Iterator[Found]:
-    """One rated answer."""
+def _answer(record: Record) -> Iterator[Found]:
     values = record.values
-    if fault := text_fault(record, "orig_instruction", "orig_response"):
-        yield fault
-    elif values.get("orig_score") is None:
+    if values.get("orig_score") is None:
         yield bad(record, "no-rating", "fill in the field 'orig_score', a number from 1 to 5")
     else:
         yield flat(
@@ -41,4 +36,4 @@ def unfold(record: Record) -> Iterator[Found]:
         )
 
 
-SOURCES = (published_ratings("prometheus", unfold),)
+SOURCES = (published_ratings("prometheus", each(_answer, "orig_instruction", "orig_response")),)

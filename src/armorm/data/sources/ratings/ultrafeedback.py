@@ -27,9 +27,8 @@ from typing import Any
 from armorm.data.cells import is_absent, number
 from armorm.data.files import BadRecord, Found, Record
 from armorm.data.sources.catalogue import published_objectives, published_ratings
-from armorm.data.sources.fields import not_list, text_fault
 from armorm.data.sources.scored import UNRATED, score_of
-from armorm.data.sources.source import bad, each, flat, skip
+from armorm.data.sources.source import bad, each, flat, not_list, skip, text_fault
 
 OVERALL, *_RATED = published_objectives("ultrafeedback")
 BY_ASPECT = {objective.name.removeprefix("ultrafeedback-"): objective for objective in _RATED}
