@@ -49,7 +49,7 @@ def planted_table(truth: Truth, debias: Debias, gates: Gates, evidence: Evidence
 
 
 def _probe_rows(truth: Truth, debias: Debias, test: Predicted, permuted: Predicted) -> list[dict[str, Any]]:
-    names, shown = debias.objectives.names, truth.shown - {truth.nuisance}
+    names, shown = debias.objectives.names, sorted(truth.shown - {truth.nuisance})  # a sum whose order is no accident
     found, off = _agreement(truth, names, debias, test), _agreement(truth, names, debias, permuted)
     raw = _agreement(truth, names, Debias.identity(debias.objectives, debias.computed), test)
     rows = []
