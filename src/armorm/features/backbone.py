@@ -165,14 +165,14 @@ def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = 
     folder = located(name, dtype)
     h = hashlib.sha256(f"{dtype} transformers {transformers.__version__.split('.')[0]}".encode())
     h.update(_template(chat_template).encode() if chat_template else b"")
-    if not Path(folder).is_dir():
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise BackboneError(_not_loaded(name, error)) from error
-        h.update(f"{folder}@{getattr(config, '_commit_hash', None) or revision}".encode())
+    if Path(folder).is_dir():
+        hash_files(h, Path(folder), lambda name: name.endswith((".safetensors", ".json", ".model", ".jinja")))
         return h.hexdigest()[:16]
-    hash_files(h, Path(folder), lambda name: name.endswith((".safetensors", ".json", ".model", ".jinja")))
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(_not_loaded(name, error)) from error
+    h.update(f"{folder}@{getattr(config, '_commit_hash', None) or revision}".encode())
     return h.hexdigest()[:16]
 
 

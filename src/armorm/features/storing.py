@@ -214,10 +214,9 @@ def write_answers(
         texts = _write_texts(home, shards)
         labels = _write_labels(home, rows)
         whole = {**settings.facts, **facts, "objectives": objectives, "rows": len(rows), **sums}
-        write_sealed(home / "manifest.json", {**whole, "shards": digests, "texts": texts})
-    stored = open_answers(home, labels)
-    assert stored is not None  # its manifest was just written
-    return stored
+        manifest = {**whole, "shards": digests, "texts": texts}
+        write_sealed(home / "manifest.json", manifest)
+    return Answers(home, manifest, labels)
 
 
 # -- one shard ----------------------------------------------------------------------------------------------------------------

@@ -66,19 +66,16 @@ class Debias:
 
     def apply(self, rewards: Float[np.ndarray, "n k"], computed: Float[np.ndarray, "n m"]) -> DebiasedRewards:
         """Eq. 2. Raises ObjectiveMismatch for other numbers of columns."""
-        return DebiasedRewards(self._terms(rewards, computed) @ self.matrix)
-
-    def coefficients(self, gate: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n terms"]:
-        """Gate weights [n k] → what each term is multiplied with [n k+m]: g·r' = (T g) · [rewards, computed]."""
-        return gate.astype(np.float64) @ self.matrix.T
-
-    def _terms(self, rewards: Float[np.ndarray, "n k"], computed: Float[np.ndarray, "n m"]) -> np.ndarray:
         if (rewards.shape[1], computed.shape[1]) != (len(self.objectives), len(self.computed)):
             raise ObjectiveMismatch(
                 f"the debiasing expects {len(self.objectives)} rewards and {len(self.computed)} computed nuisances "
                 f"({', '.join(self.computed) or 'none'}), got {rewards.shape[1]} and {computed.shape[1]}"
             )
-        return np.concatenate([rewards, computed], axis=1, dtype=np.float64)
+        return DebiasedRewards(np.concatenate([rewards, computed], axis=1, dtype=np.float64) @ self.matrix)
+
+    def coefficients(self, gate: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n terms"]:
+        """Gate weights [n k] → what each term is multiplied with [n k+m]: g·r' = (T g) · [rewards, computed]."""
+        return gate.astype(np.float64) @ self.matrix.T
 
 
 @dataclass(frozen=True, eq=False)

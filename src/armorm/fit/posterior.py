@@ -66,10 +66,6 @@ class Directions:
         rest_x, rest_z = x - along_x @ V.T, z - along_z @ V.T  # a difference of squares would lose what is small beside them
         return np.concatenate([along_x * along_z, (rest_x * rest_z).sum(axis=1)[:, None]], axis=1)
 
-    def truncate(self, rank: int, tails: Float[np.ndarray, " c"]) -> Directions:
-        """The first `rank` eigenvectors only, with other tails."""
-        return replace(self, vectors=self.vectors[:, :rank], values=self.values[:rank], tails=tails)
-
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
@@ -269,7 +265,8 @@ def compact(
     # Eigenvalues grow with the rows, and as new rows feel them, with the rows that are left over: E h = d / (n − d − 1) at α = 0
     growth = np.maximum(whole.n - whole.freedom, 1) / np.maximum(rest.n - rest.freedom, 1)
     grown = whole.alphas + (tails - rest.alphas) * growth
-    return whole.truncate(rank, grown), Compaction(rank, float(errors.mean(axis=0).max()), float(errors.max()))
+    cut = replace(whole, vectors=whole.vectors[:, :rank], values=whole.values[:rank], tails=grown)
+    return cut, Compaction(rank, float(errors.mean(axis=0).max()), float(errors.max()))
 
 
 def _sigma(

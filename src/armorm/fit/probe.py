@@ -93,7 +93,8 @@ def fit_probe(
     k, total = len(objectives), reduce(add, folds)
     weights, intercepts = np.zeros((k, total.d)), np.zeros(k)
     chosen, pearson = np.full(k, grid[-1]), np.full(k, np.nan)
-    errors, warnings = np.full((k, len(grid)), np.nan), _warn_unlabelled(total, objectives)
+    errors, unlabelled = np.full((k, len(grid)), np.nan), [o.name for o, n in zip(objectives, total.n, strict=True) if not n]
+    warnings = [f"{name}: no row is labelled, its weights are zero" for name in unlabelled]
     fitted = 0
     for columns in total.sharing():
         everything = total.shared(columns)
@@ -174,10 +175,6 @@ def _pearson(sums: Float[np.ndarray, "3 a c"], everything: SharedStatistics, bes
     floor = 1e-14 * np.maximum(pp, 1e-300)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((label_spread > 0) & (spread > floor), joint / np.sqrt(label_spread * spread), np.nan)
-
-
-def _warn_unlabelled(total: RidgeStatistics, objectives: Objectives) -> list[str]:
-    return [f"{o.name}: no row is labelled, its weights are zero" for o, n in zip(objectives, total.n, strict=True) if not n]
 
 
 def _warn(

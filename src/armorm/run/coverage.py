@@ -270,7 +270,6 @@ def _test(uncertainty: Uncertainty, source: _Source) -> dict[str, Any]:
         widths = np.concatenate([widths, np.where(known, high - low, np.nan)])
         stds = np.concatenate([stds, np.where(known, uncertainty.posterior.std(x), np.nan)])
         prompts += [rows.prompts[i] for i in test]
-
     known, named = ~np.isnan(covered), np.array(prompts)
 
     def row(i: int) -> dict[str, Any]:

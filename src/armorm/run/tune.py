@@ -15,12 +15,12 @@ from armorm.data.reading import cap_rows
 from armorm.data.splits import Split
 from armorm.disk import write_json
 from armorm.errors import FitError, MissingExtra
-from armorm.features.backbone import fingerprint
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, TrainingObjective
 from armorm.report.provenance import provenance
 from armorm.report.tuning import TuningResults, write_curve
+from armorm.run.extraction import LazyBackbone
 from armorm.run.rows import Rows, read_rows, side_of
 from armorm.run.stages import Stage, find_stage, key_of, read_nothing, run_stage
 from armorm.tuning.bradley_terry import train_bradley_terry
@@ -90,13 +90,12 @@ class _Work:
     @property
     def inputs(self) -> dict[str, Any]:
         backbone = self.recipe.backbone
-        template = Path(backbone.chat_template).expanduser() if backbone.chat_template else None
         return {
             "armorm": __version__,
             "format": FORMAT,
             "objective": self.objective,
             "settings": self.settings.model_dump(mode="json"),
-            "backbone": fingerprint(backbone.model, dtype=backbone.dtype, revision=backbone.revision, chat_template=template),
+            "backbone": LazyBackbone(backbone, [], self.reporter.say).fingerprint,
             "max_tokens": backbone.max_tokens,
             "rows": key_of({"rows": [(row.id, row.group, row.source) for row in self.rows]}),
             "objectives": self.objectives.to_json() if self.objective == "regression" else None,
