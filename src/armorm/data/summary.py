@@ -57,13 +57,15 @@ class SourceSummary(Result):
     """Rows that the token limit shortened."""
 
 
-class Histogram(Result):
-    """How often values lie between two edges."""
+class Bins(Result):
+    """How often values were seen: in bins, or value by value where there are few."""
 
-    edges: tuple[float, ...]
+    edges: tuple[float, ...] = ()
     """The bins' edges, one more than counts."""
+    values: tuple[float, ...] = ()
+    """The values, one a count."""
     counts: tuple[int, ...]
-    """Values in each bin."""
+    """How often each was seen."""
 
 
 class ObjectiveSummary(Result):
@@ -81,7 +83,7 @@ class ObjectiveSummary(Result):
     """Ratings."""
     mean: Number
     """Their mean."""
-    histogram: Histogram
+    histogram: Bins
     """How often each was given."""
 
 
@@ -114,14 +116,10 @@ def summarise(sources: Sequence[SourceFacts], objectives: Objectives, splits: Ma
     rated = [(s.name, [r for r in s.rows if isinstance(r, RatedResponse)]) for s in sources if s.kind == "ratings"]
     values = {o.name: [r.ratings[o.name] for _, rows in rated for r in rows if o.name in r.ratings] for o in objectives}
     counts = [[sum(o.name in r.ratings for r in rows) for o in objectives] for _, rows in rated]
-    return DataSummary.model_validate(
-        {
-            "sources": [_source(s) for s in sources],
-            "objectives": [_objective(o, values[o.name]) for o in objectives],
-            "labels": {"sources": [name for name, _ in rated], "objectives": objectives.names, "counts": counts},
-            "splits": splits,
-        }
-    )
+    places = [name for name, _ in rated]
+    labels = LabelCounts.model_validate({"sources": places, "objectives": objectives.names, "counts": counts})
+    every = tuple(_objective(o, values[o.name]) for o in objectives)
+    return DataSummary(sources=tuple(map(_source, sources)), objectives=every, labels=labels, splits=splits)
 
 
 def _source(source: SourceFacts) -> SourceSummary:
@@ -146,5 +144,5 @@ def _objective(objective: Objective, ratings: list[float]) -> ObjectiveSummary:
         max=objective.max,
         n=len(ratings),
         mean=float(np.mean(ratings)) if ratings else math.nan,
-        histogram=Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist())),
+        histogram=Bins(edges=tuple(edges.tolist()), counts=tuple(counts.tolist())),
     )

@@ -42,22 +42,20 @@ def explain_row(
     pair = list(asked)
     gap = model.difference(*asked.values(), names=(pair[0], pair[1]), profile=steered) if len(pair) == 2 else None
     compared = model.score(list(asked.values()), profile=steered) if gap is None else [gap.a, gap.b]
-    scores = dict(zip(asked, compared, strict=True))
-    found = {label: explain(score, reference) for label, score in scores.items()}
+    found = {label: explain(score, reference) for label, score in zip(asked, compared, strict=True)}
     first = next(iter(found.values()))
-    common: dict[str, Any] = {
-        "model": name,
-        "prompts": {label: messages[:-1] for label, messages in asked.items()},
-        "gate": first.score.gate,
-        "gate_as_trained": first.score.gate_as_trained,
-        "alike": first.alike,
-        "profile": first.score.profile,
-        "references": len(reference.prompts) if reference else 0,
-    }
-    if prompt_only:
-        return Explained(answers={}, explanations={}, **common)
-    answers = {label: messages[-1]["content"] for label, messages in asked.items()}
-    return Explained(answers=answers, explanations=found, difference=gap, **common)
+    return Explained(
+        model=name,
+        prompts={label: messages[:-1] for label, messages in asked.items()},
+        answers={} if prompt_only else {label: messages[-1]["content"] for label, messages in asked.items()},
+        explanations={} if prompt_only else found,
+        difference=gap,
+        gate=first.score.gate,
+        gate_as_trained=first.score.gate_as_trained,
+        alike=first.alike,
+        profile=first.score.profile,
+        references=len(reference.prompts) if reference else 0,
+    )
 
 
 def check_profile(profile: Path, name: str) -> Fit:
