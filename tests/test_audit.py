@@ -22,8 +22,7 @@ from armorm.intervals import Interval
 from armorm.jobs import audit as auditing
 from armorm.jobs.audit import run_audit
 from armorm.progress import Reporter
-from armorm.report.audit_page import render_audit_page
-from armorm.report.audit_tables import audit_report
+from armorm.report.audit_report import audit_report, render_audit_page
 from armorm.results import read_result
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
 from armorm.run.train import Run

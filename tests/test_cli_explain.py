@@ -13,9 +13,8 @@ from small_run import Armorm, read_lines, write_lines
 
 from armorm.bench.profiles import ProfileRow
 from armorm.model.reward_model import RewardModel
-from armorm.report.bench_tables import profile_grid
-from armorm.report.explain_page import render_explain_page
-from armorm.report.explained import Explained
+from armorm.report.bench_report import profile_grid
+from armorm.report.explained import Explained, render_explain_page
 from armorm.run.train import Run
 from armorm.scoring.reference import Reference
 

@@ -18,7 +18,7 @@ from armorm.errors import DataError, RecipeError
 from armorm.jobs.bench import run_benchmark
 from armorm.progress import Reporter
 from armorm.recipe import Suite, load_recipe
-from armorm.report.bench_tables import render_csv
+from armorm.report.bench_report import render_csv
 from armorm.report.run_results import SuiteResults
 from armorm.run.train import Run, train
 from armorm.scoring.profile import Profile

@@ -17,8 +17,8 @@ from armorm.errors import MissingExtra, StorageError
 from armorm.report.markdown import render_markdown
 from armorm.report.run_page import draw_example, render_run_page, write_run
 from armorm.report.run_results import RunResults, SuiteResults
-from armorm.report.run_tables import run_report, terminal_grids, verdict
-from armorm.report.terminal import grid_parts
+from armorm.report.run_tables import run_report, terminal_report, verdict
+from armorm.report.terminal import terminal_parts
 
 OBJECTIVES = [
     ("truthfulqa-truthful", "human", 0, 1, "truthfulqa"),
@@ -498,7 +498,7 @@ def test_undefined_numbers_are_dashes_not_crashes(results):
 
 def printed(results):
     console = Console(width=140, record=True, file=io.StringIO())
-    for part in grid_parts(terminal_grids(run_report(results))):
+    for part in terminal_parts(terminal_report(run_report(results))):
         console.print(part, markup=False)
     return console.export_text()
 
@@ -520,7 +520,7 @@ def test_a_truth_without_an_aim_is_neither_met_nor_missed(results):
 
 
 def test_the_terminal_shows_probe_debiasing_suites_and_the_planted_truth(results):
-    names = [grid.name for grid in terminal_grids(run_report(RunResults.model_validate(results)))]
+    names = [grid.name for grid in terminal_report(run_report(RunResults.model_validate(results))).grids]
     assert names == ["probe", "debias", "suite dev-pairs", "suite rewardbench-partial", "planted"]
 
 
@@ -537,11 +537,11 @@ def test_markdown_has_every_table(results):
 def test_bars_of_an_answer_are_drawn_to_one_scale_and_sum_to_the_score(results):
     for example in RunResults.model_validate(results).examples:
         drawn = draw_example(example)
-        assert max(bar.width for one in drawn.answers for bar in one.bars) == 50.0
-        for one in drawn.answers:
-            assert sum(bar.value for bar in one.bars) == pytest.approx(one.answer.score)
-            assert one.mismatch is None
-        assert len({tuple(bar.name for bar in one.bars) for one in drawn.answers}) == 1
+        assert max(bar.width for one in drawn["answers"] for bar in one["bars"]) == 50.0
+        for one in drawn["answers"]:
+            assert sum(bar.value for bar in one["bars"]) == pytest.approx(one["answer"].score)
+            assert one["mismatch"] is None
+        assert len({tuple(bar.name for bar in one["bars"]) for one in drawn["answers"]}) == 1
 
 
 def test_a_sum_that_is_not_the_score_is_said(results, text):

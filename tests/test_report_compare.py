@@ -18,11 +18,11 @@ from armorm.report import compare_page
 from armorm.report import compare_plot as plotting
 from armorm.report.compare_plot import with_variables
 from armorm.report.compare_results import CompareResults
-from armorm.report.comparison import PUBLISHED, Comparison, compare_report
+from armorm.report.comparison import PUBLISHED, compare_report
 from armorm.report.latex import render_latex, tex
 from armorm.report.markdown import render_markdown
 from armorm.report.plots import Figure, standalone
-from armorm.report.tables import Grid
+from armorm.report.tables import Grid, Report
 from armorm.report.terminal import terminal_parts
 
 HOSTILE = "a_b & 100% <i>|x|</i> [red]{y}$z$ \\cmd *s* `t` ~ ^ #1"
@@ -64,26 +64,30 @@ def typed(results) -> CompareResults:
     return CompareResults.model_validate(results)
 
 
-def comparison(results) -> Comparison:
+def comparison(results) -> Report:
     return compare_report(typed(results))
+
+
+def suites_of(results) -> list[Grid]:
+    """The tables of the suites."""
+    return list(comparison(results).grids[: len(results["suites"])])
 
 
 def others(results) -> list[Grid]:
     """The tables after those of the suites."""
-    found = comparison(results)
-    return list(found.report.grids[len(found.suites) :])
+    return list(comparison(results).grids[len(results["suites"]) :])
 
 
 def headlines(results) -> dict[str, str]:
-    return dict(one.split(": ", 1) for one in comparison(results).report.sentences)
+    return dict(one.split(": ", 1) for one in comparison(results).sentences)
 
 
 def render_compare_markdown(results, *, picture: str = "compare.svg") -> str:
-    return render_markdown(comparison(results).report, picture=picture)
+    return render_markdown(comparison(results), picture=picture)
 
 
 def render_compare_latex(results) -> str:
-    return render_latex(comparison(results).report, "compare")
+    return render_latex(comparison(results), "compare")
 
 
 def render_compare_page(results) -> str:
@@ -194,7 +198,7 @@ def latex_tables(text):
 
 
 def test_families_are_kept_together_in_the_order_of_the_tables(results):
-    grid = comparison(results).suites[0]
+    grid = suites_of(results)[0]
     families = [block.family for block in grid.blocks]
     assert families == ["armorm", "ablation", "bradley-terry", "pairwise", "judge", "regression", "baseline", "planted"]
     labels = [row[0].text for block in grid.blocks for row in block.rows]
@@ -202,7 +206,7 @@ def test_families_are_kept_together_in_the_order_of_the_tables(results):
 
 
 def test_the_highest_as_printed_is_marked_and_ties_are_all_marked(results):
-    grid = comparison(results).suites[1]
+    grid = suites_of(results)[1]
     overall = {row[0].text: row[1] for block in grid.blocks for row in block.rows}
     assert {label for label, cell in overall.items() if cell.bold} == {"ArmoRM + MoE", "Preference Model"}  # 73.12 and 73.14
     assert overall["ArmoRM + MoE"].text == "73.1"
@@ -217,7 +221,7 @@ def test_the_highest_as_printed_is_marked_and_ties_are_all_marked(results):
 
 
 def test_differences_stand_under_their_reference_with_p(results):
-    grid = comparison(results).suites[0]
+    grid = suites_of(results)[0]
     assert [cell.text for cell in grid.head[5:]] == ["over Bradley–Terry, linear", "p", "over Bradley–Terry, LoRA", "p"]
     rows = {row[0].text: row for block in grid.blocks for row in block.rows}
     assert [cell.text for cell in rows["ArmoRM + MoE"][5:7]] == ["+12.1", "< 0.001"]
@@ -234,7 +238,7 @@ def test_a_reference_that_a_suite_lacks_has_no_columns_there(results):
     some["suites"][0]["methods"] = [row for row in some["suites"][0]["methods"] if row["method"] != gone]
     for row in some["suites"][0]["methods"]:
         row["versus"].pop(gone)
-    before, after = comparison(results).suites[0], comparison(some).suites[0]
+    before, after = suites_of(results)[0], suites_of(some)[0]
     assert len(before.head) - len(after.head) == 2
     assert {len(row) for block in after.blocks for row in block.rows} == {len(after.head)}
 
@@ -248,20 +252,20 @@ def test_headlines_say_value_differences_and_the_highest(results):
 
 
 def test_published_columns_are_joined_and_the_missing_named(results):
-    grid = comparison(results).suites[1]
+    grid = suites_of(results)[1]
     assert [cell.text for cell in grid.head[1:5]] == ["overall", "Chat", "Reasoning", "Prior Sets"]
     assert grid.remarks[0] == "1,869 items of 150 prompts; rule: preferences."
     assert "math_prm" in grid.remarks[1]
     assert [one for one in grid.remarks if one.startswith("[")] == ["[1] a paper_1: 50% of it", "[2] a paper_1: another"]
-    assert "200 of 1,869 items" in comparison(results).suites[0].remarks[0]
-    assert "Unscored: of a family nobody knows 7." in comparison(results).suites[0].remarks
+    assert "200 of 1,869 items" in suites_of(results)[0].remarks[0]
+    assert "Unscored: of a family nobody knows 7." in suites_of(results)[0].remarks
 
 
 def test_published_rows_without_a_common_section_have_a_table_of_their_own(results):
     published = results["suites"][1]["published"]
     suites = [suite | {"published": published, "sections": ["only ours"]} for suite in results["suites"]]
     found = {**results, "suites": suites}
-    assert not any(block.family == "published" for grid in comparison(found).suites for block in grid.blocks)
+    assert not any(block.family == "published" for grid in suites_of(found) for block in grid.blocks)
     alone = others(found)[0]
     assert [cell.text for cell in alone.head] == ["method", "overall", "Chat", "Prior Sets"]
     assert [[cell.text for cell in row] for row in alone.blocks[0].rows] == [
@@ -274,7 +278,7 @@ def test_published_rows_without_a_common_section_have_a_table_of_their_own(resul
 def test_a_row_that_left_items_out_says_how_many_it_has(results):
     suite = results["suites"][0]
     rows = [row | {"overall": figure(0.6, 37)} if row["method"] == "pairwise" else row for row in suite["methods"]]
-    grid = comparison({**results, "suites": [suite | {"methods": rows}]}).suites[0]
+    grid = suites_of({**results, "suites": [suite | {"methods": rows}]})[0]
     small = {row[0].text: row[1].small for block in grid.blocks for row in block.rows}
     assert grid.head[1].small == "n = 200"
     assert small["Preference Model"] == "56.0–64.0, n = 37"
@@ -464,7 +468,7 @@ def test_the_picture_is_xml_with_every_scored_method(results):
 def test_a_table_of_all_items_is_told_from_the_one_of_fewer(results):
     some = copy.deepcopy(results)
     some["suites"].append(some["suites"][0] | {"name": "dev-pairs: all", "n": 1869, "whole": True})
-    assert [grid.title for grid in comparison(some).suites] == ["dev-pairs", "RewardBench & more", "dev-pairs, all items"]
+    assert [grid.title for grid in suites_of(some)] == ["dev-pairs", "RewardBench & more", "dev-pairs, all items"]
     root = ET.fromstring(standalone(compare_plot(some)))
     texts = ["".join(one.itertext()).strip() for one in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "200 of 1,869 items" in texts
@@ -479,7 +483,7 @@ def test_many_methods_and_suites_still_draw(results, copies):
         extra = [copy.deepcopy(suite["methods"][1]) | {"method": f"extra-{k}"} for k in range(10)]
         suite["methods"] = [*suite["methods"], *extra]
     many["methods"] += [many["methods"][1] | {"method": f"extra-{k}", "label": f"extra-{k}"} for k in range(10)]
-    assert len({one.text for block in comparison(many).suites[0].blocks for one, *_ in block.rows}) == 21
+    assert len({one.text for block in suites_of(many)[0].blocks for one, *_ in block.rows}) == 21
     ET.fromstring(standalone(compare_plot(many)))
 
 
@@ -506,12 +510,12 @@ def test_nothing_scored_is_no_crash(results, tmp_path):
     none = empty | {"suites": [], "methods": [SKIPPED]}
     assert "no key for the service (50% & more)" in render_compare_markdown(none)
     assert Page(render_compare_page(none)).open == []
-    assert len(list(terminal_parts(comparison(none).report))) == 1
+    assert len(list(terminal_parts(comparison(none)))) == 1
 
 
 def test_the_terminal_shows_the_same_tables_without_reading_markup(results):
     console = Console(width=140, record=True, file=io.StringIO())
-    for part in terminal_parts(comparison(results).report):
+    for part in terminal_parts(comparison(results)):
         console.print(part, markup=False)
     text = console.export_text()
     assert "[red]{y}$z$" in text

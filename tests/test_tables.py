@@ -15,6 +15,7 @@ from rich.console import Console
 
 import armorm
 from armorm import numbers
+from armorm.bench.metrics import PairedDifference
 from armorm.bench.results import SteeredFacts
 from armorm.errors import CheckpointError
 from armorm.intervals import Interval
@@ -226,7 +227,10 @@ def test_intervals_are_written_in_one_way():
         Cell(),
     ]
     assert share_of(Interval(0.5, 0.25, 0.75)) == Cell("50.0", "25.0–75.0")
-    assert difference(Interval(0.1, -0.05, 0.25), 0.0001) == (Cell("+10.0", "−5.0 to +25.0"), Cell("< 0.001"))
+    assert difference(PairedDifference(difference=Interval(0.1, -0.05, 0.25), p=0.0001)) == (
+        Cell("+10.0", "−5.0 to +25.0"),
+        Cell("< 0.001"),
+    )
 
 
 def test_texts_are_cut_on_one_line():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from armorm.intervals import Interval
 
@@ -30,9 +31,8 @@ def decimal(value: Value, digits: int = 3) -> str:
     return _write(value, lambda x: f"{x:.{digits}f}")
 
 
-def hundredths(value: Value) -> str:
-    """0.81"""
-    return decimal(value, 2)
+hundredths = partial(decimal, digits=2)
+"""0.81"""
 
 
 def signed(value: Value, digits: int = 3) -> str:
@@ -40,9 +40,8 @@ def signed(value: Value, digits: int = 3) -> str:
     return _write(value, lambda x: f"{x:+.{digits}f}")
 
 
-def signed_hundredths(value: Value) -> str:
-    """+0.81"""
-    return signed(value, 2)
+signed_hundredths = partial(signed, digits=2)
+"""+0.81"""
 
 
 def general(value: Value) -> str:

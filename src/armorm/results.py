@@ -60,6 +60,22 @@ def read_result(kind: type[Kind], path: Path) -> Kind:
         raise CheckpointError(f"{path}: these are no {kind.__name__}: {error}: compute them again") from error
 
 
+class Share(Result):
+    """A share with its 95 % interval."""
+
+    value: Number
+    """The share."""
+    low: Number
+    """The lower end of its 95 % interval."""
+    high: Number
+    """The upper end."""
+
+    @property
+    def interval(self) -> Interval:
+        """The same alone."""
+        return Interval(self.value, self.low, self.high)
+
+
 class Provenance(Result):
     """Where a result comes from."""
 
@@ -73,3 +89,7 @@ class Provenance(Result):
     """Processor, threads, memory and accelerator."""
     command: str
     """The command line that computed it."""
+
+    def origin(self) -> dict[str, str]:
+        """What it takes to compute it again."""
+        return {"command": self.command, "commit": self.commit or "", "machine": self.machine, "created": self.created}

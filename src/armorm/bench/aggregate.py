@@ -35,18 +35,12 @@ from armorm.bench.outcomes import ALL, Item, Outcomes, subset_names
 from armorm.data.benchmarks.benchmark import Aggregate, Section
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
-from armorm.results import Number, Result
+from armorm.results import Number, Result, Share
 
 
-class Figure(Result):
+class Figure(Share):
     """A share of credit, usually in [0, 1]; undefined where nothing is scored."""
 
-    value: Number
-    """The share."""
-    low: Number
-    """The lower end of its 95 % interval."""
-    high: Number
-    """The upper end."""
     n: int
     """Items that are scored."""
     ties: int
@@ -55,11 +49,6 @@ class Figure(Result):
     """Items that are not scored."""
     halves: Number
     """The share with a tie counted as its fair share."""
-
-    @property
-    def interval(self) -> Interval:
-        """The share with its interval alone."""
-        return Interval(self.value, self.low, self.high)
 
 
 class Aggregated(Result):

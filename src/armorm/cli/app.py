@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from armorm.cli import selecting
 from armorm.cli.data import data_app
 from armorm.cli.options import BatchTokens, Features, Json, Model, NewFolder, ProfileFile, Quiet, RecipeFile, RunFolder
-from armorm.cli.printing import print_grids, print_json, print_parts, print_result
+from armorm.cli.printing import print_json, print_parts, print_result
 from armorm.cli.steering import steer_app
 from armorm.errors import ArmormError, DataError
 
@@ -34,8 +35,6 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(steer_app, name="steer")
 INTERRUPTED = 130
-OPTIONS = {"`kind`": "--as"}
-"""Errors name the library's arguments; these options have other names."""
 
 
 def main() -> None:
@@ -47,7 +46,8 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ArmormError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(_with_options(str(error)))}", highlight=False)
+        said = str(error).replace("`kind`", "--as")  # errors name the library's arguments; this option has another name
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), f" {said}"), highlight=False)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as left:  # typer turns the first into the second
         if isinstance(left, SystemExit) and left.code != INTERRUPTED:
@@ -135,7 +135,7 @@ def explain(
 
     explained = explain_row(model, file, row, against=against, profile=profile, prompt_only=prompt_only)
     if html is not None:
-        from armorm.report.explain_page import write_explain_page
+        from armorm.report.explained import write_explain_page
 
         write_explain_page(explained, html)
     print_json(explained) if json_ else print_parts(explained.parts())
@@ -161,7 +161,7 @@ def bench(
     from armorm.cli.benching import suite_of
     from armorm.jobs.bench import run_benchmark
     from armorm.progress import Reporter
-    from armorm.report.bench_tables import bench_report, render_csv
+    from armorm.report.bench_report import bench_report, render_csv
     from armorm.scoring.profile import Profile
 
     chosen = suite_of(suite, path=path, sections=section or [], limit=limit)
@@ -170,9 +170,7 @@ def bench(
     if csv_:
         print(render_csv(results), end="")
         return
-    print_result(results, lambda: bench_report(results), json_=json_)
-    if not json_:
-        print(f"results: {results.folder}")
+    print_result(results, lambda: bench_report(results), json_=json_, then=f"results: {results.folder}")
 
 
 @app.command()
@@ -194,11 +192,9 @@ def compare(
     loaded = load_recipe(recipe)
     results = compare_methods(loaded, out or Path("runs") / loaded.name, features=features, reporter=Reporter(quiet=quiet))
     if latex:
-        print(render_latex(compare_report(results).report, "compare"), end="")
+        print(render_latex(compare_report(results), "compare"), end="")
         return
-    print_result(results, lambda: compare_report(results).report, json_=json_)
-    if not json_:
-        print(f"results: {results.folder}")
+    print_result(results, lambda: compare_report(results), json_=json_, then=f"results: {results.folder}")
 
 
 @app.command()
@@ -218,14 +214,12 @@ def audit(
     """Audit for reward hacking: how padding, flattery, refusals and the like move the score, with and without debiasing."""
     from armorm.jobs.audit import run_audit
     from armorm.progress import Reporter
-    from armorm.report.audit_tables import audit_report
+    from armorm.report.audit_report import audit_report
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     reporter = Reporter(quiet=quiet)
     results = run_audit(model, file, out, run=run, limit=limit, only=names, batch_tokens=batch_tokens, reporter=reporter)
-    print_result(results, lambda: audit_report(results), json_=json_)
-    if not json_:
-        print(f"page: {Path(results.folder) / 'audit.html'}")
+    print_result(results, lambda: audit_report(results), json_=json_, then=f"page: {Path(results.folder) / 'audit.html'}")
 
 
 @app.command("export")
@@ -267,10 +261,10 @@ def import_(
 @app.command()
 def doctor(json_: Json = False) -> None:
     """Say what is installed, what this machine can do, and what to install for the rest."""
-    from armorm.cli.doctor import check_all, checks_grid
+    from armorm.cli.doctor import check_all, checks_report
 
     checks = check_all()
-    print_json(checks) if json_ else print_grids([checks_grid(checks)])
+    print_result(checks, lambda: checks_report(checks), json_=json_)
     if not all(c["ok"] for c in checks if c["needed"]):
         raise typer.Exit(1)
 
@@ -295,7 +289,7 @@ def _top(
 def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool, quiet: bool) -> None:
     from armorm.progress import Reporter
     from armorm.recipe import load_recipe
-    from armorm.report.run_tables import run_report, terminal_grids
+    from armorm.report.run_tables import run_report, terminal_report
     from armorm.run.train import train
 
     loaded = load_recipe(recipe)
@@ -303,30 +297,13 @@ def _train(recipe: Path, out: Path | None, features: Path | None, *, json_: bool
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file: choose another --out")
     run = train(loaded, folder, features=features, reporter=Reporter(quiet=quiet))
-    if json_:
-        print_json(run.results)
-        return
-    print_grids(terminal_grids(run_report(run.results)))
     where = f"model:  {run.folder / 'model'}\nreport: {run.report}"
-    computed = ", ".join(run.computed) or "nothing; everything was there"
-    print(f"computed: {computed}\n{where}")
+    computed = f"computed: {', '.join(run.computed) or 'nothing; everything was there'}\n{where}"
+    print_result(run.results, lambda: terminal_report(run_report(run.results)), json_=json_, then=computed)
 
 
 def _print_facts(facts: dict[str, Any], *, json_: bool) -> None:
-    from armorm.report.tables import facts_grid
+    from armorm.report.tables import facts_report
 
-    if json_:
-        print_json(facts)
-        return
     texts = {key.replace("_", " "): ", ".join(value) if isinstance(value, list) else str(value) for key, value in facts.items()}
-    print_grids([facts_grid("facts", "", texts)])
-
-
-def _with_options(text: str) -> str:
-    for argument, option in OPTIONS.items():
-        text = text.replace(argument, option)
-    return text
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
+    print_result(facts, lambda: facts_report(texts), json_=json_)

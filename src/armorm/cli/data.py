@@ -84,13 +84,12 @@ def inspect(
     indexes = [_index(one, near) for one in against or []]
     with _opened(request, quiet=quiet) as opened:
         facts = inspect_rows(opened, indexes)
+    page = ""
     if out is not None:
         from armorm.report.data_page import write_inspection
 
-        page = write_inspection(facts, out)
-    print_result(facts, lambda: inspection_report(facts), json_=json_)
-    if out is not None and not json_:
-        print(f"page: {page}")
+        page = f"page: {write_inspection(facts, out)}"
+    print_result(facts, lambda: inspection_report(facts), json_=json_, then=page)
 
 
 @data_app.command()

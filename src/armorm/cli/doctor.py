@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from armorm.report.tables import Cell, Grid, grid
+from armorm.report.tables import Cell, Report, grid
 
 NEEDED = ("torch", "transformers", "safetensors", "scikit-learn", "scipy", "datasets", "pydantic")
 OPTIONAL = (
@@ -38,11 +38,11 @@ def check_all() -> list[dict[str, Any]]:
     return found
 
 
-def checks_grid(checks: list[dict[str, Any]]) -> Grid:
+def checks_report(checks: list[dict[str, Any]]) -> Report:
     """The checks for people."""
     marks = {True: Cell("ok", tone="good"), False: Cell("missing", tone="bad")}
     rows = [[marks[c["ok"]], c["name"], c["found"] or "", "" if c["ok"] else c["remedy"]] for c in checks]
-    return grid("checks", "", ("", "check", "found", "remedy"), rows, words=(0, 1, 2, 3))
+    return Report("", grids=[grid("checks", "", ("", "check", "found", "remedy"), rows, words=(0, 1, 2, 3))])
 
 
 def _package(name: str, needed: bool, remedy: str) -> dict[str, Any]:

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from armorm.report.tables import Grid, Report
+    from armorm.report.tables import Report
 
 
-def print_result(facts: Any, show: Callable[[], Report], *, json_: bool) -> None:
-    """A result as JSON, or the report that `show` makes of it."""
+def print_result(facts: Any, show: Callable[[], Report], *, json_: bool, then: str = "") -> None:
+    """A result as JSON, or the report that `show` makes of it and a last line."""
     if json_:
         print_json(facts)
-    else:
-        print_report(show())
+        return
+    print_report(show())
+    if then:
+        print(then)
 
 
 def print_json(facts: Any) -> None:
@@ -33,13 +35,6 @@ def print_report(report: Report) -> None:
     from armorm.report.terminal import terminal_parts
 
     print_parts(terminal_parts(report))
-
-
-def print_grids(grids: Iterable[Grid]) -> None:
-    """Tables alone."""
-    from armorm.report.terminal import grid_parts
-
-    print_parts(grid_parts(list(grids)))
 
 
 def print_parts(parts: Iterable[Any]) -> None:

@@ -7,18 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from armorm.results import Estimate, Number, Result
-
-
-class Bins(Result):
-    """How often values were seen: in bins, or value by value where there are few."""
-
-    edges: tuple[float, ...] = ()
-    """The bins' edges, one more than counts."""
-    values: tuple[float, ...] = ()
-    """The values, one a count."""
-    counts: tuple[int, ...]
-    """How often each was seen."""
+from armorm.data.summary import Bins, ObjectiveSummary
+from armorm.results import Estimate, Number, Result, Share
 
 
 class Distribution(Result):
@@ -173,27 +163,8 @@ class LengthFollowed(Result):
     """Spearman's correlation."""
 
 
-class ObjectiveSummary(Result):
-    """One objective and its ratings, on the raw scale."""
-
-    name: str
-    """Its name."""
-    rater: str
-    """Who rated."""
-    min: float
-    """The scale's lower end."""
-    max: float
-    """The scale's upper end."""
-    n: int
-    """Ratings."""
-    mean: Number
-    """Their mean."""
-    histogram: Bins
-    """How often each was given."""
-
-
 class RatedObjective(ObjectiveSummary):
-    """One objective and its ratings, as one source has them."""
+    """One objective and its ratings, on the raw scale, and how they follow length."""
 
     direction: str
     """Which end of the scale is good."""
@@ -223,15 +194,9 @@ class Patterns(Result):
     """The most frequent ones."""
 
 
-class LongerChosen(Result):
+class LongerChosen(Share):
     """In which share of pairs of unequal length the longer answer was chosen."""
 
-    value: Number
-    """The share."""
-    low: Number
-    """The lower end of its 95 % interval."""
-    high: Number
-    """The upper end."""
     n: int
     """Pairs of unequal length."""
     equal: int

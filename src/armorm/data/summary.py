@@ -12,10 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from armorm.data.inspection import Bins, ObjectiveSummary
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.objectives import Objective, Objectives
-from armorm.results import Result
+from armorm.results import Number, Result
 
 BINS = 20
 
@@ -58,6 +57,36 @@ class SourceSummary(Result):
     """Rows that the token limit shortened."""
 
 
+class Bins(Result):
+    """How often values were seen: in bins, or value by value where there are few."""
+
+    edges: tuple[float, ...] = ()
+    """The bins' edges, one more than counts."""
+    values: tuple[float, ...] = ()
+    """The values, one a count."""
+    counts: tuple[int, ...]
+    """How often each was seen."""
+
+
+class ObjectiveSummary(Result):
+    """One objective and its ratings, on the raw scale."""
+
+    name: str
+    """Its name."""
+    rater: str
+    """Who rated."""
+    min: float
+    """The scale's lower end."""
+    max: float
+    """The scale's upper end."""
+    n: int
+    """Ratings."""
+    mean: Number
+    """Their mean."""
+    histogram: Bins
+    """How often each was given."""
+
+
 class LabelCounts(Result):
     """How many ratings each source brings to each objective."""
 
@@ -87,14 +116,10 @@ def summarise(sources: Sequence[SourceFacts], objectives: Objectives, splits: Ma
     rated = [(s.name, [r for r in s.rows if isinstance(r, RatedResponse)]) for s in sources if s.kind == "ratings"]
     values = {o.name: [r.ratings[o.name] for _, rows in rated for r in rows if o.name in r.ratings] for o in objectives}
     counts = [[sum(o.name in r.ratings for r in rows) for o in objectives] for _, rows in rated]
-    return DataSummary.model_validate(
-        {
-            "sources": [_source(s) for s in sources],
-            "objectives": [_objective(o, values[o.name]) for o in objectives],
-            "labels": {"sources": [name for name, _ in rated], "objectives": objectives.names, "counts": counts},
-            "splits": splits,
-        }
-    )
+    places = [name for name, _ in rated]
+    labels = LabelCounts.model_validate({"sources": places, "objectives": objectives.names, "counts": counts})
+    every = tuple(_objective(o, values[o.name]) for o in objectives)
+    return DataSummary(sources=tuple(map(_source, sources)), objectives=every, labels=labels, splits=splits)
 
 
 def _source(source: SourceFacts) -> SourceSummary:

@@ -34,7 +34,7 @@ from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter
-from armorm.report.audit_page import write_audit
+from armorm.report.audit_report import write_audit
 from armorm.report.provenance import provenance
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
 from armorm.scorers import AnswerFeatures

@@ -29,7 +29,7 @@ from armorm.errors import DataError
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter, counting
 from armorm.recipe import Suite
-from armorm.report.bench_page import write_bench
+from armorm.report.bench_report import write_bench
 from armorm.report.provenance import provenance
 from armorm.rivals.pairwise import PairwiseModel, has_words
 from armorm.rivals.sequence_head import SequenceHead, has_one_logit

@@ -46,19 +46,18 @@ def explain_row(
     scores = [gap.a, gap.b] if gap else [model.score(asked[one], profile=steered)]
     explanations = {label: explain(score, reference) for label, score in zip(asked, scores, strict=True)}
     first = explanations[one]
-    common: dict[str, Any] = {
-        "model": name,
-        "prompts": {label: messages[:-1] for label, messages in asked.items()},
-        "gate": first.score.gate,
-        "gate_as_trained": first.score.gate_as_trained,
-        "alike": first.alike,
-        "profile": first.score.profile,
-        "references": len(reference.prompts) if reference else 0,
-    }
-    if prompt_only:
-        return Explained(answers={}, explanations={}, **common)
-    answers = {label: messages[-1]["content"] for label, messages in asked.items()}
-    return Explained(answers=answers, explanations=explanations, difference=gap, **common)
+    return Explained(
+        model=name,
+        prompts={label: messages[:-1] for label, messages in asked.items()},
+        answers={} if prompt_only else {label: messages[-1]["content"] for label, messages in asked.items()},
+        explanations={} if prompt_only else explanations,
+        difference=gap,
+        gate=first.score.gate,
+        gate_as_trained=first.score.gate_as_trained,
+        alike=first.alike,
+        profile=first.score.profile,
+        references=len(reference.prompts) if reference else 0,
+    )
 
 
 def check_profile(profile: Path, name: str) -> Fit:

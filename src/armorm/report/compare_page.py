@@ -26,7 +26,7 @@ def write_compare(results: CompareResults, folder: Path) -> None:
     Raises `MissingExtra` without jinja2 or matplotlib, `StorageError` where a file can't be written.
     """
     write_json(folder / "results.json", results.to_json())
-    figure, report = compare_plot(results), compare_report(results).report
+    figure, report = compare_plot(results), compare_report(results)
     if figure is not None:
         write_text(folder / "compare.svg", standalone(figure))
     write_text(folder / "compare.md", render_markdown(report, picture="compare.svg" if figure else ""))
@@ -40,9 +40,8 @@ def render_compare_page(results: CompareResults) -> str:
 
 
 def _page(results: CompareResults, figure: Figure | None) -> str:
-    comparison = compare_report(results)
-    report, suites = comparison.report, comparison.suites
-    others = report.grids[len(suites) :]
+    report = compare_report(results)
+    suites, others = report.grids[: len(results.suites)], report.grids[len(results.suites) :]
     return render_html(
         _TEMPLATE,
         name=results.name,

@@ -8,7 +8,6 @@ The rows' family titles are the legend; the references stand as dashed lines acr
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,18 @@ from typing import Any
 from armorm.intervals import Interval
 from armorm.numbers import count, plain, shorten
 from armorm.report.compare_results import ComparedSuite, CompareResults, MethodFacts
-from armorm.report.comparison import by_family, family_title, methods_of, part_of
+from armorm.report.comparison import by_family, family_title, methods_of, overall_values, part_of
 from armorm.report.plots import (
     ACCENT,
+    COLUMNS,
     INK,
+    PAGE_COLOURS,
     RULE,
     SECOND,
     SOFT,
-    SURFACE,
     Figure,
     common_limits,
+    draw_whisker,
     inline,
     panel_grid,
     styled,
@@ -59,8 +60,7 @@ class _Row:
 
 def compare_plot(results: CompareResults) -> Figure | None:
     """The figure, families in their light colours; None where no method has a value."""
-    suites = [(suite, _values(suite)) for suite in results.suites]
-    suites = [(suite, values) for suite, values in suites if values]
+    suites = [(suite, values) for suite in results.suites if (values := overall_values(suite))]
     if not suites:
         return None
     scored = {name for _, values in suites for name in values}
@@ -80,13 +80,7 @@ def with_variables(figure: Figure) -> Figure:
 
 def colour_of(family: str) -> str:
     """The CSS colour of a family in the page."""
-    if family in COLOURS:
-        return f"var(--family-{family})"
-    return {ACCENT: "var(--accent)", SECOND: "var(--second)", SOFT: "var(--soft)"}.get(_PAGE.get(family, ""), "var(--ink)")
-
-
-def _values(suite: ComparedSuite) -> dict[str, Interval]:
-    return {row.method: row.overall.interval for row in suite.methods if math.isfinite(row.overall.value)}
+    return f"var(--family-{family})" if family in COLOURS else PAGE_COLOURS[_PAGE.get(family, INK)][0]
 
 
 def _rows(methods: Sequence[MethodFacts]) -> list[_Row]:
@@ -108,28 +102,25 @@ def _panels(
 ) -> Figure:
     left = 0.2 + 0.074 * max(len(shorten(row.text, _LONGEST)) for row in rows)
     figure, grid = panel_grid(len(suites), height=_ROW * len(rows), left=left)
-    for axes, (suite, values) in zip(grid, suites, strict=True):
+    for at, (axes, (suite, values)) in enumerate(zip(grid, suites, strict=True)):
         axes.set_title(title_of(plain(suite.title), _size(suite)))
-        axes.set_xlim(*common_limits(list(values.values()), include=[0.5], low=0.0, high=1.02))
+        limits = common_limits(list(values.values()), [0.5], (0.0, 1.02))
+        axes.set_xlim(*limits)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
         axes.set_xlabel("accuracy, %", fontsize=8, labelpad=1)
-        _name_rows(axes, rows, named=_starts_line(axes, grid[0]))
+        _name_rows(axes, rows, named=at % COLUMNS == 0)
         for reference, dashes in zip(references, (*_DASHES, *[_DASHES[-1]] * len(references)), strict=False):
             if reference.method in values:
                 axes.axvline(values[reference.method].value, color=SECOND, linewidth=1.0, linestyle=dashes, zorder=1)
         for place, row in enumerate(rows):
             if row.method is not None and row.method in values:
-                _whisker(axes, place, values[row.method], _stand_in(row.family))
+                draw_whisker(axes, place, values[row.method], limits, _stand_in(row.family))
     return inline(figure, alt)
 
 
 def _size(suite: ComparedSuite) -> str:
     n, part = count(suite.n), part_of(suite)
     return f"{n}{part} items" if part else f"all {n} items"
-
-
-def _starts_line(axes: Any, first: Any) -> bool:
-    return bool(axes.get_position().x0 < 1.01 * first.get_position().x0)
 
 
 def _stand_in(family: str) -> str:
@@ -157,8 +148,3 @@ def _name(axes: Any, place: int, row: _Row) -> None:
     axes.text(-0.02, place - raised, shorten(row.text, _LONGEST), color=colour, fontweight=weight, fontsize=8, **look)
     if row.backbone:
         axes.text(-0.02, place + 0.3, shorten(row.backbone, _LONGEST), color=SOFT, fontsize=6, **look)
-
-
-def _whisker(axes: Any, place: int, one: Interval, colour: str) -> None:
-    axes.plot([one.low, one.high], [place, place], color=colour, linewidth=1.7, alpha=0.75, zorder=2)  # NaN ends: no line
-    axes.plot([one.value], [place], "o", markersize=5.2, color=colour, markeredgecolor=SURFACE, zorder=3)

@@ -7,52 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from armorm.bench.aggregate import Figure
 from armorm.bench.metrics import PairedDifference
 from armorm.bench.position import PositionBias
 from armorm.bench.published import PublishedRow
+from armorm.report.run_results import Decoder, OnSuite, SuiteFacts
 from armorm.results import Estimate, Provenance, Result
 
 
-class Decoder(Result):
-    """The language model under the methods on features."""
+class ComparedRow(OnSuite):
+    """What one method is worth on a suite, beside the references."""
 
-    model: str
-    """Its name or folder."""
-    dtype: str
-    """The type of its numbers."""
-
-
-class ComparedRow(Result):
-    """What one method is worth on a suite."""
-
-    method: str
-    """Its name."""
-    overall: Figure
-    """The official aggregate's overall figure."""
-    sections: Mapping[str, Figure]
-    """The official aggregate's sections."""
     versus: Mapping[str, PairedDifference | None]
     """By reference, the paired difference from it; null for itself."""
 
 
-class ComparedSuite(Result):
+class ComparedSuite(SuiteFacts):
     """The methods on one suite."""
 
-    name: str
-    """Its name."""
     title: str
     """Its name for people."""
     whole: bool = False
     """Whether it holds all items, beside a table of fewer."""
-    rule: str
-    """How scores become right and wrong."""
-    n: int
-    """Items that were judged."""
     of: int
     """Items that there are."""
-    groups: int
-    """Prompts."""
     sections: tuple[str, ...]
     """The sections that some method has."""
     missing: tuple[str, ...]

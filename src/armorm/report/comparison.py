@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import TypeVar
 
 from armorm.bench.aggregate import Figure
 from armorm.bench.published import PublishedRow
@@ -43,7 +44,9 @@ from armorm.report.compare_results import (
     TrainingCost,
     Usage,
 )
-from armorm.report.tables import Block, Cell, Grid, Report, Row, difference, estimate, grid, has_value, share_of
+from armorm.report.tables import Block, Cell, Grid, Report, Row, block, difference, estimate, has_value, share_of, table
+
+Found = TypeVar("Found")
 
 FAMILIES = {
     "armorm": "ArmoRM",
@@ -56,40 +59,20 @@ FAMILIES = {
 }
 """Families in the order of the tables; others follow in order of appearance, under their own name."""
 
-ACCURACY = (
-    "Accuracy in %, with 95 % intervals that resample whole prompts. Bold: the highest value of a column as printed. Differences "
-    "are paired, item by item; p is two-sided and not corrected for the number of rows."
-)
 PUBLISHED = "Published: other backbones, other data, not comparable row by row"
-_ELSEWHERE_MEASURED = "Other backbones and other data: a scale to look at, not comparable row by row."
-_COSTS = "What each method took here, scoring summed over the suites; one machine, so times compare rows rather than systems."
-_POSITION = (
-    "Each pair is shown in both orders. “First preferred” is how often the answer shown first wins, 50 % without position bias; "
-    "“flips” is how often the two orders disagree."
-)
-_PROBES = (
-    "Pearson correlation of predicted and given ratings on held-out prompts, with 95 % intervals that resample whole prompts. "
-    "The mean is over the objectives; the last line is each mean less the first column's, on the same ratings."
-)
+_METHOD = Cell("method", "backbone")
 _PARTS = {"training": "time", "tokens": "training", "steps": "training", "examples": "training", "scoring": "time"}
 _PARTS |= dict.fromkeys(("answers", "tokens in", "tokens out"), "scoring")
 _CALLS = ("requests", "from_cache", "failed", "unparsable", "cut", "untold", "cached_tokens_in", "cached_tokens_out")
 """What was counted of a judge's requests; zeros are left out."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Everything to show, and the labels of the methods that the paired tests are against."""
-
-    report: Report
-    suites: Sequence[Grid]
-    references: Sequence[str]
-
-
-def compare_report(results: CompareResults) -> Comparison:
-    """The tables of a comparison, in the order in which they are read."""
+def compare_report(results: CompareResults) -> Report:
+    """The tables of a comparison, in the order in which they are read: those of the suites first."""
     methods = methods_of(results)
-    suites = [_accuracy(s, results, methods) for s in results.suites]
+    references = [methods[name].label for name in _references(results, methods)]
+    uprights = zip(("dashed", *["dotted"] * len(references)), references, strict=False)  # in the plot
+    suites = [_accuracy(suite, results, methods) for suite in results.suites]
     others = [
         _published_alone(results.suites),
         _probes(results.probes),
@@ -98,17 +81,15 @@ def compare_report(results: CompareResults) -> Comparison:
         _position(results, methods),
         _not_run(methods),
     ]
-    references = [methods[name].label for name in _references(results, methods)]
-    report = Report(
+    return Report(
         f"{results.name}: methods compared",
         _facts(results),
-        [f"{suite_title(s)}: {headline(s, results, methods)}" for s in results.suites if _figures(s)],
+        [f"{suite_title(s)}: {headline(s, results, methods)}" for s in results.suites if overall_values(s)],
         "Overall value of each method with its 95 % interval",
-        _uprights(references),
-        [*suites, *(one for one in others if one is not None)],
+        "; ".join(f"{kind}: {label}" for kind, label in uprights),
+        [*suites, *(one for one in others if one.rows)],
         [*(f"{one.label}: {one.note}" for one in methods.values() if one.note), *results.notes],
     )
-    return Comparison(report, suites, references)
 
 
 def methods_of(results: CompareResults) -> dict[str, MethodFacts]:
@@ -142,35 +123,26 @@ def part_of(suite: ComparedSuite) -> str:
 
 def headline(suite: ComparedSuite, results: CompareResults, methods: Mapping[str, MethodFacts]) -> str:
     """The first ArmoRM row (else the first row) beside each reference and the highest row, in one or two sentences."""
-    rows = _figures(suite)
-    ordered = [name for name in methods if name in rows]
-    subject = rows[ordered[0]]
-    one = subject.overall.interval
+    values = overall_values(suite)
+    ordered = [name for name in methods if name in values]
+    subject = next(row for row in suite.methods if row.method == ordered[0])
+    one = values[subject.method]
     text = f"{methods[subject.method].label}: {percent(one.value)}{_in_brackets(share_ends(one))}"
     for reference in _references(results, methods):
         versus = subject.versus.get(reference)
         if versus is not None and has_value(versus.difference):
             gap, span = points(versus.difference.value), ends(versus.difference, points) or "no interval"
             text += f"; {gap} points over {methods[reference].label} ({span}; p {equals_p(versus.p)})"
-    highest = max(ordered, key=lambda name: rows[name].overall.value)
-    if rows[highest].overall.value <= one.value:
+    highest = max(ordered, key=lambda name: values[name].value)
+    if values[highest].value <= one.value:
         return f"{text}. No row is higher." if len(ordered) > 1 else f"{text}."
-    return f"{text}. Highest: {methods[highest].label}, {percent(rows[highest].overall.value)}."
-
-
-def _uprights(references: Sequence[str]) -> str:
-    """What the plot's upright lines stand for."""
-    kinds = ("dashed", *["dotted"] * len(references))
-    return "; ".join(f"{kind}: {label}" for kind, label in zip(kinds, references, strict=False))
+    return f"{text}. Highest: {methods[highest].label}, {percent(values[highest].value)}."
 
 
 def _facts(results: CompareResults) -> dict[str, str]:
     return {
-        "command": results.command,
-        "commit": results.commit or "",
+        **results.origin(),
         "version": results.version,
-        "machine": results.machine,
-        "created": results.created,
         "backbone": f"{results.backbone.model}, {results.backbone.dtype}",
         "this call took": duration(results.seconds),
     }
@@ -181,9 +153,9 @@ def _references(results: CompareResults, methods: Mapping[str, MethodFacts]) -> 
     return [name for name in results.references if name in methods and not methods[name].skipped]
 
 
-def _figures(suite: ComparedSuite) -> dict[str, ComparedRow]:
-    """Rows of a suite that have an overall value, by method."""
-    return {row.method: row for row in suite.methods if math.isfinite(row.overall.value)}
+def overall_values(suite: ComparedSuite) -> dict[str, Interval]:
+    """The overall values of a suite by method, where there are any."""
+    return {row.method: row.overall.interval for row in suite.methods if has_value(row.overall.interval)}
 
 
 # -- accuracy ----------------------------------------------------------------------------------------------------------------
@@ -198,25 +170,30 @@ def _accuracy(suite: ComparedSuite, results: CompareResults, methods: Mapping[st
     places = range(len(sections) + 1)
     best = [_highest([cells[place] for cells in columns.values()]) for place in places]
     sizes = [max((one.n for cells in columns.values() if (one := cells[place])), default=0) for place in places]
-    blocks = []
-    for family, members in by_family(methods[name] for name in methods if name in rows).items():
-        lines = [
-            [
-                Cell(one.label, one.backbone),
-                *(_share(cell, top, most) for cell, top, most in zip(columns[one.method], best, sizes, strict=True)),
-                *(cell for reference in references for cell in _versus(rows[one.method], reference)),
-            ]
-            for one in members
-        ]
-        blocks.append(Block(family_title(family), lines, family))
+    blocks = _by_family(
+        [methods[name] for name in methods if name in rows],
+        lambda one: [
+            *(_share(cell, top, most) for cell, top, most in zip(columns[one.method], best, sizes, strict=True)),
+            *(cell for reference in references for cell in difference(rows[one.method].versus.get(reference))),
+        ],
+    )
     marks = _marks(published)
     if published:
-        blocks.append(Block(PUBLISHED, [_published(row, sections, 2 * len(references), marks) for row in published], "published"))
-    head = [Cell("method", "backbone"), *(Cell(n, _n(s)) for n, s in zip(["overall", *sections], sizes, strict=True))]
+        lines = [[*_published(row, sections, marks), *[""] * (2 * len(references))] for row in published]
+        blocks.append(block(lines, PUBLISHED, "published"))
+    head: list[str | Cell] = [_METHOD, *(Cell(n, _n(s)) for n, s in zip(["overall", *sections], sizes, strict=True))]
     for reference in references:
-        head += [Cell(f"over {methods[reference].label}", "points"), Cell("p")]
+        head += [Cell(f"over {methods[reference].label}", "points"), "p"]
     remarks = [*_remarks(suite, rows, methods), *_footnotes(marks)]
-    return Grid(suite.name, suite_title(suite), ACCURACY, head, blocks, remarks)
+    return replace(table("compare.suite", blocks=blocks, head=head, remarks=remarks, suite=suite_title(suite)), name=suite.name)
+
+
+def _by_family(methods: Iterable[MethodFacts], write: Callable[[MethodFacts], Row]) -> list[Block]:
+    """A row for each method, under its family's title."""
+    return [
+        block([[Cell(one.label, one.backbone), *write(one)] for one in members], family_title(family), family)
+        for family, members in by_family(methods).items()
+    ]
 
 
 def _highest(cells: Sequence[Figure | None]) -> str:
@@ -230,11 +207,6 @@ def _share(figure: Figure | None, best: str, most: int) -> Cell:
         return Cell()
     text, small = share(figure.value), [share_ends(figure.interval), _n(figure.n) if figure.n < most else ""]
     return Cell(text, ", ".join(filter(None, small)), text == best)
-
-
-def _versus(row: ComparedRow, reference: str) -> tuple[Cell, Cell]:
-    versus = row.versus.get(reference)
-    return (Cell(), Cell()) if versus is None else difference(versus.difference, versus.p)
 
 
 def _n(size: int) -> str:
@@ -254,18 +226,14 @@ def _sections(published: Sequence[PublishedRow]) -> list[str]:
     return list(dict.fromkeys(name for row in published for name in row.sections))
 
 
-def _published_alone(suites: Sequence[ComparedSuite]) -> Grid | None:
+def _published_alone(suites: Sequence[ComparedSuite]) -> Grid:
     """Published rows that share no section with the suite they are given for; each once."""
     alone: list[PublishedRow] = []
     for suite in suites:
         alone += [row for row in suite.published if not _comparable(suite) and row not in alone]
-    if not alone:
-        return None
     sections, marks = _sections(alone), _marks(alone)
-    head = [Cell("method", "backbone"), *map(Cell, ("overall", *sections))]
-    rows = [_published(row, sections, 0, marks) for row in alone]
-    lead, remarks = _ELSEWHERE_MEASURED, _footnotes(marks)
-    return Grid("published", "Published results", lead, head, [Block("", rows, "published")], remarks)
+    rows = block([_published(row, sections, marks) for row in alone], family="published")
+    return table("compare.published", blocks=[rows], head=[_METHOD, "overall", *sections], remarks=_footnotes(marks))
 
 
 def _footnotes(marks: Mapping[str, int]) -> list[str]:
@@ -281,10 +249,9 @@ def _source(row: PublishedRow) -> str:
     return f"{row.source}: {row.note}" if row.note else row.source
 
 
-def _published(row: PublishedRow, sections: Sequence[str], blanks: int, marks: Mapping[str, int]) -> list[Cell]:
-    values = [row.overall, *(row.sections.get(name) for name in sections)]
+def _published(row: PublishedRow, sections: Sequence[str], marks: Mapping[str, int]) -> list[str | Cell]:
     label = f"{row.label} [{marks[_source(row)]}]"
-    return [Cell(label, row.base_model), *(Cell(share(value)) for value in values), *[Cell("")] * blanks]
+    return [Cell(label, row.base_model), *map(share, (row.overall, *map(row.sections.get, sections)))]
 
 
 def _remarks(suite: ComparedSuite, rows: Mapping[str, ComparedRow], methods: Mapping[str, MethodFacts]) -> list[str]:
@@ -304,33 +271,12 @@ def _remarks(suite: ComparedSuite, rows: Mapping[str, ComparedRow], methods: Map
 # -- costs, position bias, probes --------------------------------------------------------------------------------------------
 
 
-def _costs(methods: Mapping[str, MethodFacts]) -> Grid | None:
+def _costs(methods: Mapping[str, MethodFacts]) -> Grid:
     run = {name: one for name, one in methods.items() if not one.skipped}
-    if not run:
-        return None
-    columns: dict[str, Callable[[MethodFacts], str]] = {
-        "training": lambda one: duration(_of(one.training, "seconds")),
-        "tokens": lambda one: _amount(_of(one.training, "tokens")),
-        "steps": lambda one: count(_of(one.training, "steps")),
-        "examples": lambda one: count(_of(one.training, "examples")),
-        "scoring": lambda one: duration(_total(one, "seconds")),
-        "answers": lambda one: count(_total(one, "answers")),
-        "tokens in": lambda one: _amount(_total(one, "tokens_in")),
-        "tokens out": lambda one: _amount(_total(one, "tokens_out")),
-        "cost, USD": lambda one: general(_of(one.usage, "cost_usd")),
-        "calls": lambda one: _calls(one.usage),
-    }
-    cells = {title: {name: write(one) for name, one in run.items()} for title, write in columns.items()}
+    cells = {title: {name: write(one) for name, one in run.items()} for title, write in _COLUMNS.items()}
     shown = {title: column for title, column in cells.items() if any(text != DASH for text in column.values())}
-    blocks = [
-        Block(
-            family_title(family),
-            [[Cell(one.label, one.backbone), *(Cell(shown[title][one.method]) for title in shown)] for one in members],
-            family,
-        )
-        for family, members in by_family(run.values()).items()
-    ]
-    return Grid("cost", "Cost", _COSTS, [Cell("method", "backbone"), *(Cell(t, _PARTS.get(t, "")) for t in shown)], blocks)
+    blocks = _by_family(run.values(), lambda one: [column[one.method] for column in shown.values()])
+    return table("compare.cost", blocks=blocks, head=[_METHOD, *(Cell(t, _PARTS.get(t, "")) for t in shown)])
 
 
 def _of(part: TrainingCost | Usage | None, key: str) -> Value:
@@ -353,57 +299,60 @@ def _calls(usage: Usage | None) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {count(value)}" for key, value in known.items()) or DASH
 
 
-def _costs_by_suite(results: CompareResults, methods: Mapping[str, MethodFacts]) -> Grid | None:
-    titles = _titles(results)
-    rows: list[Row] = [
-        [
-            Cell(one.label, one.backbone),
-            titles.get(suite, suite),
-            duration(spent.seconds),
-            count(spent.answers),
-            *map(_amount, (spent.tokens_in, spent.tokens_out)),
-        ]
-        for one in methods.values()
-        for suite, spent in one.scoring.items()
+_COLUMNS: dict[str, Callable[[MethodFacts], str]] = {
+    "training": lambda one: duration(_of(one.training, "seconds")),
+    "tokens": lambda one: _amount(_of(one.training, "tokens")),
+    "steps": lambda one: count(_of(one.training, "steps")),
+    "examples": lambda one: count(_of(one.training, "examples")),
+    "scoring": lambda one: duration(_total(one, "seconds")),
+    "answers": lambda one: count(_total(one, "answers")),
+    "tokens in": lambda one: _amount(_total(one, "tokens_in")),
+    "tokens out": lambda one: _amount(_total(one, "tokens_out")),
+    "cost, USD": lambda one: general(_of(one.usage, "cost_usd")),
+    "calls": lambda one: _calls(one.usage),
+}
+"""What a method cost, column by column."""
+
+
+def _costs_by_suite(results: CompareResults, methods: Mapping[str, MethodFacts]) -> Grid:
+    rows = _by_suite(
+        results,
+        [(one, one.scoring) for one in methods.values()] if len(results.suites) > 1 else [],
+        lambda spent: [duration(spent.seconds), count(spent.answers), *map(_amount, (spent.tokens_in, spent.tokens_out))],
+    )
+    return table("compare.cost-by-suite", rows)
+
+
+def _position(results: CompareResults, methods: Mapping[str, MethodFacts]) -> Grid:
+    rows = _by_suite(
+        results,
+        [(one, one.position or {}) for one in methods.values()],
+        lambda bias: (*map(share_of, (bias.first, bias.flips)), *map(count, (bias.n, bias.unanswered))),
+    )
+    return table("compare.position", rows)
+
+
+def _by_suite(
+    results: CompareResults,
+    found: Iterable[tuple[MethodFacts, Mapping[str, Found]]],
+    write: Callable[[Found], Row],
+) -> list[Row]:
+    titles = {suite.name: suite_title(suite) for suite in results.suites}
+    return [
+        [Cell(one.label, one.backbone), titles.get(suite, suite), *write(part)]
+        for one, parts in found
+        for suite, part in parts.items()
     ]
-    if len(titles) < 2 or not rows:
-        return None
-    head = (Cell("method", "backbone"), "suite", "scoring", "answers", "tokens in", "tokens out")
-    return grid("cost-by-suite", "Scoring by suite", head, rows, words=(0, 1), detail=True)
 
 
-def _titles(results: CompareResults) -> dict[str, str]:
-    return {suite.name: suite_title(suite) for suite in results.suites}
-
-
-def _position(results: CompareResults, methods: Mapping[str, MethodFacts]) -> Grid | None:
-    titles = _titles(results)
-    rows: list[Row] = [
-        [
-            Cell(one.label, one.backbone),
-            titles.get(suite, suite),
-            share_of(bias.first),
-            share_of(bias.flips),
-            *map(count, (bias.n, bias.unanswered)),
-        ]
-        for one in methods.values()
-        for suite, bias in (one.position or {}).items()
-    ]
-    head = (Cell("method", "backbone"), "suite", Cell("first preferred", "%"), Cell("flips", "%"), "comparisons", "unanswered")
-    return grid("position", "Position bias", head, rows, lead=_POSITION, words=(0, 1)) if rows else None
-
-
-def _probes(probes: Sequence[ProbeOnBackbone]) -> Grid | None:
+def _probes(probes: Sequence[ProbeOnBackbone]) -> Grid:
     names = list(dict.fromkeys(name for one in probes for name in one.pearson))
-    if not names:
-        return None
-    head = [Cell("objective"), *(Cell(one.backbone, one.feature) for one in probes)]
-    rows = [[Cell(name), *(_correlation(one.pearson.get(name), one.n.get(name, 0)) for one in probes)] for name in names]
-    means = [[Cell("mean"), *(estimate(one.mean, decimal) for one in probes)]]
+    rows: list[Row] = [[name, *(_correlation(one.pearson.get(name), one.n.get(name, 0)) for one in probes)] for name in names]
+    means: list[Row] = [["mean", *(estimate(one.mean, decimal) for one in probes)]]
     if probes[1:]:
-        title = f"mean, over {probes[0].backbone}"
-        means.append([Cell(title), *(estimate(one.gain, signed) for one in probes)])
-    return Grid("probes", "Probes by backbone", _PROBES, head, [Block("", rows), Block("", means)])
+        means.append([f"mean, over {probes[0].backbone}", *(estimate(one.gain, signed) for one in probes)])
+    head: list[str | Cell] = ["objective", *(Cell(one.backbone, one.feature) for one in probes)]
+    return table("compare.probes", blocks=[block(rows), block(means)] if rows else [], head=head)
 
 
 def _correlation(one: Interval | None, n: int) -> Cell:
@@ -411,6 +360,5 @@ def _correlation(one: Interval | None, n: int) -> Cell:
     return Cell(cell.text, ", ".join(filter(None, (cell.small, _n(n))))) if has_value(one) else cell
 
 
-def _not_run(methods: Mapping[str, MethodFacts]) -> Grid | None:
-    rows: list[Row] = [[Cell(one.label, one.backbone), one.skipped] for one in methods.values() if one.skipped]
-    return grid("not-run", "Not run", (Cell("method", "backbone"), "why"), rows, words=(0, 1)) if rows else None
+def _not_run(methods: Mapping[str, MethodFacts]) -> Grid:
+    return table("compare.not-run", [[Cell(one.label, one.backbone), one.skipped] for one in methods.values() if one.skipped])

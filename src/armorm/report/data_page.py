@@ -13,9 +13,8 @@ from armorm.data.inspection import Inspection, RatedObjective
 from armorm.disk import write_json, write_text
 from armorm.numbers import count, decimal, percent
 from armorm.report.data_tables import findings, inspection_report
-from armorm.report.histograms import Histogram, histograms
 from armorm.report.html import render_html
-from armorm.report.plots import Figure, Panel, common_limits, dot_plot, drawn, heat_map
+from armorm.report.plots import Figure, Histogram, Panel, dot_plot, heat_map, histograms
 
 _TEMPLATE = "data_page.html.jinja"
 
@@ -123,11 +122,8 @@ def _lengths(facts: Inspection) -> Figure | None:
 
 
 def _correlations(rated: Sequence[RatedObjective]) -> Figure | None:
-    panels = []
-    for key, title in (("spearman", "Spearman ρ"), ("pearson", "Pearson r")):
-        cells = [drawn(getattr(o.length, key)) for o in rated]
-        if any(cells):
-            panels.append(Panel(title, cells, 0.0, common_limits(cells, include=[-0.1, 0.0, 0.1], low=-1.02, high=1.02)))
-    names = [o.name for o in rated]
-    alt = "Correlation of each objective with the answer's length"
-    return dot_plot(names, panels, highlighted=range(len(names)), alt=alt) if panels else None
+    panels = [
+        Panel(title, [getattr(o.length, key) for o in rated], 0.0, (-1.02, 1.02), (-0.1, 0.1))
+        for key, title in (("spearman", "Spearman ρ"), ("pearson", "Pearson r"))
+    ]
+    return dot_plot([o.name for o in rated], panels, alt="Correlation of each objective with the answer's length")

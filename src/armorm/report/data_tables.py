@@ -14,25 +14,18 @@ from armorm.data.inspection import Distribution, Inspection, Leak, LongerChosen,
 from armorm.data.reading import FaultCounts
 from armorm.data.sources.registry import pair_sources, rating_sources
 from armorm.data.validate import Validation
-from armorm.intervals import Interval
 from armorm.numbers import count, decimal, ends, general, hundredths, percent, shorten, signed_hundredths
-from armorm.report.tables import Cell, Grid, Report, Row, estimate, grid, has_value, share_of
+from armorm.report.tables import Grid, Report, Row, estimate, has_value, share_of, table
 
 SHOWN = 60
 MOST_OBJECTIVES = 4
 QUANTILES = ("min", "p5", "p25", "median", "p75", "p95", "max")
 
+_DROPS = "Left out, and noted"
 _STRONG = 0.3
 _MARKED = 0.05
 _NAMED = 6
 _KINDS = {"ratings": "rated answers", "pairs": "preference pairs"}
-_RATINGS = (
-    "On the raw scale of each objective; how ratings follow the answer's length in characters, with 95 % intervals by prompt."
-)
-_LEAKAGE = (
-    "Exactly (letter case, white space and punctuation aside), or nearly, by the Jaccard similarity of their three-word "
-    "shingles. Prompts are compared by their first question."
-)
 
 
 def list_sources() -> dict[str, list[dict[str, Any]]]:
@@ -51,18 +44,9 @@ def list_sources() -> dict[str, list[dict[str, Any]]]:
 
 
 def _named(one: Any, place: Any) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "title": one.title,
-        "hub": place.hub,
-        "url": place.url or getattr(one, "url", ""),
-        "split": place.split,
-        "subset": place.subset,
-        "data_dir": place.data_dir,
-        "licence": one.licence,
-        "rows": one.rows,
-        "confidence": one.confidence,
-    }
+    where = {key: getattr(place, key) for key in ("hub", "split", "subset", "data_dir")}
+    about = {key: getattr(one, key) for key in ("licence", "rows", "confidence")}
+    return {"name": one.name, "title": one.title, "url": place.url or getattr(one, "url", ""), **where, **about}
 
 
 def sources_report() -> Report:
@@ -70,30 +54,20 @@ def sources_report() -> Report:
     ratings = {s.name: _objective_names([o.name for o in s.objectives]) for s in rating_sources().values()}
     made = {s.name: s.made for s in pair_sources().values()}
     rules = {b.name: f"{b.rule.value}; {len(b.subsets)}" for b in benchmarks().values()}
-    listed = list_sources()
-    grids = [
-        _sources("ratings", "Rated answers", "objectives", listed["ratings"], ratings),
-        _sources("pairs", "Preference pairs", "how a pair is made", listed["pairs"], made),
-        _sources("benchmarks", "Benchmarks", "scoring; subsets", listed["benchmarks"], rules),
-    ]
+    about = {"ratings": ratings, "pairs": made, "benchmarks": rules}
+    grids = [table(f"data.{kind}-sources", [_source(s, about[kind]) for s in listed]) for kind, listed in list_sources().items()]
     return Report("", grids=grids, notes=["*: its files are read as remembered, and refused where they turn out otherwise"])
 
 
-def _sources(name: str, title: str, last: str, sources: Sequence[Mapping[str, Any]], about: Mapping[str, str]) -> Grid:
-    rows = [
-        [
-            one["name"] + (" *" if one["confidence"] == "remembered" else ""),
-            one["title"],
-            "/".join(part for part in (one["hub"] or one["url"], one["subset"], one["data_dir"]) if part),
-            one["split"],
-            one["licence"],
-            count(one["rows"]) if one["rows"] else "?",
-            about[one["name"]],
-        ]
-        for one in sources
-    ]
-    return grid(
-        name, title, ("name", "what", "hub id or address", "split", "licence", "rows", last), rows, words=(0, 1, 2, 3, 4, 6)
+def _source(one: Mapping[str, Any], about: Mapping[str, str]) -> Row:
+    return (
+        one["name"] + (" *" if one["confidence"] == "remembered" else ""),
+        one["title"],
+        "/".join(part for part in (one["hub"] or one["url"], one["subset"], one["data_dir"]) if part),
+        one["split"],
+        one["licence"],
+        count(one["rows"]) if one["rows"] else "?",
+        about[one["name"]],
     )
 
 
@@ -112,16 +86,12 @@ def inspection_report(facts: Inspection) -> Report:
         f"{facts.name}: {count(counts.rows)} {_KINDS[facts.kind]} of {count(counts.prompts)} prompts, from "
         f"{count(counts.records)} records"
     )
-    grids = []
-    if counts.faults or counts.skipped or counts.notes:
-        drops = _drops({"fault": counts.faults, "left out on purpose": counts.skipped, "note": counts.notes}, counts.records)
-        grids.append(drops)
+    grids = _drops(counts.faults, counts.skipped, counts.notes, counts.records)
     if facts.objectives:
         grids.append(_ratings(facts.objectives))
     if facts.patterns is not None:
         rows = [[", ".join(one.objectives), count(one.rows), percent(one.share)] for one in facts.patterns.most]
-        title = f"Which objectives are rated together; different patterns: {facts.patterns.different}"
-        grids.append(grid("patterns", title, ("objectives", "rows", "share"), rows))
+        grids.append(table("data.patterns", rows, different=facts.patterns.different))
     grids.append(_lengths(facts))
     if facts.longer_chosen is not None:
         grids.append(_longer(facts.longer_chosen))
@@ -138,7 +108,7 @@ def validation_report(found: Sequence[Validation]) -> Report:
         verdict = f"{count(one.faulty)} faulty" if one.faulty else "no faults"
         kept = f"{count(one.kept)} {_KINDS[one.kind]} of {count(one.groups)} prompts"
         sentences.append(f"{one.where}: {verdict} in {count(one.total)} records; {kept}")
-        grids += _faults(one.faults, one.total, f"{one.name}: left out, and noted")
+        grids += _faults(one.faults, one.total, what=f"{one.name}: left out, and noted")
         sentences += one.remarks
     return Report("", sentences=sentences, grids=grids)
 
@@ -184,7 +154,7 @@ def _follow_length(facts: Inspection) -> Iterator[str]:
         listed = ", ".join(f"{name} {signed_hundredths(rhos[name])}" for name in strong[:_NAMED])
         more = f" and {len(strong) - _NAMED} more" if len(strong) > _NAMED else ""
         yield f"Ratings that follow the answer's length (Spearman, {_STRONG:g} or more either way): {listed}{more}."
-    longer = facts.longer_chosen and _interval(facts.longer_chosen["characters"])
+    longer = facts.longer_chosen and facts.longer_chosen["characters"].interval
     if longer and has_value(longer):
         between = f" (95 % interval {ends(longer, percent)})" if ends(longer) else ""
         yield f"The longer answer was chosen in {percent(longer.value)} of pairs of unequal length{between}."
@@ -196,18 +166,17 @@ def _repeated(facts: Inspection) -> Iterator[str]:
         yield f"{percent(answers.repeated / answers.answers)} of answers were there before, letter by letter."
 
 
-def _interval(one: LongerChosen) -> Interval:
-    return Interval(one.value, one.low, one.high)
+def _faults(faults: FaultCounts, records: int, **said: str) -> list[Grid]:
+    return _drops(faults.counts, faults.skipped, faults.notes, records, **said)
 
 
-def _faults(faults: FaultCounts, records: int, title: str = "Left out, and noted") -> list[Grid]:
-    parts = {"fault": faults.counts, "left out on purpose": faults.skipped, "note": faults.notes}
-    return [_drops(parts, records, title)] if any(parts.values()) else []
-
-
-def _drops(parts: Mapping[str, Mapping[str, int]], records: int, title: str = "Left out, and noted") -> Grid:
-    rows = [[what, kind, count(n), percent(n / records)] for kind, part in parts.items() for what, n in part.items()]
-    return grid("drops", title, ("what", "kind", "records", "share"), rows, words=(0, 1))
+def _drops(
+    faults: Mapping[str, int], skipped: Mapping[str, int], notes: Mapping[str, int], records: int, *, what: str = _DROPS
+) -> list[Grid]:
+    """The table of what was left out and noted; none without any."""
+    parts = {"fault": faults, "left out on purpose": skipped, "note": notes}
+    rows = [[reason, kind, count(n), percent(n / records)] for kind, part in parts.items() for reason, n in part.items()]
+    return [table("data.drops", rows, what=what)] if rows else []
 
 
 def _ratings(objectives: Sequence[RatedObjective]) -> Grid:
@@ -226,8 +195,7 @@ def _ratings(objectives: Sequence[RatedObjective]) -> Grid:
     ]
     unrated = [o.name for o in objectives if not o.n]
     remarks = [f"No row rates {', '.join(unrated)}."] if unrated else []
-    head = ("objective", "rated by", "scale", "n", "share", "mean", "Spearman", "Pearson")
-    return grid("ratings", "Ratings", head, rows, lead=_RATINGS, remarks=remarks, words=(0, 1))
+    return table("data.ratings", rows, remarks=remarks)
 
 
 def _lengths(facts: Inspection) -> Grid:
@@ -236,30 +204,23 @@ def _lengths(facts: Inspection) -> Grid:
         parts += [(f"{name}, words", one.words), (f"{name}, characters", one.characters)]
     parts += [("questions in a conversation", facts.lengths.turns), ("rows of a prompt", facts.rows_per_prompt)]
     rows = [[name, decimal(one.mean, 1), *(count(getattr(one, key)) for key in QUANTILES)] for name, one in parts if one]
-    head = ("of", "mean", "shortest", "5 %", "25 %", "median", "75 %", "95 %", "longest")
-    return grid(
-        "lengths", "Lengths", head, rows, lead="Words are what white space separates. A prompt is everything before the answer."
-    )
+    return table("data.lengths", rows)
 
 
 def _longer(longer: Mapping[str, LongerChosen]) -> Grid:
-    rows: list[Row] = [[name, share_of(_interval(one)), count(one.n), count(one.equal)] for name, one in longer.items()]
-    head = ("length in", Cell("longer chosen", "%"), "pairs of unequal length", "of equal length")
-    lead = "In how many pairs of unequal length the longer answer was the chosen one: 50 % where length plays no part."
-    return grid("longer", "The longer answer was the chosen one", head, rows, lead=lead)
+    rows: list[Row] = [[name, share_of(one.interval), count(one.n), count(one.equal)] for name, one in longer.items()]
+    return table("data.longer", rows)
 
 
 def _repeats(facts: Inspection) -> Grid:
     answers = facts.duplicates
-    lead = (
-        f"{count(answers.answers)} answers, {count(answers.distinct)} different, {count(answers.repeated)} there before, letter "
-        "by letter."
-    )
-    if (per := facts.rows_per_prompt) is not None:
-        prompts = count(facts.counts.prompts)
-        lead += f" {prompts} prompts, {count(per.one)} of them with one row only, at most {count(per.max)} rows to one."
+    said = f"{count(answers.answers)} answers, {count(answers.distinct)} different, {count(answers.repeated)} there before"
+    prompts, per = "", facts.rows_per_prompt
+    if per is not None:
+        known = count(facts.counts.prompts)
+        prompts = f" {known} prompts, {count(per.one)} of them with one row only, at most {count(per.max)} rows to one."
     rows = [[count(one.times), shorten(one.answer, SHOWN)] for one in answers.most]
-    return grid("repeats", "Repeats", ("times", "answer"), rows, lead=lead, words=(1,))
+    return table("data.repeats", rows, answers=said, prompts=prompts)
 
 
 def _leakage(leakage: Sequence[Leak]) -> Grid:
@@ -271,8 +232,7 @@ def _leakage(leakage: Sequence[Leak]) -> Grid:
         ]
         for one in leakage
     ]
-    head = ("benchmark", "its prompts", "exact: prompts", "rows", "near: prompts", "rows", "near from")
-    return grid("leakage", "Prompts that are also in a benchmark", head, rows, lead=_LEAKAGE)
+    return table("data.leakage", rows)
 
 
 def _leaked(leak: Leak) -> Grid:
@@ -280,5 +240,4 @@ def _leaked(leak: Leak) -> Grid:
         ["exact" if e.exact else hundredths(e.similarity), shorten(e.prompt, SHOWN), shorten(e.benchmark_prompt, SHOWN)]
         for e in leak.examples
     ]
-    head = ("similarity", "prompt of these rows", "prompt of the benchmark")
-    return grid(f"leaked {leak.benchmark}", f"{leak.benchmark}: the first of either kind", head, rows, words=(0, 1, 2))
+    return table("data.leaked", rows, name=leak.benchmark)

@@ -1,22 +1,27 @@
-"""One or two answers taken apart, and a profile checked, as what the terminal, JSON and the page show.
+"""One or two answers taken apart, and a profile checked: what the terminal and JSON show, and one self-contained HTML page.
 
-In: `Explanation`s, a `Difference`, a prompt's gate.  Out: `Explained`, `Fit`; tables.  Cost: none.
+In: `Explanation`s, a `Difference`, a prompt's gate.  Out: `Explained`, `Fit`; tables, a page.
+Cost: none; the page needs jinja2 (extra `report`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from armorm.conversation import Conversation
-from armorm.numbers import decimal, shorten, signed
-from armorm.report.tables import Grid, Row, grid
+from armorm.disk import write_text
+from armorm.numbers import count, decimal, percent, shorten, signed
+from armorm.report.bars import Bar, Level, level_bars, term_bars
+from armorm.report.html import render_html
+from armorm.report.tables import Grid, Row, grid, table
 from armorm.report.terminal import Shown
 from armorm.results import Result
-from armorm.scoring.explain import Difference, Explanation, bar
+from armorm.scoring.explain import Change, Difference, Explanation, Term, bar, term_columns
 from armorm.scoring.reference import Alike
 
 _PROMPT = 90  # characters of a prompt that are shown
@@ -58,27 +63,20 @@ class Explained:
         return [*parts, Shown(alike_grid(self.alike))] if self.alike else parts
 
     def _gate(self) -> Grid:
-        gate, before = self.gate, self.gate_as_trained
-        reach = max(gate.values(), default=0.0) or 1.0
-        rows = [
-            [
-                name,
-                *([decimal(before[name])] if before else []),
-                decimal(gate[name]),
-                "█" * round(20 * gate[name] / reach),
-            ]
-            for name in sorted(gate, key=lambda name: -gate[name])
-        ]
-        head = ("objective", *(["as trained"] if before else []), "weight", "")
+        names = sorted(self.gate, key=lambda name: -self.gate[name])
+        columns = {"as trained": [decimal(self.gate_as_trained[name]) for name in names]} if self.gate_as_trained else {}
+        reach = max(self.gate.values(), default=0.0) or 1.0
+        columns["weight"] = [decimal(self.gate[name]) for name in names]
+        columns[""] = ["█" * round(20 * self.gate[name] / reach) for name in names]
         title = "weights that this prompt opens" + (f", profile {self.profile}" if self.profile is not None else "")
-        return grid("gate", title, head, rows, words=(0, len(head) - 1))
+        rows = zip(names, *columns.values(), strict=True)
+        return grid("gate", title, ("objective", *columns), rows, words=(0, len(columns)))
 
 
 def alike_grid(alike: Sequence[Alike]) -> Grid:
     """Training prompts whose gate is like this one's."""
     rows = [[decimal(one.distance), one.source, shorten(one.prompt, _PROMPT)] for one in alike]
-    title = "training prompts that open the gate alike (0 = the same weights)"
-    return grid("alike", title, ("distance", "source", "prompt"), rows, words=(1, 2))
+    return table("explain.alike", rows)
 
 
 class MeanWeight(Result):
@@ -115,6 +113,110 @@ class Fit(Result):
             [name, decimal(one.as_trained), decimal(one.steered), signed(moves[name]), bar(moves[name], reach).plain]
             for name, one in self.mean_weights.items()
         ]
-        title = f"mean weight over {self.prompts:,} training prompts"
-        head = ("objective", "as trained", "steered", "change", "")
-        return [verdict, Shown(grid("weights", title, head, rows, words=(0, 4)))]
+        return [verdict, Shown(table("explain.weights", rows, prompts=count(self.prompts)))]
+
+
+# -- the page -------------------------------------------------------------------------------------------------------------------
+
+
+def write_explain_page(explained: Explained, path: Path) -> None:
+    """Write the page. Raises `MissingExtra` without jinja2, `StorageError` where it can't be written."""
+    write_text(path, render_explain_page(explained))
+
+
+def render_explain_page(explained: Explained) -> str:
+    """The page as text; the same explanation gives the same page."""
+    gap, found = explained.difference, explained.explanations
+    first = next(iter(explained.prompts.values()))
+    common = all(one == first for one in explained.prompts.values())
+    sentences = [gap.sentence] if gap else [one.sentence for one in found.values()]
+    return render_html(
+        "explain_page.html.jinja",
+        explained=explained,
+        title=_title(explained),
+        headline=_join_percent(sentences[0]) if sentences else "",
+        prompt=first if common else (),
+        head=_head(explained),
+        answers=_answers(explained, common=common),
+        difference=gap,
+        moves=_moves(gap) if gap else (),
+        numbers=_numbers(gap) if gap else None,
+        gate=_gate(explained.gate),
+        gate_as_trained=_gate(explained.gate_as_trained),
+        alike=alike_grid(explained.alike),
+    )
+
+
+def _join_percent(sentence: str) -> str:
+    return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _title(explained: Explained) -> str:
+    if explained.difference is not None:
+        return "What makes the difference"
+    return "What the score is the sum of" if explained.explanations else "What the prompt weighs"
+
+
+def _head(explained: Explained) -> list[tuple[str, str]]:
+    head = [("model", explained.model)]
+    if explained.profile is not None:
+        head.append(("profile", explained.profile))
+    for label, one in explained.explanations.items():
+        above = "" if one.percentile is None else f" (above {one.percentile:.0f} % of {count(one.answers)} reference answers)"
+        head.append((label, f"{signed(one.score.score)}{above}"))
+    return head
+
+
+def _answers(explained: Explained, *, common: bool) -> list[dict[str, Any]]:
+    found = explained.explanations
+    if not found:
+        return []
+    terms = explained.difference.terms if explained.difference else next(iter(found.values())).terms
+    order = [term.term for term in terms]
+    ordered = [sorted(one.terms, key=lambda t: order.index(t.term)) for one in found.values()]
+    columns = term_bars([[Bar(t.term, t.contribution, _term_title(t), t.kind) for t in rows] for rows in ordered])
+    return [
+        {
+            "label": label,
+            "text": explained.answers[label],
+            "prompt": () if common else explained.prompts[label],
+            "score": one.score.score,
+            "truncated": one.score.truncated,
+            "sentence": _join_percent(one.sentence),
+            "bars": bars,
+            "terms": _grid(f"{label}: all {len(rows)} terms", rows, term_columns(rows)),
+        }
+        for (label, one), bars, rows in zip(found.items(), columns, ordered, strict=True)
+    ]
+
+
+def _term_title(t: Term) -> str:
+    raw = "" if t.raw is None else f" (raw {decimal(t.raw, 2)})"
+    return f"reward {decimal(t.reward)}{raw} × coefficient {signed(t.coefficient)}"
+
+
+def _moves(gap: Difference) -> list[Bar]:
+    return term_bars([[Bar(t.term, t.delta, _change_title(t), t.kind, t.share) for t in gap.terms]])[0]
+
+
+def _change_title(t: Change) -> str:
+    return f"reward {decimal(t.reward_a)} against {decimal(t.reward_b)}, coefficient {signed(t.coefficient_a)}"
+
+
+def _numbers(gap: Difference) -> Grid:
+    columns = gap.columns()
+    if not gap.same_weights:
+        columns |= {
+            "by the answers": [signed(t.by_answers, 4) for t in gap.terms],
+            "by the weights": [signed(t.by_weights, 4) for t in gap.terms],
+        }
+    return _grid("Numbers", gap.terms, columns)
+
+
+def _grid(title: str, terms: Sequence[Term | Change], columns: Mapping[str, Sequence[str]]) -> Grid:
+    return grid("terms", title, ("term", *columns), zip([t.term for t in terms], *columns.values(), strict=True))
+
+
+def _gate(gate: Mapping[str, float]) -> list[Level]:
+    ordered = dict(sorted(gate.items(), key=lambda g: -g[1]))
+    return level_bars(ordered, percent, chosen=next(iter(ordered), ""))

@@ -14,18 +14,8 @@ from typing import Any
 from armorm import numbers
 from armorm.errors import MissingExtra
 
-_WRITERS = (
-    numbers.decimal,
-    numbers.signed,
-    numbers.general,
-    numbers.percent,
-    numbers.points,
-    numbers.share_ends,
-    numbers.count,
-    numbers.counts,
-    numbers.duration,
-    numbers.plain,
-)
+_FILTERS = ("decimal", "signed", "general", "percent", "points", "share_ends", "count", "counts", "duration", "plain")
+"""Functions of `numbers` that templates use."""
 
 
 def render_html(template: str, **parts: Any) -> str:
@@ -46,5 +36,5 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({writer.__name__: writer for writer in _WRITERS})
+    environment.filters.update({name: getattr(numbers, name) for name in _FILTERS})
     return environment

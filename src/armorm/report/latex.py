@@ -8,54 +8,18 @@ a command is escaped, and the signs that pdfLaTeX's fonts lack are written as co
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from armorm.numbers import plain
 from armorm.report.tables import Block, Cell, Grid, Report
 
 _HEAD_WIDTH = 13  # characters before a column's title goes on in a new line
-_SIGNS = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "_": r"\_",
-    "%": r"\%",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "[": "{[}",  # after \\ a bracket or a star would be read as an option
-    "*": "{*}",
-    "]": "{]}",
-    "–": "--",
-    "—": "---",
-    "−": "$-$",
-    "…": r"\dots{}",
-    "“": "``",
-    "”": "''",
-    "’": "'",
-    "‘": "`",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "→": r"$\rightarrow$",
-    "≻": r"$\succ$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "λ": r"$\lambda$",
-    "ρ": r"$\rho$",
-    "²": r"$^2$",
-    "\N{NO-BREAK SPACE}": "~",
-    "\N{REPLACEMENT CHARACTER}": "?",
-}
+_SIGNS = str.maketrans(json.loads(Path(__file__).with_name("latex_signs.json").read_text(encoding="utf-8")))
+"""What is written for a sign. After a row's end a bracket or a star would be read as an option, so they stand in braces."""
 
 
 def render_latex(report: Report, label: str) -> str:
@@ -74,7 +38,7 @@ def render_latex(report: Report, label: str) -> str:
 
 def tex(text: str) -> str:
     """Text that TeX prints as it stands."""
-    return "".join(_SIGNS.get(c, c) for c in plain(text))
+    return plain(text).translate(_SIGNS)
 
 
 def _table(grid: Grid, label: str) -> Iterator[str]:

@@ -12,25 +12,21 @@ from typing import Any
 from armorm.bench.abstention import AbstentionPoint
 from armorm.bench.aggregate import Figure as Share
 from armorm.data.summary import LabelCounts
-from armorm.numbers import compact_count, count, shorten
+from armorm.numbers import compact_count, count
 from armorm.report.plots import (
     ACCENT,
-    LONGEST,
-    RULE,
     SOFT,
     Curve,
     CurvePanel,
     Dumbbells,
     Figure,
     Panel,
-    common_limits,
+    curve_grid,
     dot_plot,
-    drawn,
     dumbbell_plot,
     heat_map,
     inline,
     learning_curves,
-    panel_grid,
     styled,
 )
 from armorm.report.run_results import (
@@ -43,36 +39,37 @@ from armorm.report.run_results import (
     SuiteResults,
     UncertaintyFacts,
 )
-from armorm.report.run_tables import subject
+from armorm.report.run_tables import sections_of, subject
 
 _MEASURES = (("pearson", "Pearson r", 0.0), ("spearman", "Spearman ρ", 0.0), ("r2", "R²", 0.0), ("auc", "AUC", 0.5))
+_WHOLE = (-1.05, 1.05)  # correlations and some air
 _FEWEST = 0.005  # a weight below half a per cent is left blank
 
 
-def suite_figure(suite: SuiteResults) -> Figure:
+def suite_figure(suite: SuiteResults) -> Figure | None:
     """Accuracy by method and section."""
-    sections = list(dict.fromkeys(name for one in suite.methods for name in one.sections))
     columns: dict[str, list[Share | None]] = {"all pairs": [one.overall for one in suite.methods]}
-    columns |= {name: [one.sections.get(name) for one in suite.methods] for name in sections}
-    cells = {title: [drawn(one.interval if one else None) for one in figures] for title, figures in columns.items()}
-    limits = common_limits([one for column in cells.values() for one in column], include=[0.5], low=0.0, high=1.0)
-    sizes = {title: max((one.n for one in figures if one), default=0) for title, figures in columns.items()}
-    panels = [Panel(t, column, 0.5, limits, percent=True, note=f"{count(sizes[t])} pairs") for t, column in cells.items()]
+    columns |= {name: [one.sections.get(name) for one in suite.methods] for name in sections_of(suite)}
+    panels = []
+    for title, figures in columns.items():
+        size = count(max((one.n for one in figures if one), default=0))
+        cells = [one.interval if one else None for one in figures]
+        panels.append(Panel(title, cells, 0.5, (0.0, 1.0), percent=True, note=f"{size} pairs"))
     about = subject([one.method for one in suite.methods])
     alt = f"Accuracy by method and section on {suite.name}"
-    return dot_plot([one.label for one in suite.methods], panels, highlighted=[about], alt=alt)
+    return dot_plot([one.label for one in suite.methods], panels, highlighted=[about], shared=True, alt=alt)
 
 
-def length_figure(results: RunResults) -> Figure:
+def length_figure(results: RunResults) -> Figure | None:
     """Rank correlation of score and length by method."""
-    labels = {one.method: one.label for suite in results.suites for one in suite.methods}
     methods = list(dict.fromkeys(row.method for row in results.length))
     panels = []
     for suite in dict.fromkeys(row.suite for row in results.length):
         found = {row.method: row for row in results.length if row.suite == suite}
         for key, title in (("pooled", "all answers"), ("within_prompt", "same prompt")):
-            cells = [drawn(getattr(found[m], key)) if m in found else None for m in methods]
-            panels.append(Panel(suite, cells, 0.0, (-1.05, 1.05), note=title))
+            cells = [getattr(found.get(method), key, None) for method in methods]
+            panels.append(Panel(suite, cells, 0.0, _WHOLE, _WHOLE, note=title))
+    labels = results.labels()
     names = [labels.get(method, method) for method in methods]
     return dot_plot(names, panels, highlighted=[subject(methods)], alt="Rank correlation of score and length by method")
 
@@ -90,23 +87,24 @@ def label_map(labels: LabelCounts) -> Figure | None:
 
 def probe_figure(probe: ProbeFacts) -> Figure | None:
     """How well each objective is predicted on test prompts."""
-    panels = []
-    for key, title, reference in _MEASURES:
-        cells = [drawn(getattr(row, key)) for row in probe.objectives]
-        if any(cells):
-            panels.append(Panel(title, cells, reference, common_limits(cells, include=[reference], low=-1.0, high=1.02)))
-    return _by_objective([row.name for row in probe.objectives], panels, "Probe quality by objective")
+    panels = [
+        Panel(title, [getattr(row, key) for row in probe.objectives], reference, (-1.0, 1.02))
+        for key, title, reference in _MEASURES
+    ]
+    return dot_plot([row.name for row in probe.objectives], panels, alt="Probe quality by objective")
 
 
 def coverage_figure(part: UncertaintyFacts) -> Figure | None:
     """Share of ratings inside their interval."""
-    panels = []
-    for key, title in (("coverage", "test prompts"), ("coverage_cross_validated", "over the folds")):
-        cells = [drawn(getattr(row, key)) for row in part.objectives]
-        if any(cells):
-            limits = common_limits(cells, include=[part.level, 1.0], low=0.0, high=1.005)
-            panels.append(Panel(title, cells, part.level, limits, percent=True, note="ratings inside, %"))
-    return _by_objective([row.name for row in part.objectives], panels, "Coverage of rating intervals by objective")
+    columns = {
+        "test prompts": [row.coverage for row in part.objectives],
+        "over the folds": [row.coverage_cross_validated for row in part.objectives],
+    }
+    panels = [
+        Panel(title, cells, part.level, (0.0, 1.005), [1.0], percent=True, note="ratings inside, %")
+        for title, cells in columns.items()
+    ]
+    return dot_plot([row.name for row in part.objectives], panels, alt="Coverage of rating intervals by objective")
 
 
 def debias_figure(debias: DebiasFacts) -> Figure | None:
@@ -115,8 +113,8 @@ def debias_figure(debias: DebiasFacts) -> Figure | None:
     for nuisance in debias.nuisances:
         for key, where in (("reference", "reference answers"), ("held_out", "held-out answers")):
             cells = [getattr(row, key)[nuisance] for row in debias.objectives]
-            before, after = ([_number(getattr(cell, side)) for cell in cells] for side in ("before", "after"))
-            if any(one is not None for one in before):
+            before, after = ([getattr(cell, side) for cell in cells] for side in ("before", "after"))
+            if any(map(math.isfinite, before)):
                 panels.append(Dumbbells(nuisance, where, before, after))
     alt = "Correlation with each nuisance before and after debiasing"
     return dumbbell_plot([row.name for row in debias.objectives], panels, alt=alt) if panels else None
@@ -152,13 +150,8 @@ def gate_curves(gate: GateFacts) -> Figure | None:
 @styled
 def abstention_figure(suites: Sequence[SuiteAbstention]) -> Figure:
     """Error rate over the share left open, in per cent: by z in colour with its 95 % band, by the margin alone behind it."""
-    figure, grid = panel_grid(len(suites), height=1.75, left=0.5, gap=0.6)
+    figure, grid = curve_grid([suite.suite for suite in suites], "left open, %")
     for axes, suite in zip(grid, suites, strict=True):
-        axes.set_title(shorten(suite.suite, LONGEST))
-        axes.set_xlabel("left open, %", fontsize=8, labelpad=1)
-        axes.tick_params(axis="y", labelsize=8, labelcolor=SOFT)
-        axes.grid(axis="y", color=RULE, linewidth=0.6, alpha=0.5)
-        axes.margins(x=0.02)
         _error_line(axes, suite.by_margin, color=SOFT, linewidth=1.1, linestyle=(0, (4, 2)))
         _error_line(axes, suite.by_z, color=ACCENT, linewidth=1.7)
         known = [p for p in suite.by_z if math.isfinite(p.error.low) and math.isfinite(p.error.high)]
@@ -173,15 +166,7 @@ def _error_line(axes: Any, points: Sequence[AbstentionPoint], **look: Any) -> No
     axes.plot([100 * p.abstained for p in known], [100 * p.error.value for p in known], zorder=3, **look)
 
 
-def _by_objective(names: Sequence[str], panels: Sequence[Panel], alt: str) -> Figure | None:
-    return dot_plot(names, panels, highlighted=range(len(names)), alt=alt) if panels else None
-
-
 def _curve(run: GateCurve, key: str, *, highlighted: bool) -> Curve:
     """One run's numbers, without the steps at which they were not taken."""
     taken = [(step, value) for step, value in zip(run.steps, getattr(run, key), strict=False) if math.isfinite(value)]
     return Curve([float(step) for step, _ in taken], [value for _, value in taken], highlighted, dashed=key == "train_loss")
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

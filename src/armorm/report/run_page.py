@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from armorm.data.inspection import Bins
+from armorm.data.summary import Bins
 from armorm.disk import write_json, write_text
 from armorm.numbers import count, decimal, duration, listed, percent, signed
 from armorm.report import run_figures
@@ -97,35 +97,19 @@ def _bars(histogram: Bins) -> list[dict[str, float]]:
 # -- worked examples ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class DrawnAnswer:
-    """An answer with its bars. `mismatch`: what the terms sum to, where that is not the score."""
+def draw_example(example: WorkedExample) -> dict[str, Any]:
+    """An example's answers with their bars, all on one scale, and in a sentence (`gap`) which terms make the difference.
 
-    answer: ExampleAnswer
-    bars: Sequence[Bar]
-    terms: Grid
-    mismatch: float | None
-
-
-@dataclass(frozen=True)
-class DrawnExample:
-    """A pair with its answers' bars, and in a sentence which terms make the difference."""
-
-    example: WorkedExample
-    answers: Sequence[DrawnAnswer]
-    gap: str
-
-
-def draw_example(example: WorkedExample) -> DrawnExample:
-    """Bars of every answer on one scale."""
+    `mismatch` is what an answer's terms sum to, where that is not its score.
+    """
     ordered = [sorted(answer.terms, key=lambda term: -abs(term.contribution)) for answer in example.answers]
     columns = term_bars([[Bar(term.term, term.contribution, _title(term)) for term in terms] for terms in ordered])
     answers = []
     for answer, bars, terms in zip(example.answers, columns, ordered, strict=True):
         total = sum(term.contribution for term in terms)
         agrees = abs(total - answer.score) <= 1e-3 * max(1.0, abs(answer.score))
-        answers.append(DrawnAnswer(answer, bars, _terms(terms), None if agrees else total))
-    return DrawnExample(example, answers, _gap(example.answers) if len(answers) == 2 else "")
+        answers.append({"answer": answer, "bars": bars, "terms": _terms(terms), "mismatch": None if agrees else total})
+    return {"example": example, "answers": answers, "gap": _gap(example.answers) if len(answers) == 2 else ""}
 
 
 def _title(term: ExampleTerm) -> str:

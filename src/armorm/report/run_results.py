@@ -15,13 +15,18 @@ from armorm.data.summary import DataSummary
 from armorm.results import Estimate, Number, Provenance, Result
 
 
-class BackboneFacts(Result):
-    """The language model that was read."""
+class Decoder(Result):
+    """A language model."""
 
     model: str
     """Its name or folder."""
     dtype: str
     """The type of its numbers."""
+
+
+class BackboneFacts(Decoder):
+    """The language model that was read."""
+
     layers: int | str
     """How many blocks were read, or "all"."""
     width: int
@@ -257,17 +262,22 @@ class GateFacts(Result):
     """The best single objective."""
 
 
-class MethodOnSuite(Result):
+class OnSuite(Result):
     """What one method is worth on a suite."""
 
     method: str
     """Its name."""
-    label: str
-    """Its name for people."""
     overall: Figure
     """The official aggregate's overall figure."""
     sections: Mapping[str, Figure]
     """The official aggregate's sections."""
+
+
+class MethodOnSuite(OnSuite):
+    """What one method is worth on a suite, beside Bradley–Terry."""
+
+    label: str
+    """Its name for people."""
     missing: tuple[str, ...]
     """Subsets that the official aggregate lacks here."""
     figures: Figures
@@ -276,17 +286,22 @@ class MethodOnSuite(Result):
     """The paired difference from Bradley–Terry; null for itself."""
 
 
-class SuiteResults(Result):
-    """Every method on one suite."""
+class SuiteFacts(Result):
+    """Items that methods are tried on."""
 
     name: str
-    """The suite."""
+    """Its name."""
     n: int
-    """Its items."""
+    """Its items, as many as were judged."""
     groups: int
     """Its prompts."""
     rule: str
     """How scores become right and wrong."""
+
+
+class SuiteResults(SuiteFacts):
+    """Every method on one suite."""
+
     methods: tuple[MethodOnSuite, ...]
     """The method of the run first, then its ablations and rivals."""
 
@@ -416,3 +431,7 @@ class RunResults(Provenance):
     """Pairs, scored."""
     warnings: tuple[str, ...]
     """What to read before using these numbers."""
+
+    def labels(self) -> dict[str, str]:
+        """The methods' names for people."""
+        return {one.method: one.label for suite in self.suites for one in suite.methods}

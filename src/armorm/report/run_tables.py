@@ -16,6 +16,7 @@ from armorm.numbers import (
     duration,
     equals_p,
     general,
+    hundredths,
     percent,
     points,
     share,
@@ -32,21 +33,12 @@ from armorm.report.run_results import (
     SuiteResults,
     UncertaintyFacts,
 )
-from armorm.report.tables import Block, Cell, Grid, Report, Row, difference, estimate, grid, has_value, share_of
+from armorm.report.tables import Cell, Grid, Report, Row, block, difference, estimate, has_value, share_of, table
 
 TERMINAL = ("probe", "debias", "suite", "planted")
 """Tables that the terminal shows, by the first word of their names."""
 
 _SETTLED = 0.05
-_WHOLE = "all"
-_SUITE = (
-    "Accuracy in %, with 95 % intervals that resample whole prompts, since answers to one prompt are not independent. On pairs "
-    "without "
-    "an official script a tie counts half; on a published benchmark it counts as its script has it, and “ties as halves” says "
-    "what "
-    "half would give. The test against Bradley–Terry compares both methods pair by pair. ρ(length): rank correlation of score "
-    "and length among answers to one prompt."
-)
 
 
 def run_report(results: RunResults) -> Report:
@@ -65,14 +57,19 @@ def run_report(results: RunResults) -> Report:
     return Report(results.name, _facts(results), sentences, grids=grids, notes=results.warnings)
 
 
-def terminal_grids(report: Report) -> list[Grid]:
+def terminal_report(report: Report) -> Report:
     """What the terminal shows of it."""
-    return [one for one in report.grids if one.name.split(" ")[0] in TERMINAL]
+    return Report("", grids=[one for one in report.grids if one.name.split(" ")[0] in TERMINAL])
 
 
 def subject(methods: Sequence[str]) -> int:
     """The method that the report is about: the first whose name holds "armorm", else the first."""
     return next((place for place, name in enumerate(methods) if "armorm" in name.lower()), 0)
+
+
+def sections_of(suite: SuiteResults) -> list[str]:
+    """The sections that any method has."""
+    return list(dict.fromkeys(name for one in suite.methods for name in one.sections))
 
 
 def verdict(suite: SuiteResults) -> str | None:
@@ -114,10 +111,7 @@ def _facts(results: RunResults) -> dict[str, str]:
     backbone = results.backbone
     per_second = "" if backbone.tokens_per_second is None else f" at {count(backbone.tokens_per_second)} tokens/s"
     return {
-        "command": results.command,
-        "commit": results.commit or "",
-        "machine": results.machine,
-        "created": results.created,
+        **results.origin(),
         "backbone": f"{backbone.model}, {backbone.dtype}, width {count(backbone.width)}, blocks read: {backbone.layers}",
         "features": f"{count(backbone.tokens)} tokens{per_second}, {count(backbone.truncated)} rows truncated",
         "time": ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in results.seconds.items()),
@@ -128,12 +122,7 @@ def _sources(results: RunResults) -> Grid:
     data = results.data
     rows = [[s.name, s.kind, *map(count, (s.rows, s.kept, s.groups, s.truncated)), counts(s.drops)] for s in data.sources]
     splits = "; ".join(f"{kind}: {counts(parts)}" for kind, parts in data.splits.items())
-    head = ("source", "kind", "rows", "kept", "prompts", "truncated", "left out")
-    lead = (
-        "What was read, what was kept, and why the rest was dropped. A prompt stands for all rows that share a first question; "
-        "splits never cut through one."
-    )
-    return grid("sources", "Data", head, rows, lead=lead, remarks=[f"Splits by prompt: {splits}."], words=(0, 1, 6))
+    return table("run.sources", rows, remarks=[f"Splits by prompt: {splits}."])
 
 
 def _objectives(results: RunResults) -> Grid:
@@ -141,20 +130,12 @@ def _objectives(results: RunResults) -> Grid:
         [o.name, o.rater or "–", f"{general(o.min)} to {general(o.max)}", count(o.n), decimal(o.mean, 2)]
         for o in results.data.objectives
     ]
-    lead = (
-        "An objective is one named quality that somebody rated on a scale. Ratings are mapped to 0…1 before anything is fitted."
-    )
-    head = ("objective", "rated by", "scale", "ratings", "mean")
-    return grid("objectives", "Objectives", head, rows, lead=lead, words=(0, 1), detail=True)
+    return table("run.objectives", rows)
 
 
 def _candidates(results: RunResults) -> Grid:
     rows = [[one.feature, decimal(one.pearson)] for one in results.probe.candidates]
-    lead = (
-        "The inner states that were tried as the probe's input, by mean Pearson correlation on the rows set aside for this "
-        f"choice. Chosen: {results.probe.feature}."
-    )
-    return grid("candidates", "Candidate features", ("feature", "mean held-out Pearson"), rows, lead=lead)
+    return table("run.candidates", rows, feature=results.probe.feature)
 
 
 def _probe(results: RunResults) -> Grid:
@@ -164,18 +145,12 @@ def _probe(results: RunResults) -> Grid:
             count(o.n_train),
             count(o.n_test),
             general(o.alpha),
-            *(estimate(one) for one in (o.pearson, o.spearman, o.r2, o.rmse_raw, o.auc)),
+            *map(estimate, (o.pearson, o.spearman, o.r2, o.rmse_raw, o.auc)),
         ]
         for o in results.probe.objectives
     ]
-    head = ("objective", "n train", "n test", "alpha", "Pearson", "Spearman", "R²", "RMSE (raw)", "AUC")
     tried = ", ".join(f"{c.feature} {decimal(c.pearson)}" for c in results.probe.candidates)
-    lead = (
-        "A probe is one linear map per objective from the language model's inner state to the rating. It reads the feature "
-        f"{results.probe.feature} (mean held-out Pearson by feature: {tried}). The numbers are on test prompts, which chose "
-        "nothing, with 95 % intervals by prompt."
-    )
-    return grid("probe", "Probe", head, rows, lead=lead)
+    return table("run.probe", rows, feature=results.probe.feature, tried=tried)
 
 
 def uncertainty_grid(part: UncertaintyFacts) -> Grid:
@@ -183,90 +158,54 @@ def uncertainty_grid(part: UncertaintyFacts) -> Grid:
     rows: list[Row] = [
         [
             o.name,
-            *(decimal(x) for x in (o.sigma, o.mean_std)),
-            *(decimal(x, 2) for x in (o.inflation, o.reach, o.mean_width)),
+            *map(decimal, (o.sigma, o.mean_std)),
+            *map(hundredths, (o.inflation, o.reach, o.mean_width)),
             count(o.n_test),
-            share_of(o.coverage),
-            share_of(o.coverage_cross_validated),
+            *map(share_of, (o.coverage, o.coverage_cross_validated)),
         ]
         for o in part.objectives
     ]
-    head = (
-        *("objective", "noise σ", "standard error", "prompts' factor", "reach", "width", "test ratings"),
-        *(Cell("inside, test", "%"), Cell("inside, folds", "%")),
-    )
-    lead = (
-        "The probe is a ridge regression, so how sure it is of its weights follows from its data. An interval says where a new "
-        "rating "
-        f"lies {round(100 * part.level)} times in 100; its reach was set on training prompts, each predicted by a probe that had "
-        "not "
-        f"seen it. On test prompts, {percent(part.coverage.value)} of {count(part.n_test)} ratings lie inside (95 % interval: "
-        f"{share_ends(part.coverage)})."
-    )
-    note = (
-        "All on the [0, 1] scale. Noise: how far ratings stray from the reward. Standard error: how far the reward itself may be "
-        "off, on average over test answers. Prompts' factor: how much larger that is because ratings of one prompt are not "
-        "independent. "
-        "Reach: in standard deviations; 1.96 if ratings were Gaussian. Width: of the interval, cut off at the scale's ends; near "
-        "1 it says next to nothing about a single rating."
-    )
-    return grid("uncertainty", "Uncertainty", head, rows, lead=lead, remarks=[note])
+    inside, level = percent(part.coverage.value), round(100 * part.level)
+    return table("run.uncertainty", rows, level=level, inside=inside, ratings=count(part.n_test), ends=share_ends(part.coverage))
 
 
 def _debias(debias: DebiasFacts) -> Grid:
-    rows = [
-        [
-            o.name,
-            nuisance,
-            signed(coefficient),
-            *(signed(x) for x in (o.reference[nuisance].before, o.reference[nuisance].after)),
-            *(signed(x) for x in (o.held_out[nuisance].before, o.held_out[nuisance].after)),
-        ]
-        for o in debias.objectives
-        for nuisance, coefficient in o.coefficients.items()
-    ]
-    head = ("objective", "nuisance", "λ", "reference before", "reference after", "held out before", "held out after")
-    lead = (
-        "Debiasing subtracts from every reward the part that follows a nuisance such as length, so that the two no longer "
-        "correlate on "
-        f"the reference answers. Correlation: {debias.method}; the nuisance's own objective is {debias.itself}; reference: "
-        f"{count(debias.reference.n)} answers of {', '.join(debias.reference.sources)}."
-    )
-    return grid("debias", "Debiasing", head, rows, lead=lead, words=(0, 1))
+    rows = []
+    for o in debias.objectives:
+        for nuisance, coefficient in o.coefficients.items():
+            reference, held_out = o.reference[nuisance], o.held_out[nuisance]
+            numbers = (coefficient, reference.before, reference.after, held_out.before, held_out.after)
+            rows.append([o.name, nuisance, *map(signed, numbers)])
+    answers, sources = count(debias.reference.n), ", ".join(debias.reference.sources)
+    return table("run.debias", rows, method=debias.method, itself=debias.itself, answers=answers, sources=sources)
 
 
 def _suite(suite: SuiteResults, results: RunResults) -> Grid:
-    methods = suite.methods
+    methods, sections = suite.methods, sections_of(suite)
     halved = any(share(one.overall.halves) != share(one.overall.value) for one in methods)
-    sections = list(dict.fromkeys(name for one in methods for name in one.sections))
     length = {one.method: one.within_prompt.value for one in results.length if one.suite == suite.name}
-    rows = []
-    for one in methods:
-        versus = one.versus_bradley_terry
-        figures = [one.overall, *(one.sections.get(name) for name in sections)]
-        rows.append(
-            [
-                Cell(one.label),
-                *(share_of(figure.interval if figure else None) for figure in figures),
-                *((Cell(), Cell()) if versus is None else difference(versus.difference, versus.p)),
-                *([Cell(share(one.overall.halves))] if halved else []),
-                Cell(count(one.overall.ties)),
-                Cell(count(one.overall.unscored)),
-                Cell(signed_hundredths(length.get(one.method))),
-            ]
-        )
+    rows: list[Row] = [
+        [
+            one.label,
+            *(share_of(figure.interval if figure else None) for figure in (one.overall, *map(one.sections.get, sections))),
+            *difference(one.versus_bradley_terry),
+            *([share(one.overall.halves)] if halved else []),
+            *map(count, (one.overall.ties, one.overall.unscored)),
+            signed_hundredths(length.get(one.method)),
+        ]
+        for one in methods
+    ]
     sizes = [count(max((one.sections[name].n for one in methods if name in one.sections), default=0)) for name in sections]
-    head = [Cell("method"), Cell(_WHOLE, f"n = {count(suite.n)}")]
-    head += [Cell(name, f"n = {n}") for name, n in zip(sections, sizes, strict=True)]
-    head += [Cell("over BT", "points"), Cell("p"), *([Cell("ties as halves")] if halved else [])]
-    head += [Cell("ties"), Cell("unscored"), Cell("ρ(length)")]
-    title = f"{suite.name}: accuracy in %, {count(suite.n)} pairs of {count(suite.groups)} prompts"
+    columns = zip(["all", *sections], [count(suite.n), *sizes], strict=True)
+    head: list[str | Cell] = ["method", *(Cell(name, f"n = {n}") for name, n in columns), Cell("over BT", "points"), "p"]
+    head += [*(["ties as halves"] if halved else []), "ties", "unscored", "ρ(length)"]
     about = subject([one.method for one in methods]) if methods else None
-    return Grid(f"suite {suite.name}", title, _SUITE, head, [Block("", rows, subject=about)])
+    said = {"n": count(suite.n), "groups": count(suite.groups)}
+    return table("run.suite", blocks=[block(rows, subject=about)], name=suite.name, head=head, **said)
 
 
 def _length(results: RunResults) -> Grid:
-    labels = {one.method: one.label for suite in results.suites for one in suite.methods}
+    labels = results.labels()
     rows: list[Row] = [
         [
             one.suite,
@@ -275,22 +214,21 @@ def _length(results: RunResults) -> Grid:
         ]
         for one in results.length
     ]
-    lead = (
-        "How far each method's score follows the answer's length in tokens: rank correlation, 0 is none, 1 means that longer "
-        "always scores higher."
-    )
-    return grid("length", "Length", ("suite", "method", "all answers", "same prompt"), rows, lead=lead, words=(0, 1))
+    return table("run.length", rows)
 
 
 def abstention_grid(suite: SuiteAbstention) -> Grid:
     """Error rates by the share of pairs left open."""
-    by_margin = {round(point.abstained, 2): point for point in suite.by_margin}
-    rows: list[Row] = []
-    for point in suite.by_z:
-        other = by_margin.get(round(point.abstained, 2))
-        cells = [percent(point.abstained, 0), decimal(point.threshold, 2), count(point.decided)]
-        rows.append([*cells, share_of(point.error), share_of(other.error if other else None)])
-    head = ("left open", "z at least", "pairs decided", Cell("wrong, by z", "%"), Cell("wrong, by margin", "%"))
+    by_margin = {round(point.abstained, 2): point.error for point in suite.by_margin}
+    rows: list[Row] = [
+        [
+            percent(point.abstained, 0),
+            hundredths(point.threshold),
+            count(point.decided),
+            *map(share_of, (point.error, by_margin.get(round(point.abstained, 2)))),
+        ]
+        for point in suite.by_z
+    ]
     rules = "; ".join(
         f"z = {general(p.threshold)} leaves {percent(p.abstained)} open and {percent(p.error.value)} of the rest wrong"
         for p in suite.rules
@@ -298,25 +236,18 @@ def abstention_grid(suite: SuiteAbstention) -> Grid:
     gain = suite.area_gain
     remark = (
         f"Mean error over all shares: {percent(suite.area_z.value)} by z, {percent(suite.area_margin.value)} by margin; the "
-        "standard "
-        f"deviations save {points(gain.value)} points ({points(gain.low)} to {points(gain.high)}). Too close at |margin| < z · "
-        f"std: {rules}."
+        f"standard deviations save {points(gain.value)} points ({points(gain.low)} to {points(gain.high)}). Too close at "
+        f"|margin| < z · std: {rules}."
     )
-    title = f"Too close to call: {suite.suite}"
-    return grid(f"abstention {suite.suite}", title, head, rows, remarks=[remark], words=())
+    return table("run.abstention", rows, name=suite.suite, remarks=[remark])
 
 
 def _planted(rows: Sequence[PlantedRow]) -> Grid:
-    lead = (
-        "Made-up data whose right answer is known, on held-out prompts: each row says what must come out, what came out, and, "
-        "where there is one, what comes out when the stage responsible is taken away."
-    )
-    lines = []
+    lines: list[Row] = []
     for row in rows:
-        off = [Cell(""), Cell("")] if row.ablation is None else [Cell(row.ablation.what), Cell(signed(row.ablation.value))]
-        lines.append([Cell(row.what), Cell(row.aim or "none"), Cell(signed(row.value)), _met(row.met), *off])
-    head = ("what", "aim", "value", "met", "stage off", "value then")
-    return grid("planted", "Planted truth", head, lines, lead=lead, words=(0, 1, 3, 4))
+        off = ["", ""] if row.ablation is None else [row.ablation.what, signed(row.ablation.value)]
+        lines.append([row.what, row.aim or "none", signed(row.value), _met(row.met), *off])
+    return table("run.planted", lines)
 
 
 def _met(met: bool | None) -> Cell:

@@ -6,12 +6,17 @@ In: numbers and names.  Out: `Grid`s of `Cell`s, a `Report` of them: raw text, w
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeGuard
 
+from armorm.bench.metrics import PairedDifference
 from armorm.intervals import Interval
 from armorm.numbers import DASH, Written, ends, hundredths, p_value, points, share, share_ends
+
+_WORDS = tomllib.loads(Path(__file__).with_name("tables.toml").read_text(encoding="utf-8"))
 
 Tone = Literal["", "good", "bad"]
 """A colour where there are colours: as it should be, or not."""
@@ -83,6 +88,11 @@ class Report:
         return any(grid.name == name for grid in self.grids)
 
 
+def block(rows: Iterable[Row], title: str = "", family: str = "", subject: int | None = None) -> Block:
+    """A block; texts become cells."""
+    return Block(title, list(map(_cells, rows)), family, subject)
+
+
 def grid(
     name: str,
     title: str,
@@ -95,13 +105,36 @@ def grid(
     detail: bool = False,
 ) -> Grid:
     """A table of one block; texts become cells."""
-    lines = [[_cell(one) for one in row] for row in rows]
-    return Grid(name, title, lead, [_cell(one) for one in head], [Block("", lines)], remarks, words, detail)
+    return Grid(name, title, lead, _cells(head), [block(rows)], remarks, words, detail)
 
 
-def facts_grid(name: str, title: str, facts: Mapping[str, str]) -> Grid:
+def table(
+    kind: str,
+    rows: Iterable[Row] = (),
+    *,
+    blocks: Sequence[Block] = (),
+    name: str = "",
+    head: Iterable[str | Cell] | None = None,
+    remarks: Iterable[str] = (),
+    **said: object,
+) -> Grid:
+    """A table of `rows`, or of several `blocks`. Its words are in tables.toml under `kind`; `name` and `said` fill their braces.
+
+    Its name is the kind's, without the part before the dot, with `name` behind it where there are several of the kind; `head` is
+    given where the columns depend on what was found.
+    """
+    part, _, own = kind.partition(".")
+    about = _WORDS[part][own]
+    title, lead = (about.get(key, "").format(name=name, **said) for key in ("title", "lead"))
+    columns = [Cell(*one.split(" | ")) for one in about["head"]] if head is None else _cells(head)
+    words = [place % len(columns) for place in about.get("words", (0,))]
+    every = [*about.get("remarks", ()), *remarks]
+    return Grid(f"{own} {name}".strip(), title, lead, columns, blocks or [block(rows)], every, words, about.get("detail", False))
+
+
+def facts_report(facts: Mapping[str, str]) -> Report:
     """Facts by name, one a row."""
-    return grid(name, title, ("what", "value"), facts.items(), words=(0, 1))
+    return Report("", grids=[grid("facts", "", ("what", "value"), facts.items(), words=(0, 1))])
 
 
 def estimate(one: Interval | None, write: Written = hundredths) -> Cell:
@@ -114,9 +147,9 @@ def share_of(one: Interval | None) -> Cell:
     return Cell(share(one.value), share_ends(one)) if has_value(one) else Cell()
 
 
-def difference(one: Interval | None, p: float | None) -> tuple[Cell, Cell]:
-    """A difference of shares in points with its interval, and its p."""
-    return estimate(one, points), Cell(p_value(p))
+def difference(one: PairedDifference | None) -> tuple[Cell, Cell]:
+    """A difference of shares in points with its interval, and its p; dashes without one."""
+    return (estimate(one.difference, points), Cell(p_value(one.p))) if one else (Cell(), Cell())
 
 
 def has_value(one: Interval | None) -> TypeGuard[Interval]:
@@ -124,5 +157,5 @@ def has_value(one: Interval | None) -> TypeGuard[Interval]:
     return one is not None and math.isfinite(one.value)
 
 
-def _cell(one: str | Cell) -> Cell:
-    return Cell(one) if isinstance(one, str) else one
+def _cells(row: Iterable[str | Cell]) -> list[Cell]:
+    return [Cell(one) if isinstance(one, str) else one for one in row]

@@ -14,7 +14,7 @@ from armorm.disk import write_text
 from armorm.errors import MissingExtra
 from armorm.numbers import count, decimal, duration, share
 from armorm.report.plots import Curve, CurvePanel, learning_curves, standalone
-from armorm.report.tables import Report, grid
+from armorm.report.tables import Report, table
 from armorm.results import Number, Provenance, Result
 
 SMOOTHING = 0.8
@@ -74,15 +74,12 @@ class TuningResults(Provenance):
 
 def tuning_report(results: TuningResults) -> Report:
     """The size of the training, and the held-out rows as it went."""
-    size = (
-        f"{count(results.steps)} steps, {count(results.examples)} examples, {count(results.tokens)} tokens, "
-        f"{duration(results.seconds)}"
-    )
     rows = [[count(one.step), decimal(one.loss, 4), share(one.accuracy)] for one in results.evaluations]
-    head = ("step", "held-out loss", "held-out accuracy")
     notes = [f"decoder: {results.model}", f"curve: {Path(results.model).with_name('training.svg')}"] if results.model else []
-    table = grid("evaluations", f"{results.objective}: {size}", head, rows, words=())
-    return Report(results.objective, grids=[table], notes=notes)
+    steps, examples, tokens = map(count, (results.steps, results.examples, results.tokens))
+    size = f"{steps} steps, {examples} examples, {tokens} tokens, {duration(results.seconds)}"
+    grid = table("tune.evaluations", rows, objective=results.objective, size=size)
+    return Report(results.objective, grids=[grid], notes=notes)
 
 
 def write_curve(results: TuningResults, path: Path) -> None:

@@ -15,8 +15,9 @@ no shares.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from armorm.errors import MissingExtra, ObjectiveMismatch
-from armorm.numbers import decimal, listed, percent, signed
+from armorm.numbers import DASH, decimal, listed, percent, signed
 from armorm.scoring.reference import SCORE, Alike, Reference
 from armorm.scoring.score import Score
 
@@ -34,6 +35,7 @@ Kind = Literal["objective", "nuisance", "constraint"]
 
 CLOSE = 1.0
 """Standard deviations within which a difference is too close to call; more leaves most pairs open (docs/decisions/0014)."""
+_whole_percent = partial(percent, digits=0)
 NO_DIFFERENCE = 1e-3
 WORTH_NAMING = 0.05
 CANCELLING = 5.0
@@ -106,20 +108,9 @@ class Explanation:
         return _bars([(t.term, t.contribution) for t in self.terms], f"score {decimal(self.score.score)}", "contribution")
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
-        optional = {"percentile": "percentile", "gate_as_trained": "gate as trained"}
-        shown = {head for field, head in optional.items() if any(getattr(t, field) is not None for t in self.terms)}
         title = f"score {decimal(self.score.score)}"
         title += f", profile {self.score.profile}" if self.score.profile is not None else ""
-        columns = ("reward", "raw", "percentile", "gate as trained", "gate", "coefficient", "contribution", "share")
-        table = _table(title, [c for c in columns if c not in optional.values() or c in shown])
-        reach = max((abs(t.contribution) for t in self.terms), default=0.0)
-        for t in self.terms:
-            cells = [decimal(t.reward), decimal(t.raw)]
-            cells += [decimal(t.percentile, 0)] if "percentile" in shown else []
-            cells += [decimal(t.gate_as_trained)] if "gate as trained" in shown else []
-            cells += [decimal(t.gate), signed(t.coefficient, 4), signed(t.contribution, 4), _whole_percent(t.share)]
-            table.add_row(Text(t.term), *cells, bar(t.contribution, reach))
-        yield table
+        yield _table(title, term_columns(self.terms), [(t.term, t.contribution) for t in self.terms])
         yield Text(self.sentence)
 
 
@@ -217,16 +208,21 @@ class Difference:
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         a, b = self.names
-        coefficients = ["coefficient"] if self.same_weights else [f"coefficient {a}", f"coefficient {b}"]
         unsure = "" if self.std is None else f" ± {decimal(self.std)}"
-        table = _table(f"{a} − {b}: {signed(self.delta, 4)}{unsure}", [a, b, *coefficients, "difference", "share"])
-        reach = max((abs(t.delta) for t in self.terms), default=0.0)
-        for t in self.terms:
-            weights = (t.coefficient_a,) if self.same_weights else (t.coefficient_a, t.coefficient_b)
-            cells = [decimal(t.reward_a), decimal(t.reward_b), *(signed(c, 4) for c in weights), signed(t.delta, 4)]
-            table.add_row(Text(t.term), *cells, "" if t.share is None else _whole_percent(t.share), bar(t.delta, reach))
-        yield table
+        shares = {"share": ["" if t.share is None else _whole_percent(t.share) for t in self.terms]}
+        title = f"{a} − {b}: {signed(self.delta, 4)}{unsure}"
+        yield _table(title, self.columns() | shares, [(t.term, t.delta) for t in self.terms])
         yield Text(self.sentence)
+
+    def columns(self) -> dict[str, list[str]]:
+        """What a table of the terms shows, by the columns' heads."""
+        a, b = self.names
+        columns = {a: [decimal(t.reward_a) for t in self.terms], b: [decimal(t.reward_b) for t in self.terms]}
+        first = "coefficient" if self.same_weights else f"coefficient {a}"
+        columns[first] = [signed(t.coefficient_a, 4) for t in self.terms]
+        if not self.same_weights:
+            columns[f"coefficient {b}"] = [signed(t.coefficient_b, 4) for t in self.terms]
+        return columns | {"difference": [signed(t.delta, 4) for t in self.terms]}
 
 
 def explain(score: Score, reference: Reference | None = None, *, alike: int = 5) -> Explanation:
@@ -316,12 +312,31 @@ def bar(value: float, reach: float, *, half: int = 10) -> Text:
     return Text(drawn.rjust(half), style="dark_orange") + Text("│" + " " * half)
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def term_columns(terms: Sequence[Term]) -> dict[str, list[str]]:
+    """What a table of a score's terms shows, by the columns' heads; without the columns in which no term has anything."""
+    columns = {
+        "reward": [decimal(t.reward) for t in terms],
+        "raw": [decimal(t.raw) for t in terms],
+        "percentile": [decimal(t.percentile, 0) for t in terms],
+        "gate as trained": [decimal(t.gate_as_trained) for t in terms],
+        "gate": [decimal(t.gate) for t in terms],
+        "coefficient": [signed(t.coefficient, 4) for t in terms],
+        "contribution": [signed(t.contribution, 4) for t in terms],
+        "share": [_whole_percent(t.share) for t in terms],
+    }
+    return {head: texts for head, texts in columns.items() if set(texts) != {DASH}}
+
+
+def _table(title: str, columns: Mapping[str, Sequence[str]], values: Sequence[tuple[str, float]]) -> Table:
+    # A row a term: its columns, and its value as a bar.
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     table.add_column("term")
     for name in columns:
         table.add_column(Text(name), justify="right")
     table.add_column("", no_wrap=True)
+    reach = max((abs(value) for _, value in values), default=0.0)
+    for (name, value), *cells in zip(values, *columns.values(), strict=True):
+        table.add_row(Text(name), *cells, bar(value, reach))
     return table
 
 
@@ -350,10 +365,6 @@ def _bars(values: Sequence[tuple[str, float]], title: str, label: str) -> Any:
     axes.set_xlabel(label)
     axes.set_title(title.replace("$", r"\$"), loc="left")
     return figure
-
-
-def _whole_percent(share: float) -> str:
-    return percent(share, 0)
 
 
 def _capital(name: str) -> str:

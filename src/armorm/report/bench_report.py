@@ -1,6 +1,7 @@
-"""A benchmark's results as tables, and as CSV.
+"""A benchmark's results as tables, as CSV, and as one self-contained HTML page.
 
-In: `BenchResults`.  Out: a `Report`: sections, subsets, a profile's effect, published numbers; CSV text.  Cost: none.
+In: `BenchResults`.  Out: a `Report`: sections, subsets, a profile's effect, published numbers; `results.json`, `results.csv`,
+`report.html` in a folder.  Cost: none for tables; a second for the page, which needs the extra `report`.
 """
 
 from __future__ import annotations
@@ -8,18 +9,19 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from armorm.bench.aggregate import Figure
 from armorm.bench.profiles import ProfileRow
 from armorm.bench.results import BenchResults
+from armorm.disk import write_json, write_text
 from armorm.numbers import count, counts, ends, percent, share, signed_hundredths
-from armorm.report.tables import Block, Cell, Grid, Report, Row, difference, grid, has_value, share_of
+from armorm.report.html import render_html
+from armorm.report.plots import Figure as Plot
+from armorm.report.plots import Panel, dot_plot
+from armorm.report.tables import Cell, Grid, Report, Row, block, difference, has_value, share_of, table
 
-_INTERVALS = (
-    "Accuracy in %. Intervals are 95 % and resample whole prompts; one bootstrap serves all figures. “Ties as halves” is the "
-    "same number with a tie counted as its fair share."
-)
 _COUNTED = ("ties as halves", "n", "ties", "unscored")
 _NUMBERS = ("value", "low", "high", "halves", "n", "ties", "unscored")
 
@@ -31,14 +33,7 @@ def bench_report(results: BenchResults) -> Report:
         grids.append(profile_grid(results.profile.comparison, results.profile.name, results.profile.description))
     if results.published:
         grids.append(_published(results))
-    facts = {
-        "command": results.command,
-        "commit": results.commit or "",
-        "machine": results.machine,
-        "created": results.created,
-        "model": results.model,
-    }
-    return Report(results.title, facts, grids=grids, notes=list(_notes(results)))
+    return Report(results.title, {**results.origin(), "model": results.model}, grids=grids, notes=list(_notes(results)))
 
 
 def render_csv(results: BenchResults) -> str:
@@ -55,22 +50,17 @@ def render_csv(results: BenchResults) -> str:
 def profile_grid(rows: Sequence[ProfileRow], profile: str, description: str = "") -> Grid:
     """What a steering profile costs and brings, figure by figure."""
     several = len({row.aggregate for row in rows}) > 1
-    lines = [
+    lines: list[Row] = [
         [
-            Cell(f"{row.aggregate}: {row.name}" if several else row.name),
-            *(Cell(share(one.value)) for one in (row.base, row.steered)),
-            *difference(row.difference, row.p),
-            *map(Cell, (count(row.gained), count(row.lost))),
+            f"{row.aggregate}: {row.name}" if several else row.name,
+            *(share(one.value) for one in (row.base, row.steered)),
+            *difference(row),
+            *map(count, (row.gained, row.lost)),
         ]
         for row in rows
     ]
-    head = map(Cell, ("", "without", "with", "difference", "p", "gained", "lost"))
-    lead = (
-        f"{description} The same items with and without it, in %; differences are paired, with 95 % intervals by prompt.".strip()
-    )
     overall = next((place for place, row in enumerate(rows) if row.level == "overall"), None)
-    title = f"What the profile {profile} costs and brings"
-    return Grid("profile", title, lead, list(head), [Block("", lines, subject=overall)])
+    return table("bench.profile", blocks=[block(lines, subject=overall)], profile=profile, about=f"{description} ".lstrip())
 
 
 def _figures(results: BenchResults) -> Iterator[tuple[str, str, str, Figure]]:
@@ -85,15 +75,13 @@ def _figures(results: BenchResults) -> Iterator[tuple[str, str, str, Figure]]:
 def _sections(results: BenchResults) -> Grid:
     aggregates = results.figures.aggregates
     names = list(dict.fromkeys(name for one in aggregates.values() for name in one.sections))
-    lines = []
+    lines: list[Row] = []
     for name in (None, *names):
         cells = [one.overall if name is None else one.sections.get(name) for one in aggregates.values()]
         first = next(one for one in cells if one)
-        lines.append([Cell(name or "overall"), *(share_of(one.interval if one else None) for one in cells), *_counts(first)])
-    title = f"{results.title}: {count(results.items)} items of {count(results.prompts)} prompts"
-    head = [Cell(""), *map(Cell, (*aggregates, *_COUNTED))]
-    lead = f"{_INTERVALS} Rule: {results.rule}."
-    return Grid("sections", title, lead, head, [Block("", lines, subject=0)])
+        lines.append([name or "overall", *(share_of(one.interval if one else None) for one in cells), *_counts(first)])
+    said = {"suite": results.title, "items": count(results.items), "prompts": count(results.prompts), "rule": results.rule}
+    return table("bench.sections", blocks=[block(lines, subject=0)], head=("", *aggregates, *_COUNTED), **said)
 
 
 def _subsets(results: BenchResults) -> Grid:
@@ -102,27 +90,25 @@ def _subsets(results: BenchResults) -> Grid:
         [name, share_of(figure.interval), *(share(row.subsets.get(name)) for row in beside), *_counts(figure)]
         for name, figure in results.figures.subsets.items()
     ]
-    return grid("subsets", "Subsets", ("subset", "accuracy", *(row.label for row in beside), *_COUNTED), rows)
+    return table("bench.subsets", rows, head=("subset", "accuracy", *(row.label for row in beside), *_COUNTED))
 
 
-def _counts(figure: Figure) -> list[Cell]:
-    return [Cell(share(figure.halves)), *(Cell(count(n)) for n in (figure.n, figure.ties, figure.unscored))]
+def _counts(figure: Figure) -> list[str]:
+    return [share(figure.halves), *map(count, (figure.n, figure.ties, figure.unscored))]
 
 
 def _published(results: BenchResults) -> Grid:
     sections = list(dict.fromkeys(name for row in results.published for name in row.sections))
-    rows = [
+    rows: list[Row] = [
         [
-            Cell(row.label),
-            Cell(row.base_model),
-            *(Cell(share(value)) for value in (row.overall, *(row.sections.get(name) for name in sections))),
+            row.label,
+            row.base_model,
+            *map(share, (row.overall, *map(row.sections.get, sections))),
             Cell(row.source, row.note),
         ]
         for row in results.published
     ]
-    head = ("method", "base model", "overall", *sections, "source")
-    lead = "As their authors report them; other backbones, other data."
-    return grid("published", "Published numbers", head, rows, lead=lead, words=(0, 1, len(head) - 1))
+    return table("bench.published", rows, head=("method", "base model", "overall", *sections, "source"))
 
 
 def _notes(results: BenchResults) -> Iterator[str]:
@@ -145,3 +131,26 @@ def _notes(results: BenchResults) -> Iterator[str]:
             yield f"{name}: {aggregate.note}"
     if results.left_out:
         yield f"Left out: {counts(results.left_out)}."
+
+
+def write_bench(results: BenchResults, folder: Path) -> None:
+    """Write all files into `folder` (made if absent), the facts first. Raises `MissingExtra`, `StorageError`."""
+    write_json(folder / "results.json", results.to_json())
+    write_text(folder / "results.csv", render_csv(results))
+    write_text(folder / "report.html", render_bench_page(results))
+
+
+def render_bench_page(results: BenchResults) -> str:
+    """The page as text; the same results give the same page."""
+    official = results.figures.official
+    figures = {
+        "sections": _plot({"overall": official.overall, **official.sections}, "Overall and sections", highlighted=[0]),
+        "subsets": _plot(results.figures.subsets, "Subsets"),
+    }
+    report = bench_report(results)
+    return render_html("bench_page.html.jinja", results=results, official=official.overall, report=report, figures=figures)
+
+
+def _plot(figures: Mapping[str, Figure], title: str, *, highlighted: Sequence[int] = ()) -> Plot | None:
+    panel = Panel("accuracy", [one.interval for one in figures.values()], 0.5, (0.0, 1.0), percent=True)
+    return dot_plot(list(figures), [panel], highlighted=highlighted, alt=f"{title}: accuracy with 95 % intervals")
