@@ -32,7 +32,7 @@ FLOORS = (
 )
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 LONGEST = 600
-WITHOUT_COST = {"errors": "a tree of names: its docstring draws it"}
+UNLIKE_OTHERS = {"errors": "a tree of names: its docstring draws it"}
 
 
 def unit_of(path: Path) -> str:
@@ -89,9 +89,10 @@ def test_the_arrow_reader_sees_imports_inside_functions(tmp_path: Path):
 def test_a_module_opens_with_purpose_inputs_outputs_and_cost(module: Path):
     text = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
     assert text.splitlines()[0].strip().endswith((".", ":")), "the first line says what the module is for, in a sentence"
-    if module.stem not in WITHOUT_COST:
-        for word in ("In:", "Out:", "Cost:"):
+    if module.stem not in UNLIKE_OTHERS:
+        for word in ("In:", "Out:"):
             assert re.search(rf"(^|\s){word} ", text), f"{named(module)} does not say {word}"
+    assert not re.search(r"Cost: none\.$", text, re.MULTILINE), "a cost is told where there is one"
 
 
 def test_packages_say_what_they_are_for():

@@ -159,6 +159,17 @@ def test_the_time_left_is_that_of_what_this_run_does(monkeypatch: pytest.MonkeyP
     ]
 
 
+def test_progress_never_reads_names_as_markup():
+    said = StringIO()
+    reporter = Reporter(console=Console(file=said, width=200))
+    reporter.say("reading [/red]x [bold]y")
+    reporter.warn("objective [/red]x has no ratings")
+    assert said.getvalue() == "reading [/red]x [bold]y\nwarning: objective [/red]x has no ratings\n"
+    drawn = Reporter(console=Console(file=StringIO(), width=200, force_terminal=True))
+    with drawn.bar("features of [/red]x", 2) as advance:
+        advance(1, "[/red] rows/s")
+
+
 # -- results -----------------------------------------------------------------------------------------------------------------
 
 

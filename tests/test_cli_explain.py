@@ -169,7 +169,7 @@ def test_steer_bake(armorm: Armorm, model: Path, profile: Path, file: Path, tmp_
     assert found(armorm, out_folder, file) == found(armorm, model, file, "--profile", profile)
     code, _, err = armorm("steer", "bake", model, profile, out_folder)
     assert code == 2
-    assert "is there and not empty" in " ".join(err.split())
+    assert "is there already and not empty" in " ".join(err.split())
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -211,7 +211,7 @@ def test_a_pair_whose_side_is_cut_keeps_the_fuller_prompt(tmp_path, decoder):
     _, renderer = decoder.load()
     rows = pairs(2, long=True)
     got = stored(tmp_path, rows, decoder)
-    whole = [renderer.prompt_ids(r.context) for r in rows]
+    whole = [renderer.render([*r.context, {"role": "assistant", "content": "hi"}]).prompt for r in rows]
     assert got.column("prompt/tokens").tolist() == [len(p) for p in whole]
     assert got.column("response/truncated").tolist() == [False, True, False, True]
 

@@ -200,7 +200,7 @@ def test_the_embedded_backbone_is_dense_and_converted_once(monkeypatch):
     def converts_again(*args, **kwargs):
         raise AssertionError("the dense copy is not used")
 
-    monkeypatch.setattr(backbone_module.tempfile, "mkdtemp", converts_again)
+    monkeypatch.setattr(backbone_module, "writing_folder", converts_again)
     again = load_backbone("smollm2", dtype="bfloat16", device="cpu")
     assert again.fingerprint == loaded.fingerprint
     for one, two in zip(loaded.model.parameters(), again.model.parameters(), strict=True):

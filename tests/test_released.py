@@ -804,7 +804,7 @@ def test_objectives_may_be_named(armorm, decoder_folder, tmp_path):
     [
         (("--layout", "other"), "no layout 'other': use armorm or released"),
         (("--dtype", "int4"), "no dtype 'int4' for a decoder: use float32"),
-        (("--shard-size", "big"), "--shard-size 'big' is no size"),
+        (("--shard-size", "big"), "shard_size 'big' is no size"),
         (("--layout", "released"), "can't be written in the released layout"),
     ],
 )

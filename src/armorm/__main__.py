@@ -1,6 +1,6 @@
 """`python -m armorm`, for launchers that start modules.
 
-In: arguments.  Out: what the command line gives.  Cost: none.
+In: arguments.  Out: what the command line gives.
 """
 
 from armorm.cli import main

@@ -1,6 +1,6 @@
 """What a recipe says about a language model that judges.
 
-In: plain values, as they stand in a recipe.  Out: `JudgeSettings`, checked.  Cost: none.
+In: plain values, as they stand in a recipe.  Out: `JudgeSettings`, checked.
 """
 
 from __future__ import annotations

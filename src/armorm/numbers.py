@@ -1,7 +1,7 @@
 """Numbers and texts in the form in which people read them, the same in the terminal, in documents and on pages.
 
 In: numbers (None or NaN: undefined), intervals, texts.  Out: short texts; undefined is a dash, minus is "−", a rounded
-zero has no sign.  Cost: none.
+zero has no sign.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Objectives: what a rating is called, on which scale it was given, and how that scale maps to [0, 1].
 
 In: an objective's facts (JSON, YAML or code).  Out: `Objectives`, the one place where names meet column numbers.
-Cost: none.
 
 A reward is always "higher is better" in [0, 1], except for neutral objectives (verbosity), which keep their direction.
 """

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Advance = Callable[[int, str], None]
@@ -37,11 +38,11 @@ class Reporter:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, markup=False)
 
     def warn(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(f"[yellow]warning:[/] {text}", highlight=False)
+            self.console.print("[yellow]warning:[/]", escape(text), highlight=False)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
@@ -55,10 +56,10 @@ class Reporter:
 
     def _drawing(self, label: str, total: int) -> Iterator[Advance]:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -79,6 +80,6 @@ class Reporter:
             if now - last >= EVERY_SECONDS:
                 last = now
                 left = f", {(now - start) * (total - done) / (done - before):.0f} s left" if done > before else ""
-                self.console.print(f"{label}: {done:,}/{total:,} {note}{left}", highlight=False)
+                self.console.print(f"{label}: {done:,}/{total:,} {note}{left}", highlight=False, markup=False)
 
         return advance

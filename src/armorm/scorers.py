@@ -1,7 +1,7 @@
 """What a method is to the benchmark: something that gives answers scores.
 
 In: nothing (these are protocols).  Out: `Scorer` (conversations in), `FeatureScorer` (features in), `PairScorer` (two answers
-in).  Cost: none.
+in).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an audit finds: the types of its audit.json.
 
-In: numbers with 95 % intervals by prompt.  Out: `AuditResults`.  Cost: none.
+In: numbers with 95 % intervals by prompt.  Out: `AuditResults`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Published results, to stand beside one's own.
 
-In: a benchmark's name.  Out: `PublishedRow`s, values in [0, 1].  Cost: none.
+In: a benchmark's name.  Out: `PublishedRow`s, values in [0, 1].
 """
 
 from __future__ import annotations

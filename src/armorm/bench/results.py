@@ -1,6 +1,6 @@
 """What a benchmark is worth to a model: the types of its results.json.
 
-In: figures with 95 % intervals by prompt.  Out: `BenchResults`.  Cost: none.
+In: figures with 95 % intervals by prompt.  Out: `BenchResults`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`armorm bench`: arguments → a suite.
 
-In: a benchmark's name or a file.  Out: `Suite`.  Cost: none.
+In: a benchmark's name or a file.  Out: `Suite`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The options that several commands have.
 
-In: nothing.  Out: types for typer.  Cost: none.
+In: nothing.  Out: types for typer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is found in a set of rows: the types of `data.inspect`'s facts.
 
-In: counts and numbers.  Out: `Inspection`.  Cost: none.
+In: counts and numbers.  Out: `Inspection`.
 """
 
 from __future__ import annotations

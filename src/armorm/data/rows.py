@@ -1,6 +1,6 @@
 """Rows: what every source becomes, whatever its file looked like.
 
-In: nothing (these are types).  Out: `RatedResponse` (stage 1), `PreferencePair` (stage 2), `BenchmarkItem`.  Cost: none.
+In: nothing (these are types).  Out: `RatedResponse` (stage 1), `PreferencePair` (stage 2), `BenchmarkItem`.
 """
 
 from __future__ import annotations

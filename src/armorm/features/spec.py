@@ -1,6 +1,6 @@
 """Which hidden states make a feature: layers, poolings, and how several are joined.
 
-In: text such as "final:last", "18:mean" or "18:mean+24:last".  Out: `FeatureSpec`.  Cost: none.
+In: text such as "final:last", "18:mean" or "18:mean+24:last".  Out: `FeatureSpec`.
 """
 
 from __future__ import annotations

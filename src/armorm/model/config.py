@@ -1,6 +1,6 @@
 """The assembled model's config: what a saved reward model says of itself.
 
-In: the fitted parts' facts.  Out: `RewardModelConfig`, a Hugging Face config of type "armorm".  Cost: none (no torch).
+In: the fitted parts' facts.  Out: `RewardModelConfig`, a Hugging Face config of type "armorm".
 """
 
 from __future__ import annotations

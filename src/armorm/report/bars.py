@@ -1,6 +1,6 @@
 """Bars of a page: levels from the left, terms of a sum to either side of the middle.
 
-In: numbers by name.  Out: `Level`s and `Bar`s with their widths in per cent.  Cost: none.
+In: numbers by name.  Out: `Level`s and `Bar`s with their widths in per cent.
 """
 
 from __future__ import annotations

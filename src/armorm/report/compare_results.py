@@ -1,6 +1,6 @@
 """What a comparison of methods finds: the types of its results.json.
 
-In: the contenders' facts.  Out: `CompareResults`.  Cost: none.
+In: the contenders' facts.  Out: `CompareResults`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A comparison's results as tables.
 
 In: `CompareResults`.  Out: a `Report`: a table per suite with its headline, then probes, costs, position bias, what was not run.
-Cost: none.
 
 Rows are methods, grouped by family; columns are the overall figure and the suite's sections, then the paired difference to each
 reference with its p. Published rows stand in a block of their own, in a table of their own where they share no section with the

@@ -1,6 +1,6 @@
 """Rows, and the sets that have a name, as tables and sentences.
 
-In: an `Inspection`, validations, exports, the registries.  Out: `Report`s.  Cost: none.
+In: an `Inspection`, validations, exports, the registries.  Out: `Report`s.
 """
 
 from __future__ import annotations

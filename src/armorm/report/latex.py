@@ -1,6 +1,6 @@
 r"""A report → LaTeX tables with booktabs' rules, to be taken into a paper by \input.
 
-In: a `Report`.  Out: one LaTeX text, a `table*` for every table.  Cost: none.
+In: a `Report`.  Out: one LaTeX text, a `table*` for every table.
 
 A row takes two lines, the second in small type (its backbone, the intervals). Names may hold anything: what TeX would read as
 a command is escaped, and the signs that pdfLaTeX's fonts lack are written as commands.

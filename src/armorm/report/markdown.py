@@ -1,6 +1,6 @@
 """A report → Markdown, for a repository's documents.
 
-In: a `Report`.  Out: one Markdown text: provenance, sentences, the picture, a table per grid, notes.  Cost: none.
+In: a `Report`.  Out: one Markdown text: provenance, sentences, the picture, a table per grid, notes.
 
 Names and notes may hold anything: what Markdown or HTML would read as markup is escaped.
 """

@@ -1,6 +1,6 @@
 """What a run leaves: the types of its results.json.
 
-In: the stages' facts.  Out: `RunResults`.  Cost: none.
+In: the stages' facts.  Out: `RunResults`.
 """
 
 from __future__ import annotations

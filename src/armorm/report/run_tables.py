@@ -1,7 +1,6 @@
 """A run's results as tables and sentences.
 
 In: `RunResults`.  Out: a `Report`: data, probe, uncertainty, debiasing, every suite, length, close calls, the planted truth.
-Cost: none.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables of plain text, before anyone has chosen between terminal, Markdown, LaTeX and HTML.
 
-In: numbers and names.  Out: `Grid`s of `Cell`s, a `Report` of them: raw text, which whoever renders it escapes.  Cost: none.
+In: numbers and names.  Out: `Grid`s of `Cell`s, a `Report` of them: raw text, which whoever renders it escapes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables → the terminal. What is in them is never read as markup.
 
-In: `Report`s, `Grid`s.  Out: what rich prints.  Cost: none.
+In: `Report`s, `Grid`s.  Out: what rich prints.
 
 What stands in small type goes behind the text where the terminal is wide enough, else under it.
 """

@@ -1,6 +1,6 @@
 """What every stage of a run is given besides the values of the stages before it.
 
-In: a recipe, its objectives, a reporter.  Out: `RunContext`.  Cost: none.
+In: a recipe, its objectives, a reporter.  Out: `RunContext`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 from armorm import __version__
 from armorm.data.reading import cap_rows
 from armorm.data.splits import Split
-from armorm.disk import write_json
+from armorm.disk import write_json, write_text
 from armorm.errors import FitError, MissingExtra
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
@@ -144,5 +144,4 @@ def _claim(checkpoints: Path, key: str) -> None:
     marker = checkpoints / "key"
     if checkpoints.is_dir() and (not marker.is_file() or marker.read_text(encoding="utf-8") != key):
         shutil.rmtree(checkpoints)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    marker.write_text(key, encoding="utf-8")
+    write_text(marker, key)

@@ -1,6 +1,6 @@
 """Steering profiles: what a caller wants weighted otherwise, in YAML or in code, checked against a model's objectives.
 
-In: a YAML file, a mapping, or `Profile(…)`.  Out: `Profile`; RecipeError with every fault at once.  Cost: none (no torch).
+In: a YAML file, a mapping, or `Profile(…)`.  Out: `Profile`; RecipeError with every fault at once.
 
 A profile changes how rewards are weighed, never the rewards. What it does, in which order, stands in `steer`.
 """

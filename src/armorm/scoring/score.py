@@ -1,6 +1,6 @@
 """What scoring one conversation gives: a number, and the sum that it is.
 
-In: the heads' outputs for one row.  Out: `Score`.  Cost: none.
+In: the heads' outputs for one row.  Out: `Score`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a benchmark is: where its files are, how its records become items, and how its subsets make sections and a score.
 
-In: nothing (these are types).  Out: `Benchmark` and its parts.  Cost: none.
+In: nothing (these are types).  Out: `Benchmark` and its parts.
 """
 
 from __future__ import annotations

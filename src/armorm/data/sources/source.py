@@ -1,7 +1,6 @@
 """What a public data set is: where it lies, what it may be used for, how its records become rows, and what those must hold.
 
 In: a set's facts; raw records and field names.  Out: `RatingSource`, `PairSource`; flat records, or the fault of a raw one.
-Cost: none.
 
 A source's `unfold` turns the set's own records into flat ones that `data.reading` understands: for ratings `messages` and one
 value per objective under the objective's name, as raw as the set has it; for pairs `prompt`, `chosen` and `rejected`, or whole

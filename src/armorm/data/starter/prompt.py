@@ -1,6 +1,6 @@
 """What every synthetic prompt carries, and the small grammar that its texts are written in.
 
-In: templates with `{a|b}` (one of these) and `{name}` (a slot).  Out: plain text.  Cost: none.
+In: templates with `{a|b}` (one of these) and `{name}` (a slot).  Out: plain text.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from armorm.disk import write_text
 from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import RewardModelConfig
@@ -187,7 +188,7 @@ def save_released(model: RewardModel, folder: Path, *, max_shard_size: str = SHA
         _save_tokenizer(model.tokenizer, folder)
     model.save_beside(folder)
     text = json.dumps(_facts(model), indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "config.json", text + "\n")
 
 
 def _tensors(model: RewardModel) -> dict[str, Tensor]:
@@ -238,4 +239,4 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     file = folder / "tokenizer_config.json"
     facts = json.loads(file.read_text(encoding="utf-8"))
     facts |= {"tokenizer_class": "PreTrainedTokenizerFast"} if (folder / "tokenizer.json").is_file() else {}
-    file.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")

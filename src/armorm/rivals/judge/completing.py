@@ -1,6 +1,6 @@
 """What a judge needs of a language model: replies to prompts, told one by one as they arrive.
 
-In: nothing (a protocol and its values).  Out: `Completer`, `Completion`.  Cost: none.
+In: nothing (a protocol and its values).  Out: `Completer`, `Completion`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What judging took: requests, tokens, dollars, seconds, and what came of them.
 
-In: replies as they arrive.  Out: `Usage`.  Cost: none.
+In: replies as they arrive.  Out: `Usage`.
 """
 
 from __future__ import annotations
