@@ -19,7 +19,7 @@ from docs import PARTS, ROOT, block
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-FAULT = re.compile(r'(?:_Faulty\(|Fault\(|drops, |= \{)\s*"([a-z0-9-]+)"')
+FAULT = re.compile(r'(?:_Faulty\(|Fault\(|drops, )\s*"([a-z0-9-]+)"')
 
 
 def read(file: str) -> str:
