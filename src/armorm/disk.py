@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def storage_errors(place: Path) -> Iterator[None]:
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to: renamed to `path` when the block ends well, removed otherwise. Raises StorageError."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f"{path.name}.{get_ident()}.{os.getpid()}.part")  # of this thread of this process
     with storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

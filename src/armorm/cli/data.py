@@ -182,7 +182,7 @@ def _opened(request: Request, *, quiet: bool, on_fault_line: Callable[[str], Non
     from armorm.data.opening import open_source
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         task = progress.add_task(f"reading {Path(request.source).name}", total=None)
 
