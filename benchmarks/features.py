@@ -12,11 +12,11 @@ import argparse
 import time
 from unittest.mock import patch
 
-from armorm.conversation import Renderer
 from armorm.data.starter import build
 from armorm.features.backbone import Backbone, load_backbone
 from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
+from armorm.rendering import Renderer
 from armorm.report.provenance import provenance
 
 

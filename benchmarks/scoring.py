@@ -26,7 +26,6 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from armorm.conversation import Renderer
 from armorm.features.backbone import load_backbone
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
@@ -35,6 +34,7 @@ from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
 from armorm.model.layouts.own import assemble
 from armorm.objectives import Objective, Objectives
+from armorm.rendering import Renderer
 from armorm.report.provenance import provenance
 
 WORDS = "the of and to a in is it you that he was for on are with as his they be at one have this from or had by hot but"

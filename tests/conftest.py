@@ -18,7 +18,6 @@ from small_run import Armorm, Outcome, write_recipe, write_rows
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from armorm.cli import main
-from armorm.conversation import Renderer
 from armorm.features.backbone import Backbone, DType, load_backbone
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
@@ -30,6 +29,7 @@ from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.rendering import Renderer
 from armorm.run.train import Run, train
 
 TEMPLATE = (

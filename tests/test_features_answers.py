@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from armorm.conversation import Renderer
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.errors import CheckpointError, StorageError
 from armorm.features import storing
@@ -23,6 +22,7 @@ from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
 from armorm.features.storing import ExtractionSettings, Known, labels_key, store_answers, store_key
 from armorm.objectives import Objective, Objectives
+from armorm.rendering import Renderer
 
 SETTINGS = ExtractionSettings(
     response=FeatureSpec.parse("2:mean+final:last").parts,

@@ -11,11 +11,11 @@ import pytest
 import torch
 import transformers
 
-from armorm.conversation import Renderer
 from armorm.errors import BackboneError, MissingExtra
 from armorm.features import backbone as backbone_module
 from armorm.features.backbone import Backbone, blocks_of, fingerprint, load_backbone
 from armorm.features.spec import FeatureSpec
+from armorm.rendering import Renderer
 
 
 def load(folder, **options) -> Backbone:

@@ -11,12 +11,12 @@ import pytest
 import torch
 import transformers
 
-from armorm.conversation import Renderer
 from armorm.errors import BackboneError, ConversationError, RecipeError
 from armorm.features.backbone import load_backbone
 from armorm.features.extract import Features, extract
 from armorm.features.packing import pack, split_answers
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
+from armorm.rendering import Renderer
 
 RESPONSE = FeatureSpec.parse("1:last+1:closing+1:mean+3:last+3:mean+final:last+final:closing+final:mean").parts
 PROMPT = FeatureSpec.parse("1:last+2:mean+3:turn+final:last+final:mean+final:turn").parts

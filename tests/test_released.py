@@ -18,7 +18,6 @@ from fixtures.make_released import BOS, EOT, FOLDER, HEADER, PAD, ROPE, TINY, co
 from safetensors.torch import load_file, save_file
 from small_run import write_recipe
 
-from armorm.conversation import Renderer
 from armorm.data.sources.registry import RELEASED_ORDER
 from armorm.errors import BackboneError, CheckpointError, RecipeError
 from armorm.features.backbone import Backbone, load_backbone
@@ -30,6 +29,7 @@ from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.rendering import Renderer
 from armorm.rivals.sequence_head import SequenceHead
 from armorm.run.train import train
 from armorm.scorers import Scorer

@@ -78,7 +78,7 @@ def test_what_is_saved_scores_as_what_was_trained(backbone, tmp_path):
     train_bradley_terry(planted_pairs(32, 0), [], Job(backbone, settings, tmp_path / "bt", tmp_path / "ck"))
     from peft import PeftModel
 
-    from armorm.conversation import Renderer
+    from armorm.rendering import Renderer
     from armorm.tuning.decoder import Decoder
 
     decoder = Decoder(backbone, "logits", ("reward",), 0)
@@ -174,7 +174,7 @@ def test_regression_learns_ratings_that_are_never_there_together(backbone, objec
 
 
 def _predicted(model, rows, backbone):
-    from armorm.conversation import Renderer
+    from armorm.rendering import Renderer
     from armorm.tuning.decoder import Decoder
 
     renderer = Renderer(Decoder(backbone, "words").tokenizer, max_tokens=192)
@@ -318,8 +318,8 @@ def test_the_head_starts_as_the_ridge_probe(backbone, objectives):
     """Against scikit-learn's ridge on the same states; the decoder is not touched."""
     from sklearn.linear_model import Ridge
 
-    from armorm.conversation import Renderer
     from armorm.recipe import Lora
+    from armorm.rendering import Renderer
     from armorm.tuning import start
     from armorm.tuning.decoder import Decoder, load_trainable
     from armorm.tuning.examples import rating_examples

@@ -1,76 +1,170 @@
-"""Conversations, and where in their tokens the prompt ends and the answer ends.
+"""Conversations: messages in order, whatever they come in; what is none has a fault with a name and a remedy.
 
-In: messages (role, content) that end with the assistant's answer, and a tokenizer with a chat template.
-Out: `Rendered`: three token segments (prompt, answer, closing), so every position is a sum of lengths.
-Cost: one template rendering per distinct prompt, one tokenisation per text.
+In: messages of a person's, a file's or another program's (role and content; tool calls, reasoning, text parts; `from` and `value`).
+Out: `Parsed`: plain messages of known keys that end with the assistant's answer, and notes of what was put right.
 
-Positions never come from searching token ids: whatever text an answer holds, a literal chat header too, it stays in the
-answer's segment. The segments are tokenised apart, as a policy sees them (its answer starts on a fresh token), and the
-answer's text can't produce special tokens.
+The tools that an assistant may call stand at the first message, under `tools`, so that a conversation is one list.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from threading import Lock
-from typing import Any, TypedDict
-from weakref import WeakKeyDictionary
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
-from armorm.errors import BackboneError, ConversationError
+from armorm.errors import ConversationError
 
 
 class Message(TypedDict):
-    """One turn."""
+    """One turn. Reasoning stands under the name that it came with; `tools` only at the first message."""
 
     role: str
     content: str
+    reasoning_content: NotRequired[str]
+    thinking: NotRequired[str]
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    tools: NotRequired[list[dict[str, Any]]]
 
 
 Conversation = Sequence[Message]
-"""Messages in order: an optional system message, then user and assistant in turn, the assistant last."""
+"""Messages in order: an optional system message, then the user's, the assistant's and tools' turns, the assistant last."""
+Answer = str | tuple[Message, ...]
+"""What the assistant says to a context: a text, or turns where there is more than text in it."""
+Span = Literal["last-turn", "trajectory"]
+"""What is the answer: the last turn, or everything behind the user's last turn."""
+
+ROLES = ("system", "user", "assistant", "tool")
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names under which the assistant's reasoning comes."""
+_SPEAKERS = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+"""Who speaks in ShareGPT's `from`, where it is no role."""
+_FOLLOWS: Mapping[str, tuple[str, ...]] = {
+    "": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "assistant", "tool"),
+    "tool": ("user", "assistant", "tool"),
+}
+"""Which role may follow which."""
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_MEDIA = ("images", "image", "audio", "audios", "videos", "video")
 
 
 class Fault(str):
-    """Why something is no conversation: a short stable name (counted in reports), with a remedy as `Fault.remedy`."""
+    """Why something is no conversation: a short stable name (counted in reports), with what was seen and a remedy."""
 
     REMEDIES: Mapping[str, str] = {
         "not-messages": "give a list of {'role': …, 'content': …} with text contents",
+        "python-repr": "this is how Python prints a list, which is no JSON: write it with json.dumps, or keep lists as lists",
+        "not-text": "only text can be scored: leave out images, sound and other parts",
         "empty-turn": "fill in or remove the turn without text",
-        "unknown-role": "use the roles system, user and assistant",
-        "not-alternating": "let user and assistant turns alternate, starting with user (a system message may come first)",
+        "unknown-role": "use the roles system, user, assistant and tool",
+        "not-alternating": "start with the user (a system message may come first) and let the assistant answer each user's turn",
         "no-answer": "end the conversation with the assistant's answer",
         "not-utf8": "remove the unpaired surrogates or bytes that are no UTF-8",
+        "template-refuses": "change the conversation, or the chat template; a system message can be merged into the user's turn",
+        "tool-calls-unread": "the chat template shows no tool calls, so that all would score alike: use one that does",
+        "tool-turns-unread": "the chat template shows no turns of tools: use one that does",
+        "answer-unread": "the chat template leaves nothing of this answer, or moves its prompt: use another template",
     }
+    detail: str
+
+    def __new__(cls, name: str, detail: str = "") -> Fault:
+        fault = super().__new__(cls, name)
+        fault.detail = detail
+        return fault
 
     @property
     def remedy(self) -> str:
         return self.REMEDIES.get(self, "")
 
+    @property
+    def sentence(self) -> str:
+        """The name, what was seen, and the remedy."""
+        return f"{self}: {self.detail}; {self.remedy}" if self.detail else f"{self}: {self.remedy}"
+
+    def error(self) -> ConversationError:
+        """An error that carries this fault."""
+        return ConversationError(self.sentence, fault=self)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A conversation, and what was put right or left out on the way ("empty-system", "key 'weight'"), to be counted."""
+
+    messages: tuple[Message, ...]
+    notes: tuple[str, ...] = ()
+
+
+def parse_conversation(given: Any, *, tools: Any = None) -> Parsed:
+    """Read a conversation: any ordered collection of messages (list, tuple, array, column, generator), or a mapping that holds
+    them as `messages` and its `tools` beside them.
+
+    Contents that are lists of text parts are joined; an empty system message is dropped, with a note. Raises ConversationError,
+    whose `fault` names what is wrong.
+    """
+    if isinstance(given, Mapping) and "messages" in given:
+        given, tools = given["messages"], given.get("tools") if tools is None else tools
+    turns = entries_of(given)
+    if not turns:
+        raise Fault("not-messages", f"got {kind_of(given)}" if turns is None else "got an empty list").error()
+    notes: dict[str, None] = {}
+    messages = [_message(turn, i, notes) for i, turn in enumerate(turns, start=1)]
+    if messages[0]["role"] == "system" and not messages[0]["content"].strip():
+        notes["empty-system"] = None
+        first, *messages = messages
+        tools = tools or first.get("tools")
+    if messages and (listed := _tools(tools)):
+        messages[0]["tools"] = listed
+    if fault := _order_fault(messages):
+        raise fault.error()
+    return Parsed(tuple(messages), tuple(notes))
+
 
 def fault_in(messages: Any) -> Fault | None:
     """What makes `messages` no scorable conversation, or None."""
-    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes) or not messages:
-        return Fault("not-messages")
-    for m in messages:
-        if not isinstance(m, Mapping) or not isinstance(m.get("content"), str) or not isinstance(m.get("role"), str):
-            return Fault("not-messages")
-        if m["role"] not in ("system", "user", "assistant"):
-            return Fault("unknown-role")
-        if not m["content"].strip():
-            return Fault("empty-turn")
-        if not is_utf8(m["content"]):
-            return Fault("not-utf8")
-    if messages[-1]["role"] != "assistant":
-        return Fault("no-answer")
-    turns = messages[1:] if messages[0]["role"] == "system" else messages
-    if any(m["role"] != ("user", "assistant")[i % 2] for i, m in enumerate(turns)):
-        return Fault("not-alternating")
+    try:
+        parse_conversation(messages)
+    except ConversationError as error:
+        return cast(Fault, error.fault)
     return None
+
+
+def entries_of(given: Any) -> list[Any] | None:
+    """The entries of anything that holds some in order; None for what is no such thing (texts and mappings are none)."""
+    if given is None or isinstance(given, str | bytes | Mapping | set | frozenset):
+        return None
+    if hasattr(given, "tolist"):  # arrays and columns of tables, whose own numbers and texts become plain ones
+        given = given.tolist()
+    try:
+        return list(given)
+    except TypeError:
+        return None
+
+
+def is_one_conversation(given: Sequence[Any]) -> bool:
+    """Whether these entries are messages rather than conversations."""
+    return bool(given) and isinstance(given[0], Mapping) and "messages" not in given[0]
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for messages to people."""
+    return "nothing" if value is None else f"{'an' if type(value).__name__[:1] in 'aeiou' else 'a'} {type(value).__name__}"
 
 
 def is_utf8(text: str) -> bool:
@@ -82,156 +176,208 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def prompt_group(messages: Iterable[Message]) -> str:
-    """The group of a prompt: a hash of its first user turn, letter case, white space and punctuation aside.
+# -- an answer and its context -------------------------------------------------------------------------------------------------
 
-    Rows that share it stand on the same side of every split.
+
+def split_answer(messages: Conversation, span: Span = "last-turn") -> tuple[tuple[Message, ...], Answer]:
+    """A conversation's context and its answer."""
+    start = len(messages) - 1
+    if span == "trajectory":
+        start = max((i + 1 for i, m in enumerate(messages) if m["role"] == "user"), default=start)
+    return tuple(messages[:start]), answer_of(messages[start:])
+
+
+def answer_of(turns: Sequence[Message]) -> Answer:
+    """Turns as an answer: a text where they are no more than one."""
+    plain = len(turns) == 1 and turns[0]["role"] == "assistant" and turns[0].keys() == {"role", "content"}
+    return turns[0]["content"] if plain else tuple(turns)
+
+
+def turns_of(answer: Answer) -> tuple[Message, ...]:
+    """An answer as turns."""
+    return (Message(role="assistant", content=answer),) if isinstance(answer, str) else answer
+
+
+def text_of(answer: Answer) -> str:
+    """An answer for people and programs that read texts: tool calls and reasoning are written out."""
+    return answer if isinstance(answer, str) else "\n\n".join(map(written_out, answer))
+
+
+def written_out(message: Message) -> str:
+    """One turn as text: its reasoning, its content, its tool calls as JSON."""
+    reasoning = [f"<think>\n{message[key]}\n</think>" for key in REASONING if message.get(key)]  # type: ignore[literal-required]
+    calls = [json.dumps(call.get("function", call), ensure_ascii=False) for call in message.get("tool_calls", ())]
+    return "\n".join((*reasoning, *([message["content"]] if message["content"] else ()), *calls))
+
+
+# -- the identity of a prompt ---------------------------------------------------------------------------------------------------
+
+
+def prompt_group(messages: Iterable[Message]) -> str:
+    """The group of a prompt: a hash of its first user turn, letter case, white space and the marks that end sentences aside.
+
+    Rows that share it stand on the same side of every split. Whatever may change what is asked (operators, signs within words and
+    numbers, combining marks) is kept: prompts that are only alike are near, not the same.
     """
     first = next((m["content"] for m in messages if m["role"] == "user"), "")
-    whole = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", first)).strip().casefold()
-    normal = re.sub(r"[^\w]+", " ", whole).strip() or whole  # a prompt of nothing but symbols keeps them
+    whole = " ".join(unicodedata.normalize("NFC", first).split()).casefold()
+    normal = whole
+    for ordinary in _ORDINARY:
+        normal = ordinary.sub(" ", normal)
+    normal = " ".join(normal.split()) or whole  # a prompt of nothing but marks keeps them
     return "g" + hashlib.sha256(normal.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A conversation as token ids in three segments.
-
-    `prompt`: everything up to where the answer starts, with the template's header for it; `answer`: the answer's own text;
-    `closing`: what the template puts behind it (`<|im_end|>\\n`, `<|eot_id|>`; may be empty).
-    `dropped_turns` and `cut_tokens` say what truncation took away.
-    """
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-    closing: tuple[int, ...]
-    dropped_turns: int = 0
-    cut_tokens: int = 0
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        return self.prompt + self.answer + self.closing
-
-    @property
-    def truncated(self) -> bool:
-        return bool(self.dropped_turns or self.cut_tokens)
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer) + len(self.closing)
+_ORDINARY = (
+    re.compile(r"(?<=[^\W\d]{2})!+(?=[\"”»]*(?:\s|$))"),  # 5! and n! are numbers
+    re.compile(r"[,.;:?…、。，；：？]+(?=[\"”»]*(?:\s|$))"),
+    re.compile(r"(?:^|(?<=\s))[\"“„«]+|[\"”»]+(?=\s|$)|—"),
+)
+"""Marks that part or quote sentences and say nothing else."""
 
 
-class Renderer:
-    """Turns conversations into token segments with one tokenizer's chat template.
-
-    `max_tokens` bounds a whole conversation: the oldest turns (question and answer together; the system message stays) go
-    first, then tokens from the left of the remaining prompt, and only an answer that is itself too long loses its own
-    beginning; its end always stays. Raises BackboneError when there is no chat template.
-    """
-
-    def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise BackboneError(
-                "the backbone's tokenizer has no chat template: name a Jinja file with one as `backbone.chat_template` in the "
-                "recipe (the template of a chat model of the same family will do)"
-            )
-        if max_tokens < 16:
-            raise BackboneError(f"max_tokens is {max_tokens}: a conversation needs at least 16")
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-        self._frame = lru_cache(maxsize=4096)(self._frame_of)
-        self._bos = bos_of(tokenizer)
-
-    def render(self, messages: Conversation) -> Rendered:
-        """The conversation as segments. Raises ConversationError when it is none (see `fault_in`)."""
-        if fault := fault_in(messages):
-            raise ConversationError(f"{fault}: {fault.remedy}")
-        context = tuple((m["role"], m["content"]) for m in messages[:-1])
-        return self._fit(context, self.plain(messages[-1]["content"]))
-
-    def plain(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text by itself, without the white space around it; nothing in it becomes a special token."""
-        return encode(self.tokenizer, text.strip(), special=False)
-
-    def with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """Behind what the tokenizer itself would put in front of a text, once."""
-        return ids if ids[: len(self._bos)] == self._bos else self._bos + ids
-
-    @property
-    def header_ids(self) -> tuple[int, ...]:
-        """The tokens that every rendered prompt ends with: how the template closes a question and opens an answer."""
-        one, two = (self._frame((("user", s),))[0] for s in _SENTINELS)
-        same = 0
-        while same < min(len(one), len(two)) and one[-1 - same] == two[-1 - same]:
-            same += 1
-        return one[len(one) - same :]
-
-    @property
-    def closing_ids(self) -> tuple[int, ...]:
-        """The tokens that the template puts behind an answer."""
-        return self._frame((("user", _SENTINELS[0]),))[1]
-
-    def _fit(self, context: tuple[tuple[str, str], ...], answer: tuple[int, ...]) -> Rendered:
-        prompt, closing = self._frame(context)
-        turns = 0
-        while len(prompt) + len(answer) + len(closing) > self.max_tokens and (shorter := _without_oldest(context)):
-            turns += len(context) - len(shorter)
-            context = shorter
-            prompt, closing = self._frame(context)
-        over = len(prompt) + len(answer) + len(closing) - self.max_tokens
-        if over <= 0:
-            return Rendered(prompt, answer, closing, dropped_turns=turns)
-        # Keep the BOS and at least the header that opens the answer: the gate reads the prompt's last token.
-        bos = self._bos if prompt[: len(self._bos)] == self._bos else ()
-        least = min(max(8, len(self.header_ids)), len(prompt) - len(bos))
-        keep = max(len(prompt) - over - len(bos), least)
-        prompt = bos + prompt[len(prompt) - keep :]
-        room = self.max_tokens - len(prompt) - len(closing)
-        if room < 1:
-            raise BackboneError(
-                f"max_tokens is {self.max_tokens}, the chat template's own tokens take {len(prompt) + len(closing)}: "
-                f"use at least {2 * (len(prompt) + len(closing))}"
-            )
-        return Rendered(prompt, answer[-room:] if len(answer) > room else answer, closing, turns, over)
-
-    def _frame_of(self, context: tuple[tuple[str, str], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        # The template around an answer: whatever two renderings that differ only in the answer have in common.
-        messages = [{"role": r, "content": c} for r, c in context]
-        one, two = (self._text([*messages, {"role": "assistant", "content": s}]) for s in _SENTINELS)
-        start, end = one.rfind(_SENTINELS[0]), two.rfind(_SENTINELS[1])
-        before, after = one[:start], one[start + len(_SENTINELS[0]) :]
-        if start < 0 or end < 0 or before != two[:end] or after != two[end + len(_SENTINELS[1]) :]:
-            raise BackboneError("the chat template does not put the assistant's answer into its text: it can't be used here")
-        return self.with_bos(encode(self.tokenizer, before)), encode(self.tokenizer, after)
-
-    def _text(self, messages: list[dict[str, str]]) -> str:
-        try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False)
-        except Exception as error:  # templates raise what they like (Jinja's TemplateError for a role they don't know)
-            raise ConversationError(f"the chat template refuses this conversation: {error}") from error
+# -- one message -----------------------------------------------------------------------------------------------------------------
 
 
-_LOCKS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
+def _message(given: Any, number: int, notes: dict[str, None]) -> Message:
+    if not isinstance(given, Mapping):
+        raise Fault("not-messages", f"turn {number} is {kind_of(given)}").error()
+    values = {key: plain_value(value) for key, value in given.items()}
+    if "role" not in values and "from" in values:
+        values = _from_sharegpt(values)
+    role = values.pop("role", None)
+    if not isinstance(role, str):
+        raise Fault("not-messages", f"turn {number} has no role").error()
+    if role not in ROLES:
+        raise Fault("unknown-role", f"turn {number} is by {role[:40]!r}").error()
+    given_content = values.pop("content", None)
+    content, thoughts = _content(given_content, number)
+    message = Message(role=role, content=content)
+    if thoughts and not any(values.get(key) for key in REASONING):
+        values[REASONING[0]] = thoughts
+    _add_more(message, values, number, notes)
+    if not content.strip() and role != "system" and not _says_more(message):
+        if given_content is None:
+            raise Fault("not-messages", f"turn {number} has no content").error()
+        raise Fault("empty-turn", f"turn {number} by the {role}" if number > 1 else "").error()
+    if not all(map(is_utf8, _texts_in(message))):
+        raise Fault("not-utf8", f"turn {number}").error()
+    return message
 
 
-def encode(tokenizer: Any, text: str, *, special: bool = True, added: bool = False) -> tuple[int, ...]:
-    """A text's token ids. `special` reads special tokens in it as such; `added` puts in front what the tokenizer wants there.
-
-    One thread at a time: a tokenizer keeps such settings in itself while it works, and two threads would mix theirs.
-    """
-    with _LOCKS.setdefault(tokenizer, Lock()):
-        return tuple(tokenizer.encode(text, add_special_tokens=added, split_special_tokens=not special)) if text else ()
+def _says_more(message: Message) -> bool:
+    # What a tool gives back may be empty, and an assistant may do nothing but call one.
+    return message["role"] == "tool" or bool(message.get("tool_calls")) or any(message.get(key) for key in REASONING)
 
 
-def bos_of(tokenizer: Any) -> tuple[int, ...]:
-    """What the tokenizer itself would put in front of a text, (bos,) or nothing: added once, where a template did not."""
-    bos = tokenizer.bos_token_id
-    return (bos,) if bos is not None and encode(tokenizer, "a", added=True)[:1] == (bos,) else ()
+def _from_sharegpt(values: dict[str, Any]) -> dict[str, Any]:
+    who, said = values.pop("from"), values.pop("value", None)
+    turn = {**values, "role": _SPEAKERS.get(who, who) if isinstance(who, str) else who, "content": said}
+    if who == "function_call" and isinstance(said, str):
+        calls = _parsed(said)
+        if isinstance(calls, Mapping | list):
+            turn |= {"content": "", "tool_calls": calls if isinstance(calls, list) else [calls]}
+    return turn
 
 
-_SENTINELS = ("Qx7ArmormAnswerOne", "Zk3ArmormAnswerTwo")
+def _content(given: Any, number: int) -> tuple[str, str]:
+    # The text, and reasoning that stands among the parts.
+    if given is None:
+        return "", ""
+    if isinstance(given, str):
+        return given, ""
+    parts = [given] if isinstance(given, Mapping) else given
+    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        raise Fault("not-messages", f"the content of turn {number} is {kind_of(given)}").error()
+    text, thoughts = list[str](), list[str]()
+    for part in parts:
+        kind = part.get("type", "text")
+        found = part.get("text") if kind in _TEXT_PARTS else part.get(kind) if kind in REASONING else None
+        if not isinstance(found, str):
+            raise Fault("not-text", f"turn {number} holds {str(kind)[:40]!r}").error()
+        (text if kind in _TEXT_PARTS else thoughts).append(found)
+    return "".join(text), "\n".join(thoughts)
 
 
-def _without_oldest(context: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...] | None:
-    # One question and its answer less; None when only the last question (and the system message) is left.
-    head = 1 if context and context[0][0] == "system" else 0
-    return context[:head] + context[head + 2 :] if len(context) - head > 2 else None
+def _add_more(message: Message, values: Mapping[str, Any], number: int, notes: dict[str, None]) -> None:
+    known = cast(dict[str, Any], message)
+    for key, value in values.items():
+        if value is None or value == "" or value == [] or value == {}:
+            continue
+        if key in _MEDIA:
+            raise Fault("not-text", f"turn {number} holds {key!r}").error()
+        if key == "tool_calls" or (key == "function_call" and isinstance(value, Mapping)):
+            known["tool_calls"] = _calls(value if key == "tool_calls" else [value], number)
+        elif key == "tools":
+            known["tools"] = _tools(value)
+        elif key in (*REASONING, "name", "tool_call_id") and isinstance(value, str):
+            known[key] = value
+        else:
+            notes[f"key {str(key)[:40]!r} of messages not read"] = None
+
+
+def _calls(given: Any, number: int) -> list[dict[str, Any]]:
+    # In the form that chat templates read: arguments as an object, also where they come as JSON text.
+    calls = _parsed(given) if isinstance(given, str) else given
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+        raise Fault("not-messages", f"the tool calls of turn {number} are {kind_of(given)}").error()
+    found = []
+    for call in calls:
+        whole = dict(call) if isinstance(call.get("function"), Mapping) else {"type": "function", "function": dict(call)}
+        function = dict(whole["function"])
+        arguments = function.get("arguments")
+        parsed = _parsed(arguments) if isinstance(arguments, str) else arguments
+        function["arguments"] = parsed if isinstance(parsed, Mapping) else arguments if arguments is not None else {}
+        found.append({**whole, "function": function})
+    return found
+
+
+def _tools(given: Any) -> list[dict[str, Any]]:
+    tools = _parsed(given) if isinstance(given, str) else plain_value(given)
+    if tools in (None, "", [], {}):
+        return []
+    listed = [tools] if isinstance(tools, Mapping) else tools
+    if not isinstance(listed, list) or not all(isinstance(tool, Mapping) for tool in listed):
+        raise Fault("not-messages", f"the tools are {kind_of(given)}").error()
+    return [dict(tool) for tool in listed]
+
+
+def _order_fault(messages: Sequence[Message]) -> Fault | None:
+    if not messages or messages[-1]["role"] != "assistant":
+        return Fault("no-answer")
+    last = ""
+    for i, message in enumerate(messages, start=1):
+        role = message["role"]
+        if role == "system" and i == 1:
+            continue
+        if role not in _FOLLOWS[last]:
+            return Fault("not-alternating", f"turn {i} is by the {role}")
+        last = role
+    return None
+
+
+def plain_value(value: Any) -> Any:
+    """A value in plain lists, mappings, numbers and texts, whatever arrays it comes in."""
+    if isinstance(value, Mapping):
+        return {key: plain_value(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return [plain_value(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in (*value, *value.values()):
+            yield from _texts_in(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _texts_in(entry)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -37,7 +37,11 @@ class DataError(UserError):
 
 
 class ConversationError(UserError):
-    """Messages are no conversation, or don't fit the chat template."""
+    """Messages are no conversation, or don't fit the chat template. `fault` names what is wrong, where it has a name."""
+
+    def __init__(self, message: str, fault: str = "") -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class BackboneError(UserError):

@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from armorm.conversation import Conversation, Rendered, Renderer
+from armorm.conversation import Conversation
 from armorm.errors import BackboneError, RecipeError
 from armorm.features.backbone import Backbone
 from armorm.features.forward import SharedPrompts, Stretch, run_whole
 from armorm.features.packing import Batch, Entry, pack, split_answers
 from armorm.features.spec import Part, Pooling
+from armorm.rendering import Rendered, Renderer
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from armorm.conversation import Rendered
 from armorm.features.backbone import Backbone, blocks_of
 from armorm.features.spec import FINAL
+from armorm.rendering import Rendered
 
 States = Mapping[str, Float[Tensor, "b t d"]]
 Ids = tuple[int, ...]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from armorm.conversation import Rendered
+from armorm.rendering import Rendered
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 
-from armorm.conversation import Conversation, Message, Renderer
+from armorm.conversation import Conversation, Message
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.disk import digest_of, read_sealed, remove_leftovers, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, StorageError
@@ -34,6 +34,7 @@ from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_an
 from armorm.features.backbone import Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
+from armorm.rendering import Renderer
 
 Row = RatedResponse | PreferencePair | BenchmarkItem
 OnProgress = Callable[[int, int, int], None]

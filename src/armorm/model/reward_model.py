@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
-from armorm.conversation import Conversation, Renderer
+from armorm.conversation import Conversation
 from armorm.errors import BackboneError, CheckpointError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
@@ -31,6 +31,7 @@ from armorm.model.folder import folder_beside, loading_errors, read_facts
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.segments import find_segments
+from armorm.rendering import Renderer
 from armorm.scoring.engine import Engine, join_pooled
 from armorm.scoring.explain import Difference, Explanation, explain
 from armorm.scoring.profile import FILE, Profile

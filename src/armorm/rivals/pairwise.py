@@ -22,11 +22,12 @@ import transformers
 from jaxtyping import Float
 from scipy.special import expit
 
-from armorm.conversation import Conversation, Rendered, Renderer, encode, fault_in
+from armorm.conversation import Conversation, fault_in
 from armorm.errors import BackboneError, ConversationError, DataError
 from armorm.features.backbone import DType, architecture_of, device_of, fingerprint, load_headed
 from armorm.features.forward import clone_shallowly, last_states, pad_right
 from armorm.features.packing import pack
+from armorm.rendering import Rendered, Renderer, encode
 from armorm.scorers import Preferences
 
 Verdict = Literal["A", "B"]

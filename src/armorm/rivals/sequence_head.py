@@ -16,13 +16,14 @@ import torch
 import transformers
 from jaxtyping import Float
 
-from armorm.conversation import Conversation, Rendered, Renderer
+from armorm.conversation import Conversation
 from armorm.disk import hash_files
 from armorm.errors import BackboneError, ConversationError
 from armorm.features.backbone import DType, architecture_of, device_of, load_headed
 from armorm.features.forward import last_states, pad_right, run_decoder
 from armorm.features.packing import pack
 from armorm.features.spec import FINAL
+from armorm.rendering import Rendered, Renderer
 
 
 class SequenceHead:

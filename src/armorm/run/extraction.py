@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from armorm.conversation import Renderer
 from armorm.features.answers import Answers
 from armorm.features.backbone import Backbone, fingerprint, load_backbone
 from armorm.features.storing import ExtractionSettings, Known, OnProgress, Row, store_answers
 from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
+from armorm.rendering import Renderer
 from armorm.run.rows import Rows
 
 

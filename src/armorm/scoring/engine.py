@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from armorm.conversation import Conversation, Rendered, Renderer
+from armorm.conversation import Conversation
 from armorm.errors import ConversationError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import Pooled, stream_features
 from armorm.features.spec import FeatureSpec, Pooling, parts_of
+from armorm.rendering import Rendered, Renderer
 from armorm.scoring.profile import Profile
 from armorm.scoring.steer import Heads, Steering
 from armorm.scoring.table import Basis, Profiles, ScoreTable, refusal

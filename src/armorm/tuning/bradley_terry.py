@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from armorm.conversation import Renderer
 from armorm.data.rows import PreferencePair
 from armorm.errors import MissingExtra
+from armorm.rendering import Renderer
 from armorm.tuning.decoder import Decoder
 from armorm.tuning.examples import order_examples
 from armorm.tuning.loop import Curve, Job

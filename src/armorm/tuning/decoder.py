@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from armorm.conversation import Renderer
 from armorm.errors import BackboneError, MissingExtra
 from armorm.features.backbone import DType, load_headed, located
 from armorm.recipe import BackboneSettings, Lora
+from armorm.rendering import Renderer
 
 Head = Literal["logits", "words"]
 """`logits`: a linear head on the last token, one output per name; `words`: the language model's own."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from armorm.conversation import Renderer
 from armorm.data.rows import PreferencePair, RatedResponse
 from armorm.errors import ConversationError, FitError
 from armorm.objectives import Objectives
+from armorm.rendering import Renderer
 from armorm.rivals.pairwise import PairRenderer
 
 

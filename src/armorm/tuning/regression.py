@@ -13,9 +13,9 @@ import torch
 import transformers
 from jaxtyping import Float
 
-from armorm.conversation import Renderer
 from armorm.data.rows import RatedResponse
 from armorm.objectives import Objectives
+from armorm.rendering import Renderer
 from armorm.tuning.decoder import Decoder
 from armorm.tuning.examples import rating_examples
 from armorm.tuning.loop import Curve, Job

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from armorm.conversation import Renderer
 from armorm.errors import BackboneError
 from armorm.features.backbone import Backbone
 from armorm.features.spec import FeatureSpec
@@ -18,6 +17,7 @@ from armorm.fit.method import Fitted
 from armorm.model.config import RewardModelConfig
 from armorm.model.gating import GatingNetwork
 from armorm.model.reward_model import RewardModel
+from armorm.rendering import Renderer
 
 
 def assemble(

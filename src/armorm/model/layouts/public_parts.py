@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from armorm.conversation import Renderer
 from armorm.errors import CheckpointError
 from armorm.features.backbone import Backbone
 from armorm.features.spec import FeatureSpec
@@ -30,6 +29,7 @@ from armorm.model.layouts.own import assemble
 from armorm.model.layouts.released import PROMPT, RESPONSE, released_objectives
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
+from armorm.rendering import Renderer
 
 LAYER = re.compile(r"layers\.(\d+)\.(weight|bias)")
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import transformers
 
-from armorm.conversation import bos_of, encode
 from armorm.errors import BackboneError
 from armorm.features.backbone import DType, device_of, fingerprint, load_headed
 from armorm.features.forward import pad_left
 from armorm.features.packing import cut_by_length
+from armorm.rendering import bos_of, encode
 from armorm.rivals.judge.completing import Arrived, Completion, Prompt
 
 TOO_LONG = "longer than the model's context"

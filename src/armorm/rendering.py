@@ -1,0 +1,484 @@
+"""Conversations → tokens, as the chat template gives them, and where in them the prompt ends and the answer ends.
+
+In: a conversation, a tokenizer with a chat template.  Out: `Rendered`: three token segments (prompt, answer, closing), so every
+position is a sum of lengths.
+Cost: one template rendering per conversation and a few per distinct prompt, one tokenisation per text.
+
+What is scored is the template's own rendering of the whole conversation. The prompt is what it has in common whatever the answer
+is, up to the header that opens one; the closing is what always stands behind an answer; the answer is what is between them, white
+space and think blocks as the template has them. Positions never come from searching token ids, and the segments are tokenised
+apart, as a policy sees them (its answer starts on a fresh token).
+
+What a person wrote stays text: a special token's literal in it is no token, wherever the tokenizer can do that. The clock that a
+template may ask is frozen, so that a score does not change overnight.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from functools import cached_property, lru_cache
+from threading import Lock
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from armorm.conversation import (
+    REASONING,
+    Answer,
+    Fault,
+    Message,
+    Parsed,
+    Span,
+    parse_conversation,
+    split_answer,
+    turns_of,
+)
+from armorm.errors import BackboneError, ConversationError
+
+VERSION = 2
+"""Changes whenever the same conversation may give other tokens; it is part of every key."""
+SystemTurn = Literal["own", "merged"]
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How conversations are rendered: what decides the tokens beside the template.
+
+    `answer`: the last turn, or the whole trajectory behind the user's last turn. `system`: a turn of its own, or merged into the
+    user's first turn (for templates that know no system role). `today`: the date that a template is told, in place of the clock's.
+    """
+
+    answer: Span = "last-turn"
+    system: SystemTurn = "own"
+    today: str = "2024-07-26"
+
+    def __post_init__(self) -> None:
+        try:
+            date.fromisoformat(self.today)
+        except ValueError:
+            raise BackboneError(f"today is {self.today!r}: give a date such as 2024-07-26") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings, and the version of the rendering itself."""
+        return {**asdict(self), "version": VERSION}
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as token ids in three segments.
+
+    `prompt`: everything up to where the answer starts, with the template's header for it; `answer`: the answer's own text;
+    `closing`: what the template puts behind it (`<|im_end|>\\n`, `<|eot_id|>`; may be empty).
+    `dropped_turns` and `cut_tokens` say what truncation took away, `notes` what the template left out or could not keep apart.
+    """
+
+    prompt: Ids
+    answer: Ids
+    closing: Ids
+    dropped_turns: int = 0
+    cut_tokens: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> Ids:
+        return self.prompt + self.answer + self.closing
+
+    @property
+    def truncated(self) -> bool:
+        return bool(self.dropped_turns or self.cut_tokens)
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer) + len(self.closing)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the template puts around every answer to one context: texts, in which the literals of special tokens are broken."""
+
+    prompt: str
+    closing: str
+    notes: tuple[str, ...]
+
+
+class Renderer:
+    """Turns conversations into token segments with one tokenizer's chat template.
+
+    `max_tokens` bounds a whole conversation: the oldest turns (a question and all that answers it; the system message stays) go
+    first, then tokens from the left of the remaining prompt, and only an answer that is itself too long loses its own
+    beginning; its end always stays. Raises BackboneError when there is no chat template.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int, rendering: Rendering = Rendering()) -> None:  # noqa: B008 - frozen
+        if not getattr(tokenizer, "chat_template", None):
+            raise BackboneError(
+                "the backbone's tokenizer has no chat template: name a Jinja file with one as `backbone.chat_template` in the "
+                "recipe (the template of a chat model of the same family will do)"
+            )
+        if max_tokens < 16:
+            raise BackboneError(f"max_tokens is {max_tokens}: a conversation needs at least 16")
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.rendering = rendering
+        self._frame = lru_cache(maxsize=4096)(self._frame_of)
+        self._prompt_ids = lru_cache(maxsize=4096)(self._prompt_ids_of)
+        self._shows = lru_cache(maxsize=None)(self._shows_in)
+        self._bos = bos_of(tokenizer)
+        specials = "|".join(map(re.escape, _specials_of(tokenizer)))
+        self._literals = re.compile(f"({specials})" if specials else "((?!))")
+
+    # -- a conversation's tokens ---------------------------------------------------------------------------------------------
+
+    def render(self, messages: Any) -> Rendered:
+        """The conversation as segments. Raises ConversationError when it is none, or when the template refuses it."""
+        parsed, context, answer = self._split(messages)
+        body, frame, notes = self._compose(context, answer)
+        prompt, ids, closing = self._ids(frame, body, answer)
+        turns = 0
+        while len(prompt) + len(ids) + len(closing) > self.max_tokens and (shorter := _without_oldest(context)):
+            turns += len(context) - len(shorter)
+            context = shorter
+            body, frame, notes = self._compose(context, answer)
+            prompt, ids, closing = self._ids(frame, body, answer)
+        return self._cut(prompt, ids, closing, turns, tuple(dict.fromkeys((*parsed.notes, *frame.notes, *notes))))
+
+    def check(self, messages: Any) -> tuple[str, ...]:
+        """What `render` would note, without tokenising. Raises what `render` raises."""
+        parsed, context, answer = self._split(messages)
+        _, frame, notes = self._compose(context, answer)
+        return tuple(dict.fromkeys((*parsed.notes, *frame.notes, *notes)))
+
+    def plain(self, text: str) -> Ids:
+        """The tokens of a text by itself, without the white space around it; nothing in it becomes a special token."""
+        return encode(self.tokenizer, text.strip(), special=False)
+
+    def with_bos(self, ids: Ids) -> Ids:
+        """Behind what the tokenizer itself would put in front of a text, once."""
+        return ids if ids[: len(self._bos)] == self._bos else self._bos + ids
+
+    @cached_property
+    def header_ids(self) -> Ids:
+        """The tokens that every rendered prompt ends with: how the template closes a question and opens an answer."""
+        one, two = (self._prompt_ids(self._frame(_question(s)).prompt) for s in _SENTINELS)
+        same = 0
+        while same < min(len(one), len(two)) and one[-1 - same] == two[-1 - same]:
+            same += 1
+        return one[len(one) - same :]
+
+    @cached_property
+    def closing_ids(self) -> Ids:
+        """The tokens that the template puts behind an answer."""
+        return self._encode(self._frame(_question(_SENTINELS[0])).closing)
+
+    # -- texts ---------------------------------------------------------------------------------------------------------------
+
+    def _split(self, messages: Any) -> tuple[Parsed, tuple[Message, ...], Answer]:
+        parsed = parse_conversation(messages)
+        turns = _merge_system(parsed.messages) if self.rendering.system == "merged" else parsed.messages
+        return parsed, *split_answer(turns, self.rendering.answer)
+
+    def _compose(self, context: tuple[Message, ...], answer: Answer) -> tuple[str, Frame, list[str]]:
+        """The answer as the template renders it behind this context, what stands around it, and what is to be noted."""
+        turns = turns_of(answer)
+        notes = self._unread(turns, context[0].get("tools") if context else None)
+        frame = self._frame(_hashable(context))
+        marked, broken = self._text([*context, *turns])
+        if not marked.startswith(frame.prompt):
+            raise Fault("answer-unread", "it changes how its prompt is rendered").error()
+        body = marked[len(frame.prompt) :]
+        if frame.closing and not body.endswith(frame.closing):  # a call that waits for its result is closed otherwise
+            frame = replace(frame, closing="")
+        body = body[: len(body) - len(frame.closing)]
+        if not body.strip():
+            raise Fault("answer-unread").error()
+        if not broken:
+            notes.append("special-token-in-text")
+        if not all(_is_in(m, body) for m in turns):
+            notes.append("text-left-out")
+        return body, frame, notes
+
+    def _frame_of(self, turns: tuple[tuple[str, str, str], ...]) -> Frame:
+        # The template around an answer: what renderings that differ in the answer alone have in common, and the header.
+        context = [_message(*turn) for turn in turns]
+        texts, broken = list[str](), True
+        for sentinel in _SENTINELS:
+            text, kept = self._text([*context, Message(role="assistant", content=sentinel)])
+            texts.append(text)
+            broken = broken and kept
+        places = [text.rfind(sentinel) for text, sentinel in zip(texts, _SENTINELS, strict=True)]
+        befores = [text[:place] for text, place in zip(texts, places, strict=True)]
+        afters = [text[place + len(s) :] for text, place, s in zip(texts, places, _SENTINELS, strict=True)]
+        if min(places) < 0 or befores[0] != befores[1] or afters[0] != afters[1]:
+            raise BackboneError("the chat template does not put the assistant's answer into its text: it can't be used here")
+        prompt = os.path.commonprefix([befores[0], *self._openings(context)])
+        left_out = [m["role"] for m in context if not _is_in(m, prompt)]
+        notes = self._unread(context, None)
+        notes += [] if broken else ["special-token-in-text"]
+        notes += ["system-left-out"] if "system" in left_out else []
+        notes += ["text-left-out"] if set(left_out) - {"system"} else []
+        return Frame(prompt, afters[0], tuple(notes))
+
+    def _openings(self, context: list[Message]) -> list[str]:
+        # How else an answer may open: behind the header that a policy is given, and with reasoning in front.
+        found = []
+        try:
+            header = self._text(context, opened=True)[0]
+            found += [header] if header != self._text(context)[0] else []  # some templates know no header
+        except ConversationError:
+            pass
+        if self._shows(REASONING[0]):
+            thought = Message(role="assistant", content=_SENTINELS[1], reasoning_content=_SENTINELS[0])
+            found.append(self._text([*context, thought])[0])
+        return found
+
+    def _text(self, messages: Sequence[Message], *, opened: bool = False) -> tuple[str, bool]:
+        # The template's text, literals of special tokens in what people wrote broken by a mark (and whether that was possible).
+        found = [_readable(m, parts=self._wants_parts) for m in messages]
+        plain = self._apply(found, opened=opened)
+        marked = _mark(found, self._literals)
+        if marked == found:
+            return plain, True
+        text = self._apply(marked, opened=opened) if self._can_break else plain
+        return (text, True) if text != plain and _unmarked(text) == plain else (plain, False)
+
+    def _apply(self, messages: list[dict[str, Any]], *, opened: bool = False, **more: Any) -> str:
+        try:
+            return apply_template(self.tokenizer, messages, today=self.rendering.today, opened=opened, **more)
+        except Exception as error:  # templates raise what they like (Jinja's TemplateError for a role they don't know)
+            if any(isinstance(c["function"].get("arguments"), dict) for m in messages for c in m.get("tool_calls", ())):
+                return self._apply([_with_text_arguments(m) for m in messages], opened=opened, **more)
+            raise Fault("template-refuses", f"it says {str(error)[:200]!r}").error() from error
+
+    @cached_property
+    def _wants_parts(self) -> bool:
+        # Templates of models that see pictures may know contents as lists of parts alone.
+        turns = [Message(role="user", content=_SENTINELS[0]), Message(role="assistant", content=_SENTINELS[1])]
+        plain, parted = (self._tried([_readable(m, parts=parts) for m in turns]) for parts in (False, True))
+        return all(s in parted for s in _SENTINELS) and not all(s in plain for s in _SENTINELS)
+
+    def _tried(self, messages: list[dict[str, Any]]) -> str:
+        try:
+            return self._apply(messages)
+        except ConversationError:
+            return ""
+
+    # -- what a template shows -------------------------------------------------------------------------------------------------
+
+    def _unread(self, turns: Sequence[Message], tools: Any) -> list[str]:
+        """What of these turns the template never shows, as notes. Raises ConversationError where a score would mean nothing."""
+        if any(m.get("tool_calls") for m in turns) and not self._shows("tool_calls"):
+            raise Fault("tool-calls-unread").error()
+        if any(m["role"] == "tool" for m in turns) and not self._shows("tool"):
+            raise Fault("tool-turns-unread").error()
+        notes = [key for key in REASONING if any(m.get(key) for m in turns) and not self._shows(key)]
+        notes += ["tools"] if (tools or any(m.get("tools") for m in turns)) and not self._shows("tools") else []
+        return [f"{note} not in the template" for note in notes]
+
+    def _shows_in(self, what: str) -> bool:
+        call = {"type": "function", "function": {"name": _SENTINELS[0], "arguments": {"a": _SENTINELS[1]}}}
+        tool = {
+            "type": "function",
+            "function": {"name": _SENTINELS[0], "description": _SENTINELS[1], "parameters": _NO_PARAMETERS},
+        }
+        asked: dict[str, Any] = {"role": "user", "content": "a"}
+        if what == "tools":
+            asked["tools"] = [tool]
+        answered: dict[str, Any] = {"role": "assistant", "content": "b"}
+        if what == "tool_calls":
+            answered |= {"content": "", "tool_calls": [call]}
+        elif what in REASONING:
+            answered[what] = "".join(_SENTINELS)
+        turns = [asked, answered]
+        if what == "tool":
+            called = {"role": "assistant", "content": "", "tool_calls": [call | {"id": "abcdefghi"}]}
+            result = {"role": "tool", "content": " ".join(_SENTINELS), "name": "f", "tool_call_id": "abcdefghi"}
+            turns = [asked, called, result, answered]
+        text = self._tried([_readable(m, parts=self._wants_parts) for m in turns])  # type: ignore[arg-type]
+        return not text or all(sentinel in text for sentinel in _SENTINELS)  # one that refuses says so where it meets one
+
+    # -- tokens ----------------------------------------------------------------------------------------------------------------
+
+    def _ids(self, frame: Frame, body: str, answer: Answer) -> tuple[Ids, Ids, Ids]:
+        text = _unmarked(body)
+        # Where nothing of the template's is in it, an answer is its own text; white space at its ends is as the template has it.
+        own = isinstance(answer, str) and text in (answer, answer.strip(), answer.lstrip(), answer.rstrip())
+        ids = encode(self.tokenizer, text, special=False) if own else self._encode(body)
+        return self._prompt_ids(frame.prompt), ids, self._encode(frame.closing)
+
+    def _prompt_ids_of(self, prompt: str) -> Ids:
+        return self.with_bos(self._encode(prompt))
+
+    def _encode(self, marked: str) -> Ids:
+        """The tokens of a template's text; literals of special tokens that a mark breaks are text."""
+        if _MARK not in marked:
+            return encode(self.tokenizer, marked)
+        ids: Ids = ()
+        for i, piece in enumerate(self._literals.split(marked)):  # texts, and the special tokens between them
+            ids += encode(self.tokenizer, _unmarked(piece), special=i % 2 == 1)
+        return ids
+
+    @cached_property
+    def _can_break(self) -> bool:
+        # Whether the tokenizer can read the literals of special tokens as text.
+        return all(len(encode(self.tokenizer, literal, special=False)) > 1 for literal in _specials_of(self.tokenizer))
+
+    def _cut(self, prompt: Ids, answer: Ids, closing: Ids, turns: int, notes: tuple[str, ...]) -> Rendered:
+        over = len(prompt) + len(answer) + len(closing) - self.max_tokens
+        if over <= 0:
+            return Rendered(prompt, answer, closing, turns, 0, notes)
+        # Keep the BOS and at least the header that opens the answer: the gate reads the prompt's last token.
+        bos = self._bos if prompt[: len(self._bos)] == self._bos else ()
+        least = min(max(8, len(self.header_ids)), len(prompt) - len(bos))
+        keep = max(len(prompt) - over - len(bos), least)
+        prompt = bos + prompt[len(prompt) - keep :]
+        room = self.max_tokens - len(prompt) - len(closing)
+        if room < 1:
+            raise BackboneError(
+                f"max_tokens is {self.max_tokens}, the chat template's own tokens take {len(prompt) + len(closing)}: "
+                f"use at least {2 * (len(prompt) + len(closing))}"
+            )
+        return Rendered(prompt, answer[-room:] if len(answer) > room else answer, closing, turns, over, notes)
+
+
+# -- templates and tokenizers ----------------------------------------------------------------------------------------------------
+
+
+def apply_template(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, today: str, opened: bool = False) -> str:
+    """The chat template's text for messages (the tools at the first one), with the clock standing at `today`.
+
+    `opened` adds the header of an answer that is to come. Raises what the template raises.
+    """
+    tools = messages[0].get("tools") if messages else None
+    turns = [{k: v for k, v in m.items() if k != "tools"} for m in messages]
+    template = tokenizer.get_chat_template(tools=tools)
+    more: dict[str, Any] = {}
+    if "strftime_now" in template:
+        template, more = _FROZEN_CLOCK + template, {"armorm_clock": _clock(today)}
+    options = {"tokenize": False, "add_generation_prompt": opened, "chat_template": template, "tools": tools}
+    return str(tokenizer.apply_chat_template(turns, **options, **more))
+
+
+_FROZEN_CLOCK = (
+    "{%- macro strftime_now(format) -%}{%- set shown = namespace(text=format) -%}{%- for name, value in armorm_clock -%}"
+    "{%- set shown.text = shown.text.replace(name, value) -%}{%- endfor -%}{{- shown.text -}}{%- endmacro -%}"
+)
+"""Stands in front of a template that asks the clock: a macro of the same name hides transformers' function."""
+
+
+def _clock(today: str) -> list[list[str]]:
+    # What each directive of strftime gives at midnight of that day; the doubled sign first, behind a letter of no template.
+    day = date.fromisoformat(today)
+    named = [f"%{flag}{c}" for flag in ("-", "") for c in "aAbBcdDeFgGhHIjklmMnpPrRsSTuUVwWxXyYzZ"]
+    return [["%%", "\ue0a8"], *([name, day.strftime(name)] for name in named), ["\ue0a8", "%"]]
+
+
+_LOCKS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
+
+
+def encode(tokenizer: Any, text: str, *, special: bool = True, added: bool = False) -> Ids:
+    """A text's token ids. `special` reads special tokens in it as such; `added` puts in front what the tokenizer wants there.
+
+    One thread at a time: a tokenizer keeps such settings in itself while it works, and two threads would mix theirs.
+    """
+    with _LOCKS.setdefault(tokenizer, Lock()):
+        return tuple(tokenizer.encode(text, add_special_tokens=added, split_special_tokens=not special)) if text else ()
+
+
+def bos_of(tokenizer: Any) -> Ids:
+    """What the tokenizer itself would put in front of a text, (bos,) or nothing: added once, where a template did not."""
+    bos = tokenizer.bos_token_id
+    return (bos,) if bos is not None and encode(tokenizer, "a", added=True)[:1] == (bos,) else ()
+
+
+def _specials_of(tokenizer: Any) -> tuple[str, ...]:
+    # The literals of special tokens, the longest first; texts of one letter are no control.
+    added = [str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return tuple(sorted({s for s in added if len(s) > 1}, key=lambda s: (-len(s), s)))
+
+
+# -- small things ----------------------------------------------------------------------------------------------------------------
+
+_SENTINELS = ("Qx7ArmormAnswerOne", "Zk3ArmormAnswerTwo")
+_NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+_MARK = "\ue0a7"
+"""Breaks the literal of a special token. A private letter, which is taken out of texts that hold it before."""
+
+
+def _mark(value: Any, literals: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return literals.sub(lambda found: found[0][0] + _MARK + found[0][1:], value)
+    if isinstance(value, dict):
+        return {key: _mark(entry, literals) for key, entry in value.items()}
+    return [_mark(entry, literals) for entry in value] if isinstance(value, list) else value
+
+
+def _unmarked(text: str) -> str:
+    return text.replace(_MARK, "")
+
+
+def _is_in(message: Message, marked: str) -> bool:
+    # Whether a turn's text stands in a rendering; what a tool gave back may stand there as JSON.
+    text, shown = message["content"].strip(), _unmarked(marked)
+    if message["role"] == "tool" and json.dumps(text, ensure_ascii=False)[1:-1] in shown:
+        return True
+    return text in shown or all(piece.strip() in shown for piece in re.split("</?think>", text))
+
+
+def _readable(message: Message, *, parts: bool) -> dict[str, Any]:
+    # As templates read it: reasoning under both of the names that they know.
+    content = _unmarked(message["content"])
+    turn: dict[str, Any] = {**message, "content": [{"type": "text", "text": content}] if parts else content}
+    thoughts = next((turn[key] for key in REASONING if turn.get(key)), None)
+    return turn if thoughts is None else {"thinking": thoughts, **turn, "reasoning_content": thoughts}
+
+
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    # Some templates read a call's arguments as JSON text.
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"].get("arguments")
+        written = json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments
+        calls.append({**call, "function": {**call["function"], "arguments": written}})
+    return {**message, "tool_calls": calls}
+
+
+def _hashable(context: Sequence[Message]) -> tuple[tuple[str, str, str], ...]:
+    plain = {"role", "content"}
+    return tuple(
+        (m["role"], m["content"], json.dumps({k: v for k, v in m.items() if k not in plain}) if m.keys() > plain else "")
+        for m in context
+    )
+
+
+def _message(role: str, content: str, more: str) -> Message:
+    return Message(role=role, content=content, **(json.loads(more) if more else {}))  # type: ignore[typeddict-item]
+
+
+def _question(text: str) -> tuple[tuple[str, str, str], ...]:
+    return (("user", text, ""),)
+
+
+def _merge_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    if messages[0]["role"] != "system":
+        return messages
+    system, user, *rest = messages
+    merged: Message = {**user, "content": f"{system['content'].strip()}\n\n{user['content']}"}
+    return ({**merged, "tools": system["tools"]} if system.get("tools") else merged, *rest)
+
+
+def _without_oldest(context: tuple[Message, ...]) -> tuple[Message, ...] | None:
+    # One question and all that answers it less; None when only the last question (and the system message) is left.
+    head = 1 if context and context[0]["role"] == "system" else 0
+    users = [i for i, m in enumerate(context) if m["role"] == "user"]
+    if len(users) < 2:
+        return None
+    kept = context[:head] + context[users[1] :]
+    if not head and (tools := context[0].get("tools")):
+        kept = ({**kept[0], "tools": tools}, *kept[1:])
+    return kept
