@@ -16,7 +16,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
     ("errors",),
     ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress"),
-    ("kept", "numbers", "results", "scorers"),
+    ("kept", "numbers", "rendering", "results", "scorers"),
     ("data",),
     ("features",),
     ("fit",),

@@ -1,6 +1,6 @@
 """Conversations: messages in order, whatever they come in; what is none has a fault with a name and a remedy.
 
-In: messages of a person's, a file's or another program's (role and content; tool calls, reasoning, text parts; `from` and `value`).
+In: messages of a person's, a file's or another program's: role and content (or `from` and `value`), tool calls, reasoning, parts.
 Out: `Parsed`: plain messages of known keys that end with the assistant's answer, and notes of what was put right.
 
 The tools that an assistant may call stand at the first message, under `tools`, so that a conversation is one list.

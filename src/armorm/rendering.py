@@ -16,15 +16,16 @@ template may ask is frozen, so that a score does not change overnight.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache
 from threading import Lock
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel, ConfigDict
 
 from armorm.conversation import (
     REASONING,
@@ -45,27 +46,22 @@ SystemTurn = Literal["own", "merged"]
 Ids = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Rendering:
+class Rendering(BaseModel):
     """How conversations are rendered: what decides the tokens beside the template.
 
     `answer`: the last turn, or the whole trajectory behind the user's last turn. `system`: a turn of its own, or merged into the
-    user's first turn (for templates that know no system role). `today`: the date that a template is told, in place of the clock's.
+    user's first turn (for templates that know no system role). `today`: the date that a template is told in place of the clock's.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     answer: Span = "last-turn"
     system: SystemTurn = "own"
-    today: str = "2024-07-26"
-
-    def __post_init__(self) -> None:
-        try:
-            date.fromisoformat(self.today)
-        except ValueError:
-            raise BackboneError(f"today is {self.today!r}: give a date such as 2024-07-26") from None
+    today: date = date(2024, 7, 26)
 
     def to_json(self) -> dict[str, Any]:
-        """All settings, and the version of the rendering itself."""
-        return {**asdict(self), "version": VERSION}
+        """All settings as JSON."""
+        return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +210,7 @@ class Renderer:
         afters = [text[place + len(s) :] for text, place, s in zip(texts, places, _SENTINELS, strict=True)]
         if min(places) < 0 or befores[0] != befores[1] or afters[0] != afters[1]:
             raise BackboneError("the chat template does not put the assistant's answer into its text: it can't be used here")
-        prompt = os.path.commonprefix([befores[0], *self._openings(context)])
+        prompt = _common_start([befores[0], *self._openings(context)])
         left_out = [m["role"] for m in context if not _is_in(m, prompt)]
         notes = self._unread(context, None)
         notes += [] if broken else ["special-token-in-text"]
@@ -251,7 +247,7 @@ class Renderer:
         except Exception as error:  # templates raise what they like (Jinja's TemplateError for a role they don't know)
             if any(isinstance(c["function"].get("arguments"), dict) for m in messages for c in m.get("tool_calls", ())):
                 return self._apply([_with_text_arguments(m) for m in messages], opened=opened, **more)
-            raise Fault("template-refuses", f"it says {str(error)[:200]!r}").error() from error
+            raise Fault("template-refuses", f"the chat template refuses this conversation: {str(error)[:200]}").error() from error
 
     @cached_property
     def _wants_parts(self) -> bool:
@@ -347,7 +343,7 @@ class Renderer:
 # -- templates and tokenizers ----------------------------------------------------------------------------------------------------
 
 
-def apply_template(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, today: str, opened: bool = False) -> str:
+def apply_template(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, today: date, opened: bool = False) -> str:
     """The chat template's text for messages (the tools at the first one), with the clock standing at `today`.
 
     `opened` adds the header of an answer that is to come. Raises what the template raises.
@@ -369,11 +365,10 @@ _FROZEN_CLOCK = (
 """Stands in front of a template that asks the clock: a macro of the same name hides transformers' function."""
 
 
-def _clock(today: str) -> list[list[str]]:
+def _clock(today: date) -> list[list[str]]:
     # What each directive of strftime gives at midnight of that day; the doubled sign first, behind a letter of no template.
-    day = date.fromisoformat(today)
     named = [f"%{flag}{c}" for flag in ("-", "") for c in "aAbBcdDeFgGhHIjklmMnpPrRsSTuUVwWxXyYzZ"]
-    return [["%%", "\ue0a8"], *([name, day.strftime(name)] for name in named), ["\ue0a8", "%"]]
+    return [["%%", "\ue0a8"], *([name, today.strftime(name)] for name in named), ["\ue0a8", "%"]]
 
 
 _LOCKS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
@@ -418,6 +413,11 @@ def _mark(value: Any, literals: re.Pattern[str]) -> Any:
 
 def _unmarked(text: str) -> str:
     return text.replace(_MARK, "")
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    low, high = min(texts), max(texts)  # what these two share, all share
+    return low[: next((i for i, letter in enumerate(low) if letter != high[i]), len(low))]
 
 
 def _is_in(message: Message, marked: str) -> bool:

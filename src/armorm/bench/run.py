@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from armorm.conversation import Answer
 from armorm.data.rows import BenchmarkItem
 from armorm.kept import Kept
 from armorm.scorers import PairScorer, Preferences, Scorer
@@ -110,7 +111,7 @@ def compare_items(
     return [_compared(item, one) for item, one in zip(items, values, strict=True)]
 
 
-def _comparisons(item: BenchmarkItem) -> list[tuple[str, str]]:
+def _comparisons(item: BenchmarkItem) -> list[tuple[Answer, Answer]]:
     return [(a, b) for a, b in combinations(item.answers, 2) if a != b]
 
 

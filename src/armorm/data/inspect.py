@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from armorm.conversation import Message
+from armorm.conversation import Answer, Message, split_answer, text_of
 from armorm.data.inspection import Inspection
 from armorm.data.leakage import Match, PromptIndex, excerpt, first_prompt, sketch
 from armorm.data.opening import Opened
@@ -180,9 +180,10 @@ class _Seen:
         return cls(opened.objectives, lengths, [_Leak(i) for i in against], [array("d") for _ in opened.objectives])
 
     def met(self, row: RatedResponse | PreferencePair) -> None:
-        sides: tuple[str, ...]
+        sides: tuple[Answer, ...]
         if isinstance(row, RatedResponse):
-            context, sides = row.messages[:-1], (row.messages[-1]["content"],)
+            context, answer = split_answer(row.messages)
+            sides = (answer,)
             self._rated(row.ratings)
         else:
             context, sides = row.context, (row.chosen, row.rejected)
@@ -190,7 +191,7 @@ class _Seen:
                 self.subsets["/".join(part for part in (row.section, row.subset) if part)] += 1
         prompt, *answers = self.lengths.values()
         prompt.met(m["content"] for m in context)
-        for side, text in zip(answers, sides, strict=True):
+        for side, text in zip(answers, map(text_of, sides), strict=True):
             side.met([text])
             self.answers.met(text)
         self.turns.append(sum(m["role"] == "user" for m in context))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from armorm.conversation import Message
+from armorm.conversation import Answer, Message, turns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class PreferencePair:
     group: str
     source: str
     context: tuple[Message, ...]
-    chosen: str
-    rejected: str
+    chosen: Answer
+    rejected: Answer
     section: str = ""
     subset: str = ""
 
-    def conversation(self, answer: str) -> tuple[Message, ...]:
-        """The context with one of the answers as its last turn."""
-        return (*self.context, Message(role="assistant", content=answer))
+    def conversation(self, answer: Answer) -> tuple[Message, ...]:
+        """The context with one of the answers behind it."""
+        return (*self.context, *turns_of(answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +55,19 @@ class BenchmarkItem:
     group: str
     source: str
     context: tuple[Message, ...]
-    chosen: tuple[str, ...]
-    rejected: tuple[str, ...]
+    chosen: tuple[Answer, ...]
+    rejected: tuple[Answer, ...]
     section: str = ""
     subset: str = ""
 
     @property
-    def answers(self) -> tuple[str, ...]:
+    def answers(self) -> tuple[Answer, ...]:
         """Chosen, then rejected: the order of an item's scores."""
         return self.chosen + self.rejected
 
-    def conversation(self, answer: str) -> tuple[Message, ...]:
-        """The context with one of the answers as its last turn."""
-        return (*self.context, Message(role="assistant", content=answer))
+    def conversation(self, answer: Answer) -> tuple[Message, ...]:
+        """The context with one of the answers behind it."""
+        return (*self.context, *turns_of(answer))
 
     @property
     def sizes(self) -> tuple[int, int]:

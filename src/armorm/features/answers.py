@@ -32,13 +32,13 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
 from safetensors import safe_open
 
-from armorm.conversation import Message
+from armorm.conversation import Answer, Message
 from armorm.disk import check_digest, digest_of, read_sealed
 from armorm.errors import CheckpointError
 from armorm.features.spec import FeatureSpec
 from armorm.objectives import Objectives
 
-FORMAT = 2
+FORMAT = 3
 REMEDY = "remove the manifest.json beside it and extract again (what is whole is kept)"
 EVERY = slice(None)
 LABELS = ("id", "group", "section", "subset", "chosen")
@@ -49,7 +49,7 @@ class Texts:
     """One row's context and answers."""
 
     context: tuple[Message, ...]
-    answers: tuple[str, ...]
+    answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +155,13 @@ class Answers:
         """The texts of one row."""
         shard, place = divmod(row, int(self.manifest["shard_rows"]))
         found = self._texts.read_row_group(shard).slice(place, 1).to_pylist()[0]
-        return Texts(_messages(found["context"]), tuple(found["answers"]))
+        answers = map(json.loads, found["answers"])
+        return Texts(tuple(json.loads(found["context"])), tuple(a if isinstance(a, str) else tuple(a) for a in answers))
 
     def contexts(self) -> Iterator[tuple[Message, ...]]:
         """The contexts of all rows, in order, few of them in memory at a time."""
         for batch in self._texts.iter_batches(batch_size=512, columns=["context"]):
-            yield from (_messages(found) for found in batch.column(0).to_pylist())
+            yield from (tuple(json.loads(found)) for found in batch.column(0).to_pylist())
 
     @property
     def seconds(self) -> float:
@@ -259,7 +260,3 @@ def find_shard(folder: Path, name: str, rows: int) -> dict[str, Any] | None:
 
 def shard_name(i: int, count: int) -> str:
     return f"shard-{i:05d}-of-{count:05d}"
-
-
-def _messages(found: list[dict[str, str]]) -> tuple[Message, ...]:
-    return tuple(Message(role=m["role"], content=m["content"]) for m in found)

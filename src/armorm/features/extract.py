@@ -104,18 +104,19 @@ def stream_features(
     prompt: Sequence[Part],
     header: int = 1,
     batch_tokens: int = 4096,
+    share: bool = True,
 ) -> Iterator[Pooled]:
     """Features batch by batch, each row once, whatever order is best for the decoder. Safe to run in several threads at once.
 
     `header` is the number of tokens with which the template closes a prompt (`Renderer.header_ids`), for prompts pooled at
-    `turn`. Raises BackboneError for a layer that is not there or for features that are not finite, RecipeError for a response
-    pooled at `turn`.
+    `turn`; `share` lets answers to one prompt share its keys and values, where the decoder can. Raises BackboneError for a layer
+    that is not there or for features that are not finite, RecipeError for a response pooled at `turn`.
     """
     backbone.check([*response, *prompt])
     if wrong := [str(p) for p in response if p.pooling is Pooling.TURN]:
         raise RecipeError(f"{', '.join(wrong)}: only a prompt ends with its turn; pool answers with last, closing or mean")
     layers = {p.layer for p in (*response, *prompt)}
-    for batch in pack(rendered, batch_tokens=batch_tokens, share=backbone.shares_prefix):
+    for batch in pack(rendered, batch_tokens=batch_tokens, share=share and backbone.shares_prefix):
         if batch.shared:
             yield from _shared(batch, backbone, layers, response, prompt, header, batch_tokens)
             continue

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 
-from armorm.conversation import Conversation, Message
+from armorm.conversation import Answer, Conversation, Message, split_answer, turns_of
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.disk import digest_of, read_sealed, remove_leftovers, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, StorageError
@@ -34,7 +34,7 @@ from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_an
 from armorm.features.backbone import Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
-from armorm.rendering import Renderer
+from armorm.rendering import VERSION, Renderer, Rendering
 
 Row = RatedResponse | PreferencePair | BenchmarkItem
 OnProgress = Callable[[int, int, int], None]
@@ -42,8 +42,7 @@ OnProgress = Callable[[int, int, int], None]
 Compute = Callable[[Sequence[Conversation], Callable[[int], None]], Features]
 """Features of conversations; told how to report the tokens of a finished batch."""
 
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_TEXTS = pa.schema([("context", _TURNS), ("answers", pa.list_(pa.string()))])
+_TEXTS = pa.schema([("context", pa.string()), ("answers", pa.list_(pa.string()))])  # each as JSON text
 _LABELS = pa.schema([(name, pa.int32() if name == "chosen" else pa.string()) for name in LABELS])
 
 
@@ -64,6 +63,7 @@ class ExtractionSettings:
     response: tuple[Part, ...]
     prompt: tuple[Part, ...]
     max_tokens: int = 2048
+    rendering: Rendering = field(default_factory=Rendering)
     store_dtype: DType = "float16"
     shard_rows: int = 512
     batch_tokens: int = 4096
@@ -75,6 +75,7 @@ class ExtractionSettings:
             "format": FORMAT,
             "parts": {"response": [str(p) for p in self.response], "prompt": [str(p) for p in self.prompt]},
             "max_tokens": self.max_tokens,
+            "rendering": {**self.rendering.to_json(), "version": VERSION},
             "store_dtype": self.store_dtype,
             "shard_rows": self.shard_rows,
         }
@@ -136,9 +137,7 @@ def store_key(rows: Sequence[Row], fingerprint: str, settings: ExtractionSetting
     """Hash of everything that decides the features' bytes: the decoder, the settings, texts and ratings."""
     h = hashlib.sha256(json.dumps({**settings.facts, "backbone": fingerprint}, sort_keys=True).encode())
     for row in rows:
-        context, answers = _texts(row)
-        content = [[[m["role"], m["content"]] for m in context], answers, _ratings(row)]
-        h.update(json.dumps(content, sort_keys=True).encode() + b"\n")
+        h.update(json.dumps([*_texts(row), _ratings(row)], sort_keys=True).encode() + b"\n")
     return h.hexdigest()[:16]
 
 
@@ -266,15 +265,16 @@ def _narrowed(values: Float[np.ndarray, "n d"], part: str, dtype: DType) -> torc
 # -- rows ---------------------------------------------------------------------------------------------------------------------
 
 
-def _texts(row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+def _texts(row: Row) -> tuple[tuple[Message, ...], tuple[Answer, ...]]:
     if isinstance(row, RatedResponse):
-        return row.messages[:-1], (row.messages[-1]["content"],)
+        context, answer = split_answer(row.messages)
+        return context, (answer,)
     return row.context, (row.chosen, row.rejected) if isinstance(row, PreferencePair) else row.answers
 
 
 def _conversations(row: Row) -> Iterator[Conversation]:
     context, answers = _texts(row)
-    return ((*context, Message(role="assistant", content=answer)) for answer in answers)
+    return ((*context, *turns_of(answer)) for answer in answers)
 
 
 def _ratings(row: Row) -> dict[str, float]:
@@ -293,8 +293,8 @@ def _write_texts(home: Path, shards: Sequence[Sequence[Row]]) -> str:
         with pq.ParquetWriter(beside, _TEXTS, compression="zstd") as writer:
             for rows in shards:
                 contexts, answers = zip(*map(_texts, rows), strict=True)
-                turns = [[{key: _clean([m[key]])[0] for key in ("role", "content")} for m in c] for c in contexts]
-                writer.write_table(pa.table({"context": turns, "answers": [_clean(a) for a in answers]}, schema=_TEXTS))
+                written = {"context": map(json.dumps, contexts), "answers": [list(map(json.dumps, a)) for a in answers]}
+                writer.write_table(pa.table({name: list(values) for name, values in written.items()}, schema=_TEXTS))
         return digest_of(beside)
 
 
@@ -320,8 +320,7 @@ def _clean(values: Sequence[Any]) -> list[Any]:
 
 
 def _digest(conversation: Conversation) -> bytes:
-    turns = [(m["role"], m["content"]) for m in conversation]
-    return hashlib.blake2b(json.dumps(turns).encode(), digest_size=16).digest()
+    return hashlib.blake2b(json.dumps(list(conversation), sort_keys=True).encode(), digest_size=16).digest()
 
 
 # -- small change --------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ class RewardModelConfig(PreTrainedConfig):
     `gate_scale`: what the gate's weights are multiplied with when scoring: 1 for a gate trained here, whose β (the tensor
     `gating.logit_scale`) takes no part in scores; another number for a gate that came with a scale of its own (see `released`).
     `profile`: a steering profile that is baked in, as `Profile.to_json` has it;
+    `rendering`: how conversations are rendered, as `Rendering` has it; `empty_score`: what `forward` gives an empty answer (NaN
+    where it is None);
     `header_ids`: the tokens that close a prompt (used on bare token ids only); `closing_ids`: those behind an answer.
     """
 
@@ -43,6 +45,8 @@ class RewardModelConfig(PreTrainedConfig):
         gate_scale: float = 1.0,
         probe_bias: bool = False,
         max_tokens: int = 2048,
+        rendering: Mapping[str, str] | None = None,
+        empty_score: float | None = None,
         header_ids: Sequence[int] = (),
         closing_ids: Sequence[int] = (),
         profile: Mapping[str, Any] | None = None,
@@ -63,6 +67,8 @@ class RewardModelConfig(PreTrainedConfig):
         self.gate_scale = gate_scale
         self.probe_bias = probe_bias
         self.max_tokens = max_tokens
+        self.rendering = dict(rendering or {})
+        self.empty_score = empty_score
         self.header_ids = list(header_ids)
         self.closing_ids = list(closing_ids)
         self.profile = None if profile is None else dict(profile)

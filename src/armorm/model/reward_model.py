@@ -6,7 +6,7 @@ Cost: one forward pass of the decoder, cut to the deepest layer that is read; pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +15,13 @@ from typing import Any, overload
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
-from armorm.conversation import Conversation
+from armorm.conversation import Conversation, Fault, entries_of, is_one_conversation, kind_of
 from armorm.errors import BackboneError, CheckpointError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
@@ -31,7 +32,7 @@ from armorm.model.folder import folder_beside, loading_errors, read_facts
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.segments import find_segments
-from armorm.rendering import Renderer
+from armorm.rendering import Renderer, Rendering
 from armorm.scoring.engine import Engine, join_pooled
 from armorm.scoring.explain import Difference, Explanation, explain
 from armorm.scoring.profile import FILE, Profile
@@ -127,6 +128,8 @@ class RewardModel(PreTrainedModel):
         Raises CheckpointError when the folder is no reward model or a file of it is missing or damaged.
         """
         kwargs.pop("trust_remote_code", None)
+        if (labels := kwargs.pop("num_labels", 1)) != 1:
+            raise CheckpointError(f"{name}: num_labels is {labels!r}: a reward model gives one number, so leave it out")
         hub = {k: kwargs[k] for k in HUB_OPTIONS if k in kwargs}
         facts = {} if isinstance(kwargs.get("config"), RewardModelConfig) else read_facts(str(name), hub)
         if is_released(facts):
@@ -169,7 +172,14 @@ class RewardModel(PreTrainedModel):
         """Raises BackboneError when the folder had no tokenizer."""
         if self.tokenizer is None:
             raise BackboneError("this model came without tokenizer files: add them to its folder, or call it on token ids")
-        return Renderer(self.tokenizer, max_tokens=self.config.max_tokens)
+        return Renderer(self.tokenizer, max_tokens=self.config.max_tokens, rendering=self._rendering)
+
+    @property
+    def _rendering(self) -> Rendering:
+        try:
+            return Rendering.model_validate(self.config.rendering)
+        except ValidationError as error:
+            raise CheckpointError(f"config.json: rendering: {error.errors()[0]['msg']}: copy the file again") from error
 
     @property
     def profile(self) -> Profile | None:
@@ -180,49 +190,64 @@ class RewardModel(PreTrainedModel):
     @property
     def basis(self) -> Basis:
         """What the columns of this model's scores are about."""
-        matrix = self.reward_transform_matrix.detach().cpu()
+        matrix = self.reward_transform_matrix.detach().cpu().float()
         return Basis(self.objectives, tuple(self.config.computed), matrix, str(self.response_spec), self.uncertainty)
 
     def heads(self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]) -> Heads:
-        """Probe, gate and debiasing on features: eq. 1 to 4 in a few lines."""
-        rewards, gate = self.regression_layer(response), self.gating(prompt)
+        """Probe, gate and debiasing on features: eq. 1 to 4 in a few lines. float32, whatever type the weights were cast to."""
+        kind = self.regression_layer.weight.dtype
+        rewards, gate = self.regression_layer(response.to(kind)).float(), self.gating(prompt.to(kind)).float()
         computed = response_tokens[:, None].expand(-1, len(self.config.computed))
-        return Heads(rewards, gate, gate @ self.reward_transform_matrix.T, torch.cat([rewards, computed], dim=1))
+        terms = torch.cat([rewards, computed], dim=1)
+        return Heads(rewards, gate, gate @ self.reward_transform_matrix.T.float(), terms)
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 
-    def engine(self, *, batch_tokens: int = 4096) -> Engine:
-        """The scoring core with this model, for columns of numbers. Raises BackboneError when the folder had no tokenizer."""
-        _ = self.renderer  # says what is missing
-        return Engine(self, batch_tokens=batch_tokens)
+    def engine(self, *, batch_tokens: int = 4096, max_tokens: int | None = None, exact: bool = False) -> Engine:
+        """The scoring core with this model, for columns of numbers; see `Engine`.
 
-    @overload
-    def score(self, conversations: Conversation, *, batch_tokens: int = ..., profile: Profile | None = ...) -> Score: ...
+        Raises BackboneError when the folder had no tokenizer, and for more tokens than the decoder takes.
+        """
+        _ = self.renderer  # says what is missing
+        return Engine(self, batch_tokens=batch_tokens, max_tokens=max_tokens, exact=exact)
+
     @overload
     def score(
-        self, conversations: Sequence[Conversation], *, batch_tokens: int = ..., profile: Profiles = ...
-    ) -> list[Score]: ...
-    def score(self, conversations: Any, *, batch_tokens: int = 4096, profile: Profiles = None) -> Score | list[Score]:
-        """Score one conversation (messages ending with the assistant's answer) or a list of them.
+        self, conversations: Conversation | Mapping[str, Any], *, profile: Profile | None = ..., **engine: Any
+    ) -> Score: ...
+    @overload
+    def score(self, conversations: Iterable[Any], *, profile: Profiles = ..., **engine: Any) -> list[Score]: ...
+    def score(self, conversations: Any, *, profile: Profiles = None, **engine: Any) -> Score | list[Score]:
+        """Score one conversation (messages ending with the assistant's answer) or any collection of them.
 
-        The result does not depend on what else is in the list. A `profile` (or a list of one for each conversation) steers this
-        call, in place of one that is baked in (`Profile()` steers nothing). Whole scores are made, with their standard deviations
-        where the model knows them; for many numbers alone, ask `engine`. Raises ConversationError naming a row that is none,
-        RecipeError for a profile that does not fit.
+        Messages may come in lists, tuples, arrays, columns of tables and generators, or as a mapping with `messages` and `tools`.
+        What else is in the collection changes a score by the decoder's rounding alone (`exact=True`: by nothing). A `profile` (or
+        a list of one for each conversation) steers this call, in place of one that is baked in (`Profile()` steers nothing).
+        Whole scores are made, with their standard deviations where the model knows them; for many numbers alone, ask `engine`,
+        whose settings `batch_tokens`, `max_tokens` and `exact` may be given here. Raises ConversationError naming a row that is
+        none, RecipeError for a profile that does not fit.
         """
-        if conversations and isinstance(conversations[0], Mapping):
-            return self.score([conversations], batch_tokens=batch_tokens, profile=profile)[0]
-        engine = self.engine(batch_tokens=batch_tokens)
-        return list(engine.score(conversations, profile=profile, deviations=True, strict=True))
+        if isinstance(conversations, Tensor):
+            raise BackboneError(
+                "`score` takes conversations, not hidden states: this model is no linear head on its decoder (TRL's get_reward "
+                "asks for one). Call the model on token ids, model(input_ids, attention_mask=mask).logits, as reward functions do"
+            )
+        entries = entries_of(conversations)
+        if isinstance(conversations, Mapping) or (entries is not None and is_one_conversation(entries)):
+            one = conversations if entries is None else entries
+            return next(iter(self.engine(**engine).score([one], profile=profile, deviations=True, strict=True)))
+        if entries is None:
+            raise Fault("not-messages", f"got {kind_of(conversations)}").error()
+        return list(self.engine(**engine).score(entries, profile=profile, deviations=True, strict=True))
 
     def explain(
-        self, conversation: Conversation, *, profile: Profile | None = None, alike: int = 5, batch_tokens: int = 4096
+        self, conversation: Conversation, *, profile: Profile | None = None, alike: int = 5, **engine: Any
     ) -> Explanation:
         """A conversation's score taken apart and, where the model has a reference, set beside it.
 
         The reference gives percentiles and the `alike` prompts that open the gate most alike. Raises as `score` does.
         """
-        score = self.score(conversation, batch_tokens=batch_tokens, profile=profile)
+        score = self.score(conversation, profile=profile, **engine)
         return explain(score, self.reference, alike=alike)
 
     def difference(
@@ -232,15 +257,15 @@ class RewardModel(PreTrainedModel):
         *,
         names: tuple[str, str] = ("A", "B"),
         profile: Profile | None = None,
-        batch_tokens: int = 4096,
+        **engine: Any,
     ) -> Difference:
         """Score of `a` minus score of `b`: which objectives make the difference, and whether it is too close to call.
 
         The standard deviation of a difference is smaller than those of its scores say: both err with the same weights. Raises as
         `score` does.
         """
-        engine = self.engine(batch_tokens=batch_tokens)
-        return engine.score([a, b], profile=profile, deviations=True, strict=True).difference(0, 1, names=names)
+        table = self.engine(**engine).score([a, b], profile=profile, deviations=True, strict=True)
+        return table.difference(0, 1, names=names)
 
     def forward(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from armorm.conversation import Conversation
 from armorm.disk import hash_files
 from armorm.model.reward_model import RewardModel
+from armorm.rendering import VERSION
 from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
 from armorm.scoring.reference import FILES as REFERENCE_FILES
@@ -33,22 +35,28 @@ class ModelScorer:
     model: RewardModel
     batch_tokens: int = 4096
     profile: Profile | None = None
+    max_tokens: int | None = None
+    exact: bool = False
 
     @classmethod
-    def load(cls, name: str, *, batch_tokens: int = 4096, profile: Profile | None = None) -> ModelScorer:
-        """A model folder or hub id, on a GPU where there is one.
+    def load(cls, name: str, *, profile: Profile | None = None, **engine: Any) -> ModelScorer:
+        """A model folder or hub id, on a GPU where there is one; `engine`: its `batch_tokens`, `max_tokens`, `exact`.
 
-        Raises CheckpointError when it is no reward model, RecipeError for a profile that does not fit it.
+        Raises CheckpointError when it is no reward model, RecipeError for a profile that does not fit it, BackboneError for more
+        tokens than the decoder takes.
         """
         model = RewardModel.from_pretrained(name)
         model.basis.bind(profile, 1)
-        return cls(name, model.to("cuda") if torch.cuda.is_available() else model, batch_tokens, profile)
+        scorer = cls(name, model.to("cuda") if torch.cuda.is_available() else model, profile=profile, **engine)
+        _ = scorer.engine  # says what does not fit
+        return scorer
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that scores depend on: weights, config, tokenizer, profile; of a hub model, its id and commit."""
         config = {k: v for k, v in self.model.config.to_dict().items() if k not in _VOLATILE}
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        asked = {"version": VERSION, "max_tokens": self.max_tokens}
+        digest = hashlib.sha256(json.dumps([config, asked], sort_keys=True, default=str).encode())
         if self.profile is not None:
             digest.update(self.profile.fingerprint.encode())
         folder = Path(self.name)
@@ -62,7 +70,7 @@ class ModelScorer:
     @property
     def engine(self) -> Engine:
         """The scoring core with this model."""
-        return self.model.engine(batch_tokens=self.batch_tokens)
+        return self.model.engine(batch_tokens=self.batch_tokens, max_tokens=self.max_tokens, exact=self.exact)
 
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
         """Scores [n], higher is better; NaN for what is no conversation or what the chat template refuses."""

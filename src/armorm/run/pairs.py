@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from armorm.bench.run import Scores
-from armorm.conversation import Message
+from armorm.conversation import Answer, Message
 from armorm.data.splits import Split
 from armorm.features.answers import Answers, StoredItem, Texts
 from armorm.features.spec import FeatureSpec
@@ -104,7 +104,7 @@ class PairArrays:
         """The answers that should lose."""
         return self.columns.answers(feature, self.rows, self.losers)
 
-    def texts(self, pair: int) -> tuple[tuple[Message, ...], str, str]:
+    def texts(self, pair: int) -> tuple[tuple[Message, ...], Answer, Answer]:
         """One pair's context, chosen and rejected answer."""
         row = int(self.rows[pair])
         texts, start = self.columns.texts(row), self.columns.bounds[row]

@@ -11,15 +11,14 @@ rows cost no more than without it. An engine holds nothing that two calls share,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from armorm.conversation import Conversation
-from armorm.errors import ConversationError
+from armorm.errors import BackboneError, ConversationError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import Pooled, stream_features
 from armorm.features.spec import FeatureSpec, Pooling, parts_of
@@ -61,16 +60,30 @@ class ScoringModel(Protocol):
 
 
 class Engine:
-    """Scores conversations with one model, in batches of about `batch_tokens` padded tokens."""
+    """Scores conversations with one model, in batches of about `batch_tokens` padded tokens.
 
-    def __init__(self, model: ScoringModel, *, batch_tokens: int = 4096) -> None:
+    `max_tokens` bounds a conversation, in place of the model's own bound. What else stands in a batch changes a score by no more
+    than the decoder's rounding; `exact` runs each conversation by itself, so that its score is the same to the bit whatever
+    stands beside it. Raises BackboneError for more tokens than the decoder has positions.
+    """
+
+    def __init__(
+        self, model: ScoringModel, *, batch_tokens: int = 4096, max_tokens: int | None = None, exact: bool = False
+    ) -> None:
+        if batch_tokens < 1:
+            raise BackboneError(f"batch_tokens is {batch_tokens}: give the number of tokens that a batch may hold, such as 4096")
         self.model = model
         self.batch_tokens = batch_tokens
+        self.exact = exact
+        self.renderer = model.renderer
+        if max_tokens is not None:
+            _check_positions(model.backbone, max_tokens)
+            self.renderer = Renderer(self.renderer.tokenizer, max_tokens=max_tokens, rendering=self.renderer.rendering)
 
     @torch.inference_mode()
     def score(
         self,
-        conversations: Sequence[Conversation],
+        conversations: Sequence[Any],
         *,
         profile: Profiles = None,
         features: Sequence[FeatureSpec] = (),
@@ -98,15 +111,15 @@ class Engine:
             return profile or own
         return [one or own for one in profile]
 
-    def _render(self, conversations: Sequence[Conversation], *, strict: bool) -> tuple[Renderings, Faults]:
-        renderer, rendered, faults = self.model.renderer, list[Rendered | None](), list[str | None]()
+    def _render(self, conversations: Sequence[Any], *, strict: bool) -> tuple[Renderings, Faults]:
+        rendered, faults = list[Rendered | None](), list[str | None]()
         for i, conversation in enumerate(conversations):
             try:
-                rendered.append(renderer.render(conversation))
+                rendered.append(self.renderer.render(conversation))
                 faults.append(None)
             except ConversationError as error:
                 if strict:
-                    raise refusal(i, len(conversations), str(error)) from error
+                    raise refusal(i, len(conversations), str(error), error.fault) from error
                 rendered.append(None)
                 faults.append(str(error))
         return rendered, tuple(faults)
@@ -127,8 +140,9 @@ class Engine:
             for spec in kept:
                 features[str(spec)][at] = join_pooled(pooled.response, spec).cpu().numpy()
         truncated = np.array([row is not None and row.truncated for row in rendered], dtype=np.bool_)
+        notes = tuple(() if row is None else row.notes for row in rendered)
         columns = _scatter(places, heads, n, basis)
-        return ScoreTable(basis, columns, tokens.numpy(), truncated, faults, steerings, features)
+        return ScoreTable(basis, columns, tokens.numpy(), truncated, faults, steerings, features, notes)
 
     def _stream(self, rendered: Sequence[Rendered], kept: Sequence[FeatureSpec]) -> Iterator[Pooled]:
         model, prompt = self.model, self.model.prompt_spec.parts
@@ -138,9 +152,16 @@ class Engine:
             model.backbone,
             response=parts_of([model.response_spec, *kept]),
             prompt=prompt,
-            header=len(model.renderer.header_ids) if turn else 1,
-            batch_tokens=self.batch_tokens,
+            header=len(self.renderer.header_ids) if turn else 1,
+            batch_tokens=1 if self.exact else self.batch_tokens,
+            share=not self.exact,
         )
+
+
+def _check_positions(backbone: Backbone, max_tokens: int) -> None:
+    positions = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and max_tokens > positions:
+        raise BackboneError(f"max_tokens is {max_tokens}, the decoder has {positions} positions: use at most that many")
 
 
 def join_pooled(pooled: Mapping[str, Float[Tensor, "b d"]], spec: FeatureSpec) -> Float[Tensor, "b w"]:

@@ -23,7 +23,8 @@ class Score:
     `rewards`: predicted rating per objective, [0, 1] scale; `raw`: the same on the rating's own scale; `gate`: weight per
     objective, sums to 1; `coefficients`: what each term is multiplied with after debiasing (objectives, then computed
     nuisances, then a profile's constraints); `terms`: the multiplied values; `contributions`: coefficient · term, they sum to
-    `score`. `truncated` says that the conversation did not fit and lost its oldest part. `std` and `reward_std`: how far the
+    `score`. `truncated` says that the conversation did not fit and lost its oldest part; `notes` name what the chat template left
+    out or could not keep apart. `std` and `reward_std`: how far the
     score and the rewards may be off because ratings were few, as standard deviations; None where the model doesn't know.
 
     Under a steering profile, `profile` is its name, `gate` holds the steered weights, `gate_as_trained` those that the gate
@@ -43,6 +44,7 @@ class Score:
     profile: str | None = None
     gate_as_trained: Mapping[str, float] = field(default_factory=dict)
     constraints: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __float__(self) -> float:
         return self.score
@@ -60,6 +62,7 @@ class Score:
             "truncated": self.truncated,
             "std": self.std,
             "reward_std": dict(self.reward_std),
+            **({"notes": list(self.notes)} if self.notes else {}),
             **(steered if self.profile is not None else {}),
         }
 

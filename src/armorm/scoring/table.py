@@ -75,7 +75,7 @@ class ScoreTable:
     `trained` holds the heads' outputs [n …] as the gate gave them (NaN in a refused row), float32 on the CPU; `tokens` [n] counts
     each answer's own tokens (0 in a refused row); `truncated` [n] marks conversations that lost their oldest part; `faults` says
     what is wrong with each refused row, None elsewhere; `steerings` holds each row's profile, bound; `features` holds what was to
-    be kept, [n w] by name.
+    be kept, [n w] by name; `notes` says what the chat template left out of each row, or could not keep apart.
     """
 
     basis: Basis
@@ -85,12 +85,13 @@ class ScoreTable:
     faults: tuple[str | None, ...]
     steerings: tuple[Steering | None, ...]
     features: Mapping[str, Float[np.ndarray, "n _"]] = field(default_factory=dict)
+    notes: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def of(cls, basis: Basis, heads: Heads, tokens: Int[np.ndarray, " n"]) -> ScoreTable:
         """Of what the heads gave for whole rows, none of them refused."""
         columns, none = Heads(*(t.detach().cpu() for t in heads)), (None,) * len(tokens)
-        return cls(basis, columns, tokens, np.zeros(len(tokens), dtype=np.bool_), none, none)
+        return cls(basis, columns, tokens, np.zeros(len(tokens), dtype=np.bool_), none, none, notes=((),) * len(tokens))
 
     def __len__(self) -> int:
         return len(self.faults)
@@ -177,7 +178,7 @@ class ScoreTable:
     def __getitem__(self, i: int) -> Score:
         """One answer's score, taken apart. Raises ConversationError for a refused row."""
         if (fault := self.faults[i]) is not None:
-            raise refusal(i, len(self), fault)
+            raise refusal(i, len(self), fault, fault.partition(":")[0])
         steering = self.steerings[i]
         columns, names = self._columns(steering), self.basis.objectives.names
         terms = (*self.basis.terms, *(steering.labels if steering else ()))
@@ -195,6 +196,7 @@ class ScoreTable:
             coefficients=named(terms, self.coefficients[i, columns]),
             contributions=named(terms, self.contributions[i, columns]),
             truncated=bool(self.truncated[i]),
+            notes=self.notes[i],
             std=std,
             reward_std=reward_std,
             profile=steering.profile.name if steering else None,
@@ -260,9 +262,9 @@ class ScoreTable:
         return float(known.std[i]), dict(zip(self.basis.objectives.names, values, strict=True))
 
 
-def refusal(i: int, n: int, fault: str) -> ConversationError:
-    """The error that says which of n conversations is refused."""
-    return ConversationError(f"conversation {i + 1} of {n}: {fault}" if n > 1 else fault)
+def refusal(i: int, n: int, what: str, fault: str) -> ConversationError:
+    """The error that says which of n conversations is refused, and for which fault."""
+    return ConversationError(f"conversation {i + 1} of {n}: {what}" if n > 1 else what, fault)
 
 
 def _exact(column: Tensor) -> Float[np.ndarray, "n _"]:

@@ -56,6 +56,7 @@ def assemble(
         gate_scale=gate_scale,
         probe_bias=bool(np.any(probe.intercepts)),
         max_tokens=renderer.max_tokens,
+        rendering=renderer.rendering.to_json(),
         header_ids=renderer.header_ids,
         closing_ids=renderer.closing_ids,
         pad_token_id=backbone.tokenizer.pad_token_id,

@@ -116,6 +116,7 @@ def _config(facts: dict[str, Any], layout: Layout, where: str) -> RewardModelCon
         backbone_name=extras.get("backbone", where),
         gate_hidden=[int(gate["gating_hidden_dim"])] * int(gate["gating_n_hidden"]),
         gating_temperature=float(gate["gating_temperature"]),
+        rendering=extras.get("rendering"),
         max_tokens=int(extras.get("max_tokens") or decoder.max_position_embeddings),
         header_ids=extras.get("header_ids") or layout.header,
         closing_ids=extras.get("closing_ids") or layout.closing,
@@ -214,6 +215,7 @@ def _facts(model: RewardModel) -> dict[str, Any]:
         EXTRAS: {
             "objectives": model.objectives.to_json(),
             "max_tokens": c.max_tokens,
+            "rendering": c.rendering,
             "backbone": c.backbone_name,
             "beta": float(model.gating.logit_scale),
         },
