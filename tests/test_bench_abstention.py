@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from armorm.bench.abstention import abstention_curve, certainty, too_close_to_call
 from armorm.errors import DataError
-from armorm.report.run_figures import abstention_figure, coverage_figure
+from armorm.report.run_page import abstention_figure, coverage_figure
 from armorm.report.run_results import SuiteAbstention, UncertaintyFacts
 from armorm.report.run_tables import abstention_grid, uncertainty_grid
 

@@ -15,8 +15,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from armorm.report import compare_page
-from armorm.report import compare_plot as plotting
-from armorm.report.compare_plot import with_variables
+from armorm.report.compare_page import with_variables
 from armorm.report.compare_results import CompareResults
 from armorm.report.comparison import PUBLISHED, compare_report
 from armorm.report.latex import render_latex, tex
@@ -99,7 +98,7 @@ def write_compare(results, folder) -> None:
 
 
 def compare_plot(results) -> Figure | None:
-    return plotting.compare_plot(typed(results))
+    return compare_page.compare_plot(typed(results))
 
 
 def suite_of(name, rng):
