@@ -121,8 +121,7 @@ class _Comparison:
 
     def _trained(self, objective: TrainingObjective, name: str, label: str) -> list[Contender]:
         """A rival whose decoder is trained."""
-        judge = self.arena.pairwise if objective == "pairwise" else self.arena.one_logit
-        return [judge(name, label, self._tuned(objective))]
+        return [self.arena.trained(objective, name, label, self._tuned(objective))]
 
     def _judged(self, judge: JudgeSettings) -> list[Contender]:
         return [self.arena.judge(judge)]
@@ -193,7 +192,7 @@ class _Comparison:
     # -- the table -----------------------------------------------------------------------------------------------------------
 
     def _results(self, found: Sequence[Contender], missing: Sequence[str], start: float) -> CompareResults:
-        names = {c.name for c in found if not c.skipped}
+        names = {c.method for c in found if not c.skipped}
         references = [name for name in (RIVAL, TRAINED_RIVAL) if name in names]
         return CompareResults.model_validate(
             {
@@ -204,7 +203,7 @@ class _Comparison:
                 "backbone": {"model": self.recipe.backbone.model, "dtype": self.recipe.backbone.dtype},
                 "references": references,
                 "suites": [table for suite in self.recipe.bench for table in self._tables(suite, found, references)],
-                "methods": [c.facts() for c in found],
+                "methods": found,
                 "probes": self._probes(),
                 "notes": [*([f"Not computed yet: {', '.join(missing)}."] if missing else []), *self._notes()],
                 "seconds": round(time.perf_counter() - start, 1),
@@ -214,10 +213,10 @@ class _Comparison:
     def _tables(self, suite: Suite, found: Sequence[Contender], references: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The suite's table; where its items are capped, one more of all of them, with the methods that scored those."""
         name, title = suite.name, benchmark(suite.benchmark).title if suite.benchmark else suite.name
-        scores = {c.name: c.scores[name] for c in found if not c.skipped}
+        scores = {c.method: c.scores[name] for c in found if not c.skipped}
         yield {"name": name, "title": title} | self._table(suite, self.suites[name], scores, references)
         if name in self.whole:
-            scores = {c.name: c.whole[name] for c in found if name in c.whole}
+            scores = {c.method: c.whole[name] for c in found if name in c.whole}
             known = [r for r in references if r in scores]
             yield {"name": f"{name}: all", "title": title, "whole": True} | self._table(suite, self.whole[name], scores, known)
 
@@ -251,10 +250,13 @@ class _Comparison:
         tested = [predict_test(t.context, t.stores.ratings, t.probe.value.probe, t.probe.value.feature) for _, t in runs]
         first, seed = tested[0], self.recipe.seed
         means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
-        return [
-            _probe(backbone, training) | {"mean": mean.pearson, "gain": mean.gain if place else None}
-            for place, ((backbone, training), mean) in enumerate(zip(runs, means, strict=True))
-        ]
+        rows = []
+        for place, ((backbone, training), mean) in enumerate(zip(runs, means, strict=True)):
+            facts = training.probe.facts
+            quality = {key: {o["name"]: o[key] for o in facts["objectives"]} for key in ("pearson", "n")}
+            gain = mean.gain if place else None
+            rows.append({"backbone": backbone, "feature": facts["feature"], **quality, "mean": mean.pearson, "gain": gain})
+        return rows
 
     def _notes(self) -> list[str]:
         settings, rows = self.recipe.compare, self.rows
@@ -276,14 +278,3 @@ class _Comparison:
         if any(s.benchmark is None for s in self.recipe.bench):
             found.append("The published rows are the paper's Table 1, on the whole of RewardBench and other backbones.")
         return found
-
-
-def _probe(backbone: str, training: Training) -> dict[str, Any]:
-    facts = training.probe.facts
-    quality = {o["name"]: o for o in facts["objectives"]}
-    return {
-        "backbone": backbone,
-        "feature": facts["feature"],
-        "pearson": {name: o["pearson"] for name, o in quality.items()},
-        "n": {name: o["n"] for name, o in quality.items()},
-    }

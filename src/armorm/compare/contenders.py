@@ -36,12 +36,13 @@ Costs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Contender:
-    """One method: `scores` by suite, an array for each item; `training` and `scoring` (by suite) say what it took.
+    """One method: `MethodFacts` are read from it. `scores` by suite, an array for each item; `training` and `scoring` (by suite)
+    say what it took.
 
     `whole` has the scores of all items of capped suites, from methods that they cost nothing. `skipped` says why there are none.
     """
 
-    name: str
+    method: str
     label: str
     family: str
     backbone: str
@@ -53,11 +54,6 @@ class Contender:
     usage: Mapping[str, Any] | None = None
     position: Mapping[str, Any] | None = None
     skipped: str | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """Plain JSON values, without the scores."""
-        names = ("label", "family", "backbone", "note", "training", "usage", "position", "skipped")
-        return {"method": self.name, **{n: getattr(self, n) for n in names}, "scoring": dict(self.scoring)}
 
 
 # -- methods on stored features -----------------------------------------------------------------------------------------------
@@ -132,17 +128,18 @@ class Arena:
     folder: Path
     reporter: Reporter
 
-    def one_logit(self, name: str, label: str, tuned: Stage[None]) -> Contender:
-        """A Bradley–Terry model with a trained decoder."""
-        note = self._steps(tuned, "bradley-terry")
-        model = partial(SequenceHead, max_tokens=self.recipe.backbone.max_tokens)
-        return self._trained(model, name, label, "bradley-terry", note, tuned)
-
-    def pairwise(self, name: str, label: str, tuned: Stage[None]) -> Contender:
-        """A decoder that was trained to say which of two shown answers is better."""
-        longest = max(self.recipe.backbone.max_tokens, self.recipe.tuning.of("pairwise").max_tokens or 0)
-        note = f"{self._steps(tuned, 'pairwise')}; both orders averaged"
-        return self._trained(partial(PairwiseModel, label=label, max_tokens=longest), name, label, "pairwise", note, tuned)
+    def trained(self, objective: TrainingObjective, name: str, label: str, tuned: Stage[None]) -> Contender:
+        """A trained decoder: a Bradley–Terry model, or one that says which of two shown answers is better ("pairwise")."""
+        s, settings = self.recipe.backbone, self.recipe.tuning.of(objective)
+        how: dict[str, Any] = {"dtype": s.dtype, "device": s.device, "batch_tokens": self.recipe.features.batch_tokens}
+        note = f"{tuned.facts['steps']} steps of {settings.batch_size} pairs"
+        model: Callable[..., Scorer | PairScorer] = partial(SequenceHead, max_tokens=s.max_tokens)
+        if objective == "pairwise":
+            note += "; both orders averaged"
+            model = partial(PairwiseModel, label=label, max_tokens=max(s.max_tokens, settings.max_tokens or 0))
+        folder = str(tuned.folder / "model")
+        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, model(name, folder, **how)))
+        return self._contender(found, name, label, objective, "trained", note=note, training=training_costs(tuned))
 
     def judge(self, settings: JudgeSettings) -> Contender:
         """A language model as judge; one that can't be asked at all is left out with the reason."""
@@ -174,17 +171,6 @@ class Arena:
             batch_tokens=settings.batch_tokens,
             max_tokens=2 * self.recipe.backbone.max_tokens,
         )
-
-    def _steps(self, tuned: Stage[None], objective: TrainingObjective) -> str:
-        return f"{tuned.facts['steps']} steps of {self.recipe.tuning.of(objective).batch_size} pairs"
-
-    def _trained(
-        self, model: Callable[..., Scorer | PairScorer], name: str, label: str, family: str, note: str, tuned: Stage[None]
-    ) -> Contender:
-        s, folder = self.recipe.backbone, str(tuned.folder / "model")
-        how: dict[str, Any] = {"dtype": s.dtype, "device": s.device, "batch_tokens": self.recipe.features.batch_tokens}
-        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, model(name, folder, **how)))
-        return self._contender(found, name, label, family, "trained", note=note, training=training_costs(tuned))
 
     def _stage(self, name: str, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> Stage[None]:
         asked = key_of({n: [repr((i.id, i.context, i.chosen, i.rejected)) for i in items] for n, items in self.suites.items()})
