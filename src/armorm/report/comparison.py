@@ -78,11 +78,16 @@ def compare_report(results: CompareResults) -> Report:
         _costs(methods),
         _costs_by_suite(results, methods),
         _position(results, methods),
-        _not_run(methods),
+        table("compare.not-run", [[Cell(one.label, one.backbone), one.skipped] for one in methods.values() if one.skipped]),
     ]
     return Report(
         f"{results.name}: methods compared",
-        _facts(results),
+        {
+            **results.origin(),
+            "version": results.version,
+            "backbone": f"{results.backbone.model}, {results.backbone.dtype}",
+            "this call took": duration(results.seconds),
+        },
         [f"{suite_title(s)}: {headline(s, results, methods)}" for s in results.suites if overall_values(s)],
         "Overall value of each method with its 95 % interval",
         "; ".join(f"{kind}: {label}" for kind, label in uprights),
@@ -126,7 +131,9 @@ def headline(suite: ComparedSuite, results: CompareResults, methods: Mapping[str
     ordered = [name for name in methods if name in values]
     subject = next(row for row in suite.methods if row.method == ordered[0])
     one = values[subject.method]
-    text = f"{methods[subject.method].label}: {percent(one.value)}{_in_brackets(share_ends(one))}"
+    text = f"{methods[subject.method].label}: {percent(one.value)}"
+    if span := share_ends(one):
+        text += f" ({span})"
     for reference in _references(results, methods):
         versus = subject.versus.get(reference)
         if versus is not None and has_value(versus.difference):
@@ -136,15 +143,6 @@ def headline(suite: ComparedSuite, results: CompareResults, methods: Mapping[str
     if values[highest].value <= one.value:
         return f"{text}. No row is higher." if len(ordered) > 1 else f"{text}."
     return f"{text}. Highest: {methods[highest].label}, {percent(values[highest].value)}."
-
-
-def _facts(results: CompareResults) -> dict[str, str]:
-    return {
-        **results.origin(),
-        "version": results.version,
-        "backbone": f"{results.backbone.model}, {results.backbone.dtype}",
-        "this call took": duration(results.seconds),
-    }
 
 
 def _references(results: CompareResults, methods: Mapping[str, MethodFacts]) -> list[str]:
@@ -176,14 +174,13 @@ def _accuracy(suite: ComparedSuite, results: CompareResults, methods: Mapping[st
             *(cell for reference in references for cell in difference(rows[one.method].versus.get(reference))),
         ],
     )
-    marks = _marks(published)
+    lines, footnotes = _published(published, sections)
     if published:
-        lines = [[*_published(row, sections, marks), *[""] * (2 * len(references))] for row in published]
-        blocks.append(block(lines, PUBLISHED, "published"))
+        blocks.append(block([[*line, *[""] * (2 * len(references))] for line in lines], PUBLISHED, "published"))
     head: list[str | Cell] = [_METHOD, *(Cell(n, _n(s)) for n, s in zip(["overall", *sections], sizes, strict=True))]
     for reference in references:
         head += [Cell(f"over {methods[reference].label}", "points"), "p"]
-    remarks = [*_remarks(suite, rows, methods), *_footnotes(marks)]
+    remarks = [*_remarks(suite, rows, methods), *footnotes]
     return replace(table("compare.suite", blocks=blocks, head=head, remarks=remarks, suite=suite_title(suite)), name=suite.name)
 
 
@@ -212,10 +209,6 @@ def _n(size: int) -> str:
     return f"n = {count(size)}" if size else ""
 
 
-def _in_brackets(text: str) -> str:
-    return f" ({text})" if text else ""
-
-
 def _comparable(suite: ComparedSuite) -> bool:
     """Whether the suite has a section that published rows have too."""
     return not set(suite.sections).isdisjoint(_sections(suite.published))
@@ -230,27 +223,24 @@ def _published_alone(suites: Sequence[ComparedSuite]) -> Grid:
     alone: list[PublishedRow] = []
     for suite in suites:
         alone += [row for row in suite.published if not _comparable(suite) and row not in alone]
-    sections, marks = _sections(alone), _marks(alone)
-    rows = block([_published(row, sections, marks) for row in alone], family="published")
-    return table("compare.published", blocks=[rows], head=[_METHOD, "overall", *sections], remarks=_footnotes(marks))
+    sections = _sections(alone)
+    lines, footnotes = _published(alone, sections)
+    blocks = [block(lines, family="published")]
+    return table("compare.published", blocks=blocks, head=[_METHOD, "overall", *sections], remarks=footnotes)
 
 
-def _footnotes(marks: Mapping[str, int]) -> list[str]:
-    return [f"[{mark}] {said}" for said, mark in marks.items()]
-
-
-def _marks(published: Sequence[PublishedRow]) -> dict[str, int]:
-    """Footnotes of the published rows: source and note, numbered once each."""
-    return {said: mark for mark, said in enumerate(dict.fromkeys(map(_source, published)), start=1)}
-
-
-def _source(row: PublishedRow) -> str:
-    return f"{row.source}: {row.note}" if row.note else row.source
-
-
-def _published(row: PublishedRow, sections: Sequence[str], marks: Mapping[str, int]) -> list[str | Cell]:
-    label = f"{row.label} [{marks[_source(row)]}]"
-    return [Cell(label, row.base_model), *map(share, (row.overall, *map(row.sections.get, sections)))]
+def _published(rows: Sequence[PublishedRow], sections: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The lines of published rows, and their footnotes: source and note, numbered once each."""
+    sources = [f"{row.source}: {row.note}" if row.note else row.source for row in rows]
+    footnotes = list(dict.fromkeys(sources))
+    lines: list[Row] = [
+        [
+            Cell(f"{row.label} [{footnotes.index(source) + 1}]", row.base_model),
+            *map(share, (row.overall, *map(row.sections.get, sections))),
+        ]
+        for row, source in zip(rows, sources, strict=True)
+    ]
+    return lines, [f"[{mark}] {source}" for mark, source in enumerate(footnotes, start=1)]
 
 
 def _remarks(suite: ComparedSuite, rows: Mapping[str, ComparedRow], methods: Mapping[str, MethodFacts]) -> list[str]:
@@ -357,7 +347,3 @@ def _probes(probes: Sequence[ProbeOnBackbone]) -> Grid:
 def _correlation(one: Interval | None, n: int) -> Cell:
     cell = estimate(one, decimal)
     return Cell(cell.text, ", ".join(filter(None, (cell.small, _n(n))))) if has_value(one) else cell
-
-
-def _not_run(methods: Mapping[str, MethodFacts]) -> Grid:
-    return table("compare.not-run", [[Cell(one.label, one.backbone), one.skipped] for one in methods.values() if one.skipped])
