@@ -27,7 +27,6 @@ SHOWN = 60
 MOST_OBJECTIVES = 4
 QUANTILES = ("min", "p5", "p25", "median", "p75", "p95", "max")
 
-_DROPS = "Left out, and noted"
 _STRONG = 0.3
 _MARKED = 0.05
 _NAMED = 6
@@ -92,7 +91,7 @@ def inspection_report(facts: Inspection) -> Report:
         f"{facts.name}: {count(counts.rows)} {_KINDS[facts.kind]} of {count(counts.prompts)} prompts, from "
         f"{count(counts.records)} records"
     )
-    grids = _drops(counts.faults, counts.skipped, counts.notes, counts.records)
+    grids = _drops(FaultCounts(counts.faults, counts.notes, counts.examples, counts.skipped), counts.records)
     if facts.objectives:
         grids.append(_ratings(facts.objectives))
     if facts.patterns is not None:
@@ -114,7 +113,7 @@ def validation_report(found: Sequence[Validation]) -> Report:
         verdict = f"{count(one.faulty)} faulty" if one.faulty else "no faults"
         kept = f"{count(one.kept)} {_KINDS[one.kind]} of {count(one.groups)} prompts"
         sentences.append(f"{one.where}: {verdict} in {count(one.total)} records; {kept}")
-        grids += _faults(one.faults, one.total, what=f"{one.name}: left out, and noted")
+        grids += _drops(one.faults, one.total, what=f"{one.name}: left out, and noted")
         sentences += one.remarks
     return Report("", sentences=sentences, grids=grids)
 
@@ -122,38 +121,26 @@ def validation_report(found: Sequence[Validation]) -> Report:
 def export_report(exported: Exported, remarks: Sequence[str]) -> Report:
     """What was written, and what was not."""
     head = f"{exported.path}: {count(exported.rows)} rows from {count(exported.total)} records"
-    return Report("", sentences=[head, *remarks], grids=_faults(exported.faults, exported.total))
+    return Report("", sentences=[head, *remarks], grids=_drops(exported.faults, exported.total))
 
 
-def findings(facts: Inspection) -> list[str]:
+def findings(facts: Inspection) -> Iterator[str]:
     """What to mind before these rows are used, in sentences made of the numbers alone."""
-    return [*_left_out(facts), *map(_leak, filter(_leaks, facts.leakage)), *_follow_length(facts), *_repeated(facts)]
-
-
-def _left_out(facts: Inspection) -> Iterator[str]:
-    counts = facts.counts
+    counts, answers = facts.counts, facts.duplicates
     faulty, skipped = sum(counts.faults.values()), sum(counts.skipped.values())
     if faulty + skipped:
         yield (
             f"{count(counts.rows)} of {count(counts.records)} records became rows: {count(faulty)} are faulty, "
             f"{count(skipped)} are left out on purpose."
         )
-
-
-def _leaks(leak: Leak) -> bool:
-    return bool(leak.exact.prompts or leak.near.prompts)
-
-
-def _leak(leak: Leak) -> str:
-    parts = [
-        f"{count(part.prompts)} prompt{'s' if part.prompts > 1 else ''} {how} ({count(part.rows)} rows)"
-        for how, part in (("exactly", leak.exact), ("nearly", leak.near))
-        if part.prompts
-    ]
-    return f"{leak.benchmark} shares {' and '.join(parts)} with these rows."
-
-
-def _follow_length(facts: Inspection) -> Iterator[str]:
+    for leak in facts.leakage:
+        parts = [
+            f"{count(part.prompts)} prompt{'s' if part.prompts > 1 else ''} {how} ({count(part.rows)} rows)"
+            for how, part in (("exactly", leak.exact), ("nearly", leak.near))
+            if part.prompts
+        ]
+        if parts:
+            yield f"{leak.benchmark} shares {' and '.join(parts)} with these rows."
     rhos = {o.name: o.length.spearman.value for o in facts.objectives if abs(o.length.spearman.value) >= _STRONG}
     strong = sorted(rhos, key=lambda name: -abs(rhos[name]))
     if strong:
@@ -164,23 +151,13 @@ def _follow_length(facts: Inspection) -> Iterator[str]:
     if longer and has_value(longer):
         between = f" (95 % interval {ends(longer, percent)})" if ends(longer) else ""
         yield f"The longer answer was chosen in {percent(longer.value)} of pairs of unequal length{between}."
-
-
-def _repeated(facts: Inspection) -> Iterator[str]:
-    answers = facts.duplicates
     if answers.repeated > _MARKED * answers.answers:
         yield f"{percent(answers.repeated / answers.answers)} of answers were there before, letter by letter."
 
 
-def _faults(faults: FaultCounts, records: int, **said: str) -> list[Grid]:
-    return _drops(faults.counts, faults.skipped, faults.notes, records, **said)
-
-
-def _drops(
-    faults: Mapping[str, int], skipped: Mapping[str, int], notes: Mapping[str, int], records: int, *, what: str = _DROPS
-) -> list[Grid]:
+def _drops(faults: FaultCounts, records: int, *, what: str = "Left out, and noted") -> list[Grid]:
     """The table of what was left out and noted; none without any."""
-    parts = {"fault": faults, "left out on purpose": skipped, "note": notes}
+    parts = {"fault": faults.counts, "left out on purpose": faults.skipped, "note": faults.notes}
     rows = [[reason, kind, count(n), percent(n / records)] for kind, part in parts.items() for reason, n in part.items()]
     return [table("data.drops", rows, what=what)] if rows else []
 
@@ -280,7 +257,7 @@ def render_data_page(facts: Inspection) -> str:
         facts=facts,
         report=report,
         contents=[(name, title) for name, title in sections.items() if title],
-        findings=findings(facts),
+        findings=list(findings(facts)),
         head=_glance(facts),
         ratings=_rating_bars(rated),
         labels=_label_map(rated, facts),
@@ -310,11 +287,10 @@ def _rating_bars(rated: Sequence[RatedObjective]) -> Figure | None:
         Histogram(
             o.name,
             f"mean {decimal(o.mean, 2)}, n {count(o.n)}",
-            o.histogram.values or o.histogram.edges,
-            [float(n) for n in o.histogram.counts],
+            o.histogram,
             o.min,
             o.max,
-            mark=o.mean,
+            o.mean,
         )
         for o in rated
         if math.isfinite(o.max - o.min)
@@ -330,7 +306,7 @@ def _label_map(rated: Sequence[RatedObjective], facts: Inspection) -> Figure | N
     columns = ["all rows", *(f"{i}: {percent(one.share)}" for i, one in enumerate(listed, 1))]
     shades = [[o.n / rows, *(0.5 * (o.name in one.objectives) for one in listed)] for o in rated]
     texts = [[percent(o.n / rows), *("yes" if o.name in one.objectives else "" for one in listed)] for o in rated]
-    return heat_map([o.name for o in rated], columns, shades, texts, alt="Labels by objective and pattern")
+    return heat_map([o.name for o in rated], columns, shades, texts, alt="Labels by objective and pattern", most=1.0)
 
 
 def _length_bars(facts: Inspection) -> Figure | None:
@@ -343,12 +319,11 @@ def _length_bars(facts: Inspection) -> Figure | None:
                     Histogram(
                         f"{name}: {measure}",
                         f"median {count(one.median)}, longest {count(one.max)}",
-                        edges,
-                        [float(n) for n in one.histogram.counts],
+                        one.histogram,
                         edges[0],
                         edges[-1],
+                        max(one.median, edges[0]),
                         logarithmic=edges[0] >= 1,
-                        mark=max(one.median, edges[0]),
                     )
                 )
     return histograms(panels, alt="Lengths of prompts and answers") if panels else None

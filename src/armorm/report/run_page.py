@@ -205,8 +205,7 @@ def label_map(labels: LabelCounts) -> Figure | None:
     if not labels.counts:
         return None
     counts = [list(column) for column in zip(*labels.counts, strict=True)]
-    most = max((size for row in counts for size in row), default=0) or 1
-    shades = [[math.log1p(size) / math.log1p(most) for size in row] for row in counts]
+    shades = [[math.log1p(size) for size in row] for row in counts]
     texts = [[compact_count(size) for size in row] for row in counts]
     return heat_map(labels.objectives, labels.sources, shades, texts, alt="Number of ratings by objective and source")
 
@@ -252,10 +251,9 @@ def gate_map(by_source: Mapping[str, Mapping[str, float]]) -> Figure | None:
         return None
     objectives = list(dict.fromkeys(name for weights in by_source.values() for name in weights))
     weights = [[by_source[source].get(name, 0.0) for source in by_source] for name in objectives]
-    most = max((weight for row in weights for weight in row), default=0.0) or 1.0
-    shades = [[weight / most if weight >= _FEWEST else 0.0 for weight in row] for row in weights]
-    texts = [[f"{100 * weight:.0f}" if weight >= _FEWEST else "" for weight in row] for row in weights]
-    return heat_map(objectives, list(by_source), shades, texts, alt="Mean gate weight by objective and source")
+    weights = [[weight if weight >= _FEWEST else 0.0 for weight in row] for row in weights]
+    texts = [[f"{100 * weight:.0f}" if weight else "" for weight in row] for row in weights]
+    return heat_map(objectives, list(by_source), weights, texts, alt="Mean gate weight by objective and source")
 
 
 def gate_curves(gate: GateFacts) -> Figure | None:
