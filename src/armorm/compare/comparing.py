@@ -21,7 +21,7 @@ from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.bench.run import Scores
 from armorm.compare.ablations import fit_without_masking, load_without_masking, rival_methods
-from armorm.compare.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
+from armorm.compare.contenders import Arena, Contender, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import RecipeError
@@ -32,7 +32,7 @@ from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
 from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
-from armorm.run.methods import MAIN, RIVAL, Graded, Method
+from armorm.run.methods import MAIN, RIVAL, Graded
 from armorm.run.probe_stage import predict_test
 from armorm.run.rows import read_rows
 from armorm.run.stages import Stage, run_stage
@@ -44,8 +44,6 @@ EVERY_SECONDS = 20.0
 """The table so far is written when a step ends and the last writing is so long ago."""
 FROZEN = "frozen"
 TRAINED_RIVAL = "bradley-terry-trained"
-FAMILIES = {MAIN: "armorm", RIVAL: "bradley-terry", "length": "baseline", "single": "baseline"}
-FAMILIES |= dict.fromkeys(("uniform", "uniform-raw", "armorm-no-gate", "armorm-not-debiased"), "ablation")
 TRAINED: dict[TrainingObjective, tuple[str, str]] = {
     "bradley-terry": (TRAINED_RIVAL, "Bradley–Terry, decoder trained"),
     "pairwise": ("pairwise", "pairwise preference model"),
@@ -117,7 +115,7 @@ class _Comparison:
         fit = partial(fit_without_masking, main.context, main.stores.ratings, main.pairs, feature=main.probe.value.feature)
         stage = run_stage(at, {"gate": main.gates.key}, fit, load_without_masking)
         rivals = rival_methods(main.probe.value, main.pairs, fixed=fixed, unmasked=[stage.value])
-        return [self._stored(main, m, FROZEN) for m in (*main.methods, *rivals)]
+        return [from_features(main, m, self.suites, FROZEN, whole=self.whole) for m in (*main.methods, *rivals)]
 
     def _trained(self, objective: TrainingObjective, name: str, label: str) -> list[Contender]:
         """A rival whose decoder is trained."""
@@ -136,7 +134,7 @@ class _Comparison:
         self.variants[BACKBONES[objective]] = training
         rivals = rival_methods(training.probe.value, training.pairs)
         return [
-            self._stored(training, method, BACKBONES[objective], name, before)
+            from_features(training, method, self.suites, BACKBONES[objective], variant=name, before=before)
             for method in (*training.methods, *rivals)
             if method.scorer.name in ON_TRAINED
         ]
@@ -179,15 +177,6 @@ class _Comparison:
     def _tuned(self, objective: TrainingObjective) -> Stage[None]:
         folder = self.out / "tuned" / objective
         return tune(self.recipe, objective, folder, rows=self.rows, reporter=self.reporter)
-
-    def _stored(
-        self, training: Training, method: Method, backbone: str, variant: str = "", before: Costs | None = None
-    ) -> Contender:
-        name = method.scorer.name
-        family = FAMILIES.get(name) or ("ablation" if name.startswith(MAIN) else "regression")
-        whole = self.whole if training is self.main else {}
-        about: dict[str, Any] = {"family": family, "backbone": backbone, "variant": variant, "before": before}
-        return from_features(training, method, self.suites, whole=whole, **about)
 
     # -- the table -----------------------------------------------------------------------------------------------------------
 

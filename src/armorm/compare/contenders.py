@@ -25,13 +25,16 @@ from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge
 from armorm.rivals.judge.making import judge_of
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
-from armorm.run.methods import Method, score_suite
+from armorm.run.methods import MAIN, RIVAL, Method, score_suite
 from armorm.run.stages import Stage, key_of, read_nothing, run_stage
 from armorm.run.train import Training
 from armorm.scorers import PairScorer, Scorer
 
 Suites = Mapping[str, Sequence[BenchmarkItem]]
 Costs = dict[str, Any]
+
+FAMILIES = {MAIN: "armorm", RIVAL: "bradley-terry", "length": "baseline", "single": "baseline"}
+FAMILIES |= dict.fromkeys(("uniform", "uniform-raw", "armorm-no-gate", "armorm-not-debiased"), "ablation")
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,9 @@ def from_features(
     training: Training,
     method: Method,
     suites: Suites,
-    *,
-    whole: Suites,
-    family: str,
     backbone: str,
+    *,
+    whole: Suites | None = None,
     variant: str = "",
     before: Costs | None = None,
 ) -> Contender:
@@ -77,7 +79,7 @@ def from_features(
         both = score_suite(answers, [method])[method.scorer.name]
         by_id = {item.id: one for item, one in zip(answers.items, answers.by_item(*both), strict=True)}
         scores[suite.name] = [by_id[item.id] for item in suites[suite.name]]
-        if suite.name in whole:
+        if whole and suite.name in whole:
             everything[suite.name] = [by_id[item.id] for item in whole[suite.name]]
         share = len(suites[suite.name]) / len(stored)
         scoring[suite.name] = {
@@ -86,10 +88,11 @@ def from_features(
             "tokens_out": 0,
             "answers": sum(len(item.answers) for item in suites[suite.name]),
         }
-    name = method.scorer.name + (f"@{variant}" if variant else "")
+    name = method.scorer.name
+    family = FAMILIES.get(name) or ("ablation" if name.startswith(MAIN) else "regression")
     reads_ratings = family not in ("bradley-terry", "baseline")
     cost = None if family == "baseline" else _added(before, _feature_costs(training, ratings=reads_ratings))
-    about = (name, method.scorer.label, family, backbone)
+    about = (f"{name}@{variant}" if variant else name, method.scorer.label, family, backbone)
     return Contender(*about, scores=scores, whole=everything, training=cost, scoring=scoring)
 
 
