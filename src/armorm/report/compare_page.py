@@ -26,6 +26,7 @@ from armorm.report.markdown import render_markdown
 from armorm.report.plots import (
     ACCENT,
     COLUMNS,
+    FAMILY_COLOURS,
     INK,
     PAGE_COLOURS,
     RULE,
@@ -40,16 +41,10 @@ from armorm.report.plots import (
     styled,
     title_of,
 )
+from armorm.report.tables import Report
 
-COLOURS = {
-    "ablation": ("#4f94cf", "#4a83bb"),
-    "pairwise": ("#1c7a5e", "#5fc6a3"),
-    "judge": ("#7648a8", "#b896e8"),
-    "regression": ("#a63a74", "#e88fbd"),
-}
-"""Colours in light and dark pages of the families that have no colour in the page's own style."""
-
-_PAGE = {"armorm": ACCENT, "bradley-terry": SECOND, "baseline": SOFT}
+_COLOURS = {"armorm": ACCENT, "bradley-terry": SECOND, "baseline": SOFT}
+_COLOURS |= {family: light for family, (light, _) in FAMILY_COLOURS.items()}
 _ROW = 0.26  # inches
 _LONGEST = 42  # characters of a row's name
 _DASHES = ((0, (5, 3)), (0, (1.5, 1.5)))  # of the first and of every further reference
@@ -66,16 +61,11 @@ def write_compare(results: CompareResults, folder: Path) -> None:
         write_text(folder / "compare.svg", standalone(figure))
     write_text(folder / "compare.md", render_markdown(report, picture="compare.svg" if figure else ""))
     write_text(folder / "compare.tex", render_latex(report, "compare"))
-    write_text(folder / "report.html", _page(results, figure))
+    write_text(folder / "report.html", render_compare_page(results, report, figure))
 
 
-def render_compare_page(results: CompareResults) -> str:
-    """The page as text; the same results give the same page."""
-    return _page(results, compare_plot(results))
-
-
-def _page(results: CompareResults, figure: Figure | None) -> str:
-    report = compare_report(results)
+def render_compare_page(results: CompareResults, report: Report, figure: Figure | None) -> str:
+    """The page as text, of the results' tables and plot; the same results give the same page."""
     suites, others = report.grids[: len(results.suites)], report.grids[len(results.suites) :]
     return render_html(
         "compare_page.html.jinja",
@@ -83,9 +73,9 @@ def _page(results: CompareResults, figure: Figure | None) -> str:
         report=report,
         suites=suites,
         others=others,
-        figure=with_variables(figure) if figure else None,
-        colours=COLOURS,
-        families={family: colour_of(family) for family in FAMILIES},
+        figure=figure,
+        colours=FAMILY_COLOURS,
+        families={family: PAGE_COLOURS[_COLOURS.get(family, INK)][0] for family in FAMILIES},
         contents=[
             *([("plot", "Overall")] if figure else []),
             *((f"suite-{place}", grid.title) for place, grid in enumerate(suites, start=1)),
@@ -109,7 +99,7 @@ class _Row:
 
 
 def compare_plot(results: CompareResults) -> Figure | None:
-    """The figure, families in their light colours; None where no method has a value."""
+    """The figure, each family in its colour; None where no method has a value."""
     suites = [(suite, values) for suite in results.suites if (values := overall_values(suite))]
     if not suites:
         return None
@@ -118,19 +108,6 @@ def compare_plot(results: CompareResults) -> Figure | None:
     rows = _rows([one for name, one in known.items() if name in scored])
     references = [known[name] for name in results.references if name in scored]
     return _panels(rows, suites, references, alt="Overall value of each method with its 95 % interval, by suite")
-
-
-def with_variables(figure: Figure) -> Figure:
-    """The figure for a page that sets `--family-NAME` for light and dark."""
-    svg = figure.svg
-    for family, (light, _) in COLOURS.items():
-        svg = svg.replace(light, f"var(--family-{family})")
-    return Figure(svg, figure.width)
-
-
-def colour_of(family: str) -> str:
-    """The CSS colour of a family in the page."""
-    return f"var(--family-{family})" if family in COLOURS else PAGE_COLOURS[_PAGE.get(family, INK)][0]
 
 
 def _rows(methods: Sequence[MethodFacts]) -> list[_Row]:
@@ -153,7 +130,8 @@ def _panels(
     left = 0.2 + 0.074 * max(len(shorten(row.text, _LONGEST)) for row in rows)
     figure, grid = panel_grid(len(suites), height=_ROW * len(rows), left=left)
     for at, (axes, (suite, values)) in enumerate(zip(grid, suites, strict=True)):
-        axes.set_title(title_of(plain(suite.title), _size(suite)))
+        part = part_of(suite)
+        axes.set_title(title_of(plain(suite.title), f"{'' if part else 'all '}{count(suite.n)}{part} items"))
         limits = common_limits(list(values.values()), [0.5], (0.0, 1.02))
         axes.set_xlim(*limits)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
@@ -164,17 +142,8 @@ def _panels(
                 axes.axvline(values[reference.method].value, color=SECOND, linewidth=1.0, linestyle=dashes, zorder=1)
         for place, row in enumerate(rows):
             if row.method is not None and row.method in values:
-                draw_whisker(axes, place, values[row.method], limits, _stand_in(row.family))
+                draw_whisker(axes, place, values[row.method], limits, _COLOURS.get(row.family, INK))
     return inline(figure, alt)
-
-
-def _size(suite: ComparedSuite) -> str:
-    n, part = count(suite.n), part_of(suite)
-    return f"{n}{part} items" if part else f"all {n} items"
-
-
-def _stand_in(family: str) -> str:
-    return COLOURS[family][0] if family in COLOURS else _PAGE.get(family, INK)
 
 
 def _name_rows(axes: Any, rows: Sequence[_Row], *, named: bool) -> None:
@@ -193,7 +162,7 @@ def _name_rows(axes: Any, rows: Sequence[_Row], *, named: bool) -> None:
 def _name(axes: Any, place: int, row: _Row) -> None:
     look: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
     title = row.method is None
-    colour, weight = (_stand_in(row.family), "bold") if title else (INK, "normal")
+    colour, weight = (_COLOURS.get(row.family, INK), "bold") if title else (INK, "normal")
     raised = 0.17 if row.backbone else 0.0
     axes.text(-0.02, place - raised, shorten(row.text, _LONGEST), color=colour, fontweight=weight, fontsize=8, **look)
     if row.backbone:

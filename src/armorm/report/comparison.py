@@ -60,8 +60,6 @@ FAMILIES = {
 
 PUBLISHED = "Published: other backbones, other data, not comparable row by row"
 _METHOD = Cell("method", "backbone")
-_PARTS = {"training": "time", "tokens": "training", "steps": "training", "examples": "training", "scoring": "time"}
-_PARTS |= dict.fromkeys(("answers", "tokens in", "tokens out"), "scoring")
 _CALLS = ("requests", "from_cache", "failed", "unparsable", "cut", "untold", "cached_tokens_in", "cached_tokens_out")
 """What was counted of a judge's requests; zeros are left out."""
 
@@ -262,10 +260,10 @@ def _remarks(suite: ComparedSuite, rows: Mapping[str, ComparedRow], methods: Map
 
 def _costs(methods: Mapping[str, MethodFacts]) -> Grid:
     run = {name: one for name, one in methods.items() if not one.skipped}
-    cells = {title: {name: write(one) for name, one in run.items()} for title, write in _COLUMNS.items()}
-    shown = {title: column for title, column in cells.items() if any(text != DASH for text in column.values())}
+    cells = {head: {name: write(one) for name, one in run.items()} for head, write in _COLUMNS.items()}
+    shown = {head: column for head, column in cells.items() if any(text != DASH for text in column.values())}
     blocks = _by_family(run.values(), lambda one: [column[one.method] for column in shown.values()])
-    return table("compare.cost", blocks=blocks, head=[_METHOD, *(Cell(t, _PARTS.get(t, "")) for t in shown)])
+    return table("compare.cost", blocks=blocks, head=[_METHOD, *shown])
 
 
 def _of(part: TrainingCost | Usage | None, key: str) -> Value:
@@ -288,17 +286,17 @@ def _calls(usage: Usage | None) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {count(value)}" for key, value in known.items()) or DASH
 
 
-_COLUMNS: dict[str, Callable[[MethodFacts], str]] = {
-    "training": lambda one: duration(_of(one.training, "seconds")),
-    "tokens": lambda one: _amount(_of(one.training, "tokens")),
-    "steps": lambda one: count(_of(one.training, "steps")),
-    "examples": lambda one: count(_of(one.training, "examples")),
-    "scoring": lambda one: duration(_total(one, "seconds")),
-    "answers": lambda one: count(_total(one, "answers")),
-    "tokens in": lambda one: _amount(_total(one, "tokens_in")),
-    "tokens out": lambda one: _amount(_total(one, "tokens_out")),
-    "cost, USD": lambda one: general(_of(one.usage, "cost_usd")),
-    "calls": lambda one: _calls(one.usage),
+_COLUMNS: dict[Cell, Callable[[MethodFacts], str]] = {
+    Cell("training", "time"): lambda one: duration(_of(one.training, "seconds")),
+    Cell("tokens", "training"): lambda one: _amount(_of(one.training, "tokens")),
+    Cell("steps", "training"): lambda one: count(_of(one.training, "steps")),
+    Cell("examples", "training"): lambda one: count(_of(one.training, "examples")),
+    Cell("scoring", "time"): lambda one: duration(_total(one, "seconds")),
+    Cell("answers", "scoring"): lambda one: count(_total(one, "answers")),
+    Cell("tokens in", "scoring"): lambda one: _amount(_total(one, "tokens_in")),
+    Cell("tokens out", "scoring"): lambda one: _amount(_total(one, "tokens_out")),
+    Cell("cost, USD"): lambda one: general(_of(one.usage, "cost_usd")),
+    Cell("calls"): lambda one: _calls(one.usage),
 }
 """What a method cost, column by column."""
 

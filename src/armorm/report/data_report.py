@@ -13,7 +13,7 @@ from typing import Any
 
 from armorm.data.benchmarks.registry import benchmarks
 from armorm.data.export import Exported
-from armorm.data.inspection import Distribution, Inspection, Leak, LongerChosen, RatedObjective
+from armorm.data.inspection import Distribution, Inspection, Leak, RatedObjective
 from armorm.data.reading import FaultCounts
 from armorm.data.sources.registry import pair_sources, rating_sources
 from armorm.data.validate import Validation
@@ -99,7 +99,10 @@ def inspection_report(facts: Inspection) -> Report:
         grids.append(table("data.patterns", rows, different=facts.patterns.different))
     grids.append(_lengths(facts))
     if facts.longer_chosen is not None:
-        grids.append(_longer(facts.longer_chosen))
+        longer: list[Row] = [
+            [name, share_of(one.interval), count(one.n), count(one.equal)] for name, one in facts.longer_chosen.items()
+        ]
+        grids.append(table("data.longer", longer))
     grids.append(_repeats(facts))
     if facts.leakage:
         grids += [_leakage(facts.leakage), *(_leaked(one) for one in facts.leakage if one.examples)]
@@ -188,11 +191,6 @@ def _lengths(facts: Inspection) -> Grid:
     parts += [("questions in a conversation", facts.lengths.turns), ("rows of a prompt", facts.rows_per_prompt)]
     rows = [[name, decimal(one.mean, 1), *(count(getattr(one, key)) for key in QUANTILES)] for name, one in parts if one]
     return table("data.lengths", rows)
-
-
-def _longer(longer: Mapping[str, LongerChosen]) -> Grid:
-    rows: list[Row] = [[name, share_of(one.interval), count(one.n), count(one.equal)] for name, one in longer.items()]
-    return table("data.longer", rows)
 
 
 def _repeats(facts: Inspection) -> Grid:

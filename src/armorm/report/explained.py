@@ -16,8 +16,7 @@ from rich.text import Text
 from armorm.conversation import Conversation
 from armorm.disk import write_text
 from armorm.numbers import count, decimal, percent, shorten, signed
-from armorm.report.bars import Bar, Level, level_bars, term_bars
-from armorm.report.html import render_html
+from armorm.report.html import Bar, Level, level_bars, render_html, term_bars
 from armorm.report.tables import Grid, Row, grid, table
 from armorm.report.terminal import Shown
 from armorm.results import Result

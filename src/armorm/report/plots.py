@@ -31,6 +31,14 @@ from armorm.report.tables import has_value
 INK, SOFT, RULE = "#101112", "#505152", "#a0a1a2"
 ACCENT, SECOND = "#1f5fa8", "#b8560f"
 ON_ACCENT, SURFACE = "#f0f1f2", "#fdfcfb"
+FAMILY_COLOURS = {
+    "ablation": ("#4f94cf", "#4a83bb"),
+    "pairwise": ("#1c7a5e", "#5fc6a3"),
+    "judge": ("#7648a8", "#b896e8"),
+    "regression": ("#a63a74", "#e88fbd"),
+}
+"""Colours in light and dark pages of the families of methods that have no colour in the page's own style."""
+
 PAGE_COLOURS = {  # by stand-in: the page's variable, and its value in light pages
     INK: ("var(--ink)", "#1c1e21"),
     SOFT: ("var(--soft)", "#5b6068"),
@@ -39,6 +47,7 @@ PAGE_COLOURS = {  # by stand-in: the page's variable, and its value in light pag
     SECOND: ("var(--second)", "#b9540d"),
     ON_ACCENT: ("var(--on-accent)", "#ffffff"),
     SURFACE: ("var(--surface)", "#ffffff"),
+    **{light: (f"var(--family-{family})", light) for family, (light, _) in FAMILY_COLOURS.items()},
 }
 _STYLE = Path(__file__).with_name("plots.mplstyle")
 _WIDTH = 10.4  # inches; a full-width figure
@@ -219,13 +228,14 @@ def heat_map(
 @styled
 def learning_curves(panels: Sequence[CurvePanel], *, alt: str) -> Figure:
     """Curves over training steps, one panel per measure; other runs stay in the background."""
+    chosen = {"color": ACCENT, "linewidth": 1.7, "alpha": 1.0, "zorder": 3}
+    others = {"color": SOFT, "linewidth": 1.0, "alpha": 0.55, "zorder": 2}
     figure, grid = curve_grid([panel.title for panel in panels], "step")
     for axes, panel in zip(grid, panels, strict=True):
         if panel.marked_step is not None:
             axes.axvline(panel.marked_step, color=SOFT, linewidth=0.9, dashes=(3, 3))
         for curve in panel.curves:
-            looks = (SOFT, 1.0, 0.55, 2), (ACCENT, 1.7, 1.0, 3)
-            look = dict(zip(("color", "linewidth", "alpha", "zorder"), looks[curve.highlighted], strict=True))
+            look = chosen if curve.highlighted else others
             axes.plot(curve.steps, curve.values, linestyle=(0, (4, 2)) if curve.dashed else "-", **look)
     return inline(figure, alt)
 

@@ -17,8 +17,7 @@ from armorm.bench.aggregate import Figure as Share
 from armorm.data.summary import Bins, LabelCounts
 from armorm.disk import write_json, write_text
 from armorm.numbers import compact_count, count, decimal, duration, listed, percent, signed
-from armorm.report.bars import Bar, level_bars, term_bars
-from armorm.report.html import render_html
+from armorm.report.html import Bar, level_bars, render_html, term_bars
 from armorm.report.markdown import render_markdown
 from armorm.report.plots import (
     ACCENT,
@@ -221,14 +220,10 @@ def probe_figure(probe: ProbeFacts) -> Figure | None:
 
 def coverage_figure(part: UncertaintyFacts) -> Figure | None:
     """Share of ratings inside their interval."""
-    columns = {
-        "test prompts": [row.coverage for row in part.objectives],
-        "over the folds": [row.coverage_cross_validated for row in part.objectives],
-    }
-    panels = [
-        Panel(title, cells, part.level, (0.0, 1.005), [1.0], percent=True, note="ratings inside, %")
-        for title, cells in columns.items()
-    ]
+    panels = []
+    for key, title in (("coverage", "test prompts"), ("coverage_cross_validated", "over the folds")):
+        cells = [getattr(row, key) for row in part.objectives]
+        panels.append(Panel(title, cells, part.level, (0.0, 1.005), [1.0], percent=True, note="ratings inside, %"))
     return dot_plot([row.name for row in part.objectives], panels, alt="Coverage of rating intervals by objective")
 
 
