@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from armorm.bench.audit import Changed, Originals, View, Viewed, change_facts, view_facts
-from armorm.bench.audit_results import AuditResults, Example, RivalFacts
+from armorm.bench.audit import AuditResults, Changed, Example, Originals, RivalFacts, View, Viewed, change_facts, view_facts
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
 from armorm.data.answer_rows import AnswerRow, answer_rows, group_neighbours

@@ -15,8 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 from armorm.kept import Kept
-from armorm.rivals.judge.completing import Completer, Completion, Prompt
-from armorm.rivals.judge.usage import Usage
+from armorm.rivals.judge.completing import Completer, Completion, Prompt, Usage
 
 OnProgress = Callable[[int, int], None]
 
