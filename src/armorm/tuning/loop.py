@@ -58,6 +58,10 @@ OnStep = Callable[[int, int, str], None]
 """Told (steps done, steps in all, a note) after each step."""
 
 
+def tell_nobody(_done: int, _total: int, _note: str) -> None:
+    """For a training whose steps interest nobody."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One training: which decoder, how, and where the result (`folder`) and the `checkpoints` go.
@@ -70,7 +74,7 @@ class Job:
     folder: Path
     checkpoints: Path
     seed: int = 0
-    progress: OnStep = lambda _done, _total, _note: None
+    progress: OnStep = tell_nobody
 
     @property
     def max_tokens(self) -> int:
@@ -127,11 +131,15 @@ class Job:
         model = load_trainable(decoder, self.settings.lora)
         model.config.get_text_config().pad_token_id = decoder.tokenizer.pad_token_id
         trainer = make(model)
+        curve = self._run(trainer)
+        save_trained(trainer, decoder, self.settings.lora, self.folder)
+        return curve
+
+    def _run(self, trainer: Any) -> Curve:
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.add_callback(_Watch(self.progress))
         with _inputs_as_they_are(trainer.model):
             trainer.train(resume_from_checkpoint=self.checkpoint)
-        save_trained(trainer, decoder, self.settings.lora, self.folder)
         return curve_of(trainer.state.log_history)
 
 
