@@ -95,8 +95,6 @@ def test_what_does_not_fit_is_refused():
         abstention_curve(np.where(margins > 0, math.nan, margins), stds, right, groups, seed=0)
     with pytest.raises(DataError, match="not negative"):
         abstention_curve(margins, -stds, right, groups, seed=0)
-    with pytest.raises(DataError, match="levels"):
-        abstention_curve(margins, stds, right, groups, seed=0, levels=[1.0])
 
 
 # -- tables and pictures ----------------------------------------------------------------------------------------------------

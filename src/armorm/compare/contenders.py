@@ -21,8 +21,7 @@ from armorm.errors import ArmormError, StorageError
 from armorm.judge_settings import JudgeSettings
 from armorm.progress import Reporter, counting
 from armorm.recipe import Recipe, TrainingObjective
-from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge
-from armorm.rivals.judge.making import judge_of
+from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge, judge_of
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
 from armorm.run.methods import MAIN, RIVAL, Method, score_suite

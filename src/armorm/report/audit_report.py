@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from armorm.bench.audit_results import AuditResults, Shift
+from armorm.bench.audit import AuditResults, Shift
 from armorm.disk import write_json, write_text
 from armorm.intervals import Interval
 from armorm.numbers import count, counts, percent, signed, signed_hundredths
