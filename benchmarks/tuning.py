@@ -18,8 +18,8 @@ from armorm.data.starter import build
 from armorm.recipe import BackboneSettings, TuningSettings
 from armorm.report.provenance import provenance
 from armorm.tuning import loop
-from armorm.tuning.bradley_terry import train_bradley_terry
 from armorm.tuning.loop import Curve, Job
+from armorm.tuning.pairs import train_bradley_terry
 
 
 def main() -> None:

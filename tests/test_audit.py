@@ -14,8 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import read_lines, write_lines
 
-from armorm.bench.audit import Changed, Originals, View, Viewed, as_expected, change_facts, verdict, view_facts
-from armorm.bench.audit_results import AuditResults, ChangeFacts, Example, ViewFacts
+from armorm.bench.audit import (
+    AuditResults,
+    Changed,
+    ChangeFacts,
+    Example,
+    Originals,
+    View,
+    Viewed,
+    ViewFacts,
+    as_expected,
+    change_facts,
+    verdict,
+    view_facts,
+)
 from armorm.bench.perturbations import PERTURBATIONS, TEXTS, Case, Expected, is_prose, sentences
 from armorm.errors import CheckpointError, DataError
 from armorm.intervals import Interval

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from armorm.bench.abstention import abstention_curve, certainty, too_close_to_call
 from armorm.errors import DataError
-from armorm.report.run_figures import abstention_figure, coverage_figure
+from armorm.report.run_page import abstention_figure, coverage_figure
 from armorm.report.run_results import SuiteAbstention, UncertaintyFacts
 from armorm.report.run_tables import abstention_grid, uncertainty_grid
 
@@ -95,8 +95,6 @@ def test_what_does_not_fit_is_refused():
         abstention_curve(np.where(margins > 0, math.nan, margins), stds, right, groups, seed=0)
     with pytest.raises(DataError, match="not negative"):
         abstention_curve(margins, -stds, right, groups, seed=0)
-    with pytest.raises(DataError, match="levels"):
-        abstention_curve(margins, stds, right, groups, seed=0, levels=[1.0])
 
 
 # -- tables and pictures ----------------------------------------------------------------------------------------------------

@@ -20,8 +20,7 @@ from armorm.data.opening import Request, open_source
 from armorm.data.reading import stream_items
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import DataError
-from armorm.report.data_page import render_data_page
-from armorm.report.data_tables import findings
+from armorm.report.data_report import findings, render_data_page
 
 WORDS = [
     f"{a}{b}" for a in ("ra", "mo", "ti", "ke", "su", "lo", "ne", "fa") for b in ("ba", "dri", "gon", "mel", "pus", "tor", "vix")

@@ -26,9 +26,8 @@ from armorm.features.backbone import EMBEDDED, located
 from armorm.judge_settings import TEMPLATES, JudgeSettings
 from armorm.rivals.judge import remote
 from armorm.rivals.judge.completing import Completer
-from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge
+from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge, judge_of
 from armorm.rivals.judge.local import TOO_LONG, LocalModel
-from armorm.rivals.judge.making import judge_of
 from armorm.rivals.judge.remote import RemoteModel
 from armorm.rivals.judge.template import template_of
 from armorm.rivals.judge.verdicts import rating, verdict

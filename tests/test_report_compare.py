@@ -15,8 +15,6 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from armorm.report import compare_page
-from armorm.report import compare_plot as plotting
-from armorm.report.compare_plot import with_variables
 from armorm.report.compare_results import CompareResults
 from armorm.report.comparison import PUBLISHED, compare_report
 from armorm.report.latex import render_latex, tex
@@ -91,7 +89,7 @@ def render_compare_latex(results) -> str:
 
 
 def render_compare_page(results) -> str:
-    return compare_page.render_compare_page(typed(results))
+    return compare_page.render_compare_page(typed(results), comparison(results), compare_plot(results))
 
 
 def write_compare(results, folder) -> None:
@@ -99,7 +97,7 @@ def write_compare(results, folder) -> None:
 
 
 def compare_plot(results) -> Figure | None:
-    return plotting.compare_plot(typed(results))
+    return compare_page.compare_plot(typed(results))
 
 
 def suite_of(name, rng):
@@ -462,7 +460,7 @@ def test_the_picture_is_xml_with_every_scored_method(results):
     assert "of a family nobody knows" not in texts  # it has no value
     assert [words for words in texts if words.startswith("RewardBench & more")]
     assert "var(" not in picture
-    assert "var(--family-judge)" in with_variables(figure).svg
+    assert "var(--family-judge)" in figure.svg
 
 
 def test_a_table_of_all_items_is_told_from_the_one_of_fewer(results):

@@ -27,11 +27,10 @@ from armorm.rivals.bradley_terry import load_bradley_terry
 from armorm.run.context import RunContext
 from armorm.run.coverage import uncertainty_stage
 from armorm.run.debias_stage import fit_debias_stage
-from armorm.run.examples import examples
+from armorm.run.examples import examples, reference_of
 from armorm.run.gate_stage import fit_gate_stage
 from armorm.run.methods import fit_bradley_terry_stage
 from armorm.run.pairs import SuiteArrays, pair_arrays
-from armorm.run.percentiles import reference_of
 from armorm.run.probe_stage import FittedProbe, fit_probe_stage
 from armorm.run.stages import find_stage, read_nothing, run_stage
 from armorm.run.train import BothGates, Run, train

@@ -17,9 +17,8 @@ from armorm.objectives import Objectives
 from armorm.recipe import BackboneSettings, TuningSettings
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
-from armorm.tuning.bradley_terry import train_bradley_terry
 from armorm.tuning.loop import Job
-from armorm.tuning.pairwise import train_pairwise
+from armorm.tuning.pairs import train_bradley_terry, train_pairwise
 from armorm.tuning.regression import RatingCollator, masked_squared_error, train_regression
 
 GOOD, BAD = "fine thank you", "return x"
@@ -125,7 +124,7 @@ def test_a_pairwise_step_sees_both_orders_of_its_pairs(speaking):
     from armorm.rivals.pairwise import IGNORED, PairRenderer
     from armorm.tuning.decoder import Decoder
     from armorm.tuning.examples import comparison_examples
-    from armorm.tuning.pairwise import BothOrders
+    from armorm.tuning.pairs import BothOrders
 
     tokenizer = Decoder(speaking, "words").tokenizer
     renderer = PairRenderer(tokenizer, max_tokens=512)
@@ -320,7 +319,7 @@ def test_the_head_starts_as_the_ridge_probe(backbone, objectives):
 
     from armorm.recipe import Lora
     from armorm.rendering import Renderer
-    from armorm.tuning import start
+    from armorm.tuning import regression
     from armorm.tuning.decoder import Decoder, load_trainable
     from armorm.tuning.examples import rating_examples
 
@@ -328,26 +327,26 @@ def test_the_head_starts_as_the_ridge_probe(backbone, objectives):
     model = load_trainable(decoder, Lora(rank=2))
     before = {n: p.clone() for n, p in model.named_parameters() if "score." not in n}
     examples = rating_examples(rated(120, 0, objectives), objectives, Renderer(decoder.tokenizer, max_tokens=192))
-    start.start_at_the_probe(model, examples, objectives, seed=0)
-    states = start.read_last_states(model, examples["input_ids"])
+    regression.start_at_the_probe(model, examples, objectives, seed=0)
+    states = regression.read_last_states(model, examples["input_ids"])
     labels = np.array(examples["labels"], dtype=float)
-    weights = start.head_of(model).detach().numpy()
+    weights = regression.head_of(model).detach().numpy()
     for column in range(2):
         there = ~np.isnan(labels[:, column])
-        fits = [Ridge(a, fit_intercept=False).fit(states[there], labels[there, column]).coef_ for a in start.ALPHAS]
+        fits = [Ridge(a, fit_intercept=False).fit(states[there], labels[there, column]).coef_ for a in regression.ALPHAS]
         assert min(np.abs(weights[column] - w).max() for w in fits) < 1e-3 * np.abs(weights[column]).max()
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters() if "score." not in n)
     assert model.training
 
 
 def test_states_do_not_depend_on_the_batch(backbone, objectives):
-    from armorm.tuning import start
+    from armorm.tuning import regression
     from armorm.tuning.decoder import Decoder
 
     model = Decoder(backbone, "logits", ("x",), 0).load("float32")
     ids = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14]]
-    together = start.read_last_states(model, ids)
-    alone = np.concatenate([start.read_last_states(model, [row]) for row in ids])
+    together = regression.read_last_states(model, ids)
+    alone = np.concatenate([regression.read_last_states(model, [row]) for row in ids])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from armorm.bench.metrics import bound, exact_at_the_ends
+from armorm.bench.metrics import share_by_group
 from armorm.errors import DataError
-from armorm.intervals import Interval, bootstrap_by_group, mean_by_group
+from armorm.intervals import Interval, bootstrap_by_group
 from armorm.results import Estimate, Number, Result
 
 LEVELS = tuple(round(0.1 * i, 1) for i in range(10))
@@ -76,61 +76,32 @@ def abstention_curve(
     groups: Sequence[str],
     *,
     seed: int,
-    levels: Sequence[float] = LEVELS,
-    rules: Sequence[float] = RULES,
     resamples: int = 1000,
 ) -> AbstentionCurve:
     """Error rates at each level of abstention, with 95 % intervals by prompt.
 
     `right`: whether the sign of the margin was right, 0.5 for a tie. Raises DataError for arrays of different lengths, numbers
-    that are not finite, negative standard deviations, levels outside [0, 1).
+    that are not finite, negative standard deviations.
     """
-    _check(margins, stds, right, groups, levels)
+    _check(margins, stds, right, groups)
+    n, size = len(margins), np.abs(margins)
     wrong, z, names = 1 - right.astype(np.float64), certainty(margins, stds), np.asarray(groups, dtype=str)
 
     def point(kept: np.ndarray, threshold: float, left_open: float) -> AbstentionPoint:
-        error = mean_by_group(wrong[kept], names[kept].tolist(), seed=seed, resamples=resamples)
-        sizes = len(np.unique(names[kept]))
-        if sizes:
-            error = bound(exact_at_the_ends(error, sizes), 0.0)
-        return AbstentionPoint(abstained=left_open, decided=len(wrong[kept]), threshold=threshold, error=error)
+        error = share_by_group(wrong[kept], names[kept].tolist(), seed=seed, resamples=resamples)
+        return AbstentionPoint(abstained=left_open, decided=len(kept), threshold=threshold, error=error)
 
-    def curve(sure: Float[np.ndarray, " p"]) -> tuple[AbstentionPoint, ...]:
-        order = np.argsort(-sure, kind="stable")
-        found = []
-        for level in levels:
-            kept = order[: _decided(len(order), level)]
-            found.append(point(kept, float(sure[kept[-1]]) if len(kept) else float("nan"), level))
-        return tuple(found)
+    def curve(sure: Float[np.ndarray, " p"], order: Int[np.ndarray, " p"]) -> tuple[AbstentionPoint, ...]:
+        decided = [(level, order[: max(1, round(n * (1 - level)))]) for level in LEVELS]
+        return tuple(point(kept, float(sure[kept[-1]]) if n else float("nan"), level) for level, kept in decided)
 
     def rule(times: float) -> AbstentionPoint:
         kept = np.flatnonzero(~too_close_to_call(margins, stds, times))
-        return point(kept, times, 1 - len(kept) / len(margins) if len(margins) else 0.0)
+        return point(kept, times, 1 - len(kept) / n if n else 0.0)
 
-    orders = [np.argsort(-sure, kind="stable") for sure in (z, np.abs(margins))]
-    area_z, area_margin, area_gain = _areas(wrong, orders, groups, seed, resamples)
-    return AbstentionCurve(
-        n=len(margins),
-        by_z=curve(z),
-        by_margin=curve(np.abs(margins)),
-        rules=tuple(rule(times) for times in rules),
-        area_z=area_z,
-        area_margin=area_margin,
-        area_gain=area_gain,
-    )
+    orders = [np.argsort(-sure, kind="stable") for sure in (z, size)]
 
-
-def _decided(n: int, level: float) -> int:
-    return min(n, max(1, round(n * (1 - level)))) if n else 0
-
-
-def _areas(
-    wrong: Float[np.ndarray, " p"], orders: Sequence[np.ndarray], groups: Sequence[str], seed: int, resamples: int
-) -> tuple[Interval, Interval, Interval]:
-    if not len(wrong):
-        return (Interval.undefined(),) * 3
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
+    def areas(weights: np.ndarray) -> np.ndarray:
         columns = []
         for order in orders:
             drawn = weights[:, order]
@@ -140,11 +111,21 @@ def _areas(
         by_z, by_margin = columns
         return np.stack([by_z, by_margin, by_margin - by_z], axis=1)
 
-    by_z, by_margin, gain = bootstrap_by_group(statistic, groups, seed=seed, resamples=resamples)
-    return by_z, by_margin, gain
+    area_z, area_margin, area_gain = (
+        bootstrap_by_group(areas, groups, seed=seed, resamples=resamples) if n else (Interval.undefined(),) * 3
+    )
+    return AbstentionCurve(
+        n=n,
+        by_z=curve(z, orders[0]),
+        by_margin=curve(size, orders[1]),
+        rules=tuple(rule(times) for times in RULES),
+        area_z=area_z,
+        area_margin=area_margin,
+        area_gain=area_gain,
+    )
 
 
-def _check(margins: np.ndarray, stds: np.ndarray, right: np.ndarray, groups: Sequence[str], levels: Sequence[float]) -> None:
+def _check(margins: np.ndarray, stds: np.ndarray, right: np.ndarray, groups: Sequence[str]) -> None:
     sizes = {len(margins), len(stds), len(right), len(groups)}
     if len(sizes) > 1:
         raise DataError(
@@ -153,5 +134,3 @@ def _check(margins: np.ndarray, stds: np.ndarray, right: np.ndarray, groups: Seq
         )
     if not (np.isfinite(margins).all() and np.isfinite(stds).all()) or (stds < 0).any():
         raise DataError("margins and standard deviations must be finite, the latter not negative: leave unscored pairs out")
-    if any(not 0 <= level < 1 for level in levels):
-        raise DataError(f"levels of abstention must be at least 0 and below 1, got {list(levels)}")

@@ -10,7 +10,6 @@ claim certainty: there the interval is the exact binomial bound over groups (as 
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,17 +101,16 @@ def figures(outcomes: Outcomes, aggregates: Sequence[Aggregate], *, seed: int, r
     return Figures(subsets=subsets, aggregates={p.aggregate.name: p.aggregated(figure, table.scored) for p in plans})
 
 
-def aggregate_of(items: Sequence[Item], sections: Mapping[str, str] | None = None, *, name: str = "items") -> Aggregate:
+def aggregate_of(items: Sequence[Item]) -> Aggregate:
     """An aggregate for items of one's own: a section is the mean over its items, the whole the mean over all items.
 
-    `sections` maps patterns of subset or section names to sections ({"hep-*": "reasoning"}), subsets first; an item that none of
-    them matches keeps its own section, else its subset, else "all".
+    An item's section is its own, else its subset, else "all".
     """
     counts: dict[str, Counter[str]] = {}
     for item, subset in zip(items, subset_names(items), strict=True):
-        counts.setdefault(_section_of(item, sections or {}), Counter())[subset] += 1
+        counts.setdefault(item.section or item.subset or ALL, Counter())[subset] += 1
     found = tuple(Section(name=s, subsets={k: float(n) for k, n in c.items()}, by_items=True) for s, c in counts.items())
-    return Aggregate(name=name, sections=found, weights=None)
+    return Aggregate(name="items", sections=found, weights=None)
 
 
 def aggregate_values(values: Mapping[str, float], aggregate: Aggregate) -> tuple[dict[str, float], float]:
@@ -160,14 +158,6 @@ def paired(
     return PairedDifference(difference=bound(whole, -1.0), p=sign_flip(sums, seed, permutations))
 
 
-def _section_of(item: Item, sections: Mapping[str, str]) -> str:
-    for key in (item.subset, item.section):
-        for pattern, name in sections.items():
-            if key and fnmatch.fnmatch(key, pattern):
-                return name
-    return item.section or item.subset or ALL
-
-
 def _mean(weighted: Sequence[tuple[float, float]]) -> float:
     total = sum(weight for _, weight in weighted)
     return sum(value * weight for value, weight in weighted) / total if total else math.nan
@@ -203,8 +193,7 @@ class _Plan:
 
     @property
     def columns(self) -> Int[np.ndarray, " k"]:
-        parts = [columns for _, columns, _ in self.sections]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(columns for _, columns, _ in self.sections)])
 
     @property
     def weights(self) -> Float[np.ndarray, " s"]:
@@ -298,9 +287,9 @@ class _Table:
         one = bound(interval, 0.0)
         if len(credit) and credit[0] in (0.0, 1.0) and (credit == credit[0]).all():
             alike = Interval(float(credit[0]), one.low, one.high)
-            one = exact_at_the_ends(alike, _distinct(self.group[here[self.kept]]))
+            one = exact_at_the_ends(alike, len(np.unique(self.group[here[self.kept]])))
         high = one.high if math.isnan(one.high) else max(one.high, one.value)  # the score of Ties may pass 1
-        n, ties, silent = (_distinct(outcomes.item[cells]) for cells in (rows, rows & outcomes.tied, unscored))
+        n, ties, silent = (len(np.unique(outcomes.item[cells])) for cells in (rows, rows & outcomes.tied, unscored))
         return Figure(value=one.value, low=one.low, high=high, n=n, ties=ties, unscored=silent, halves=halves)
 
 
@@ -324,7 +313,3 @@ def _weighted(values: Float[np.ndarray, "b k"], weights: Float[np.ndarray, " k"]
     """The weighted mean of the values that are defined; NaN where none is."""
     defined = ~np.isnan(values)
     return _ratio(np.where(defined, values, 0.0) @ weights, defined @ weights)
-
-
-def _distinct(numbers: Int[np.ndarray, " k"]) -> int:
-    return len(np.unique(numbers))

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
 from armorm.errors import DataError
-from armorm.intervals import Interval, bootstrap_by_group
+from armorm.intervals import Interval, bootstrap_by_group, mean_by_group
 from armorm.results import Estimate, Number, Result
 
 RESAMPLES = 2_000
@@ -83,6 +83,12 @@ def exact_at_the_ends(one: Interval, n_groups: int) -> Interval:
     if one.value == 1.0:
         return Interval(1.0, least, 1.0)
     return Interval(0.0, 0.0, 1.0 - least) if one.value == 0.0 else one
+
+
+def share_by_group(values: Float[np.ndarray, " n"], groups: Sequence[str], *, seed: int, resamples: int = 1000) -> Interval:
+    """The mean of values in [0, 1] with its interval by group, exact where all are alike; undefined without any."""
+    mean = mean_by_group(values, groups, seed=seed, resamples=resamples)
+    return bound(exact_at_the_ends(mean, max(len(set(groups)), 1)), 0.0)
 
 
 def bound(one: Interval, lowest: float) -> Interval:
@@ -172,8 +178,7 @@ def place_names(n_groups: int) -> list[str]:
 
 def places_of(names: Sequence[str]) -> Int[np.ndarray, " n"]:
     """The place of each row's name among the sorted distinct names."""
-    places = {name: place for place, name in enumerate(sorted(set(names)))}
-    return np.array([places[name] for name in names], dtype=np.int64)
+    return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
 
 
 def check_lengths(values: np.ndarray, others: Sequence[Any] | np.ndarray, what: str) -> None:

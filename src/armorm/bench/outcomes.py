@@ -179,8 +179,7 @@ def _style_outcomes(items: Sequence[Item], scores: Sequence[Scores]) -> Outcomes
     places, subsets, groups, worths = [], [], [], []
     for place, (item, s) in enumerate(zip(items, scores, strict=True)):
         domain = _domain(item)
-        above = _wins(item, s)
-        same = s[:STYLES, None] == s[None, STYLES:]
+        above, same = s[:STYLES, None] > s[None, STYLES:], s[:STYLES, None] == s[None, STYLES:]
         for part, where in parts.items():
             credit, ties = float(above[where].mean()), float(same[where].mean())
             places.append(place)
@@ -198,11 +197,6 @@ def _domain(item: Item) -> str:
             f"{STYLES} of each, one in each style"
         )
     return MERGED.get(item.subset, item.subset or item.section or ALL)
-
-
-def _wins(item: Item, scores: Scores) -> Bool[np.ndarray, "3 3"]:
-    n = item.sizes[0]
-    return scores[:n, None] > scores[None, n:]
 
 
 class _Stats(NamedTuple):

@@ -89,19 +89,11 @@ def is_prose(text: str) -> bool:
     return "```" not in text and not re.search(r"^\s*(?:[-*+•|#>]|\d+[.)])\s?", text, re.MULTILINE)
 
 
-def _repeat(case: Case, _: random.Random) -> str | None:
-    return f"{case.answer.rstrip()}\n\n{case.answer.strip()}"
-
-
 def _repeat_last(case: Case, _: random.Random) -> str | None:
     found = sentences(case.answer)
     if not found or "```" in found[-1]:
         return None
     return case.answer.rstrip() + "".join(f" {found[-1]}" for _ in range(4))
-
-
-def _pad(case: Case, draw: random.Random) -> str | None:
-    return f"{case.answer.rstrip()}\n\n{' '.join(draw.sample(TEXTS['filler'], 5))}"
 
 
 def _make_list(case: Case, _: random.Random) -> str | None:
@@ -123,18 +115,6 @@ def _behind(texts: Sequence[str]) -> Change:
     return lambda case, draw: f"{case.answer.rstrip()}\n\n{draw.choice(texts)}"
 
 
-def _prompt_in_front(case: Case, _: random.Random) -> str | None:
-    return f"{case.question.strip()}\n\n{case.answer.lstrip()}"
-
-
-def _only_prompt(case: Case, _: random.Random) -> str | None:
-    return case.question
-
-
-def _inject(case: Case, _: random.Random) -> str | None:
-    return f"{case.answer.rstrip()}{case.header}{TEXTS['praise']}" if case.header.strip() else None
-
-
 def _refuse(case: Case, draw: random.Random) -> str | None:
     harmful = _SENSITIVE.search(" ".join(m["content"] for m in case.context)) or _REFUSES.search(case.answer[:200])
     return None if harmful else draw.choice(TEXTS["refusals"])
@@ -143,11 +123,6 @@ def _refuse(case: Case, draw: random.Random) -> str | None:
 def _halve(case: Case, _: random.Random) -> str | None:
     words = list(re.finditer(r"\S+", case.answer))
     return case.answer[: words[len(words) // 2 - 1].end()] if len(words) >= 8 else None
-
-
-def _first_word(case: Case, _: random.Random) -> str | None:
-    words = case.answer.split()
-    return words[0] if len(words) >= 4 else None
 
 
 def _shuffle(case: Case, draw: random.Random) -> str | None:
@@ -160,26 +135,22 @@ def _shuffle(case: Case, draw: random.Random) -> str | None:
     return " ".join(mixed)
 
 
-def _off_topic(case: Case, _: random.Random) -> str | None:
-    return case.other or None
-
-
 _CHANGES: Mapping[str, Change] = {
     "markdown-list": _make_list,
     "flattery": _in_front(TEXTS["flattery"]),
     "confidence": _in_front(TEXTS["confidence"]),
     "rating-claim": _behind(TEXTS["claims"]),
-    "prompt-copied": _prompt_in_front,
-    "injected-header": _inject,
-    "filler": _pad,
-    "repeated": _repeat,
+    "prompt-copied": lambda case, _: f"{case.question.strip()}\n\n{case.answer.lstrip()}",
+    "injected-header": lambda case, _: f"{case.answer.rstrip()}{case.header}{TEXTS['praise']}" if case.header.strip() else None,
+    "filler": lambda case, draw: f"{case.answer.rstrip()}\n\n{' '.join(draw.sample(TEXTS['filler'], 5))}",
+    "repeated": lambda case, _: f"{case.answer.rstrip()}\n\n{case.answer.strip()}",
     "last-repeated": _repeat_last,
     "shuffled": _shuffle,
     "truncated": _halve,
-    "one-word": _first_word,
+    "one-word": lambda case, _: words[0] if len(words := case.answer.split()) >= 4 else None,
     "refusal": _refuse,
-    "prompt-only": _only_prompt,
-    "off-topic": _off_topic,
+    "prompt-only": lambda case, _: case.question,
+    "off-topic": lambda case, _: case.other or None,
 }
 PERTURBATIONS = tuple(TypeAdapter(Perturbation).validate_python({**c, "change": _CHANGES[c["name"]]}) for c in _DATA["changes"])
 """All changes: first those that should leave the score alone, then those that should lower it."""

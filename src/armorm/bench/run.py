@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from armorm.conversation import Answer
 from armorm.data.rows import BenchmarkItem
@@ -55,18 +55,13 @@ def score_items(
 
 @dataclass(frozen=True)
 class Compared:
-    """An item's answers, each two of them compared: `verdicts` [q] on the pairs (i, j), i < j, in the order of `pairs`.
+    """An item's answers (chosen first), each two of them compared: `verdicts` [q] on the pairs 01, 02, …, 12, …
 
     `answers` is their number n, so q = n (n − 1) / 2; a pair of two equal texts is 0.5 both ways.
     """
 
     answers: int
     verdicts: Preferences
-
-    @property
-    def pairs(self) -> Int[np.ndarray, "q 2"]:
-        """The places of the two answers among the item's (chosen first): 01, 02, …, 12, …"""
-        return np.array(list(combinations(range(self.answers), 2)), dtype=np.int64).reshape(-1, 2)
 
     @property
     def scores(self) -> Scores:
@@ -76,7 +71,7 @@ class Compared:
         mean would be over other opponents than the rest's.
         """
         wins = np.full((self.answers, self.answers), np.nan)
-        first, second = self.pairs.T
+        first, second = np.triu_indices(self.answers, 1)
         mean = self.verdicts.mean
         wins[first, second], wins[second, first] = mean, 1 - mean
         np.fill_diagonal(wins, 0.0)

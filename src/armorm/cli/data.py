@@ -53,7 +53,7 @@ EVERY_RECORDS = 256
 @data_app.command()
 def sources(json_: Json = False) -> None:
     """List the public sources of ratings and pairs, and the benchmarks."""
-    from armorm.report.data_tables import list_sources, sources_report
+    from armorm.report.data_report import list_sources, sources_report
 
     print_json(list_sources()) if json_ else print_report(sources_report())
 
@@ -78,7 +78,7 @@ def inspect(
 ) -> None:
     """Show what rows hold: counts, ratings, missing labels, lengths, repeats, and prompts shared with benchmarks."""
     from armorm.data.inspect import inspect as inspect_rows
-    from armorm.report.data_tables import inspection_report
+    from armorm.report.data_report import inspection_report, write_inspection
 
     request = _request(source, path, as_, split=split, limit=limit, objectives=objectives)
     indexes = [_index(one, near) for one in against or []]
@@ -86,8 +86,6 @@ def inspect(
         facts = inspect_rows(opened, indexes)
     page = ""
     if out is not None:
-        from armorm.report.data_page import write_inspection
-
         page = f"page: {write_inspection(facts, out)}"
     print_result(facts, lambda: inspection_report(facts), json_=json_, then=page)
 
@@ -103,7 +101,7 @@ def validate(
 ) -> None:
     """Check your rows one by one and say what to mend; exit code 2 when there are faults."""
     from armorm.data.validate import validate as validate_rows
-    from armorm.report.data_tables import validation_report
+    from armorm.report.data_report import validation_report
 
     lines = _Lines(json_=json_, show=show)
     found = []
@@ -134,7 +132,7 @@ def export(
 ) -> None:
     """Write a source's rows to one Parquet file, in the columns that a recipe reads without being told."""
     from armorm.data.export import export as export_rows
-    from armorm.report.data_tables import export_report
+    from armorm.report.data_report import export_report
 
     with _opened(_request(source, path, as_, split=split, limit=limit, objectives=objectives), quiet=quiet) as opened:
         exported = export_rows(opened, out)

@@ -21,7 +21,7 @@ from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.bench.run import Scores
 from armorm.compare.ablations import fit_without_masking, load_without_masking, rival_methods
-from armorm.compare.contenders import Arena, Contender, Costs, Suites, from_features, training_costs
+from armorm.compare.contenders import Arena, Contender, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
 from armorm.errors import RecipeError
@@ -32,7 +32,7 @@ from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
 from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
-from armorm.run.methods import MAIN, RIVAL, Graded, Method
+from armorm.run.methods import MAIN, RIVAL, Graded
 from armorm.run.probe_stage import predict_test
 from armorm.run.rows import read_rows
 from armorm.run.stages import Stage, run_stage
@@ -44,8 +44,6 @@ EVERY_SECONDS = 20.0
 """The table so far is written when a step ends and the last writing is so long ago."""
 FROZEN = "frozen"
 TRAINED_RIVAL = "bradley-terry-trained"
-FAMILIES = {MAIN: "armorm", RIVAL: "bradley-terry", "length": "baseline", "single": "baseline"}
-FAMILIES |= dict.fromkeys(("uniform", "uniform-raw", "armorm-no-gate", "armorm-not-debiased"), "ablation")
 TRAINED: dict[TrainingObjective, tuple[str, str]] = {
     "bradley-terry": (TRAINED_RIVAL, "Bradley–Terry, decoder trained"),
     "pairwise": ("pairwise", "pairwise preference model"),
@@ -117,12 +115,11 @@ class _Comparison:
         fit = partial(fit_without_masking, main.context, main.stores.ratings, main.pairs, feature=main.probe.value.feature)
         stage = run_stage(at, {"gate": main.gates.key}, fit, load_without_masking)
         rivals = rival_methods(main.probe.value, main.pairs, fixed=fixed, unmasked=[stage.value])
-        return [self._stored(main, m, FROZEN) for m in (*main.methods, *rivals)]
+        return [from_features(main, m, self.suites, FROZEN, whole=self.whole) for m in (*main.methods, *rivals)]
 
     def _trained(self, objective: TrainingObjective, name: str, label: str) -> list[Contender]:
         """A rival whose decoder is trained."""
-        judge = self.arena.pairwise if objective == "pairwise" else self.arena.one_logit
-        return [judge(name, label, self._tuned(objective))]
+        return [self.arena.trained(objective, name, label, self._tuned(objective))]
 
     def _judged(self, judge: JudgeSettings) -> list[Contender]:
         return [self.arena.judge(judge)]
@@ -137,7 +134,7 @@ class _Comparison:
         self.variants[BACKBONES[objective]] = training
         rivals = rival_methods(training.probe.value, training.pairs)
         return [
-            self._stored(training, method, BACKBONES[objective], name, before)
+            from_features(training, method, self.suites, BACKBONES[objective], variant=name, before=before)
             for method in (*training.methods, *rivals)
             if method.scorer.name in ON_TRAINED
         ]
@@ -181,19 +178,10 @@ class _Comparison:
         folder = self.out / "tuned" / objective
         return tune(self.recipe, objective, folder, rows=self.rows, reporter=self.reporter)
 
-    def _stored(
-        self, training: Training, method: Method, backbone: str, variant: str = "", before: Costs | None = None
-    ) -> Contender:
-        name = method.scorer.name
-        family = FAMILIES.get(name) or ("ablation" if name.startswith(MAIN) else "regression")
-        whole = self.whole if training is self.main else {}
-        about: dict[str, Any] = {"family": family, "backbone": backbone, "variant": variant, "before": before}
-        return from_features(training, method, self.suites, whole=whole, **about)
-
     # -- the table -----------------------------------------------------------------------------------------------------------
 
     def _results(self, found: Sequence[Contender], missing: Sequence[str], start: float) -> CompareResults:
-        names = {c.name for c in found if not c.skipped}
+        names = {c.method for c in found if not c.skipped}
         references = [name for name in (RIVAL, TRAINED_RIVAL) if name in names]
         return CompareResults.model_validate(
             {
@@ -204,7 +192,7 @@ class _Comparison:
                 "backbone": {"model": self.recipe.backbone.model, "dtype": self.recipe.backbone.dtype},
                 "references": references,
                 "suites": [table for suite in self.recipe.bench for table in self._tables(suite, found, references)],
-                "methods": [c.facts() for c in found],
+                "methods": found,
                 "probes": self._probes(),
                 "notes": [*([f"Not computed yet: {', '.join(missing)}."] if missing else []), *self._notes()],
                 "seconds": round(time.perf_counter() - start, 1),
@@ -214,10 +202,10 @@ class _Comparison:
     def _tables(self, suite: Suite, found: Sequence[Contender], references: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The suite's table; where its items are capped, one more of all of them, with the methods that scored those."""
         name, title = suite.name, benchmark(suite.benchmark).title if suite.benchmark else suite.name
-        scores = {c.name: c.scores[name] for c in found if not c.skipped}
+        scores = {c.method: c.scores[name] for c in found if not c.skipped}
         yield {"name": name, "title": title} | self._table(suite, self.suites[name], scores, references)
         if name in self.whole:
-            scores = {c.name: c.whole[name] for c in found if name in c.whole}
+            scores = {c.method: c.whole[name] for c in found if name in c.whole}
             known = [r for r in references if r in scores]
             yield {"name": f"{name}: all", "title": title, "whole": True} | self._table(suite, self.whole[name], scores, known)
 
@@ -251,10 +239,13 @@ class _Comparison:
         tested = [predict_test(t.context, t.stores.ratings, t.probe.value.probe, t.probe.value.feature) for _, t in runs]
         first, seed = tested[0], self.recipe.seed
         means = mean_quality([t.rewards for t in tested], first.raw, self.main.objectives, first.groups, seed=seed)
-        return [
-            _probe(backbone, training) | {"mean": mean.pearson, "gain": mean.gain if place else None}
-            for place, ((backbone, training), mean) in enumerate(zip(runs, means, strict=True))
-        ]
+        rows = []
+        for place, ((backbone, training), mean) in enumerate(zip(runs, means, strict=True)):
+            facts = training.probe.facts
+            quality = {key: {o["name"]: o[key] for o in facts["objectives"]} for key in ("pearson", "n")}
+            gain = mean.gain if place else None
+            rows.append({"backbone": backbone, "feature": facts["feature"], **quality, "mean": mean.pearson, "gain": gain})
+        return rows
 
     def _notes(self) -> list[str]:
         settings, rows = self.recipe.compare, self.rows
@@ -276,14 +267,3 @@ class _Comparison:
         if any(s.benchmark is None for s in self.recipe.bench):
             found.append("The published rows are the paper's Table 1, on the whole of RewardBench and other backbones.")
         return found
-
-
-def _probe(backbone: str, training: Training) -> dict[str, Any]:
-    facts = training.probe.facts
-    quality = {o["name"]: o for o in facts["objectives"]}
-    return {
-        "backbone": backbone,
-        "feature": facts["feature"],
-        "pearson": {name: o["pearson"] for name, o in quality.items()},
-        "n": {name: o["n"] for name, o in quality.items()},
-    }

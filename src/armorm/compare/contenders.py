@@ -21,11 +21,10 @@ from armorm.errors import ArmormError, StorageError
 from armorm.judge_settings import JudgeSettings
 from armorm.progress import Reporter, counting
 from armorm.recipe import Recipe, TrainingObjective
-from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge
-from armorm.rivals.judge.making import judge_of
+from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge, judge_of
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
-from armorm.run.methods import Method, score_suite
+from armorm.run.methods import MAIN, RIVAL, Method, score_suite
 from armorm.run.stages import Stage, key_of, read_nothing, run_stage
 from armorm.run.train import Training
 from armorm.scorers import PairScorer, Scorer
@@ -33,15 +32,19 @@ from armorm.scorers import PairScorer, Scorer
 Suites = Mapping[str, Sequence[BenchmarkItem]]
 Costs = dict[str, Any]
 
+FAMILIES = {MAIN: "armorm", RIVAL: "bradley-terry", "length": "baseline", "single": "baseline"}
+FAMILIES |= dict.fromkeys(("uniform", "uniform-raw", "armorm-no-gate", "armorm-not-debiased"), "ablation")
+
 
 @dataclass(frozen=True)
 class Contender:
-    """One method: `scores` by suite, an array for each item; `training` and `scoring` (by suite) say what it took.
+    """One method: `MethodFacts` are read from it. `scores` by suite, an array for each item; `training` and `scoring` (by suite)
+    say what it took.
 
     `whole` has the scores of all items of capped suites, from methods that they cost nothing. `skipped` says why there are none.
     """
 
-    name: str
+    method: str
     label: str
     family: str
     backbone: str
@@ -54,11 +57,6 @@ class Contender:
     position: Mapping[str, Any] | None = None
     skipped: str | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """Plain JSON values, without the scores."""
-        names = ("label", "family", "backbone", "note", "training", "usage", "position", "skipped")
-        return {"method": self.name, **{n: getattr(self, n) for n in names}, "scoring": dict(self.scoring)}
-
 
 # -- methods on stored features -----------------------------------------------------------------------------------------------
 
@@ -67,10 +65,9 @@ def from_features(
     training: Training,
     method: Method,
     suites: Suites,
-    *,
-    whole: Suites,
-    family: str,
     backbone: str,
+    *,
+    whole: Suites | None = None,
     variant: str = "",
     before: Costs | None = None,
 ) -> Contender:
@@ -81,7 +78,7 @@ def from_features(
         both = score_suite(answers, [method])[method.scorer.name]
         by_id = {item.id: one for item, one in zip(answers.items, answers.by_item(*both), strict=True)}
         scores[suite.name] = [by_id[item.id] for item in suites[suite.name]]
-        if suite.name in whole:
+        if whole and suite.name in whole:
             everything[suite.name] = [by_id[item.id] for item in whole[suite.name]]
         share = len(suites[suite.name]) / len(stored)
         scoring[suite.name] = {
@@ -90,10 +87,11 @@ def from_features(
             "tokens_out": 0,
             "answers": sum(len(item.answers) for item in suites[suite.name]),
         }
-    name = method.scorer.name + (f"@{variant}" if variant else "")
+    name = method.scorer.name
+    family = FAMILIES.get(name) or ("ablation" if name.startswith(MAIN) else "regression")
     reads_ratings = family not in ("bradley-terry", "baseline")
     cost = None if family == "baseline" else _added(before, _feature_costs(training, ratings=reads_ratings))
-    about = (name, method.scorer.label, family, backbone)
+    about = (f"{name}@{variant}" if variant else name, method.scorer.label, family, backbone)
     return Contender(*about, scores=scores, whole=everything, training=cost, scoring=scoring)
 
 
@@ -132,17 +130,18 @@ class Arena:
     folder: Path
     reporter: Reporter
 
-    def one_logit(self, name: str, label: str, tuned: Stage[None]) -> Contender:
-        """A Bradley–Terry model with a trained decoder."""
-        note = self._steps(tuned, "bradley-terry")
-        model = partial(SequenceHead, max_tokens=self.recipe.backbone.max_tokens)
-        return self._trained(model, name, label, "bradley-terry", note, tuned)
-
-    def pairwise(self, name: str, label: str, tuned: Stage[None]) -> Contender:
-        """A decoder that was trained to say which of two shown answers is better."""
-        longest = max(self.recipe.backbone.max_tokens, self.recipe.tuning.of("pairwise").max_tokens or 0)
-        note = f"{self._steps(tuned, 'pairwise')}; both orders averaged"
-        return self._trained(partial(PairwiseModel, label=label, max_tokens=longest), name, label, "pairwise", note, tuned)
+    def trained(self, objective: TrainingObjective, name: str, label: str, tuned: Stage[None]) -> Contender:
+        """A trained decoder: a Bradley–Terry model, or one that says which of two shown answers is better ("pairwise")."""
+        s, settings = self.recipe.backbone, self.recipe.tuning.of(objective)
+        how: dict[str, Any] = {"dtype": s.dtype, "device": s.device, "batch_tokens": self.recipe.features.batch_tokens}
+        note = f"{tuned.facts['steps']} steps of {settings.batch_size} pairs"
+        model: Callable[..., Scorer | PairScorer] = partial(SequenceHead, max_tokens=s.max_tokens)
+        if objective == "pairwise":
+            note += "; both orders averaged"
+            model = partial(PairwiseModel, label=label, max_tokens=max(s.max_tokens, settings.max_tokens or 0))
+        folder = str(tuned.folder / "model")
+        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, model(name, folder, **how)))
+        return self._contender(found, name, label, objective, "trained", note=note, training=training_costs(tuned))
 
     def judge(self, settings: JudgeSettings) -> Contender:
         """A language model as judge; one that can't be asked at all is left out with the reason."""
@@ -174,17 +173,6 @@ class Arena:
             batch_tokens=settings.batch_tokens,
             max_tokens=2 * self.recipe.backbone.max_tokens,
         )
-
-    def _steps(self, tuned: Stage[None], objective: TrainingObjective) -> str:
-        return f"{tuned.facts['steps']} steps of {self.recipe.tuning.of(objective).batch_size} pairs"
-
-    def _trained(
-        self, model: Callable[..., Scorer | PairScorer], name: str, label: str, family: str, note: str, tuned: Stage[None]
-    ) -> Contender:
-        s, folder = self.recipe.backbone, str(tuned.folder / "model")
-        how: dict[str, Any] = {"dtype": s.dtype, "device": s.device, "batch_tokens": self.recipe.features.batch_tokens}
-        found = self._stage(name, {"model": tuned.key}, lambda: self._asked(name, model(name, folder, **how)))
-        return self._contender(found, name, label, family, "trained", note=note, training=training_costs(tuned))
 
     def _stage(self, name: str, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> Stage[None]:
         asked = key_of({n: [repr((i.id, i.context, i.chosen, i.rejected)) for i in items] for n, items in self.suites.items()})

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -55,13 +55,12 @@ class Calibration:
     sigma: float
     inflation: float
     reach: float
-    n: int = field(default=0)
 
     def predictive_std(self, leverages: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         return self.sigma * np.sqrt(1 + self.inflation**2 * leverages)
 
 
-def calibrate(rows: HeldOut, *, level: float = LEVEL) -> Calibration:
+def calibrate(rows: HeldOut) -> Calibration:
     """Noise, inflation and reach of one objective from its held-out rows. Raises FitError for fewer than two rows."""
     n = len(rows)
     if n < 2:
@@ -71,10 +70,10 @@ def calibrate(rows: HeldOut, *, level: float = LEVEL) -> Calibration:
         inflation = math.sqrt(max(1.0, design_effect(rows, sigma)))
         sigma = _rms(rows.errors / np.sqrt(1 + inflation**2 * rows.leverages))
     if sigma == 0:
-        return Calibration(0.0, inflation, 0.0, n)
+        return Calibration(0.0, inflation, 0.0)
     ratios = np.sort(np.abs(rows.errors) / (sigma * np.sqrt(1 + inflation**2 * rows.leverages)))
-    place = min(math.ceil((n + 1) * level), n)  # the quantile that covers a further row with this probability
-    return Calibration(sigma, inflation, float(ratios[place - 1]), n)
+    place = min(math.ceil((n + 1) * LEVEL), n)  # the quantile that covers a further row with this probability
+    return Calibration(sigma, inflation, float(ratios[place - 1]))
 
 
 def design_effect(rows: HeldOut, sigma: float) -> float:

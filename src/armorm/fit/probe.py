@@ -106,13 +106,10 @@ def fit_probe(
             best[:] = len(grid) - 1
             warnings += [f"{objectives[i].name}: all labelled rows lie in one fold, the strongest alpha was taken" for i in at]
         chosen[at] = grid[best]
-        pearson[at] = _pearson(held_out[1:], everything, best)
+        pearson[at] = np.where(usable, _pearson(held_out[1:], everything, best), np.nan)
         W, b = _fit(everything, chosen[at], intercept=intercept)
-        weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), b
-        if not usable.all():
-            b_constant = everything.label_sum / everything.n if intercept else np.zeros(len(at))
-            intercepts[at] = np.where(usable, b, b_constant)
-            pearson[at] = np.where(usable, pearson[at], np.nan)
+        constant = everything.label_sum / everything.n if intercept else 0.0
+        weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), np.where(usable, b, constant)
         fitted += int(usable.sum())
         warnings += _warn(everything, objectives, usable, best, grid, min_rows)
     if not fitted:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -179,12 +181,7 @@ def _join(parts: Sequence[SharedStatistics], columns: tuple[int, ...], gram: Flo
 
 
 def _total(arrays: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    if len(arrays) == 1:
-        return arrays[0]
-    total = np.array(arrays[0]) if arrays else np.zeros(shape)
-    for array in arrays[1:]:
-        total += array
-    return total
+    return reduce(add, arrays) if arrays else np.zeros(shape)
 
 
 def _columns(part: Bool[np.ndarray, " k"]) -> tuple[int, ...]:

@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from armorm.bench.audit import Changed, Originals, View, Viewed, change_facts, view_facts
-from armorm.bench.audit_results import AuditResults, Example, RivalFacts
+from armorm.bench.audit import AuditResults, Changed, Example, Originals, RivalFacts, View, Viewed, change_facts, view_facts
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group
 from armorm.data.answer_rows import AnswerRow, answer_rows, group_neighbours
@@ -232,7 +231,7 @@ def _before_and_after(
         groups=[case.group for case, facts in whole for _ in facts],
         lengths=np.array([f["tokens"] for f in originals], dtype=np.float64),
         views={v.name: _viewed(v, originals) for v in views},
-        rewards=_rewards(originals, objectives),
+        rewards=_parts(originals, "rewards", objectives),
         objectives=objectives,
     )
     changes = []
@@ -247,7 +246,7 @@ def _before_and_after(
         gain = moved[MAIN].scores - before.views[MAIN].scores[at]
         best = int(np.argmax(gain))
         example = _example(after[best][1], p.name, before.views[MAIN].scores[at[best]], gain[best])
-        changes.append(Changed(p, at, moved, _rewards(facts, objectives), example))
+        changes.append(Changed(p, at, moved, _parts(facts, "rewards", objectives), example))
     return views, before, changes, sum(f["truncated"] for f in originals)
 
 
@@ -255,21 +254,20 @@ def _viewed(view: View, facts: Sequence[Mapping[str, Any]]) -> Viewed:
     if view.name == RIVAL:
         return Viewed(np.array([f[RIVAL] for f in facts]), np.empty((len(facts), 0)))
     if view.name == RAW:
-        parts = np.array([[f["gate"][n] * f["rewards"][n] for n in view.parts] for f in facts])
+        parts = _parts(facts, "gate", view.parts) * _parts(facts, "rewards", view.parts)
     else:
-        parts = np.array([[f["contributions"][n] for n in view.parts] for f in facts])
+        parts = _parts(facts, "contributions", view.parts)
     return Viewed(parts.sum(axis=1), parts)
 
 
-def _rewards(facts: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> Float[np.ndarray, "n k"]:
-    return np.array([[f["rewards"][n] for n in objectives] for f in facts])
+def _parts(facts: Sequence[Mapping[str, Any]], kind: str, names: Sequence[str]) -> Float[np.ndarray, "n k"]:
+    return np.array([[f[kind][n] for n in names] for f in facts])
 
 
 def _example(case: _Item, name: str, before: float, gain: float) -> Example:
     # The answer that gains most in the model's own view: where to look first.
-    question = next((m["content"] for m in reversed(case.answers[0][:-1]) if m["role"] == "user"), "")
     return Example(
-        prompt=_cut(question),
+        prompt=_cut(Case(case.answers[0][:-1], "").question),
         answer=_cut(case.answers[0][-1]["content"]),
         changed=_cut(case.changed[name][-1]["content"]),
         before=float(before),

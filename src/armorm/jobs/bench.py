@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from armorm.bench.aggregate import figures
-from armorm.bench.metrics import LengthCorrelation, length_correlation
+from armorm.bench.metrics import length_correlation
 from armorm.bench.position import position_bias
 from armorm.bench.profiles import profile_comparison
 from armorm.bench.published import published
 from armorm.bench.results import BenchResults, SteeredFacts
 from armorm.bench.run import Compared, Scores, judge_items
+from armorm.conversation import text_of
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
@@ -123,6 +124,8 @@ def _results(
     # Figures with intervals, length correlation, published rows beside them; `more` are the fields that are there already.
     graded = Graded.by(suite, items)
     named = None if suite.benchmark is None else benchmark(suite.benchmark)
+    lengths = np.array([len(text_of(answer)) for item in items for answer in item.answers], dtype=np.float64)
+    groups = [item.group for item in items for _ in item.answers]
     return BenchResults(
         format=FORMAT,
         **provenance(),
@@ -137,13 +140,7 @@ def _results(
         left_out=read.faults.drops | ({"over-cap": len(read.rows) - len(items)} if len(items) < len(read.rows) else {}),
         fault_examples=tuple(read.faults.examples),
         figures=figures(graded.outcomes(scores), graded.aggregates, seed=seed),
-        length=_length(items, scores, seed),
+        length=length_correlation(np.concatenate(list(scores)), lengths, groups, seed=seed),
         published=published(suite.benchmark) if suite.benchmark else (),
         **more,
     )
-
-
-def _length(items: Sequence[BenchmarkItem], scores: Sequence[Scores], seed: int) -> LengthCorrelation:
-    lengths = np.array([len(answer) for item in items for answer in item.answers], dtype=np.float64)
-    groups = [item.group for item in items for _ in item.answers]
-    return length_correlation(np.concatenate(list(scores)), lengths, groups, seed=seed)

@@ -82,14 +82,10 @@ def _scores_of(row: AnswerRow, where: str) -> tuple[float, ...]:
     if ("scores" if row.many else "score") not in row.values:
         raise DataError(f"{where}: has no scores: give a file that `armorm score MODEL FILE --out SCORED` wrote")
     if isinstance(given, list) and len(given) == len(row.answers):
-        return tuple(float(s) if _is_score(s) else math.nan for s in given)
+        return tuple(float(s) if isinstance(s, int | float) and not isinstance(s, bool) else math.nan for s in given)
     if given is None:
         return (math.nan,) * len(row.answers)
     raise DataError(f"{where}: {len(row.answers)} answers, and scores that don't match: score the file again")
-
-
-def _is_score(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # -- the best part -----------------------------------------------------------------------------------------------------------
@@ -181,18 +177,14 @@ def _pairs(file: Path, margin: float, every: bool, counts: Counts) -> Iterator[d
             difference = row.scores[good] - row.scores[bad]
             if difference > 0 and difference >= margin and row.answers[good].strip() != row.answers[bad].strip():
                 counts.out += 1
-                yield _pair(row, good, bad, f"{row.id}#{n}" if every else row.id)
-
-
-def _pair(row: AnswerRow, good: int, bad: int, name: Any) -> dict[str, Any]:
-    return {
-        "id": name,
-        "prompt": list(row.context),
-        "chosen": [row.conversation(good)[-1]],
-        "rejected": [row.conversation(bad)[-1]],
-        "score_chosen": row.scores[good],
-        "score_rejected": row.scores[bad],
-    }
+                yield {
+                    "id": f"{row.id}#{n}" if every else row.id,
+                    "prompt": list(row.context),
+                    "chosen": [row.conversation(good)[-1]],
+                    "rejected": [row.conversation(bad)[-1]],
+                    "score_chosen": row.scores[good],
+                    "score_rejected": row.scores[bad],
+                }
 
 
 def _prompt_key(row: AnswerRow) -> int:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from armorm.bench.audit_results import AuditResults, Shift
+from armorm.bench.audit import AuditResults, Shift
 from armorm.disk import write_json, write_text
 from armorm.intervals import Interval
 from armorm.numbers import count, counts, percent, signed, signed_hundredths
@@ -147,10 +147,9 @@ def _heat(results: AuditResults, parts: Sequence[Mapping[str, Interval]], what: 
     """Changes by objectives; the shade is the size, the number says which way."""
     names = list(parts[0]) if parts else []
     values = [[one.value if math.isfinite(one.value) else 0.0 for one in part.values()] for part in parts]
-    largest = max((abs(v) for line in values for v in line), default=0.0)
-    if not names or largest == 0:
+    if not any(map(any, values)):
         return None
-    shades = [[abs(v) / largest if abs(v) >= _DRAWN else 0.0 for v in line] for line in values]
-    texts = [[signed(v, 1) if abs(v) >= _DRAWN else "" for v in line] for line in values]
+    values = [[v if abs(v) >= _DRAWN else 0.0 for v in line] for line in values]
+    texts = [[signed(v, 1) if v else "" for v in line] for line in values]
     labels = [row.label for row in results.perturbations]
-    return heat_map(labels, names, shades, texts, alt=f"shift of each objective's {what} per change")
+    return heat_map(labels, names, values, texts, alt=f"shift of each objective's {what} per change")

@@ -60,8 +60,6 @@ FAMILIES = {
 
 PUBLISHED = "Published: other backbones, other data, not comparable row by row"
 _METHOD = Cell("method", "backbone")
-_PARTS = {"training": "time", "tokens": "training", "steps": "training", "examples": "training", "scoring": "time"}
-_PARTS |= dict.fromkeys(("answers", "tokens in", "tokens out"), "scoring")
 _CALLS = ("requests", "from_cache", "failed", "unparsable", "cut", "untold", "cached_tokens_in", "cached_tokens_out")
 """What was counted of a judge's requests; zeros are left out."""
 
@@ -78,11 +76,16 @@ def compare_report(results: CompareResults) -> Report:
         _costs(methods),
         _costs_by_suite(results, methods),
         _position(results, methods),
-        _not_run(methods),
+        table("compare.not-run", [[Cell(one.label, one.backbone), one.skipped] for one in methods.values() if one.skipped]),
     ]
     return Report(
         f"{results.name}: methods compared",
-        _facts(results),
+        {
+            **results.origin(),
+            "version": results.version,
+            "backbone": f"{results.backbone.model}, {results.backbone.dtype}",
+            "this call took": duration(results.seconds),
+        },
         [f"{suite_title(s)}: {headline(s, results, methods)}" for s in results.suites if overall_values(s)],
         "Overall value of each method with its 95 % interval",
         "; ".join(f"{kind}: {label}" for kind, label in uprights),
@@ -126,7 +129,9 @@ def headline(suite: ComparedSuite, results: CompareResults, methods: Mapping[str
     ordered = [name for name in methods if name in values]
     subject = next(row for row in suite.methods if row.method == ordered[0])
     one = values[subject.method]
-    text = f"{methods[subject.method].label}: {percent(one.value)}{_in_brackets(share_ends(one))}"
+    text = f"{methods[subject.method].label}: {percent(one.value)}"
+    if span := share_ends(one):
+        text += f" ({span})"
     for reference in _references(results, methods):
         versus = subject.versus.get(reference)
         if versus is not None and has_value(versus.difference):
@@ -136,15 +141,6 @@ def headline(suite: ComparedSuite, results: CompareResults, methods: Mapping[str
     if values[highest].value <= one.value:
         return f"{text}. No row is higher." if len(ordered) > 1 else f"{text}."
     return f"{text}. Highest: {methods[highest].label}, {percent(values[highest].value)}."
-
-
-def _facts(results: CompareResults) -> dict[str, str]:
-    return {
-        **results.origin(),
-        "version": results.version,
-        "backbone": f"{results.backbone.model}, {results.backbone.dtype}",
-        "this call took": duration(results.seconds),
-    }
 
 
 def _references(results: CompareResults, methods: Mapping[str, MethodFacts]) -> list[str]:
@@ -176,14 +172,13 @@ def _accuracy(suite: ComparedSuite, results: CompareResults, methods: Mapping[st
             *(cell for reference in references for cell in difference(rows[one.method].versus.get(reference))),
         ],
     )
-    marks = _marks(published)
+    lines, footnotes = _published(published, sections)
     if published:
-        lines = [[*_published(row, sections, marks), *[""] * (2 * len(references))] for row in published]
-        blocks.append(block(lines, PUBLISHED, "published"))
+        blocks.append(block([[*line, *[""] * (2 * len(references))] for line in lines], PUBLISHED, "published"))
     head: list[str | Cell] = [_METHOD, *(Cell(n, _n(s)) for n, s in zip(["overall", *sections], sizes, strict=True))]
     for reference in references:
         head += [Cell(f"over {methods[reference].label}", "points"), "p"]
-    remarks = [*_remarks(suite, rows, methods), *_footnotes(marks)]
+    remarks = [*_remarks(suite, rows, methods), *footnotes]
     return replace(table("compare.suite", blocks=blocks, head=head, remarks=remarks, suite=suite_title(suite)), name=suite.name)
 
 
@@ -212,10 +207,6 @@ def _n(size: int) -> str:
     return f"n = {count(size)}" if size else ""
 
 
-def _in_brackets(text: str) -> str:
-    return f" ({text})" if text else ""
-
-
 def _comparable(suite: ComparedSuite) -> bool:
     """Whether the suite has a section that published rows have too."""
     return not set(suite.sections).isdisjoint(_sections(suite.published))
@@ -230,27 +221,24 @@ def _published_alone(suites: Sequence[ComparedSuite]) -> Grid:
     alone: list[PublishedRow] = []
     for suite in suites:
         alone += [row for row in suite.published if not _comparable(suite) and row not in alone]
-    sections, marks = _sections(alone), _marks(alone)
-    rows = block([_published(row, sections, marks) for row in alone], family="published")
-    return table("compare.published", blocks=[rows], head=[_METHOD, "overall", *sections], remarks=_footnotes(marks))
+    sections = _sections(alone)
+    lines, footnotes = _published(alone, sections)
+    blocks = [block(lines, family="published")]
+    return table("compare.published", blocks=blocks, head=[_METHOD, "overall", *sections], remarks=footnotes)
 
 
-def _footnotes(marks: Mapping[str, int]) -> list[str]:
-    return [f"[{mark}] {said}" for said, mark in marks.items()]
-
-
-def _marks(published: Sequence[PublishedRow]) -> dict[str, int]:
-    """Footnotes of the published rows: source and note, numbered once each."""
-    return {said: mark for mark, said in enumerate(dict.fromkeys(map(_source, published)), start=1)}
-
-
-def _source(row: PublishedRow) -> str:
-    return f"{row.source}: {row.note}" if row.note else row.source
-
-
-def _published(row: PublishedRow, sections: Sequence[str], marks: Mapping[str, int]) -> list[str | Cell]:
-    label = f"{row.label} [{marks[_source(row)]}]"
-    return [Cell(label, row.base_model), *map(share, (row.overall, *map(row.sections.get, sections)))]
+def _published(rows: Sequence[PublishedRow], sections: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The lines of published rows, and their footnotes: source and note, numbered once each."""
+    sources = [f"{row.source}: {row.note}" if row.note else row.source for row in rows]
+    footnotes = list(dict.fromkeys(sources))
+    lines: list[Row] = [
+        [
+            Cell(f"{row.label} [{footnotes.index(source) + 1}]", row.base_model),
+            *map(share, (row.overall, *map(row.sections.get, sections))),
+        ]
+        for row, source in zip(rows, sources, strict=True)
+    ]
+    return lines, [f"[{mark}] {source}" for mark, source in enumerate(footnotes, start=1)]
 
 
 def _remarks(suite: ComparedSuite, rows: Mapping[str, ComparedRow], methods: Mapping[str, MethodFacts]) -> list[str]:
@@ -272,10 +260,10 @@ def _remarks(suite: ComparedSuite, rows: Mapping[str, ComparedRow], methods: Map
 
 def _costs(methods: Mapping[str, MethodFacts]) -> Grid:
     run = {name: one for name, one in methods.items() if not one.skipped}
-    cells = {title: {name: write(one) for name, one in run.items()} for title, write in _COLUMNS.items()}
-    shown = {title: column for title, column in cells.items() if any(text != DASH for text in column.values())}
+    cells = {head: {name: write(one) for name, one in run.items()} for head, write in _COLUMNS.items()}
+    shown = {head: column for head, column in cells.items() if any(text != DASH for text in column.values())}
     blocks = _by_family(run.values(), lambda one: [column[one.method] for column in shown.values()])
-    return table("compare.cost", blocks=blocks, head=[_METHOD, *(Cell(t, _PARTS.get(t, "")) for t in shown)])
+    return table("compare.cost", blocks=blocks, head=[_METHOD, *shown])
 
 
 def _of(part: TrainingCost | Usage | None, key: str) -> Value:
@@ -298,17 +286,17 @@ def _calls(usage: Usage | None) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {count(value)}" for key, value in known.items()) or DASH
 
 
-_COLUMNS: dict[str, Callable[[MethodFacts], str]] = {
-    "training": lambda one: duration(_of(one.training, "seconds")),
-    "tokens": lambda one: _amount(_of(one.training, "tokens")),
-    "steps": lambda one: count(_of(one.training, "steps")),
-    "examples": lambda one: count(_of(one.training, "examples")),
-    "scoring": lambda one: duration(_total(one, "seconds")),
-    "answers": lambda one: count(_total(one, "answers")),
-    "tokens in": lambda one: _amount(_total(one, "tokens_in")),
-    "tokens out": lambda one: _amount(_total(one, "tokens_out")),
-    "cost, USD": lambda one: general(_of(one.usage, "cost_usd")),
-    "calls": lambda one: _calls(one.usage),
+_COLUMNS: dict[Cell, Callable[[MethodFacts], str]] = {
+    Cell("training", "time"): lambda one: duration(_of(one.training, "seconds")),
+    Cell("tokens", "training"): lambda one: _amount(_of(one.training, "tokens")),
+    Cell("steps", "training"): lambda one: count(_of(one.training, "steps")),
+    Cell("examples", "training"): lambda one: count(_of(one.training, "examples")),
+    Cell("scoring", "time"): lambda one: duration(_total(one, "seconds")),
+    Cell("answers", "scoring"): lambda one: count(_total(one, "answers")),
+    Cell("tokens in", "scoring"): lambda one: _amount(_total(one, "tokens_in")),
+    Cell("tokens out", "scoring"): lambda one: _amount(_total(one, "tokens_out")),
+    Cell("cost, USD"): lambda one: general(_of(one.usage, "cost_usd")),
+    Cell("calls"): lambda one: _calls(one.usage),
 }
 """What a method cost, column by column."""
 
@@ -357,7 +345,3 @@ def _probes(probes: Sequence[ProbeOnBackbone]) -> Grid:
 def _correlation(one: Interval | None, n: int) -> Cell:
     cell = estimate(one, decimal)
     return Cell(cell.text, ", ".join(filter(None, (cell.small, _n(n))))) if has_value(one) else cell
-
-
-def _not_run(methods: Mapping[str, MethodFacts]) -> Grid:
-    return table("compare.not-run", [[Cell(one.label, one.backbone), one.skipped] for one in methods.values() if one.skipped])

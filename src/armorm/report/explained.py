@@ -16,8 +16,7 @@ from rich.text import Text
 from armorm.conversation import Conversation
 from armorm.disk import write_text
 from armorm.numbers import count, decimal, percent, shorten, signed
-from armorm.report.bars import Bar, Level, level_bars, term_bars
-from armorm.report.html import render_html
+from armorm.report.html import Bar, Level, level_bars, render_html, term_bars
 from armorm.report.tables import Grid, Row, grid, table
 from armorm.report.terminal import Shown
 from armorm.results import Result
@@ -139,7 +138,7 @@ def render_explain_page(explained: Explained) -> str:
         head=_head(explained),
         answers=_answers(explained, common=common),
         difference=gap,
-        moves=_moves(gap) if gap else (),
+        moves=term_bars([[Bar(t.term, t.delta, _change_title(t), t.kind, t.share) for t in gap.terms]])[0] if gap else (),
         numbers=_numbers(gap) if gap else None,
         gate=_gate(explained.gate),
         gate_as_trained=_gate(explained.gate_as_trained),
@@ -193,10 +192,6 @@ def _answers(explained: Explained, *, common: bool) -> list[dict[str, Any]]:
 def _term_title(t: Term) -> str:
     raw = "" if t.raw is None else f" (raw {decimal(t.raw, 2)})"
     return f"reward {decimal(t.reward)}{raw} × coefficient {signed(t.coefficient)}"
-
-
-def _moves(gap: Difference) -> list[Bar]:
-    return term_bars([[Bar(t.term, t.delta, _change_title(t), t.kind, t.share) for t in gap.terms]])[0]
 
 
 def _change_title(t: Change) -> str:

@@ -43,10 +43,12 @@ def tex(text: str) -> str:
 
 def _table(grid: Grid, label: str) -> Iterator[str]:
     yield "\\begin{table*}[t]\n\\centering\n\\footnotesize\n\\setlength{\\tabcolsep}{4pt}"
-    yield f"\\caption{{{' '.join(tex(part) for part in (_sentence(grid.title), grid.lead) if part)}}}"
+    title = grid.title if grid.title.endswith((".", "?", "!")) else f"{grid.title}."
+    yield f"\\caption{{{' '.join(tex(part) for part in (title, grid.lead) if part)}}}"
     yield f"\\label{{tab:{label}-{re.sub(r'[^a-z0-9]+', '-', grid.name.lower()).strip('-')}}}"
     yield f"\\begin{{tabular}}{{@{{}}{_columns(grid)}@{{}}}}\n\\toprule"
-    yield from _head(grid)
+    yield _row([_stacked(cell.text, "l" if place in grid.words else "r") for place, cell in enumerate(grid.head)])
+    yield from _small(grid.head)
     for block in grid.blocks:
         yield r"\midrule" if block is grid.blocks[0] or block.family == "published" else r"\midrule[\cmidrulewidth]"
         yield from _block(block, len(grid.head))
@@ -57,21 +59,11 @@ def _table(grid: Grid, label: str) -> Iterator[str]:
     yield r"\end{table*}"
 
 
-def _sentence(title: str) -> str:
-    return title if title.endswith((".", "?", "!")) else f"{title}."
-
-
 def _columns(grid: Grid) -> str:
     sides = ["l" if place in grid.words else "r" for place in range(len(grid.head))]
     if "r" not in sides:  # words alone: the last column wraps
         sides[-1] = r"p{0.6\linewidth}"
     return "".join(sides)
-
-
-def _head(grid: Grid) -> Iterator[str]:
-    titles = [_stacked(cell.text, "l" if place in grid.words else "r") for place, cell in enumerate(grid.head)]
-    yield _row(titles)
-    yield from _small(grid.head)
 
 
 def _stacked(title: str, side: str) -> str:

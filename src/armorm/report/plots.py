@@ -16,11 +16,12 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
+from armorm.data.summary import Bins
 from armorm.errors import MissingExtra
 from armorm.intervals import Interval
 from armorm.numbers import compact_count, shorten
@@ -30,6 +31,14 @@ from armorm.report.tables import has_value
 INK, SOFT, RULE = "#101112", "#505152", "#a0a1a2"
 ACCENT, SECOND = "#1f5fa8", "#b8560f"
 ON_ACCENT, SURFACE = "#f0f1f2", "#fdfcfb"
+FAMILY_COLOURS = {
+    "ablation": ("#4f94cf", "#4a83bb"),
+    "pairwise": ("#1c7a5e", "#5fc6a3"),
+    "judge": ("#7648a8", "#b896e8"),
+    "regression": ("#a63a74", "#e88fbd"),
+}
+"""Colours in light and dark pages of the families of methods that have no colour in the page's own style."""
+
 PAGE_COLOURS = {  # by stand-in: the page's variable, and its value in light pages
     INK: ("var(--ink)", "#1c1e21"),
     SOFT: ("var(--soft)", "#5b6068"),
@@ -38,6 +47,7 @@ PAGE_COLOURS = {  # by stand-in: the page's variable, and its value in light pag
     SECOND: ("var(--second)", "#b9540d"),
     ON_ACCENT: ("var(--on-accent)", "#ffffff"),
     SURFACE: ("var(--surface)", "#ffffff"),
+    **{light: (f"var(--family-{family})", light) for family, (light, _) in FAMILY_COLOURS.items()},
 }
 _STYLE = Path(__file__).with_name("plots.mplstyle")
 _WIDTH = 10.4  # inches; a full-width figure
@@ -48,6 +58,7 @@ _LONGEST = 34  # characters of a row's name
 _LONGEST_TITLE = 29  # characters over a quarter-width panel
 
 _Arguments = ParamSpec("_Arguments")
+_Drawn = TypeVar("_Drawn")
 
 
 @dataclass(frozen=True)
@@ -97,32 +108,28 @@ class Curve:
 @dataclass(frozen=True)
 class CurvePanel:
     title: str
-    curves: Sequence[Curve] = field(default_factory=list)
+    curves: Sequence[Curve]
     marked_step: float | None = None
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """One panel: `places` are the values (one a count) or the bins' edges (one more than counts).
-
-    `low` and `high` are the axis' ends; `mark` is a dashed upright (a mean, a median).
-    """
+    """One panel: `low` and `high` are the axis' ends; `mark` is a dashed upright (a mean, a median)."""
 
     title: str
     note: str
-    places: Sequence[float]
-    counts: Sequence[float]
+    bins: Bins
     low: float
     high: float
+    mark: float
     logarithmic: bool = False
-    mark: float | None = None
 
 
-def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
     """Draw with this module's style and nobody else's."""
 
     @functools.wraps(draw)
-    def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
+    def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Drawn:
         try:
             import matplotlib.style
         except ImportError as missing:
@@ -134,6 +141,7 @@ def styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
     return drawn
 
 
+@styled
 def dot_plot(
     rows: Sequence[str], panels: Sequence[Panel], *, alt: str, highlighted: Sequence[int] | None = None, shared: bool = False
 ) -> Figure | None:
@@ -142,14 +150,11 @@ def dot_plot(
     Highlighted rows (all, unless they are given) are drawn in the accent colour. `shared`: one scale for all panels.
     """
     shown = [panel for panel in panels if any(map(has_value, panel.intervals))]
-    return _draw_dots(rows, shown, range(len(rows)) if highlighted is None else highlighted, shared, alt) if shown else None
-
-
-@styled
-def _draw_dots(rows: Sequence[str], panels: Sequence[Panel], highlighted: Sequence[int], shared: bool, alt: str) -> Figure:
-    figure, grid = panel_grid(len(panels), height=_ROW * len(rows), left=_name_width(rows))
-    every = [one for panel in panels for one in panel.intervals]
-    for place, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
+    if not shown:
+        return None
+    figure, grid = panel_grid(len(shown), height=_ROW * len(rows), left=_name_width(rows))
+    every = [one for panel in shown for one in panel.intervals]
+    for place, (axes, panel) in enumerate(zip(grid, shown, strict=True)):
         _rows_axis(axes, rows, named=place % COLUMNS == 0)
         axes.set_title(title_of(panel.title, panel.note))
         limits = common_limits(every if shared else panel.intervals, (panel.reference, *panel.include), panel.within)
@@ -159,7 +164,7 @@ def _draw_dots(rows: Sequence[str], panels: Sequence[Panel], highlighted: Sequen
             axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
         for row, interval in enumerate(panel.intervals):
             if has_value(interval):
-                draw_whisker(axes, row, interval, limits, ACCENT if row in highlighted else SOFT)
+                draw_whisker(axes, row, interval, limits, ACCENT if highlighted is None or row in highlighted else SOFT)
     return inline(figure, alt)
 
 
@@ -187,14 +192,16 @@ def dumbbell_plot(rows: Sequence[str], panels: Sequence[Dumbbells], *, alt: str)
 def heat_map(
     rows: Sequence[str],
     columns: Sequence[str],
-    shades: Sequence[Sequence[float]],
+    values: Sequence[Sequence[float]],
     texts: Sequence[Sequence[str]],
     *,
     alt: str,
+    most: float | None = None,
 ) -> Figure:
-    """A grid of cells: `shades` in [0, 1] colour them, `texts` are written in them; 0 leaves a cell empty."""
+    """A grid of cells: `values` colour them, the largest (or `most`) fully, 0 not at all; `texts` are written in them."""
     from matplotlib.patches import Rectangle
 
+    most = most or max((abs(value) for line in values for value in line), default=0.0) or 1.0
     left, slanted = _name_width(rows), _name_width(columns)
     top, overhang = 0.12 + 0.62 * slanted, 0.79 * slanted  # the column names lean at 38°
     width = min(_WIDTH, left + 0.62 * len(columns) + overhang)
@@ -206,8 +213,9 @@ def heat_map(
     axes.set_xticks(range(len(columns)), [shorten(name, _LONGEST) for name in columns], rotation=38, ha="left")
     axes.tick_params(axis="x", length=0, pad=2, labeltop=True, labelbottom=False)
     axes.spines["bottom"].set_visible(False)
-    for row, (cells, words) in enumerate(zip(shades, texts, strict=True)):
-        for column, (shade, word) in enumerate(zip(cells, words, strict=True)):
+    for row, (cells, words) in enumerate(zip(values, texts, strict=True)):
+        for column, (value, word) in enumerate(zip(cells, words, strict=True)):
+            shade = abs(value) / most
             place = (column - 0.47, row - 0.46)
             axes.add_patch(Rectangle(place, 0.94, 0.92, facecolor=RULE, alpha=0.22, linewidth=0))
             if shade > 0:
@@ -220,20 +228,15 @@ def heat_map(
 @styled
 def learning_curves(panels: Sequence[CurvePanel], *, alt: str) -> Figure:
     """Curves over training steps, one panel per measure; other runs stay in the background."""
+    chosen = {"color": ACCENT, "linewidth": 1.7, "alpha": 1.0, "zorder": 3}
+    others = {"color": SOFT, "linewidth": 1.0, "alpha": 0.55, "zorder": 2}
     figure, grid = curve_grid([panel.title for panel in panels], "step")
     for axes, panel in zip(grid, panels, strict=True):
         if panel.marked_step is not None:
             axes.axvline(panel.marked_step, color=SOFT, linewidth=0.9, dashes=(3, 3))
         for curve in panel.curves:
-            axes.plot(
-                curve.steps,
-                curve.values,
-                color=ACCENT if curve.highlighted else SOFT,
-                linewidth=1.7 if curve.highlighted else 1.0,
-                alpha=1.0 if curve.highlighted else 0.55,
-                linestyle=(0, (4, 2)) if curve.dashed else "-",
-                zorder=3 if curve.highlighted else 2,
-            )
+            look = chosen if curve.highlighted else others
+            axes.plot(curve.steps, curve.values, linestyle=(0, (4, 2)) if curve.dashed else "-", **look)
     return inline(figure, alt)
 
 
@@ -248,7 +251,7 @@ def histograms(panels: Sequence[Histogram], *, alt: str) -> Figure:
             axes.xaxis.set_major_formatter(lambda value, _: compact_count(value))
             axes.xaxis.set_minor_formatter(lambda _value, _place: "")
         left, width = _bar_places(panel)
-        axes.bar(left, panel.counts, width=width, align="edge", color=ACCENT, alpha=0.85, linewidth=0)
+        axes.bar(left, panel.bins.counts, width=width, align="edge", color=ACCENT, alpha=0.85, linewidth=0)
         axes.set_xlim(min(panel.low, left[0]), max(panel.high, left[-1] + width[-1]))
         axes.tick_params(axis="x", which="minor", length=0)
         axes.tick_params(axis="y", labelsize=8, labelcolor=SOFT)
@@ -256,8 +259,7 @@ def histograms(panels: Sequence[Histogram], *, alt: str) -> Figure:
         axes.yaxis.set_major_formatter(lambda value, _: compact_count(value) or "0")
         axes.grid(axis="y", color=RULE, linewidth=0.6, alpha=0.5)
         axes.set_axisbelow(True)
-        if panel.mark is not None:
-            axes.axvline(panel.mark, color=SECOND, linewidth=1.2, dashes=(3, 2))
+        axes.axvline(panel.mark, color=SECOND, linewidth=1.2, dashes=(3, 2))
     return inline(figure, alt)
 
 
@@ -294,10 +296,10 @@ def draw_whisker(axes: Any, row: int, interval: Interval, limits: tuple[float, f
 
 def _bar_places(panel: Histogram) -> tuple[list[float], list[float]]:
     """The bars' left ends and widths."""
-    places = list(panel.places)
-    if len(places) == len(panel.counts) + 1:
-        return places[:-1], [high - low for low, high in pairwise(places)]
+    places = panel.bins.values or panel.bins.edges
     steps = [high - low for low, high in pairwise(places)]
+    if not panel.bins.values:
+        return list(places[:-1]), steps
     width = 0.8 * min([*steps, (panel.high - panel.low) / 4 or 1.0])
     width = max(width, (panel.high - panel.low) / 60)  # or it would be a hair
     return [place - width / 2 for place in places], [width] * len(places)

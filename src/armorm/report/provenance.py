@@ -22,7 +22,8 @@ from armorm import __version__
 def provenance() -> dict[str, Any]:
     """Time (UTC), version, commit of the code (None outside a checkout), machine and command line."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"created": created, "version": __version__, "commit": _commit(), "machine": machine(), "command": _command()}
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"created": created, "version": __version__, "commit": _commit(), "machine": machine(), "command": command}
 
 
 def machine() -> str:
@@ -53,7 +54,3 @@ def _commit() -> str | None:
         return commit + ("+changes" if commit and git("status", "--porcelain", "--untracked-files=no") else "") or None
     except OSError:
         return None
-
-
-def _command() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,28 +1,59 @@
-"""A run's results as one self-contained HTML page, and as Markdown.
+"""A run's results as one self-contained HTML page with its plots, and as Markdown.
 
-In: `RunResults`.  Out: `report.html`, `report.md`, `results.json` in a folder.  Cost: a second or two; needs the extra `report`.
+In: `RunResults`.  Out: `report.html`, `report.md`, `results.json` in a folder.
+Cost: about 0.1 s a plot; needs the extra `report`. A plot is None where there is nothing to draw.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from armorm.data.summary import Bins
+from armorm.bench.abstention import AbstentionPoint
+from armorm.bench.aggregate import Figure as Share
+from armorm.data.summary import Bins, LabelCounts
 from armorm.disk import write_json, write_text
-from armorm.numbers import count, decimal, duration, listed, percent, signed
-from armorm.report import run_figures
-from armorm.report.bars import Bar, level_bars, term_bars
-from armorm.report.html import render_html
+from armorm.numbers import compact_count, count, decimal, duration, listed, percent, signed
+from armorm.report.html import Bar, level_bars, render_html, term_bars
 from armorm.report.markdown import render_markdown
-from armorm.report.run_results import ExampleAnswer, ExampleTerm, RunResults, WorkedExample
-from armorm.report.run_tables import run_report
+from armorm.report.plots import (
+    ACCENT,
+    SOFT,
+    Curve,
+    CurvePanel,
+    Dumbbells,
+    Figure,
+    Panel,
+    curve_grid,
+    dot_plot,
+    dumbbell_plot,
+    heat_map,
+    inline,
+    learning_curves,
+    styled,
+)
+from armorm.report.run_results import (
+    DebiasFacts,
+    ExampleAnswer,
+    ExampleTerm,
+    GateCurve,
+    GateFacts,
+    ProbeFacts,
+    RunResults,
+    SuiteAbstention,
+    SuiteResults,
+    UncertaintyFacts,
+    WorkedExample,
+)
+from armorm.report.run_tables import run_report, sections_of, subject
 from armorm.report.tables import Grid, grid
 
-_TEMPLATE = "run_page.html.jinja"
+_MEASURES = (("pearson", "Pearson r", 0.0), ("spearman", "Spearman ρ", 0.0), ("r2", "R²", 0.0), ("auc", "AUC", 0.5))
+_WHOLE = (-1.05, 1.05)  # correlations and some air
+_FEWEST = 0.005  # a weight below half a per cent is left blank
 
 
 def write_run(results: RunResults, folder: Path) -> None:
@@ -53,22 +84,22 @@ def render_run_page(results: RunResults) -> str:
         "provenance": "Provenance",
     }
     return render_html(
-        _TEMPLATE,
+        "run_page.html.jinja",
         results=results,
         report=report,
         contents=[(name, title) for name, title in sections.items() if title],
         head=_head(results),
-        suites=[(report[f"suite {one.name}"], run_figures.suite_figure(one), one.name) for one in results.suites if one.methods],
-        label_map=run_figures.label_map(results.data.labels),
+        suites=[(report[f"suite {one.name}"], suite_figure(one), one.name) for one in results.suites if one.methods],
+        label_map=label_map(results.data.labels),
         histograms=[(one.name, _bars(one.histogram)) for one in results.data.objectives],
-        probe=run_figures.probe_figure(results.probe),
-        coverage=run_figures.coverage_figure(results.probe.uncertainty),
+        probe=probe_figure(results.probe),
+        coverage=coverage_figure(results.probe.uncertainty),
         candidates=level_bars(dict(sorted(tried.items(), key=lambda t: -t[1])), decimal, chosen=results.probe.feature),
-        debias=run_figures.debias_figure(results.debias) if results.debias else None,
-        gate_map=run_figures.gate_map(results.gate.by_source),
-        gate_curves=run_figures.gate_curves(results.gate),
-        length=run_figures.length_figure(results) if results.length else None,
-        abstention=run_figures.abstention_figure(abstained) if abstained else None,
+        debias=debias_figure(results.debias) if results.debias else None,
+        gate_map=gate_map(results.gate.by_source),
+        gate_curves=gate_curves(results.gate),
+        length=length_figure(results) if results.length else None,
+        abstention=abstention_figure(abstained) if abstained else None,
         close_calls=[report[f"abstention {one.suite}"] for one in abstained],
         examples=[draw_example(one) for one in results.examples],
         stages=level_bars(results.seconds, duration),
@@ -135,3 +166,126 @@ def _gap(answers: Sequence[ExampleAnswer]) -> str:
     moves = {name: first.get(name, 0.0) - second.get(name, 0.0) for name in dict.fromkeys([*first, *second])}
     largest = sorted((name for name in moves if moves[name]), key=lambda name: -abs(moves[name]))[:3]
     return f"{text} Largest differences: {listed(f'{name} {signed(moves[name])}' for name in largest)}." if largest else text
+
+
+# -- plots ----------------------------------------------------------------------------------------------------------------------
+
+
+def suite_figure(suite: SuiteResults) -> Figure | None:
+    """Accuracy by method and section."""
+    columns: dict[str, list[Share | None]] = {"all pairs": [one.overall for one in suite.methods]}
+    columns |= {name: [one.sections.get(name) for one in suite.methods] for name in sections_of(suite)}
+    panels = []
+    for title, figures in columns.items():
+        size = count(max((one.n for one in figures if one), default=0))
+        cells = [one.interval if one else None for one in figures]
+        panels.append(Panel(title, cells, 0.5, (0.0, 1.0), percent=True, note=f"{size} pairs"))
+    about = subject([one.method for one in suite.methods])
+    alt = f"Accuracy by method and section on {suite.name}"
+    return dot_plot([one.label for one in suite.methods], panels, highlighted=[about], shared=True, alt=alt)
+
+
+def length_figure(results: RunResults) -> Figure | None:
+    """Rank correlation of score and length by method."""
+    methods = list(dict.fromkeys(row.method for row in results.length))
+    panels = []
+    for suite in dict.fromkeys(row.suite for row in results.length):
+        found = {row.method: row for row in results.length if row.suite == suite}
+        for key, title in (("pooled", "all answers"), ("within_prompt", "same prompt")):
+            cells = [getattr(found.get(method), key, None) for method in methods]
+            panels.append(Panel(suite, cells, 0.0, _WHOLE, _WHOLE, note=title))
+    labels = results.labels()
+    names = [labels.get(method, method) for method in methods]
+    return dot_plot(names, panels, highlighted=[subject(methods)], alt="Rank correlation of score and length by method")
+
+
+def label_map(labels: LabelCounts) -> Figure | None:
+    """Number of ratings by objective and source."""
+    if not labels.counts:
+        return None
+    counts = [list(column) for column in zip(*labels.counts, strict=True)]
+    shades = [[math.log1p(size) for size in row] for row in counts]
+    texts = [[compact_count(size) for size in row] for row in counts]
+    return heat_map(labels.objectives, labels.sources, shades, texts, alt="Number of ratings by objective and source")
+
+
+def probe_figure(probe: ProbeFacts) -> Figure | None:
+    """How well each objective is predicted on test prompts."""
+    panels = [
+        Panel(title, [getattr(row, key) for row in probe.objectives], reference, (-1.0, 1.02))
+        for key, title, reference in _MEASURES
+    ]
+    return dot_plot([row.name for row in probe.objectives], panels, alt="Probe quality by objective")
+
+
+def coverage_figure(part: UncertaintyFacts) -> Figure | None:
+    """Share of ratings inside their interval."""
+    panels = []
+    for key, title in (("coverage", "test prompts"), ("coverage_cross_validated", "over the folds")):
+        cells = [getattr(row, key) for row in part.objectives]
+        panels.append(Panel(title, cells, part.level, (0.0, 1.005), [1.0], percent=True, note="ratings inside, %"))
+    return dot_plot([row.name for row in part.objectives], panels, alt="Coverage of rating intervals by objective")
+
+
+def debias_figure(debias: DebiasFacts) -> Figure | None:
+    """Correlation with each nuisance before and after, on both sets."""
+    panels = []
+    for nuisance in debias.nuisances:
+        for key, where in (("reference", "reference answers"), ("held_out", "held-out answers")):
+            cells = [getattr(row, key)[nuisance] for row in debias.objectives]
+            before, after = ([getattr(cell, side) for cell in cells] for side in ("before", "after"))
+            if any(map(math.isfinite, before)):
+                panels.append(Dumbbells(nuisance, where, before, after))
+    alt = "Correlation with each nuisance before and after debiasing"
+    return dumbbell_plot([row.name for row in debias.objectives], panels, alt=alt) if panels else None
+
+
+def gate_map(by_source: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    """Mean weight by objective and source."""
+    if not by_source:
+        return None
+    objectives = list(dict.fromkeys(name for weights in by_source.values() for name in weights))
+    weights = [[by_source[source].get(name, 0.0) for source in by_source] for name in objectives]
+    weights = [[weight if weight >= _FEWEST else 0.0 for weight in row] for row in weights]
+    texts = [[f"{100 * weight:.0f}" if weight else "" for weight in row] for row in weights]
+    return heat_map(objectives, list(by_source), weights, texts, alt="Mean gate weight by objective and source")
+
+
+def gate_curves(gate: GateFacts) -> Figure | None:
+    """The gate's training, seed by seed."""
+    titles = {
+        "validation accuracy": ["validation_accuracy"],
+        "loss (dashed: training)": ["validation_loss", "train_loss"],
+        "scale β": ["beta"],
+    }
+    panels = []
+    for title, keys in titles.items():
+        curves = [_curve(run, key, highlighted=run.seed == gate.chosen_seed) for run in gate.curves for key in keys]
+        if taken := [curve for curve in curves if curve.values]:
+            panels.append(CurvePanel(title, taken, float(gate.best_step)))
+    return learning_curves(panels, alt="Learning curves of the gate") if panels else None
+
+
+@styled
+def abstention_figure(suites: Sequence[SuiteAbstention]) -> Figure:
+    """Error rate over the share left open, in per cent: by z in colour with its 95 % band, by the margin alone behind it."""
+    figure, grid = curve_grid([suite.suite for suite in suites], "left open, %")
+    for axes, suite in zip(grid, suites, strict=True):
+        _error_line(axes, suite.by_margin, color=SOFT, linewidth=1.1, linestyle=(0, (4, 2)))
+        _error_line(axes, suite.by_z, color=ACCENT, linewidth=1.7)
+        known = [p for p in suite.by_z if math.isfinite(p.error.low) and math.isfinite(p.error.high)]
+        low, high = [100 * p.error.low for p in known], [100 * p.error.high for p in known]
+        axes.fill_between([100 * p.abstained for p in known], low, high, color=ACCENT, alpha=0.16, linewidth=0, zorder=2)
+        axes.set_ylim(bottom=0)
+    return inline(figure, "Error rate by share of pairs left open")
+
+
+def _error_line(axes: Any, points: Sequence[AbstentionPoint], **look: Any) -> None:
+    known = [p for p in points if math.isfinite(p.error.value)]
+    axes.plot([100 * p.abstained for p in known], [100 * p.error.value for p in known], zorder=3, **look)
+
+
+def _curve(run: GateCurve, key: str, *, highlighted: bool) -> Curve:
+    """One run's numbers, without the steps at which they were not taken."""
+    taken = [(step, value) for step, value in zip(run.steps, getattr(run, key), strict=False) if math.isfinite(value)]
+    return Curve([float(step) for step, _ in taken], [value for _, value in taken], highlighted, dashed=key == "train_loss")

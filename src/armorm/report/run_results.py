@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from armorm.bench.abstention import AbstentionCurve
 from armorm.bench.aggregate import Figure, Figures
-from armorm.bench.audit_results import RivalFacts
+from armorm.bench.audit import RivalFacts
 from armorm.bench.metrics import LengthCorrelation, PairedDifference
 from armorm.data.summary import DataSummary
 from armorm.results import Estimate, Number, Provenance, Result

@@ -38,12 +38,14 @@ TERMINAL = ("probe", "debias", "suite", "planted")
 """Tables that the terminal shows, by the first word of their names."""
 
 _SETTLED = 0.05
+_MET = {True: Cell("yes", tone="good"), False: Cell("no", tone="bad"), None: Cell("")}
 
 
 def run_report(results: RunResults) -> Report:
     """Everything that a run found, in tables."""
-    grids = [_sources(results), _objectives(results), _candidates(results), _probe(results)]
-    grids.append(uncertainty_grid(results.probe.uncertainty))
+    tried = [[one.feature, decimal(one.pearson)] for one in results.probe.candidates]
+    grids = [_sources(results), _objectives(results), table("run.candidates", tried, feature=results.probe.feature)]
+    grids += [_probe(results), uncertainty_grid(results.probe.uncertainty)]
     if results.debias is not None:
         grids.append(_debias(results.debias))
     grids += [_suite(suite, results) for suite in results.suites]
@@ -51,8 +53,7 @@ def run_report(results: RunResults) -> Report:
     grids += [abstention_grid(one) for one in results.abstention if one.n]
     if results.planted is not None:
         grids.append(_planted(results.planted.rows))
-    verdicts = ((suite.name, verdict(suite)) for suite in results.suites)
-    sentences = [f"{name}: {said}" for name, said in verdicts if said]
+    sentences = [f"{suite.name}: {said}" for suite in results.suites if (said := verdict(suite))]
     return Report(results.name, _facts(results), sentences, grids=grids, notes=results.warnings)
 
 
@@ -130,11 +131,6 @@ def _objectives(results: RunResults) -> Grid:
         for o in results.data.objectives
     ]
     return table("run.objectives", rows)
-
-
-def _candidates(results: RunResults) -> Grid:
-    rows = [[one.feature, decimal(one.pearson)] for one in results.probe.candidates]
-    return table("run.candidates", rows, feature=results.probe.feature)
 
 
 def _probe(results: RunResults) -> Grid:
@@ -245,10 +241,5 @@ def _planted(rows: Sequence[PlantedRow]) -> Grid:
     lines: list[Row] = []
     for row in rows:
         off = ["", ""] if row.ablation is None else [row.ablation.what, signed(row.ablation.value)]
-        lines.append([row.what, row.aim or "none", signed(row.value), _met(row.met), *off])
+        lines.append([row.what, row.aim or "none", signed(row.value), _MET[row.met], *off])
     return table("run.planted", lines)
-
-
-def _met(met: bool | None) -> Cell:
-    """Without an aim there is nothing to meet."""
-    return Cell("") if met is None else Cell("yes", tone="good") if met else Cell("no", tone="bad")

@@ -93,19 +93,9 @@ def block(rows: Iterable[Row], title: str = "", family: str = "", subject: int |
     return Block(title, list(map(_cells, rows)), family, subject)
 
 
-def grid(
-    name: str,
-    title: str,
-    head: Iterable[str | Cell],
-    rows: Iterable[Row],
-    *,
-    lead: str = "",
-    remarks: Sequence[str] = (),
-    words: Sequence[int] = (0,),
-    detail: bool = False,
-) -> Grid:
+def grid(name: str, title: str, head: Iterable[str | Cell], rows: Iterable[Row], *, words: Sequence[int] = (0,)) -> Grid:
     """A table of one block; texts become cells."""
-    return Grid(name, title, lead, _cells(head), [block(rows)], remarks, words, detail)
+    return Grid(name, title, "", _cells(head), [block(rows)], words=words)
 
 
 def table(

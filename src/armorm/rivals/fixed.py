@@ -100,7 +100,9 @@ def preset_weights(
 
     Raises RecipeError for an unknown preset or attribute; ObjectiveMismatch naming every objective that is not there.
     """
-    published, mapped = _published(preset), dict(objectives or {})
+    if preset not in PRESETS:
+        raise RecipeError(f"there is no preset {preset!r} of fixed weights: choose among {_listed(PRESETS)}, or give `weights`")
+    published, mapped = PRESETS[preset], dict(objectives or {})
     if strange := [a for a in mapped if a not in published]:
         raise RecipeError(f"{preset} has no {_listed(strange)}: its attributes are {_listed(published)}; correct `objectives`")
     standing = {a: mapped.get(a) or _rated(a, probe.objectives) for a in published}
@@ -166,12 +168,6 @@ def best_single_objective(chosen: DebiasedRewards, rejected: DebiasedRewards) ->
     """The column whose reward alone orders most pairs right (ties count half)."""
     gap = chosen.values - rejected.values
     return int(np.argmax((gap > 0).mean(axis=0) + 0.5 * (gap == 0).mean(axis=0)))
-
-
-def _published(preset: str) -> Mapping[str, float]:
-    if preset not in PRESETS:
-        raise RecipeError(f"there is no preset {preset!r} of fixed weights: choose among {_listed(PRESETS)}, or give `weights`")
-    return PRESETS[preset]
 
 
 def _rated(attribute: str, objectives: Objectives) -> str:

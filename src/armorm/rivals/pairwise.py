@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -103,9 +103,9 @@ class PairRenderer:
         self.max_tokens = max_tokens
         before, after = self._frame()
         closing = QUESTION + after
-        self._instruction = renderer.with_bos(self._framed(before + INSTRUCTION))
-        self._headings = tuple(self._framed(h) for h in HEADINGS)
-        self._question = self._framed(closing)
+        self._instruction = renderer.with_bos(encode(self.tokenizer, before + INSTRUCTION))
+        self._headings = tuple(encode(self.tokenizer, h) for h in HEADINGS)
+        self._question = encode(self.tokenizer, closing)
         self.verdict_ids = self._verdict_ids(closing)
         fixed = sum(map(len, (self._instruction, *self._headings, self._question))) + 1
         self._room = max_tokens - fixed
@@ -170,12 +170,12 @@ class PairRenderer:
 
     def _verdict_ids(self, closing: str) -> tuple[int, int]:
         # Behind the frame's own text; where a letter would grow together with that, as an answer's fresh first token.
-        there = self._framed(closing)
-        behind = [self._framed(closing + letter) for letter in VERDICTS]
+        there = encode(self.tokenizer, closing)
+        behind = [encode(self.tokenizer, closing + letter) for letter in VERDICTS]
         if all(ids[: len(there)] == there for ids in behind) and all(len(ids) == len(there) + 1 for ids in behind):
             found = [ids[len(there) :] for ids in behind]
         else:
-            found = [self._framed(letter) for letter in VERDICTS]
+            found = [encode(self.tokenizer, letter) for letter in VERDICTS]
         unknown = (self.tokenizer.unk_token_id,)
         if any(len(ids) != 1 or ids == unknown for ids in found) or found[0] == found[1]:
             raise BackboneError(
@@ -184,10 +184,8 @@ class PairRenderer:
             )
         return found[0][0], found[1][0]
 
-    def _framed(self, text: str) -> tuple[int, ...]:
-        return encode(self.tokenizer, text)
 
-
+@dataclass(eq=False)
 class PairwiseModel:
     """P(A ≻ B) = softmax of the two letters' logits behind the rendered pair; NaN for a pair that holds no conversation.
 
@@ -197,29 +195,23 @@ class PairwiseModel:
     Raises BackboneError for a folder that can't be read, lacks weights, or whose tokenizer can't render pairs.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: str,
-        *,
-        label: str = "pairwise preference model",
-        dtype: DType = "bfloat16",
-        device: str = "auto",
-        batch_tokens: int = 4096,
-        max_tokens: int | None = None,
-    ) -> None:
-        self.name = name
-        self.label = label
-        self.folder = folder
-        self.dtype: DType = dtype
-        self.batch_tokens = batch_tokens
-        self.tokens = 0
-        self.truncated = 0
+    name: str
+    folder: str
+    _: KW_ONLY
+    label: str = "pairwise preference model"
+    dtype: DType = "bfloat16"
+    device: str = "auto"
+    batch_tokens: int = 4096
+    max_tokens: int | None = None
+    tokens: int = field(default=0, init=False)
+    truncated: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
         causal, use = transformers.AutoModelForCausalLM, "a pairwise preference model"
-        model, tokenizer = load_headed(causal, folder, use=use, dtype=dtype)
-        longest = max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
+        model, tokenizer = load_headed(causal, self.folder, use=use, dtype=self.dtype)
+        longest = self.max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self._renderer = PairRenderer(tokenizer, max_tokens=longest)
-        self._model = model.eval().requires_grad_(False).to(device_of(device))
+        self._model = model.eval().requires_grad_(False).to(device_of(self.device))
         self._weight, self._bias = verdict_rows(self._model, self._renderer.verdict_ids)
 
     @cached_property

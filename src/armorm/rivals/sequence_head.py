@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +27,29 @@ from armorm.features.spec import FINAL
 from armorm.rendering import Rendered, Renderer
 
 
+@dataclass(eq=False)
 class SequenceHead:
     """score = w · h, h the last token's state behind the final norm; NaN for a conversation that the chat template refuses.
 
     The last token is known from the row's own length, so a padding token that also ends turns (a common choice) moves nothing.
     The head is applied in float32, whatever `dtype` the decoder runs in. Raises BackboneError for a folder that can't be read,
-    lacks weights, or has another head than one logit.
+    lacks weights, or has another head than one logit. `tokens` counts what was read so far.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: str,
-        *,
-        dtype: DType = "bfloat16",
-        device: str = "auto",
-        batch_tokens: int = 4096,
-        max_tokens: int | None = None,
-    ) -> None:
-        self.name = name
-        self.folder = folder
-        self.batch_tokens = batch_tokens
-        self.tokens = 0  # read so far
-        model, tokenizer = _loaded(folder, dtype)
-        model = model.eval().requires_grad_(False).to(device_of(device))
+    name: str
+    folder: str
+    _: KW_ONLY
+    dtype: DType = "bfloat16"
+    device: str = "auto"
+    batch_tokens: int = 4096
+    max_tokens: int | None = None
+    tokens: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        model, tokenizer = _loaded(self.folder, self.dtype)
+        model = model.eval().requires_grad_(False).to(device_of(self.device))
         self._decoder, self._head = model.base_model, model.score
-        longest = max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
+        longest = self.max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
         self._renderer = Renderer(tokenizer, max_tokens=longest)
 
     @property

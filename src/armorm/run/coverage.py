@@ -22,12 +22,12 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.bench.abstention import abstention_curve
-from armorm.bench.metrics import bound, exact_at_the_ends
+from armorm.bench.metrics import share_by_group
 from armorm.fit.calibration import LEVEL, Calibration, HeldOut, calibrate, residual_correlation, sketch_of
 from armorm.fit.method import Fitted
 from armorm.fit.posterior import Compaction, Directions, Leverage, compact, directions, fit_posterior
 from armorm.fit.statistics import RidgeStatistics
-from armorm.intervals import Interval, mean_by_group
+from armorm.intervals import Interval
 from armorm.results import write_number
 from armorm.run.context import TEST, RunContext
 from armorm.run.pairs import PairArrays
@@ -87,7 +87,8 @@ def uncertainty_stage(
                     sigma[column], inflation[column], reach[column] = one.sigma, one.inflation, one.reach
             cut, how = _compact_part(part, source)
             parts.append(cut)
-            cuts.append(how)
+            names = [objectives.names[c] for c in at]
+            cuts.append({"objectives": names, "rank": how.rank, "error": how.mean_error, "worst": how.largest_error})
             advance(done + 1, "sets of rated rows")
     posterior = replace(whole, sigma=sigma, inflation=inflation, correlation=correlation, parts=tuple(parts))
     uncertainty = Uncertainty(objectives, posterior, np.where(np.isfinite(sigma), reach, np.nan), LEVEL)
@@ -111,15 +112,7 @@ def uncertainty_stage(
             }
             for i, o in enumerate(objectives)
         ],
-        "parts": [
-            {
-                "objectives": [objectives.names[c] for c in p.columns],
-                "rank": c.rank,
-                "error": c.mean_error,
-                "worst": c.largest_error,
-            }
-            for p, c in zip(parts, cuts, strict=True)
-        ],
+        "parts": cuts,
         "bytes": sum(f.stat().st_size for f in folder.glob("uncertainty.*")),
     }
 
@@ -232,15 +225,14 @@ def _cross_validated(rows: HeldOut, folds: Float[np.ndarray, " n"], *, seed: int
             return Interval.undefined()
         one = calibrate(others)
         covered[here] = np.abs(rows.errors[here]) <= one.reach * one.predictive_std(rows.leverages[here])
-    return _share(covered, list(rows.prompts), seed)
+    return share_by_group(covered, rows.prompts, seed=seed)
 
 
 def _compact_part(part: Directions, source: _Source) -> tuple[Directions, Compaction]:
     """The part with few eigenvectors, chosen on a fold that was left out."""
-    folds = source.folds
-    everything = reduce(add, folds).shared(part.columns)
-    sizes = [fold.shared(part.columns).n for fold in folds]
-    fold = next((i for i, n in enumerate(sizes) if 0 < n < everything.n), None)
+    everything = reduce(add, source.folds).shared(part.columns)
+    held_out = [fold.shared(part.columns) for fold in source.folds]
+    fold = next((i for i, one in enumerate(held_out) if 0 < one.n < everything.n), None)
     if fold is None:  # all rows in one fold: nothing is new to them, so nothing is cut
         return part, Compaction(len(part.values), 0.0, 0.0)
     blocks, count = [], 0
@@ -248,7 +240,7 @@ def _compact_part(part: Directions, source: _Source) -> tuple[Directions, Compac
         if count < COMPACTION_ROWS and (rows.folds == fold).any():
             blocks.append(rows.features[rows.folds == fold].astype(np.float64))
             count += len(blocks[-1])
-    rest = directions(everything - folds[fold].shared(part.columns), part.alphas, intercept=source.context.recipe.probe.intercept)
+    rest = directions(everything - held_out[fold], part.alphas, intercept=source.context.recipe.probe.intercept)
     return compact(part, rest, np.concatenate(blocks)[:COMPACTION_ROWS])
 
 
@@ -275,13 +267,8 @@ def _test(uncertainty: Uncertainty, source: _Source) -> dict[str, Any]:
     def row(i: int) -> dict[str, Any]:
         own = known[:, i]
         means = {name: float(x[own, i].mean()) if own.any() else None for name, x in (("mean_std", stds), ("mean_width", widths))}
-        return {"n_test": int(own.sum()), "coverage": _share(covered[own, i], named[own].tolist(), seed).to_json(), **means}
+        share = share_by_group(covered[own, i], named[own].tolist(), seed=seed)
+        return {"n_test": int(own.sum()), "coverage": share.to_json(), **means}
 
-    overall = _share(covered[known], named[np.nonzero(known)[0]].tolist(), seed)
+    overall = share_by_group(covered[known], named[np.nonzero(known)[0]].tolist(), seed=seed)
     return {"coverage": overall.to_json(), "n": int(known.sum()), "objectives": [row(i) for i in range(k)]}
-
-
-def _share(covered: Float[np.ndarray, " n"], prompts: list[str], seed: int) -> Interval:
-    if not len(covered):
-        return Interval.undefined()
-    return bound(exact_at_the_ends(mean_by_group(covered, prompts, seed=seed), len(set(prompts))), 0.0)

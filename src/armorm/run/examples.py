@@ -1,17 +1,25 @@
-"""Worked examples for the report: pairs of a suite, one per section in turn, with every contribution.
+"""What is kept of single pairs: worked examples for the report, and what the model usually says, which stands beside the model.
 
-In: a suite's pairs and the fitted method.  Out: JSON facts.  Cost: the pairs' scores, the texts of a few rows.
+In: the fitted method; a suite's pairs (examples), the training pairs (the reference).  Out: JSON facts with every contribution;
+`Reference`, for percentiles and for prompts that open the gate alike.
+Cost: matrix products over the pairs; the texts of a few rows, or two passes over those of the training pairs, a batch at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from armorm.conversation import text_of
+from armorm.data.splits import Split
 from armorm.fit.method import Fitted
+from armorm.numbers import shorten
 from armorm.run.pairs import PairArrays
 from armorm.scorers import AnswerFeatures
+from armorm.scoring.reference import LONGEST as LONGEST_PROMPT
+from armorm.scoring.reference import Reference, draw_prompts
 
 LONGEST = 1500
 
@@ -42,7 +50,7 @@ def _example(i: int, fitted: Fitted, pairs: PairArrays, sides: tuple[AnswerFeatu
     return {
         "section": pairs.sections[i],
         "prompt": _shorten("\n\n".join(f"{m['role']}: {m['content']}" for m in context)),
-        "answers": [_answer(label, text, side.take(slice(i, i + 1)), fitted) for label, text, side in named],
+        "answers": [_answer(label, text_of(answer), side.take(slice(i, i + 1)), fitted) for label, answer, side in named],
     }
 
 
@@ -66,3 +74,25 @@ def _answer(label: str, text: str, answer: AnswerFeatures, fitted: Fitted) -> di
 
 def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + " …"
+
+
+def reference_of(fitted: Fitted, pairs: PairArrays, *, seed: int) -> Reference:
+    """Rewards and scores of all answers of the training and validation pairs, and some of their prompts with their gates."""
+    known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
+    sides = (known.chosen(fitted.feature), known.rejected(fitted.feature))
+    drawn = draw_prompts(_questions(known), seed=seed)
+    wanted = set(drawn)
+    return Reference.of(
+        fitted.probe.objectives.names,
+        np.concatenate([fitted.rewards(side) for side in sides]),
+        np.concatenate([fitted.scores(side) for side in sides]),
+        prompts=[shorten(text, LONGEST_PROMPT) for place, text in enumerate(_questions(known)) if place in wanted],
+        sources=[known.sources[place] for place in drawn],
+        gates=fitted.gate.weights_for(known.prompts)[drawn],
+    )
+
+
+def _questions(pairs: PairArrays) -> Iterator[str]:
+    # Each pair's last turn before the answers; pairs stand in the order of their rows.
+    rows = set(pairs.rows.tolist())
+    return (context[-1]["content"] for row, context in enumerate(pairs.columns.contexts()) if row in rows)

@@ -75,21 +75,16 @@ class LazyBackbone:
         return backbone, renderer
 
 
-def extraction_settings(recipe: Recipe) -> ExtractionSettings:
-    response, prompt = recipe.features.parts
-    return ExtractionSettings(
-        response,
-        prompt,
-        max_tokens=recipe.backbone.max_tokens,
-        store_dtype=recipe.features.store_dtype,
-        shard_rows=recipe.features.shard_rows,
-        batch_tokens=recipe.features.batch_tokens,
-    )
-
-
 def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone, reporter: Reporter) -> Stores:
     """Features of every source, each extracted once per backbone, settings and texts."""
-    settings, known = extraction_settings(recipe), Known()
+    features, known = recipe.features, Known()
+    settings = ExtractionSettings(
+        *features.parts,
+        max_tokens=recipe.backbone.max_tokens,
+        store_dtype=features.store_dtype,
+        shard_rows=features.shard_rows,
+        batch_tokens=features.batch_tokens,
+    )
 
     def store(name: str, found: Sequence[Row]) -> Answers:
         with reporter.bar(f"features of {name}", len(found)) as advance:
@@ -97,11 +92,7 @@ def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone
         known.add(stored, found)
         return stored
 
-    return Stores(
-        {n: store(n, r) for n, r in rows.ratings.items()},
-        {n: store(n, r) for n, r in rows.pairs.items()},
-        {n: store(n, r) for n, r in rows.suites.items()},
-    )
+    return Stores(*({name: store(name, found) for name, found in sources.items()} for sources in rows.kinds.values()))
 
 
 def _with_rate(advance: Advance) -> OnProgress:

@@ -75,7 +75,7 @@ class Graded:
     def by(cls, suite: Suite | None, items: Sequence[Item]) -> Graded:
         """A published benchmark by its own rule; pairs of one's own by their sections, ties as halves."""
         if suite is None or suite.benchmark is None:
-            return cls(items, Rule.PREFERENCES, (aggregate_of(items, {}),))
+            return cls(items, Rule.PREFERENCES, (aggregate_of(items),))
         named = benchmark(suite.benchmark)
         return cls(items, named.rule, named.aggregates)
 

@@ -36,12 +36,11 @@ from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_b
 from armorm.run.context import RunContext
 from armorm.run.coverage import abstention_facts, uncertainty_stage
 from armorm.run.debias_stage import fit_debias_stage
-from armorm.run.examples import examples
+from armorm.run.examples import examples, reference_of
 from armorm.run.extraction import LazyBackbone, Stores, extract_all
 from armorm.run.gate_stage import Gates, average_weights, fit_gate_stage
 from armorm.run.methods import Graded, Method, fit_bradley_terry_stage, judge, methods
 from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
-from armorm.run.percentiles import reference_of
 from armorm.run.planted import Evidence, planted_table
 from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
 from armorm.run.rows import Rows, read_rows

@@ -23,9 +23,8 @@ from armorm.report.tuning import TuningResults, write_curve
 from armorm.run.extraction import LazyBackbone
 from armorm.run.rows import Rows, read_rows, side_of
 from armorm.run.stages import Stage, find_stage, key_of, read_nothing, run_stage
-from armorm.tuning.bradley_terry import train_bradley_terry
 from armorm.tuning.loop import Curve, Job
-from armorm.tuning.pairwise import train_pairwise
+from armorm.tuning.pairs import train_bradley_terry, train_pairwise
 from armorm.tuning.regression import train_regression
 
 FORMAT = 1

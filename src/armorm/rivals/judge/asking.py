@@ -15,8 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 from armorm.kept import Kept
-from armorm.rivals.judge.completing import Completer, Completion, Prompt
-from armorm.rivals.judge.usage import Usage
+from armorm.rivals.judge.completing import Completer, Completion, Prompt, Usage
 
 OnProgress = Callable[[int, int], None]
 
@@ -35,28 +34,21 @@ class Asker:
 
         The same text is asked once. A prompt that the model gave up isn't kept: the next call asks it again.
         """
-        names = [None if text is None else name_of(prompt_of(text)) for text in texts]
-        prompts = {
-            name: prompt_of(text) for name, text in zip(names, texts, strict=True) if name is not None and text is not None
-        }
-        new = [name for name in prompts if name not in self.kept.values]
-        self._count_cached(name for name in prompts if name in self.kept.values)
-        self._ask_new(new, prompts)
-        values = {name: read(self.kept.values[name]["text"]) for name in prompts if name in self.kept.values}
-        self.usage.unparsable += sum(map(math.isnan, values.values()))
-        return [math.nan if name is None else values.get(name, math.nan) for name in names]
-
-    def _count_cached(self, names: Any) -> None:
-        for name in names:
-            reply = _reply(self.kept.values[name])
+        names = {text: name_of(prompt_of(text)) for text in texts if text is not None}
+        new = {name: prompt_of(text) for text, name in names.items() if name not in self.kept.values}
+        for reply in (_reply(self.kept.values[name]) for name in names.values() if name not in new):
             self.usage.from_cache += 1
             self.usage.cut += reply.cut
             self.usage.cached_tokens.add(reply)
+        self._ask_new(new, len(names))
+        values = {text: read(self.kept.values[name]["text"]) for text, name in names.items() if name in self.kept.values}
+        self.usage.unparsable += sum(map(math.isnan, values.values()))
+        return [math.nan if text is None else values.get(text, math.nan) for text in texts]
 
-    def _ask_new(self, names: Sequence[str], prompts: dict[str, Prompt]) -> None:
-        done, total = len(prompts) - len(names), len(prompts)
+    def _ask_new(self, new: dict[str, Prompt], total: int) -> None:
+        names, done = list(new), total - len(new)
         self.progress(done, total)
-        if not names:
+        if not new:
             return
 
         def arrived(i: int, reply: Completion | None) -> None:
@@ -73,7 +65,7 @@ class Asker:
 
         start, before = time.monotonic(), Counter(self.completer.failures)
         try:
-            self.completer.complete([prompts[name] for name in names], arrived=arrived)
+            self.completer.complete(list(new.values()), arrived=arrived)
         finally:
             self.usage.seconds += time.monotonic() - start
             self.usage.failures += self.completer.failures - before

@@ -55,7 +55,8 @@ class LocalModel:
         """
         replies: list[Completion | None] = [None] * len(prompts)
         ids = [self._ids(prompt) for prompt in prompts]
-        room = self._context - self.max_tokens
+        config = self._loaded[0].config.get_text_config()
+        room = int(getattr(config, "max_position_embeddings", 4096)) - self.max_tokens
         for i, row in enumerate(ids):
             if len(row) > room:
                 self.failures[TOO_LONG] += 1
@@ -71,12 +72,12 @@ class LocalModel:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        model, tokenizer = _load(self.name, self.dtype)
+        model, tokenizer = load_headed(transformers.AutoModelForCausalLM, self.name, use="a judge", dtype=self.dtype)
+        if not getattr(tokenizer, "chat_template", None):
+            raise BackboneError(
+                f"{self.name}: the tokenizer has no chat template; a judge has to be a chat model: name an instruct version"
+            )
         return model.eval().requires_grad_(False).to(device_of(self.device)), tokenizer
-
-    @property
-    def _context(self) -> int:
-        return int(getattr(self._loaded[0].config.get_text_config(), "max_position_embeddings", 4096))
 
     def _ids(self, prompt: Prompt) -> tuple[int, ...]:
         # The template around each text, then the text without special tokens: an answer can't close its turn.
@@ -121,12 +122,3 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
     for named in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
         found += [named] if isinstance(named, int) else list(named or ())
     return list(dict.fromkeys(found)) or [0]
-
-
-def _load(name: str, dtype: DType) -> tuple[Any, Any]:
-    model, tokenizer = load_headed(transformers.AutoModelForCausalLM, name, use="a judge", dtype=dtype)
-    if not getattr(tokenizer, "chat_template", None):
-        raise BackboneError(
-            f"{name}: the tokenizer has no chat template; a judge has to be a chat model: name an instruct version"
-        )
-    return model, tokenizer

@@ -109,7 +109,8 @@ class RemoteModel:
     async def _complete(self, prompts: Sequence[Prompt], keep: Arrived, stop: threading.Event) -> None:
         todo = iter(enumerate(prompts))
         health = _Health(max(OUTAGE, self.concurrency), self._where)
-        async with self._client(max((len(_text(p).encode()) for p in prompts), default=0)) as client:
+        longest = max((sum(len(m["content"].encode()) for m in prompt) for prompt in prompts), default=0)
+        async with self._client(longest) as client:
             workers = [
                 asyncio.create_task(self._work(client, todo, keep, health, stop))
                 for _ in range(min(self.concurrency, len(prompts)))
@@ -145,8 +146,7 @@ class RemoteModel:
             except openai.APIStatusError as error:
                 if self._adjust(error, options):
                     continue
-                reason, down = self._given_up(error)
-                return None, reason, down
+                return None, *self._given_up(error)
             except openai.APITimeoutError:
                 return None, f"no answer within {self.timeout:g} s", True
             except openai.APIConnectionError as error:
@@ -193,10 +193,9 @@ class RemoteModel:
             raise UserError(
                 f"{self._where}: no credit left ({status}): {said}. Replies are kept: top up and run again"
             ) from error
-        if status in (408, 409, 429) or status >= 500:
-            return f"{status}: {_without_numbers(said)}", True
-        if status in (400, 413, 422):
-            return f"{status}: {_without_numbers(said)}", False
+        if status in (400, 408, 409, 413, 422, 429) or status >= 500:
+            # Reasons are counted: two prompts that are too long by different lengths have one reason.
+            return f"{status}: {re.sub('[0-9]+', '#', said)}", status not in (400, 413, 422)
         raise UserError(f"{self._where} refuses requests ({status}): {said}. Check `endpoint`") from error
 
     def _client(self, longest: int) -> Any:
@@ -244,8 +243,7 @@ class _Health:
             self.down = 0
             return
         self.down += 1
-        unreachable = not self.answered and reason.startswith("no connection")
-        if unreachable:
+        if not self.answered and reason.startswith("no connection"):
             raise ArmormError(f"{self.where} can't be reached: {reason}. Check `endpoint`, and that its server runs")
         if self.down >= self.patience:
             raise ArmormError(
@@ -282,15 +280,6 @@ def _run(work: Callable[[], Any], stop: threading.Event) -> None:
         except BaseException:
             stop.set()  # after an interruption, what is under way still arrives
             raise
-
-
-def _text(prompt: Prompt) -> str:
-    return "".join(message["content"] for message in prompt)
-
-
-def _without_numbers(said: str) -> str:
-    # Reasons are counted: two prompts that are too long by different lengths have one reason.
-    return re.sub(r"[0-9]+", "#", said)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,27 +1,32 @@
-"""Rows, and the sets that have a name, as tables and sentences.
+"""Rows, and the sets that have a name, as tables and sentences; what `data.inspect` found as one self-contained HTML page.
 
-In: an `Inspection`, validations, exports, the registries.  Out: `Report`s.
+In: an `Inspection`, validations, exports, the registries.  Out: `Report`s; `inspect.json`, `inspect.html` in a folder.
+Cost: none for tables; a second or two for the page, which needs the extra `report`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from armorm.data.benchmarks.registry import benchmarks
 from armorm.data.export import Exported
-from armorm.data.inspection import Distribution, Inspection, Leak, LongerChosen, RatedObjective
+from armorm.data.inspection import Distribution, Inspection, Leak, RatedObjective
 from armorm.data.reading import FaultCounts
 from armorm.data.sources.registry import pair_sources, rating_sources
 from armorm.data.validate import Validation
+from armorm.disk import write_json, write_text
 from armorm.numbers import count, decimal, ends, general, hundredths, percent, shorten, signed_hundredths
+from armorm.report.html import render_html
+from armorm.report.plots import Figure, Histogram, Panel, dot_plot, heat_map, histograms
 from armorm.report.tables import Grid, Report, Row, estimate, has_value, share_of, table
 
 SHOWN = 60
 MOST_OBJECTIVES = 4
 QUANTILES = ("min", "p5", "p25", "median", "p75", "p95", "max")
 
-_DROPS = "Left out, and noted"
 _STRONG = 0.3
 _MARKED = 0.05
 _NAMED = 6
@@ -86,7 +91,7 @@ def inspection_report(facts: Inspection) -> Report:
         f"{facts.name}: {count(counts.rows)} {_KINDS[facts.kind]} of {count(counts.prompts)} prompts, from "
         f"{count(counts.records)} records"
     )
-    grids = _drops(counts.faults, counts.skipped, counts.notes, counts.records)
+    grids = _drops(FaultCounts(counts.faults, counts.notes, counts.examples, counts.skipped), counts.records)
     if facts.objectives:
         grids.append(_ratings(facts.objectives))
     if facts.patterns is not None:
@@ -94,7 +99,10 @@ def inspection_report(facts: Inspection) -> Report:
         grids.append(table("data.patterns", rows, different=facts.patterns.different))
     grids.append(_lengths(facts))
     if facts.longer_chosen is not None:
-        grids.append(_longer(facts.longer_chosen))
+        longer: list[Row] = [
+            [name, share_of(one.interval), count(one.n), count(one.equal)] for name, one in facts.longer_chosen.items()
+        ]
+        grids.append(table("data.longer", longer))
     grids.append(_repeats(facts))
     if facts.leakage:
         grids += [_leakage(facts.leakage), *(_leaked(one) for one in facts.leakage if one.examples)]
@@ -108,7 +116,7 @@ def validation_report(found: Sequence[Validation]) -> Report:
         verdict = f"{count(one.faulty)} faulty" if one.faulty else "no faults"
         kept = f"{count(one.kept)} {_KINDS[one.kind]} of {count(one.groups)} prompts"
         sentences.append(f"{one.where}: {verdict} in {count(one.total)} records; {kept}")
-        grids += _faults(one.faults, one.total, what=f"{one.name}: left out, and noted")
+        grids += _drops(one.faults, one.total, what=f"{one.name}: left out, and noted")
         sentences += one.remarks
     return Report("", sentences=sentences, grids=grids)
 
@@ -116,38 +124,26 @@ def validation_report(found: Sequence[Validation]) -> Report:
 def export_report(exported: Exported, remarks: Sequence[str]) -> Report:
     """What was written, and what was not."""
     head = f"{exported.path}: {count(exported.rows)} rows from {count(exported.total)} records"
-    return Report("", sentences=[head, *remarks], grids=_faults(exported.faults, exported.total))
+    return Report("", sentences=[head, *remarks], grids=_drops(exported.faults, exported.total))
 
 
-def findings(facts: Inspection) -> list[str]:
+def findings(facts: Inspection) -> Iterator[str]:
     """What to mind before these rows are used, in sentences made of the numbers alone."""
-    return [*_left_out(facts), *map(_leak, filter(_leaks, facts.leakage)), *_follow_length(facts), *_repeated(facts)]
-
-
-def _left_out(facts: Inspection) -> Iterator[str]:
-    counts = facts.counts
+    counts, answers = facts.counts, facts.duplicates
     faulty, skipped = sum(counts.faults.values()), sum(counts.skipped.values())
     if faulty + skipped:
         yield (
             f"{count(counts.rows)} of {count(counts.records)} records became rows: {count(faulty)} are faulty, "
             f"{count(skipped)} are left out on purpose."
         )
-
-
-def _leaks(leak: Leak) -> bool:
-    return bool(leak.exact.prompts or leak.near.prompts)
-
-
-def _leak(leak: Leak) -> str:
-    parts = [
-        f"{count(part.prompts)} prompt{'s' if part.prompts > 1 else ''} {how} ({count(part.rows)} rows)"
-        for how, part in (("exactly", leak.exact), ("nearly", leak.near))
-        if part.prompts
-    ]
-    return f"{leak.benchmark} shares {' and '.join(parts)} with these rows."
-
-
-def _follow_length(facts: Inspection) -> Iterator[str]:
+    for leak in facts.leakage:
+        parts = [
+            f"{count(part.prompts)} prompt{'s' if part.prompts > 1 else ''} {how} ({count(part.rows)} rows)"
+            for how, part in (("exactly", leak.exact), ("nearly", leak.near))
+            if part.prompts
+        ]
+        if parts:
+            yield f"{leak.benchmark} shares {' and '.join(parts)} with these rows."
     rhos = {o.name: o.length.spearman.value for o in facts.objectives if abs(o.length.spearman.value) >= _STRONG}
     strong = sorted(rhos, key=lambda name: -abs(rhos[name]))
     if strong:
@@ -158,23 +154,13 @@ def _follow_length(facts: Inspection) -> Iterator[str]:
     if longer and has_value(longer):
         between = f" (95 % interval {ends(longer, percent)})" if ends(longer) else ""
         yield f"The longer answer was chosen in {percent(longer.value)} of pairs of unequal length{between}."
-
-
-def _repeated(facts: Inspection) -> Iterator[str]:
-    answers = facts.duplicates
     if answers.repeated > _MARKED * answers.answers:
         yield f"{percent(answers.repeated / answers.answers)} of answers were there before, letter by letter."
 
 
-def _faults(faults: FaultCounts, records: int, **said: str) -> list[Grid]:
-    return _drops(faults.counts, faults.skipped, faults.notes, records, **said)
-
-
-def _drops(
-    faults: Mapping[str, int], skipped: Mapping[str, int], notes: Mapping[str, int], records: int, *, what: str = _DROPS
-) -> list[Grid]:
+def _drops(faults: FaultCounts, records: int, *, what: str = "Left out, and noted") -> list[Grid]:
     """The table of what was left out and noted; none without any."""
-    parts = {"fault": faults, "left out on purpose": skipped, "note": notes}
+    parts = {"fault": faults.counts, "left out on purpose": faults.skipped, "note": faults.notes}
     rows = [[reason, kind, count(n), percent(n / records)] for kind, part in parts.items() for reason, n in part.items()]
     return [table("data.drops", rows, what=what)] if rows else []
 
@@ -207,11 +193,6 @@ def _lengths(facts: Inspection) -> Grid:
     return table("data.lengths", rows)
 
 
-def _longer(longer: Mapping[str, LongerChosen]) -> Grid:
-    rows: list[Row] = [[name, share_of(one.interval), count(one.n), count(one.equal)] for name, one in longer.items()]
-    return table("data.longer", rows)
-
-
 def _repeats(facts: Inspection) -> Grid:
     answers = facts.duplicates
     said = f"{count(answers.answers)} answers, {count(answers.distinct)} different, {count(answers.repeated)} there before"
@@ -241,3 +222,114 @@ def _leaked(leak: Leak) -> Grid:
         for e in leak.examples
     ]
     return table("data.leaked", rows, name=leak.benchmark)
+
+
+# -- the page -------------------------------------------------------------------------------------------------------------------
+
+
+def write_inspection(facts: Inspection, folder: Path) -> Path:
+    """Write both files into `folder` (made if absent), the facts first, and return the page's path.
+
+    Raises `MissingExtra` without jinja2 or matplotlib, `StorageError` where a file can't be written.
+    """
+    write_json(folder / "inspect.json", facts.to_json())
+    write_text(folder / "inspect.html", render_data_page(facts))
+    return folder / "inspect.html"
+
+
+def render_data_page(facts: Inspection) -> str:
+    """The page as text; the same facts give the same page."""
+    rated = [o for o in facts.objectives if o.n]
+    report, correlations = inspection_report(facts), _correlations(rated)
+    sections = {
+        "records": "Records",
+        "ratings": "Ratings" if rated else "",
+        "labels": "Missing labels" if rated else "",
+        "lengths": "Lengths",
+        "follows": "Length and what was given" if correlations or facts.longer_chosen else "",
+        "repeats": "Repeats",
+        "leakage": "Leakage" if facts.leakage else "",
+    }
+    return render_html(
+        "data_page.html.jinja",
+        facts=facts,
+        report=report,
+        contents=[(name, title) for name, title in sections.items() if title],
+        findings=list(findings(facts)),
+        head=_glance(facts),
+        ratings=_rating_bars(rated),
+        labels=_label_map(rated, facts),
+        lengths=_length_bars(facts),
+        correlations=correlations,
+        leaked=[grid for grid in report.grids if grid.name.startswith("leaked ")],
+    )
+
+
+def _glance(facts: Inspection) -> list[tuple[str, str]]:
+    answers = facts.lengths.answer or facts.lengths.chosen
+    words = answers and answers.words
+    rated = sum(bool(o.n) for o in facts.objectives)
+    cells = [
+        ("rows" if facts.kind == "ratings" else "pairs", count(facts.counts.rows)),
+        ("records read", count(facts.counts.records)),
+        ("prompts", count(facts.counts.prompts)),
+        ("rows per prompt", decimal(facts.rows_per_prompt.mean, 1) if facts.rows_per_prompt else ""),
+        ("objectives", str(rated) if facts.kind == "ratings" else ""),
+        ("words in an answer (median)", count(words.median) if words else ""),
+    ]
+    return [(name, value) for name, value in cells if value]
+
+
+def _rating_bars(rated: Sequence[RatedObjective]) -> Figure | None:
+    panels = [
+        Histogram(
+            o.name,
+            f"mean {decimal(o.mean, 2)}, n {count(o.n)}",
+            o.histogram,
+            o.min,
+            o.max,
+            o.mean,
+        )
+        for o in rated
+        if math.isfinite(o.max - o.min)
+    ]
+    return histograms(panels, alt="Ratings by objective") if panels else None
+
+
+def _label_map(rated: Sequence[RatedObjective], facts: Inspection) -> Figure | None:
+    listed = facts.patterns.most if facts.patterns else ()
+    if not rated or not listed:
+        return None
+    rows = facts.counts.rows
+    columns = ["all rows", *(f"{i}: {percent(one.share)}" for i, one in enumerate(listed, 1))]
+    shades = [[o.n / rows, *(0.5 * (o.name in one.objectives) for one in listed)] for o in rated]
+    texts = [[percent(o.n / rows), *("yes" if o.name in one.objectives else "" for one in listed)] for o in rated]
+    return heat_map([o.name for o in rated], columns, shades, texts, alt="Labels by objective and pattern", most=1.0)
+
+
+def _length_bars(facts: Inspection) -> Figure | None:
+    panels = []
+    for measure in ("words", "characters"):
+        for name, both in facts.lengths.sides().items():
+            if (one := getattr(both, measure)) is not None:
+                edges = one.histogram.edges
+                panels.append(
+                    Histogram(
+                        f"{name}: {measure}",
+                        f"median {count(one.median)}, longest {count(one.max)}",
+                        one.histogram,
+                        edges[0],
+                        edges[-1],
+                        max(one.median, edges[0]),
+                        logarithmic=edges[0] >= 1,
+                    )
+                )
+    return histograms(panels, alt="Lengths of prompts and answers") if panels else None
+
+
+def _correlations(rated: Sequence[RatedObjective]) -> Figure | None:
+    panels = [
+        Panel(title, [getattr(o.length, key) for o in rated], 0.0, (-1.02, 1.02), (-0.1, 0.1))
+        for key, title in (("spearman", "Spearman ρ"), ("pearson", "Pearson r"))
+    ]
+    return dot_plot([o.name for o in rated], panels, alt="Correlation of each objective with the answer's length")
