@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from armorm.rendering import Renderer
 from armorm.data.rows import PreferencePair
 from armorm.errors import MissingExtra
+from armorm.rendering import Renderer
 from armorm.rivals.pairwise import PairRenderer
 from armorm.tuning.decoder import Decoder
 from armorm.tuning.examples import comparison_examples, order_examples
