@@ -142,7 +142,7 @@ def test_a_named_source_reads_its_files(data: Armorm, tmp_path: Path):
 def test_validate_prints_each_fault_and_returns_2(data: Armorm, bad: Path, rows: Path):
     code, out, err = data("validate", bad)
     assert (code, err) == (2, "")
-    assert f"{bad}:7: empty-turn: in column 'response' (fill in" in out
+    assert f"{bad}:7: empty-turn: turn 2 by the assistant (fill in" in out
     assert f"{bad}:8: missing-field" in out
     assert "2 faulty in 8 records; 6 rated answers of 6 prompts" in " ".join(out.split())
     code, out, _ = data("validate", bad, "--show", 1)

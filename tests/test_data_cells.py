@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from armorm.data.answer_rows import answer_row
-from armorm.data.cells import context_turns, is_absent, number, parse_list, rating
+from armorm.data.cells import is_absent, is_python_repr, list_in, messages_in, number, rating
 from armorm.data.files import Record
 
 TURN = {"role": "assistant", "content": "yes"}
@@ -21,7 +21,13 @@ def test_nothing_is_written_in_many_ways(value):
     assert number(value) is rating(value) is None
 
 
-@pytest.mark.parametrize("value", ["nan", math.nan, 0, False, [], "nothing"])
+@pytest.mark.parametrize("value", [math.nan, float("-nan"), "nan", "NaN"])
+def test_no_number_is_no_value(value):
+    assert is_absent(value)
+    assert number(value) is None
+
+
+@pytest.mark.parametrize("value", [0, False, [], "nothing"])
 def test_what_is_there_is_not_absent(value):
     assert not is_absent(value)
 
@@ -42,24 +48,37 @@ def test_numbers_may_be_written_as_text_and_a_finite_one_is_no_truth_value():
     assert rating([1]) is rating({"a": 1}) is rating("three") is None
 
 
-def test_a_list_may_be_stored_as_text():
-    assert parse_list(json.dumps([TURN])) == parse_list("\n " + json.dumps([TURN])) == [TURN]
-    assert parse_list([TURN]) == [TURN]
-    for text in ("[1, 2]", "[broken", '{"role": "user"}', "plain", ""):
-        assert parse_list(text) is text
+def test_json_text_of_messages_is_told_from_other_texts():
+    assert messages_in(json.dumps([TURN])) == messages_in("\n " + json.dumps([TURN])) == messages_in(json.dumps(TURN)) == [TURN]
+    assert messages_in('[{"from": "human", "value": "Q"}]') == [{"from": "human", "value": "Q"}]
+    for text in ("[1, 2]", "[broken", '{"role": "user"}', '[{"a": 1}]', "[]", "plain", "", str([TURN])):
+        assert messages_in(text) is None
+    assert list_in('["a", "b"]') == ["a", "b"]
+    assert list_in('{"a": 1}') is list_in("a, b") is None
+
+
+def test_how_python_prints_messages_is_known():
+    assert all(map(is_python_repr, (str([TURN]), str(TURN), " " + str([{"from": "human", "value": "x"}]))))
+    assert not any(map(is_python_repr, (json.dumps([TURN]), "['a']", "{'a': 1}", "plain", "")))
+
+
+def answers(**values):
+    return answer_row(Record(1, {"prompt": "Q", **values})).answers
 
 
 def test_a_system_text_comes_before_the_prompt_unless_its_turns_have_one():
     user, system = {"role": "user", "content": "Q"}, {"role": "system", "content": "S"}
-    assert context_turns("Q", None) == context_turns([user], "") == [user]
-    assert context_turns("Q", "S") == context_turns([user], "S") == context_turns([system, user], "other") == [system, user]
+
+    def context(**values):
+        return list(answer_row(Record(1, {**values, "response": "yes"})).context)
+
+    assert context(prompt="Q") == context(prompt=[user], system="") == [user]
+    assert context(prompt="Q", system="S") == context(prompt=[user], system="S") == [system, user]
+    assert context(prompt=[system, user], system="other") == [system, user]
 
 
-def test_an_answer_that_is_a_json_list_stays_a_text_and_one_of_turns_is_read():
-    def answers(**values):
-        return answer_row(Record(1, {"prompt": "Q", **values})).answers
-
-    assert answers(response='["a", "b"]') == ('["a", "b"]',)
-    assert answers(response=json.dumps([TURN])) == answers(completion=[TURN]) == ("yes",)
-    assert answers(chosen='["a"]', rejected="no") == ('["a"]', "no")
-    assert answers(responses='["a", "b"]') == ("a", "b")
+def test_a_string_is_a_text_whatever_it_looks_like():
+    for text in ('["a", "b"]', json.dumps([TURN]), str([TURN]), "{}", "null"):
+        assert answers(response=text) == answers(completion=text) == answers(responses=[text]) == (text,)
+        assert answers(chosen=text, rejected="no") == (text, "no")
+    assert answers(completion=[TURN]) == answers(completion=TURN) == ("yes",)

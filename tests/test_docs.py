@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from armorm.data.reading import Columns
+from armorm.data.shapes import Columns
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective
 from armorm.recipe import CompareRecipe, FixedWeightsRecipe, Lora, Recipe, RowCaps, Source, TuningRecipe, load_recipe

@@ -118,9 +118,10 @@ def test_helpsteer2_conversations_are_taken_apart(tmp_path):
     assert [said(r) for r in found.rows] == [
         ("u:One?|a:One.", five("helpsteer2", 4, 4, 4, 0, 0)),
         ("u:First?|a:Yes.\n\nIndeed.|u:Second?|a:Two.", five("helpsteer2", 1, 2, 3, 4, 0)),
+        ("u:One?|a:Yes.|a:Four.", five("helpsteer2", 1, 2, 3, 4, 0)),
     ]
     assert counts(found) == (
-        {"unknown-role": 1, "not-alternating": 1, "empty-turn": 1, "missing-field": 1},
+        {"unknown-role": 1, "empty-turn": 1, "missing-field": 1},
         {},
         {"flattened-turns": 3},
     )
@@ -426,7 +427,7 @@ def test_openorca_rates_generations(tmp_path, name):
         ("u:Why?|a:two", 8.0),
     ]
     assert set(found.rows[0].ratings) == {"argilla-judge_lm"}
-    assert counts(found) == ({}, {"unrated": 1}, {})
+    assert counts(found) == ({}, {"unrated": 1}, {"empty-system": 4})
 
 
 def test_openorca_records_that_contradict_themselves(tmp_path):

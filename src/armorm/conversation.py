@@ -229,7 +229,7 @@ def prompt_group(messages: Iterable[Message]) -> str:
 
 
 _ORDINARY = (
-    re.compile(r"(?<=[^\W\d]{2})!+(?=[\"”»]*(?:\s|$))"),  # 5! and n! are numbers
+    re.compile(r"(?<![\d)])(?<![\d)]\s)(?<!\b\w)!+(?=[\"”»]*(?:\s|$))"),  # 5! and n! are numbers
     re.compile(r"[,.;:?…、。，；：？]+(?=[\"”»]*(?:\s|$))"),
     re.compile(r"(?:^|(?<=\s))[\"“„«]+|[\"”»]+(?=\s|$)|—"),
 )

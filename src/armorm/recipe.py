@@ -21,13 +21,15 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from armorm.data.benchmarks.registry import benchmark
-from armorm.data.reading import Columns
+from armorm.data.files import Cells
+from armorm.data.shapes import Columns
 from armorm.data.sources.registry import objectives_of, pair_source, rating_source
 from armorm.errors import ArmormError, RecipeError
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
 from armorm.fit.gate_settings import GateSettings
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective, Objectives, ScaleMap
+from armorm.rendering import Rendering
 
 STARTER = "starter"
 RESPONSE_TOKENS = "response-tokens"
@@ -46,7 +48,8 @@ class Source(_Settings):
 
     With `source`, `path` is a local copy of the set's files, which is then read in place of the hub. `cap` keeps at most so many
     rows of each file, evenly over its strata, the same ones every time. `name` renames a single file's source (default: the set's
-    name or the file's stem). `section` puts all its pairs into one section of a benchmark.
+    name or the file's stem). `section` puts all its pairs into one section of a benchmark. `columns` and `cells`: what own files
+    hold where.
     """
 
     source: str | None = None
@@ -60,6 +63,7 @@ class Source(_Settings):
     cap: int | None = Field(default=None, ge=1)
     section: str | None = None
     columns: Columns = Columns()
+    cells: Cells = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -71,13 +75,13 @@ class Source(_Settings):
         places = (self.hub, self.builtin, *(() if self.source else (self.path,)), self.source)
         if sum(x is not None for x in places) != 1:
             raise ValueError("give exactly one of source, path, hub and builtin (a source may have a path besides)")
-        if self.source and (self.subset or self.columns != Columns()):
+        if self.source and (self.subset or self.columns != Columns() or self.cells != "auto"):
             raise ValueError(f"{self.source} knows its own subset and columns: leave them out, or read the set by path or hub")
         return self
 
 
 class BackboneSettings(_Settings):
-    """`model`: "smollm2" (embedded), a .gguf file, a folder, or a hub id."""
+    """`model`: "smollm2" (embedded), a .gguf file, a folder, or a hub id; `rendering`: how conversations become tokens."""
 
     model: str = "smollm2"
     revision: str | None = None
@@ -85,6 +89,7 @@ class BackboneSettings(_Settings):
     device: str = "auto"
     max_tokens: int = Field(default=2048, ge=16)
     chat_template: str | None = None
+    rendering: Rendering = Rendering()
 
 
 class SplitSettings(_Settings):

@@ -32,6 +32,7 @@ from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import write_compare
 from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
+from armorm.run.extraction import LazyBackbone
 from armorm.run.methods import MAIN, RIVAL, Graded
 from armorm.run.probe_stage import predict_test
 from armorm.run.rows import read_rows
@@ -73,7 +74,8 @@ class _Comparison:
         self.recipe, self.out, self.reporter = recipe, out, reporter
         self.at = out / "compare"
         reporter.say("reading rows")
-        self.rows = read_rows(recipe, recipe.load_objectives(), reporter)
+        renderer = LazyBackbone(recipe.backbone, [], reporter.say).renderer
+        self.rows = read_rows(recipe, recipe.load_objectives(), reporter, renderer=renderer)
         self.main = Training(recipe, out, features, reporter, rows=self.rows)
         self.variants: dict[str, Training] = {}  # stages 1 to 3 again, by backbone
 

@@ -1,25 +1,25 @@
-"""What one cell of a raw row holds: nothing, a number, or turns of a conversation that may be written as text.
+"""What one cell of a raw row holds: nothing, a number, or JSON text of a list or of messages.
 
-In: a value as its file has it.  Out: plain numbers and lists.  Cost: none, but for lists that are stored as JSON text.
+In: a value as its file has it.  Out: plain numbers and lists.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import re
 from decimal import Decimal
 from typing import Any
 
-from armorm.conversation import Message
-
-NOT_AVAILABLE = frozenset({"n/a", "na", "none", "null"})
+NOT_AVAILABLE = frozenset({"n/a", "na", "nan", "none", "null"})
 """How sets write that there is no value, letter case aside."""
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a cell says that it holds nothing: null, blank or "N/A"."""
+    """Whether a cell says that it holds nothing: null, NaN, blank or "N/A"."""
+    if isinstance(value, float):
+        return math.isnan(value)
     return value is None or (isinstance(value, str) and value.strip().casefold() in {"", *NOT_AVAILABLE})
 
 
@@ -47,29 +47,37 @@ def _float(value: Any) -> float | None:
         return math.inf if value > 0 else -math.inf
 
 
-def parse_list(value: Any) -> Any:
-    """A list that a CSV or Parquet file stores as JSON text, of turns, texts or lists; anything else as it is."""
-    if not isinstance(value, str) or value.lstrip()[:1] != "[":
-        return value
+def list_in(text: str) -> list[Any] | None:
+    """The list that a JSON text holds, or None."""
+    if text.lstrip()[:1] != "[":
+        return None
+    parsed = _parsed(text)
+    return parsed if isinstance(parsed, list) else None
+
+
+def messages_in(text: str) -> list[Any] | None:
+    """The messages that a JSON text holds, or None: mappings with a role and a content (or `from` and `value`), or one such."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return None
+    parsed = _parsed(text)
+    turns = [parsed] if isinstance(parsed, dict) else parsed
+    return turns if isinstance(turns, list) and turns and all(map(_is_turn, turns)) else None
+
+
+def is_python_repr(text: str) -> bool:
+    """Whether a text is how Python prints messages."""
+    return bool(re.match(r"\s*\[?\s*\{\s*'(?:role|content|from|value)'\s*:", text))
+
+
+_KEYS = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and any(keys <= turn.keys() for keys in _KEYS)
+
+
+def _parsed(text: str) -> Any:
     try:
-        parsed = json.loads(value)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return value
-    return parsed if isinstance(parsed, list) and all(isinstance(entry, Mapping | str | list) for entry in parsed) else value
-
-
-def is_answer_turn(value: Any) -> bool:
-    """Whether this is a turn of the assistant's."""
-    return isinstance(value, Mapping) and value.get("role") == "assistant"
-
-
-def context_turns(prompt: Any, system: Any) -> list[Any]:
-    """The turns before an answer: `prompt` is a list of them or the user's text; `system` comes first where no turn is one."""
-    turns = list(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    has_system = bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") == "system"
-    return turns if system in (None, "") or has_system else [{"role": "system", "content": system}, *turns]
-
-
-def messages_of(turns: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
-    """Turns without what else their file says of them."""
-    return tuple(Message(role=turn["role"], content=turn["content"]) for turn in turns)
+        return None

@@ -5,7 +5,10 @@ Out: `Record`s with their row number; a row that can't be read comes as a `BadRe
 Cost: one pass; JSON Lines, CSV and Parquet are streamed, a .json list is held in memory.
 
 Rows are counted from 1: lines of a .jsonl file, entries of a .json list, records below the header of a .csv file. A .json file
-that starts with an object instead of a list is read as JSON Lines (SHP's files are such).
+that starts with an object instead of a list is read as JSON Lines (SHP's files are such), or is that one row.
+
+CSV has no lists: there a column whose cells are all JSON text of messages is read as messages, which is decided once per column
+on the first rows and counted in a note; a later cell that is none is then a fault. `Cells` forces either, in any file.
 """
 
 from __future__ import annotations
@@ -19,16 +22,17 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.conversation import is_utf8
+from armorm.data.cells import is_python_repr, list_in, messages_in
 from armorm.errors import DataError
 
 
@@ -75,13 +79,22 @@ REMEDIES = {
     "not-utf8": "save the file as UTF-8",
     "truncated-file": "fetch the file again: it ends too early or is damaged from here on",
     "not-an-object": "give one JSON object with named fields per row",
+    "not-messages": "this column holds messages as JSON text in other rows: write this one so, or have its cells read as text",
+    "python-repr": "this is how Python prints messages, which is no JSON: write them with json.dumps, or have cells read as text",
 }
+
+Cells = Literal["auto", "text", "messages"]
+"""What strings are: texts, or JSON text of messages where they can be; `auto` decides, for CSV alone."""
+MESSAGES = ("messages", "conversations")
+"""Columns whose JSON text is read as messages in any file."""
+DECIDED_ON = 256
+"""How many rows of a file say what its columns hold."""
 
 _BROKEN_FILE = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
-def records(path: Path) -> Iterator[Record | BadRecord]:
-    """The rows of one file, streamed.
+def records(path: Path, cells: Cells = "auto") -> Iterator[Record | BadRecord]:
+    """The rows of one file, streamed. `cells`: whether strings may be JSON text of messages.
 
     Raises DataError at once for a missing file, a folder or an unknown format; faults inside the file are yielded.
     """
@@ -91,7 +104,53 @@ def records(path: Path) -> Iterator[Record | BadRecord]:
     if not path.is_file():
         seen = "is a folder, name the files in it (a pattern such as folder/*.jsonl will do)" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {seen}")
-    return _in_file(path, reader)
+    found = _in_file(path, reader)
+    listless = path.name.removesuffix(".gz").endswith(".csv")
+    return found if cells == "text" else _with_messages(found, forced=cells == "messages", listless=listless)
+
+
+def _with_messages(found: Iterator[Record | BadRecord], *, forced: bool, listless: bool) -> Iterator[Record | BadRecord]:
+    """Rows in which the columns that hold JSON text of messages (or lists, in columns that list answers) hold lists.
+
+    In a file that can hold lists (and unless it is `forced`), strings stay texts, and one that looks like messages is noted.
+    """
+    if not (forced or listless):
+        yield from (one if isinstance(one, BadRecord) else _noted(one) for one in found)
+        return
+    first = list(islice(found, DECIDED_ON))
+    rows = [one.values for one in first if isinstance(one, Record)]
+    names = dict.fromkeys(name for values in rows for name in values)
+    texts = {name: [v for values in rows if isinstance(v := values.get(name), str) and v.strip()] for name in names}
+    decided = {name for name, seen in texts.items() if seen and (any if forced else all)(map(_reader_of(name), seen))}
+    for one in chain(first, found):
+        yield one if isinstance(one, BadRecord) else _with_lists(one, decided, forced=forced)
+
+
+def _with_lists(record: Record, decided: set[str], *, forced: bool) -> Record | BadRecord:
+    values, notes = dict(record.values), list(record.notes)
+    for name, value in record.values.items():
+        if not isinstance(value, str) or not value.strip():
+            continue
+        turns = _reader_of(name)(value)
+        if name in decided and turns:
+            values[name] = turns
+            notes.append(f"{name}: JSON text read as messages" if messages_in(value) else f"{name}: JSON text read as a list")
+        elif is_python_repr(value):
+            return BadRecord(record.row, "python-repr", REMEDIES["python-repr"], record.where)
+        elif name in decided and not forced:
+            return BadRecord(record.row, "not-messages", REMEDIES["not-messages"], record.where)
+        elif turns and messages_in(value):
+            notes.append(f"{name}: JSON text kept as text")
+    return replace(record, values=values, notes=tuple(notes))
+
+
+def _noted(record: Record) -> Record:
+    kept = [n for n, v in record.values.items() if n not in MESSAGES and isinstance(v, str) and messages_in(v)]
+    return replace(record, notes=(*record.notes, *(f"{name}: JSON text kept as text" for name in kept))) if kept else record
+
+
+def _reader_of(name: str) -> Callable[[str], list[Any] | None]:
+    return list_in if name in ("responses", "completions") else messages_in
 
 
 def expand(pattern: str, *, folders: bool = False) -> list[Path]:
@@ -203,8 +262,11 @@ def _json_list(path: Path) -> Iterator[_Item]:
     with _open(path, unzip=True) as stream:
         text = stream.read().decode("utf-8-sig", "surrogateescape")
     place = _after_space(text, 0)
+    if text[place : place + 1] == "{":
+        yield 1, _object(text) if is_utf8(text) else "not-utf8"
+        return
     if text[place : place + 1] != "[":
-        yield 1, "not-an-object" if text[place : place + 1] == "{" else "not-json"
+        yield 1, "not-json"
         return
     place = _after_space(text, place + 1)
     if text[place : place + 1] == "]":
@@ -288,7 +350,14 @@ def _parquet_row(batch: Any, i: int) -> dict[str, Any] | str:
         values: dict[str, Any] = batch.slice(i, 1).to_pylist()[0]
     except UnicodeDecodeError:
         return "not-utf8"
-    return values
+    return {name: _without_nothing(value) for name, value in values.items()}
+
+
+def _without_nothing(value: Any) -> Any:
+    # Columns of structs give every message every key that any message has.
+    if isinstance(value, dict):
+        return {key: _without_nothing(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nothing(inner) for inner in value] if isinstance(value, list) else value
 
 
 _READERS: dict[str, Callable[[Path], Iterator[_Item]]] = {

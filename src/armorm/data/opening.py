@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -20,11 +21,12 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from armorm.conversation import is_utf8
+from armorm.conversation import Span, is_utf8
 from armorm.data.cells import is_absent, rating
-from armorm.data.files import BadRecord, Found, Record, expand, records
-from armorm.data.reading import Columns, Stream, stream_pairs, stream_ratings
+from armorm.data.files import BadRecord, Cells, Found, Record, expand, records
+from armorm.data.reading import Stream, stream_pairs, stream_ratings
 from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.shapes import Columns, kind_of_row
 from armorm.data.sources.read import source_pairs, source_ratings
 from armorm.data.sources.registry import pair_sources, rating_sources
 from armorm.data.sources.source import PairSource, RatingSource, Unfold
@@ -46,7 +48,10 @@ FEWEST = 10
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. `source`: a public set's name, or files; `path`: a local copy of a public set; `kind`: None to see."""
+    """What is asked for. `source`: a public set's name, or files; `path`: a local copy of a public set; `kind`: None to see.
+
+    `columns`, `cells` and `span` say how own files are read: see `Columns`, `Cells`, `Span`.
+    """
 
     source: str
     path: str | None = None
@@ -54,6 +59,16 @@ class Request:
     split: str | None = None
     limit: int | None = None
     objectives: Path | None = None
+    columns: Columns = field(default_factory=Columns)
+    cells: Cells = "auto"
+    span: Span = "last-turn"
+
+    @property
+    def as_files(self) -> dict[str, Any]:
+        """What only one's own files can be told."""
+        defaults = Request("")
+        asked = {"columns": self.columns, "cells": self.cells, "span": self.span}
+        return {name: value for name, value in asked.items() if value != getattr(defaults, name)}
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,8 @@ def open_source(request: Request, *, on_fault_line: Callable[[str], None] | None
     rated, paired = rating_sources().get(request.source), pair_sources().get(request.source)
     if rated and paired and request.kind is None:
         raise DataError(f"{request.source!r} names ratings and pairs: say which by `kind`, ratings or pairs")
+    if (rated or paired) and request.as_files:
+        raise DataError(f"{request.source} knows its own columns: leave {', '.join(request.as_files)} out")
     look = _watch_first(watch, request.limit)
     if rated and request.kind != "pairs":
         return _open_ratings(rated, request, look, on_fault_line)
@@ -138,17 +155,18 @@ def _known_size(rows: int, request: Request) -> int:
 
 def _open_files(request: Request, look: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
     paths = _files(request)
-    kind = request.kind or _kind_of(paths)
+    kind = request.kind or _kind_of(paths, request)
     name = paths[0].name.partition(".")[0] if len(paths) == 1 else Path(request.source).parent.name or "files"
     where, title = request.source, ", ".join(p.name for p in paths[:3]) + (" …" if len(paths) > 3 else "")
-    rows = look(chain.from_iterable(map(records, paths)))
+    rows = look(_records(paths, request))
+    how: Any = {"source": name, "where": where, "columns": request.columns, "span": request.span, "on_fault_line": on_fault_line}
     if kind == "pairs":
         if request.objectives:
             raise DataError(f"{where}: pairs have no objectives: leave `objectives` out, or say by `kind` that they are ratings")
-        pairs = stream_pairs(rows, source=name, where=where, on_fault_line=on_fault_line)
+        pairs = stream_pairs(rows, **how)
         return Opened(name, title, kind, pairs, Objectives([]), where=where)
     objectives, remarks = _objectives_of(paths, request)
-    ratings = stream_ratings(rows, source=name, objectives=objectives, where=where, on_fault_line=on_fault_line)
+    ratings = stream_ratings(rows, objectives=objectives, **how)
     return Opened(name, title, kind, ratings, objectives, remarks, where=where)
 
 
@@ -169,10 +187,15 @@ def _files(request: Request) -> list[Path]:
         ) from None
 
 
-def _kind_of(paths: Iterable[Path]) -> RowKind:
-    first = islice(chain.from_iterable(map(records, paths)), 1000)
-    values = next((r.values for r in first if isinstance(r, Record)), {})
-    return "pairs" if {"chosen", "rejected"} <= values.keys() else "ratings"
+def _records(paths: Iterable[Path], request: Request) -> Iterator[Record | BadRecord]:
+    return chain.from_iterable(records(path, request.cells) for path in paths)
+
+
+def _kind_of(paths: Iterable[Path], request: Request) -> RowKind:
+    # What most of the first rows are; a row that is broken says little.
+    first = islice(_records(paths, request), 1000)
+    kinds = Counter(kind_of_row(r.values, request.columns) for r in first if isinstance(r, Record))
+    return "pairs" if kinds["pair"] > kinds["one"] else "ratings"
 
 
 def _objectives_of(paths: list[Path], request: Request) -> tuple[Objectives, tuple[str, ...]]:
@@ -183,7 +206,7 @@ def _objectives_of(paths: list[Path], request: Request) -> tuple[Objectives, tup
         return Objectives.from_file(beside), (f"objectives are those of {beside}",)
     if written := objectives_in(paths[0]):
         return written, ("objectives are those written into the file",)
-    return _objectives_seen(islice(chain.from_iterable(map(records, paths)), request.limit))
+    return _objectives_seen(islice(_records(paths, request), request.limit), request.columns)
 
 
 def objectives_in(path: Path) -> Objectives | None:
@@ -207,10 +230,10 @@ class _Column:
     rising: bool = True
     last: float = field(default=-math.inf)
 
-    def met(self, value: Any) -> None:
-        if is_absent(value):
-            return
+    def met(self, value: Any, missing: Sequence[float]) -> None:
         number = rating(value)
+        if is_absent(value) or number in missing:
+            return
         if number is None or not abs(number) <= LARGEST:  # NaN is not
             self.others += 1
             return
@@ -219,12 +242,13 @@ class _Column:
         self.rising, self.last = self.rising and number > self.last and number.is_integer(), number
 
 
-def _objectives_seen(records: Iterable[Record | BadRecord]) -> tuple[Objectives, tuple[str, ...]]:
+def _objectives_seen(records: Iterable[Record | BadRecord], named: Columns) -> tuple[Objectives, tuple[str, ...]]:
     columns: dict[str, _Column] = {}
+    others = {*_NO_RATINGS, *(name for name in named.model_dump().values() if isinstance(name, str))}
     for record in records:
         for name, value in record.values.items() if isinstance(record, Record) else ():
-            if name and name not in _NO_RATINGS and not name.endswith("_id") and isinstance(name, str) and is_utf8(name):
-                columns.setdefault(name, _Column()).met(value)
+            if name and name not in others and not name.endswith("_id") and isinstance(name, str) and is_utf8(name):
+                columns.setdefault(name, _Column()).met(value, named.missing)
     rated = {n: c for n, c in columns.items() if c.numbers and c.numbers >= NUMBERS * (c.numbers + c.others)}
     left = {n: "counts the rows" for n, c in rated.items() if c.rising and c.numbers >= FEWEST}
     left |= {n: "always the same" for n, c in rated.items() if not c.low < c.high}
@@ -238,4 +262,4 @@ def _objectives_seen(records: Iterable[Record | BadRecord]) -> tuple[Objectives,
     return Objectives(kept), tuple(remarks)
 
 
-_NO_RATINGS = {v for v in Columns().model_dump().values() if isinstance(v, str)} | {"group", "source", "index", "idx", "row"}
+_NO_RATINGS = {"group", "source", "index", "idx", "row"}

@@ -11,48 +11,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, Generic, Literal, NoReturn
+from typing import Any, Generic, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from armorm.conversation import Message, fault_in, is_utf8, prompt_group
-from armorm.data.cells import context_turns, is_absent, is_answer_turn, messages_of, parse_list, rating
+from armorm.conversation import Answer, Message, Span, is_utf8, prompt_group, turns_of
+from armorm.data.cells import is_absent, rating
 from armorm.data.files import BadRecord, Found, Record, Skipped
 from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedResponse, Row
+from armorm.data.shapes import Columns, RowFault, Texts, read_texts, same_answer
 from armorm.errors import DataError
 from armorm.objectives import Objective, Objectives
 
 OnFault = Literal["drop", "fail"]
 Repeats = Literal["keep", "drop"]
 """Whether a row that says what an earlier one said stays (`keep`, with a note) or goes (`drop`, counted as skipped)."""
-
-
-class Columns(BaseModel):
-    """Which column holds what.
-
-    A rated row has `messages`, or `prompt` + `response`. A pair has `chosen` and `rejected`, as texts next to `prompt` or as
-    message lists (whole conversations, or only what follows `prompt`). `prompt` is a text or a list of messages, and `system`
-    may come with it. Message lists may be stored as JSON text, `prompt` excepted: its text is always text.
-
-    `ratings` maps objectives to columns; objectives it doesn't list are then not read from this source. Without it, each
-    objective's column is its own name. `group`, when named, overrides the group computed from the prompt.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str | None = "id"
-    group: str | None = None
-    messages: str = "messages"
-    prompt: str = "prompt"
-    response: str = "response"
-    system: str | None = "system"
-    chosen: str = "chosen"
-    rejected: str = "rejected"
-    section: str | None = "section"
-    subset: str | None = "subset"
-    ratings: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +88,7 @@ class Stream(Generic[Row]):
         self._parse: Parse[Row] = parse
         self._repeats, self._seen = repeats, set[bytes]()
         self._tally = _Tally(where, on_fault_line)
-        self._ids: set[bytes] = set()
+        self._ids: dict[bytes, tuple[bytes, int]] = {}  # of each id its prompt, and how many rows had both
 
     def __iter__(self) -> Iterator[Row]:
         for record in self._records:
@@ -145,18 +118,27 @@ class Stream(Generic[Row]):
             return None
         try:
             if isinstance(record, BadRecord):
-                raise _Faulty(record.fault, "", record.remedy)
+                raise RowFault(record.fault, "", record.remedy)
             later = f"{len(tally.files)}-" if len(tally.files) > 1 else ""
             part = f"-{record.part}" if record.part else ""
             row_id = _name(record.values, self._columns.id) or f"{self._source}-{later}{record.row}{part}"
-            row = self._parse(record.values, row_id, tally)
-            if (digest := _digest(row_id)) in self._ids:
-                raise _Faulty("duplicate-id", repr(row_id), "give each row of a source an id of its own, or no id at all")
-            self._ids.add(digest)
-        except _Faulty as fault:
+            row = self._numbered(self._parse(record.values, row_id, tally))
+        except RowFault as fault:
             tally.drop(record, fault)
             return None
         return None if self._is_repeat(row) else row
+
+    def _numbered(self, row: Row) -> Row:
+        # Several answers to one prompt may share its id; the later ones get a number.
+        key = _digest(row.id)
+        prompt, before = self._ids.get(key, (_digest(repr(_context_of(row))), 0))
+        known = prompt == _digest(repr(_context_of(row))) and _digest(repr(_content_of(row))) not in self._seen
+        if before and not known:
+            raise RowFault(
+                "duplicate-id", repr(row.id), "give each prompt of a source an id of its own, or none; remove repeated rows"
+            )
+        self._ids[key] = prompt, before + 1
+        return replace(row, id=f"{row.id}#{before + 1}") if before else row
 
     def _is_repeat(self, row: Row) -> bool:
         digest = _digest(repr(_content_of(row)))
@@ -174,6 +156,7 @@ def stream_ratings(
     source: str,
     objectives: Objectives,
     columns: Columns = Columns(),  # noqa: B008 - frozen
+    span: Span = "last-turn",
     where: str,
     repeats: Repeats = "keep",
     on_fault_line: Callable[[str], None] | None = None,
@@ -186,8 +169,11 @@ def stream_ratings(
     wanted = [(objectives[objectives.column(name)], column) for name, column in named.items()]
 
     def parse(values: Mapping[str, Any], row_id: str, tally: _Tally) -> RatedResponse:
-        messages = _rated_messages(values, columns)
-        ratings = _ratings(values, wanted, tally)
+        texts = read_texts(values, columns, span=span, kind="one")
+        _check(texts, columns)
+        messages = (*texts.context, *turns_of(texts.answers[0]))
+        ratings = _ratings(values, wanted, columns, tally)
+        tally.notes.update(texts.notes)
         return RatedResponse(row_id, _group(values, columns, messages), source, messages, ratings)
 
     must = [columns.group, *(columns.ratings or {}).values()]
@@ -201,13 +187,14 @@ def stream_pairs(
     *,
     source: str,
     columns: Columns = Columns(),  # noqa: B008 - frozen
+    span: Span = "last-turn",
     where: str,
     repeats: Repeats = "keep",
     on_fault_line: Callable[[str], None] | None = None,
 ) -> Stream[PreferencePair]:
     """Preference pairs as they come (RewardBench's fields are the default columns)."""
 
-    parse = _placed(PreferencePair, _two_answers, source, columns)
+    parse = _placed(PreferencePair, _two_answers, source, columns, span)
     named = [columns.group]
     return Stream(
         records, parse, source=source, columns=columns, named=named, where=where, repeats=repeats, on_fault_line=on_fault_line
@@ -219,6 +206,7 @@ def stream_items(
     *,
     source: str,
     columns: Columns = Columns(),  # noqa: B008 - frozen
+    span: Span = "last-turn",
     where: str,
     on_fault_line: Callable[[str], None] | None = None,
 ) -> Stream[BenchmarkItem]:
@@ -227,22 +215,55 @@ def stream_items(
     Repeats stay: a benchmark is scored as it was published.
     """
 
-    parse = _placed(BenchmarkItem, _many_answers, source, columns)
+    parse = _placed(BenchmarkItem, _many_answers, source, columns, span)
     named = [columns.group]
     return Stream(
         records, parse, source=source, columns=columns, named=named, where=where, repeats="keep", on_fault_line=on_fault_line
     )
 
 
-def _placed(kind: Callable[..., Row], answers_of: Callable[..., Any], source: str, columns: Columns) -> Parse[Row]:
+def _placed(
+    kind: Callable[..., Row], sides_of: Callable[[Texts], tuple[Any, Any]], source: str, columns: Columns, span: Span
+) -> Parse[Row]:
     # The parser of rows with a context, two sides and a place in a benchmark.
-    def parse(values: Mapping[str, Any], row_id: str, _tally: _Tally) -> Row:
-        context, chosen, rejected = answers_of(values, columns)
-        group = _group(values, columns, context)
+    def parse(values: Mapping[str, Any], row_id: str, tally: _Tally) -> Row:
+        texts = read_texts(values, columns, span=span, kind="pair")
+        _check(texts, columns)
+        chosen, rejected = sides_of(texts)
+        group = _group(values, columns, texts.context)
         section, subset = _name(values, columns.section) or "", _name(values, columns.subset) or ""
-        return kind(row_id, group, source, context, chosen, rejected, section, subset)
+        tally.notes.update(texts.notes)
+        return kind(row_id, group, source, texts.context, chosen, rejected, section, subset)
 
     return parse
+
+
+def _check(texts: Texts, columns: Columns) -> None:
+    for fault, won in zip(texts.faults, texts.wins or (None,) * len(texts.faults), strict=True):
+        if fault is not None:
+            raise fault.within("" if won is None else columns.chosen if won else columns.rejected)
+
+
+def _sides(texts: Texts) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
+    wins = texts.wins or ()
+    chosen, rejected = (tuple(a for a, won in zip(texts.answers, wins, strict=True) if won is side) for side in (True, False))
+    return chosen, rejected
+
+
+def _two_answers(texts: Texts) -> tuple[Answer, Answer]:
+    chosen, rejected = _sides(texts)
+    if len(chosen) != 1 or len(rejected) != 1:
+        raise RowFault("many-answers", f"{len(chosen)} win over {len(rejected)}", "give one chosen and one rejected answer")
+    if same_answer(chosen[0], rejected[0]):
+        raise RowFault("chosen-equals-rejected", "", "remove the pair: it prefers nothing")
+    return chosen[0], rejected[0]
+
+
+def _many_answers(texts: Texts) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
+    chosen, rejected = _sides(texts)
+    if len(chosen) == len(rejected) == 1:
+        _two_answers(texts)  # a pair of equals prefers nothing in a benchmark either
+    return chosen, rejected
 
 
 def cap_rows(rows: tuple[Row, ...], cap: int | None, *, seed: int, strata: Callable[[Row], str]) -> tuple[Row, ...]:
@@ -261,12 +282,6 @@ def cap_rows(rows: tuple[Row, ...], cap: int | None, *, seed: int, strata: Calla
     # The r-th of a stratum's n rows stands at (r + 1/2)/n, so any first part of the sorted whole holds equal shares.
     places = {i: ((r + 0.5) / len(g), keys[i]) for g in groups.values() for r, i in enumerate(g)}
     return tuple(rows[i] for i in sorted(sorted(places, key=places.__getitem__)[:cap]))
-
-
-class _Faulty(Exception):  # noqa: N818 - one row's fault, never leaves this module
-    def __init__(self, name: str, what: str, remedy: str) -> None:
-        super().__init__(name, what, remedy)
-        self.name, self.what, self.remedy = name, what, remedy
 
 
 class _Tally:
@@ -295,7 +310,7 @@ class _Tally:
             self.columns.update(record.values)
             self.notes.update(record.notes)
 
-    def drop(self, record: Record | BadRecord, fault: _Faulty) -> None:
+    def drop(self, record: Record | BadRecord, fault: RowFault) -> None:
         self.counts[fault.name] += 1
         what = f"{fault.name}: {fault.what}" if fault.what else fault.name
         line = f"{record.where or self.where}:{record.row}: {what} ({fault.remedy})"
@@ -330,6 +345,10 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def _context_of(row: AnyRow) -> Any:
+    return row.messages[:-1] if isinstance(row, RatedResponse) else row.context
+
+
 def _content_of(row: AnyRow) -> Any:
     if isinstance(row, RatedResponse):
         return row.messages, sorted(row.ratings.items())
@@ -344,9 +363,9 @@ def _name(values: Mapping[str, Any], column: str | None) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, str | int | float):
-        raise _Faulty("not-text", f"column {column!r} holds a {type(value).__name__}", "give a text or a number")
+        raise RowFault("not-text", f"column {column!r} holds a {type(value).__name__}", "give a text or a number")
     if not is_utf8(str(value)):
-        raise _Faulty("not-utf8", f"column {column!r}", "remove the unpaired surrogates or bytes that are no UTF-8")
+        raise RowFault("not-utf8", f"column {column!r}", "remove the unpaired surrogates or bytes that are no UTF-8")
     return str(value)
 
 
@@ -355,86 +374,23 @@ def _group(values: Mapping[str, Any], columns: Columns, messages: Iterable[Messa
     return prompt_group(messages) if given is None else f"c:{given}"
 
 
-def _has(values: Mapping[str, Any], *columns: str) -> bool:
-    return all(values.get(c) is not None for c in columns)
-
-
-def _missing(*ways: tuple[str, ...]) -> NoReturn:
-    need = " or ".join(" + ".join(repr(c) for c in way) for way in ways)
-    raise _Faulty("missing-field", f"needs {need}", "fill the columns in, or map the file's own names in the recipe's columns")
-
-
-def _rated_messages(values: Mapping[str, Any], columns: Columns) -> tuple[Message, ...]:
-    if _has(values, columns.messages) and values[columns.messages] != "":
-        return _conversation(parse_list(values[columns.messages]), columns.messages)
-    if not _has(values, columns.prompt, columns.response):
-        _missing((columns.messages,), (columns.prompt, columns.response))
-    answer = {"role": "assistant", "content": values[columns.response]}
-    return _conversation([*_prompt(values, columns), answer], columns.response)
-
-
-def _two_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Message, ...], str, str]:
-    if not _has(values, columns.chosen, columns.rejected):
-        _missing((columns.chosen, columns.rejected))
-    chosen, rejected = (_side(values, columns, c) for c in (columns.chosen, columns.rejected))
-    if chosen[:-1] != rejected[:-1]:
-        raise _Faulty("different-contexts", "", "let chosen and rejected differ in the last turn only")
-    good, bad = chosen[-1]["content"], rejected[-1]["content"]
-    if good.strip() == bad.strip():
-        raise _Faulty("chosen-equals-rejected", "", "remove the pair: it prefers nothing")
-    return chosen[:-1], good, bad
-
-
-def _many_answers(values: Mapping[str, Any], columns: Columns) -> tuple[tuple[Message, ...], tuple[str, ...], tuple[str, ...]]:
-    sides = [values.get(c) for c in (columns.chosen, columns.rejected)]
-    if not (_has(values, columns.prompt) and all(_is_texts(side) for side in sides)):
-        shared, good, bad = _two_answers(values, columns)
-        return shared, (good,), (bad,)
-    context: tuple[Message, ...] = ()
-    for column, side in zip((columns.chosen, columns.rejected), sides, strict=True):
-        if not side:
-            raise _Faulty("missing-field", f"column {column!r} is empty", "give at least one chosen and one rejected answer")
-        for answer in side:
-            context = _conversation([*_prompt(values, columns), {"role": "assistant", "content": answer}], column)[:-1]
-    chosen, rejected = sides
-    return context, tuple(chosen or ()), tuple(rejected or ())
-
-
-def _is_texts(side: Any) -> bool:
-    return isinstance(side, list) and all(isinstance(answer, str) for answer in side)
-
-
-def _side(values: Mapping[str, Any], columns: Columns, column: str) -> tuple[Message, ...]:
-    answer, prompted = values[column], _has(values, columns.prompt)
-    if isinstance(answer, str) and prompted:
-        return _conversation([*_prompt(values, columns), {"role": "assistant", "content": answer}], column)
-    turns = parse_list(answer)
-    follows = isinstance(turns, list) and turns and is_answer_turn(turns[0])
-    return _conversation([*_prompt(values, columns), *turns] if follows and prompted else turns, column)
-
-
-def _prompt(values: Mapping[str, Any], columns: Columns) -> list[Any]:
-    return context_turns(values[columns.prompt], values.get(columns.system) if columns.system else None)
-
-
-def _conversation(messages: Any, column: str) -> tuple[Message, ...]:
-    if fault := fault_in(messages):
-        raise _Faulty(str(fault), f"in column {column!r}", fault.remedy)
-    return messages_of(messages)
-
-
-def _ratings(values: Mapping[str, Any], wanted: Iterable[tuple[Objective, str]], tally: _Tally) -> dict[str, float]:
+def _ratings(
+    values: Mapping[str, Any], wanted: Iterable[tuple[Objective, str]], columns: Columns, tally: _Tally
+) -> dict[str, float]:
     ratings: dict[str, float] = {}
     for objective, column in wanted:
         value = values.get(column)
         value = value.strip() if isinstance(value, str) else value
-        if not is_absent(value) or _is_category(value, objective):
+        if columns.missing and rating(value) in columns.missing:
+            tally.notes["rating-missing"] += 1
+        elif not is_absent(value) or _is_category(value, objective):
             ratings[objective.name] = _rating(value, objective, column)
         elif value:
             tally.notes["rating-na"] += 1
     if not ratings:
-        columns = ", ".join(column for _, column in wanted)
-        raise _Faulty("no-rating", "", f"rate it on one of the objectives' columns: {columns}")
+        named = ", ".join(column for _, column in wanted)
+        remedy = f"rate it on one of the objectives' columns: {named}" if named else "no objective is known: list the objectives"
+        raise RowFault("no-rating", "", remedy)
     return ratings
 
 
@@ -443,11 +399,12 @@ def _rating(value: Any, objective: Objective, column: str) -> float:
     plain = number is not None or isinstance(value, str)
     what = f"column {column!r} holds {str(value)[:60]!r}" if plain else f"column {column!r} holds a {type(value).__name__}"
     if number is None:
-        raise _Faulty("rating-not-a-number", what, f"give {_on_scale(objective)}, or nothing where there is no rating")
+        raise RowFault("rating-not-a-number", what, f"give {_on_scale(objective)}, or nothing where there is no rating")
     if not math.isfinite(number) and not isinstance(value, int):
-        raise _Faulty("rating-not-finite", what, "give a finite number, or nothing where there is no rating")
+        raise RowFault("rating-not-finite", what, "give a finite number, or nothing where there is no rating")
     if not objective.min <= number <= objective.max:
-        raise _Faulty("rating-off-scale", what, f"give {_on_scale(objective)}, or correct the objective's scale")
+        remedy = f"give {_on_scale(objective)}, correct the objective's scale, or list it as `missing` if it means no rating"
+        raise RowFault("rating-off-scale", what, remedy)
     return number
 
 

@@ -5,11 +5,11 @@ In: nothing (these are types).  Out: `RatedResponse` (stage 1), `PreferencePair`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from armorm.conversation import Answer, Message, turns_of
+from armorm.conversation import Answer, Message, split_answer, turns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,20 @@ class BenchmarkItem:
     def sizes(self) -> tuple[int, int]:
         """How many answers are chosen, how many rejected."""
         return len(self.chosen), len(self.rejected)
+
+
+def texts_of(row: AnyRow) -> tuple[tuple[Message, ...], tuple[Answer, ...]]:
+    """A row's context and its answers, those that should win first."""
+    if isinstance(row, RatedResponse):
+        context, answer = split_answer(row.messages)
+        return context, (answer,)
+    return row.context, (row.chosen, row.rejected) if isinstance(row, PreferencePair) else row.answers
+
+
+def conversations_of(row: AnyRow) -> Iterator[tuple[Message, ...]]:
+    """The conversations that a row holds, one for each answer."""
+    context, answers = texts_of(row)
+    return ((*context, *turns_of(answer)) for answer in answers)
 
 
 AnyRow = RatedResponse | PreferencePair | BenchmarkItem

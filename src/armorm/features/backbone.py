@@ -115,6 +115,22 @@ def load_backbone(
     )
 
 
+def load_tokenizer(
+    name: str, *, dtype: DType = "bfloat16", revision: str | None = None, chat_template: Path | None = None
+) -> Any:
+    """A backbone's tokenizer without its weights. Raises BackboneError when it isn't there or can't be read."""
+    folder = located(name, dtype)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, **({} if Path(folder).is_dir() else {"revision": revision})
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(_not_loaded(name, error)) from error
+    if chat_template is not None:
+        tokenizer.chat_template = _template(chat_template)
+    return tokenizer
+
+
 def load_headed(
     kind: Any, name: str, *, use: str, dtype: DType = "bfloat16", revision: str | None = None, new: str = "", **options: Any
 ) -> tuple[Any, Any]:

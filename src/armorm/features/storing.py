@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 
-from armorm.conversation import Answer, Conversation, Message, split_answer, turns_of
-from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
+from armorm.conversation import Conversation
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, texts_of
 from armorm.disk import digest_of, read_sealed, remove_leftovers, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, shard_name
@@ -94,7 +94,7 @@ class Known:
     def add(self, stored: Answers, rows: Sequence[Row]) -> None:
         self._stores.append(stored)
         for i, row in enumerate(rows):
-            for place, conversation in enumerate(_conversations(row)):
+            for place, conversation in enumerate(conversations_of(row)):
                 self._where.setdefault(_digest(conversation), (len(self._stores) - 1, i, place))
 
     def get(self, conversation: Conversation) -> dict[str, Any] | None:
@@ -137,7 +137,7 @@ def store_key(rows: Sequence[Row], fingerprint: str, settings: ExtractionSetting
     """Hash of everything that decides the features' bytes: the decoder, the settings, texts and ratings."""
     h = hashlib.sha256(json.dumps({**settings.facts, "backbone": fingerprint}, sort_keys=True).encode())
     for row in rows:
-        h.update(json.dumps([*_texts(row), _ratings(row)], sort_keys=True).encode() + b"\n")
+        h.update(json.dumps([*texts_of(row), _ratings(row)], sort_keys=True).encode() + b"\n")
     return h.hexdigest()[:16]
 
 
@@ -203,7 +203,7 @@ def write_answers(
             shard = find_shard(home, name, len(part))
             if shard is None:
                 start = time.perf_counter()
-                features = compute([c for row in part for c in _conversations(row)], _ticker(progress, done, len(rows), sums))
+                features = compute([c for row in part for c in conversations_of(row)], _ticker(progress, done, len(rows), sums))
                 shard = _write_shard(home, name, part, features, objectives, settings.store_dtype)
                 _note_time(home, name, time.perf_counter() - start, shard)
             digests.append(digest_of(home / f"{name}.json"))
@@ -225,7 +225,7 @@ def write_answers(
 def _write_shard(
     home: Path, name: str, rows: Sequence[Row], features: Features, objectives: Sequence[str], dtype: DType
 ) -> dict[str, Any]:
-    sizes = [len(_texts(row)[1]) for row in rows]
+    sizes = [len(texts_of(row)[1]) for row in rows]
     tensors = _tensors(features, sizes, dtype)
     if objectives:
         labels = [[_ratings(row).get(o, math.nan) for o in objectives] for row in rows]
@@ -265,18 +265,6 @@ def _narrowed(values: Float[np.ndarray, "n d"], part: str, dtype: DType) -> torc
 # -- rows ---------------------------------------------------------------------------------------------------------------------
 
 
-def _texts(row: Row) -> tuple[tuple[Message, ...], tuple[Answer, ...]]:
-    if isinstance(row, RatedResponse):
-        context, answer = split_answer(row.messages)
-        return context, (answer,)
-    return row.context, (row.chosen, row.rejected) if isinstance(row, PreferencePair) else row.answers
-
-
-def _conversations(row: Row) -> Iterator[Conversation]:
-    context, answers = _texts(row)
-    return ((*context, *turns_of(answer)) for answer in answers)
-
-
 def _ratings(row: Row) -> dict[str, float]:
     return dict(row.ratings) if isinstance(row, RatedResponse) else {}
 
@@ -292,7 +280,7 @@ def _write_texts(home: Path, shards: Sequence[Sequence[Row]]) -> str:
     with writing(home / "texts.parquet") as beside:
         with pq.ParquetWriter(beside, _TEXTS, compression="zstd") as writer:
             for rows in shards:
-                contexts, answers = zip(*map(_texts, rows), strict=True)
+                contexts, answers = zip(*map(texts_of, rows), strict=True)
                 written = {"context": map(json.dumps, contexts), "answers": [list(map(json.dumps, a)) for a in answers]}
                 writer.write_table(pa.table({name: list(values) for name, values in written.items()}, schema=_TEXTS))
         return digest_of(beside)
@@ -345,7 +333,7 @@ def _note_time(home: Path, name: str, seconds: float, facts: Mapping[str, Any]) 
 
 
 def _check_space(home: Path, rows: Sequence[Row], width: int, settings: ExtractionSettings) -> None:
-    numbers = sum(len(_texts(row)[1]) * len(settings.response) + len(settings.prompt) for row in rows) * width
+    numbers = sum(len(texts_of(row)[1]) * len(settings.response) + len(settings.prompt) for row in rows) * width
     whole = numbers * torch.empty(0, dtype=getattr(torch, settings.store_dtype)).element_size()
     need = whole - sum(f.stat().st_size for f in home.glob("shard-*.safetensors"))
     there = next(p for p in (home, *home.parents) if p.exists())

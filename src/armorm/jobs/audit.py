@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from armorm.bench.audit import AuditResults, Changed, Example, Originals, RivalFacts, View, Viewed, change_facts, view_facts
 from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
-from armorm.conversation import Conversation, prompt_group
+from armorm.conversation import Conversation, prompt_group, text_of
 from armorm.data.answer_rows import AnswerRow, answer_rows, group_neighbours
 from armorm.data.files import records
 from armorm.disk import folder_name
@@ -128,8 +128,8 @@ def _items(file: Path, limit: int | None) -> tuple[list[AnswerRow], dict[str, in
     kept: dict[str, tuple[str, int, AnswerRow]] = {}
     heap: list[tuple[int, str]] = []
     for order, row in enumerate(group_neighbours(answer_rows(records(file)))):
-        if row.error is not None:
-            reason = row.error.partition(":")[0]
+        if not _plain(row):
+            reason = "answer-of-turns" if row.error is None else row.error.partition(":")[0]
             left_out[reason] = left_out.get(reason, 0) + 1
             continue
         group, entry = prompt_group(row.context), (_digest(repr(row.answers).encode("utf-8", "replace")), order, row)
@@ -146,8 +146,8 @@ def _items(file: Path, limit: int | None) -> tuple[list[AnswerRow], dict[str, in
 def _cases(rows: Sequence[AnswerRow], header: str, wanted: Sequence[Perturbation], seed: int) -> list[_Item]:
     found = []
     for i, row in enumerate(rows):
-        usable = [j for j, fault in enumerate(row.faults) if fault is None]
-        answer = row.answers[usable[0]]
+        usable = _plain(row)
+        answer = text_of(row.answers[usable[0]])
         case = Case(row.context, answer, _other(rows, i), header)
         changed = {p.name: p.apply(case, seed=seed) for p in wanted}
         turns = {n: [*row.context, {"role": "assistant", "content": text}] for n, text in changed.items() if text is not None}
@@ -155,11 +155,16 @@ def _cases(rows: Sequence[AnswerRow], header: str, wanted: Sequence[Perturbation
     return found
 
 
+def _plain(row: AnswerRow) -> list[int]:
+    # The answers that changes to a text can be made to.
+    return [j for j, (a, fault) in enumerate(zip(row.answers, row.faults, strict=True)) if fault is None and isinstance(a, str)]
+
+
 def _other(rows: Sequence[AnswerRow], i: int) -> str:
     mine = prompt_group(rows[i].context)
     for row in (*rows[i + 1 :], *rows[:i]):
         if prompt_group(row.context) != mine:
-            return next(a for a, fault in zip(row.answers, row.faults, strict=True) if fault is None)
+            return text_of(row.answers[_plain(row)[0]])
     return ""
 
 

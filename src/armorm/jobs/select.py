@@ -20,6 +20,7 @@ from jaxtyping import Bool
 
 from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, group_neighbours
 from armorm.data.files import records
+from armorm.data.shapes import same_answer
 from armorm.errors import DataError
 from armorm.jobs.score_file import Answered, Job
 
@@ -175,7 +176,7 @@ def _pairs(file: Path, margin: float, every: bool, counts: Counts) -> Iterator[d
         wanted = combinations(ranked, 2) if every else [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
         for n, (good, bad) in enumerate(wanted):
             difference = row.scores[good] - row.scores[bad]
-            if difference > 0 and difference >= margin and row.answers[good].strip() != row.answers[bad].strip():
+            if difference > 0 and difference >= margin and not same_answer(row.answers[good], row.answers[bad]):
                 counts.out += 1
                 yield {
                     "id": f"{row.id}#{n}" if every else row.id,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from armorm.features.answers import Answers
-from armorm.features.backbone import Backbone, fingerprint, load_backbone
+from armorm.features.backbone import Backbone, fingerprint, load_backbone, load_tokenizer
 from armorm.features.storing import ExtractionSettings, Known, OnProgress, Row, store_answers
 from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
@@ -62,6 +62,12 @@ class LazyBackbone:
     def fingerprint(self) -> str:
         return fingerprint(self.settings.model, **self.options)
 
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Needs the tokenizer alone."""
+        s = self.settings
+        return Renderer(load_tokenizer(s.model, **self.options), max_tokens=s.max_tokens, rendering=s.rendering)
+
     def load(self) -> tuple[Backbone, Renderer]:
         """The backbone and its renderer; the same ones each time."""
         return self._loaded
@@ -70,9 +76,8 @@ class LazyBackbone:
     def _loaded(self) -> tuple[Backbone, Renderer]:
         self.say(f"loading {self.settings.model} (a GGUF file is converted the first time, about half a minute)")
         backbone = load_backbone(self.settings.model, device=self.settings.device, **self.options)
-        renderer = Renderer(backbone.tokenizer, max_tokens=self.settings.max_tokens)
         backbone.cut(self.parts)
-        return backbone, renderer
+        return backbone, Renderer(backbone.tokenizer, max_tokens=self.settings.max_tokens, rendering=self.settings.rendering)
 
 
 def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone, reporter: Reporter) -> Stores:
@@ -81,6 +86,7 @@ def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone
     settings = ExtractionSettings(
         *features.parts,
         max_tokens=recipe.backbone.max_tokens,
+        rendering=recipe.backbone.rendering,
         store_dtype=features.store_dtype,
         shard_rows=features.shard_rows,
         batch_tokens=features.batch_tokens,

@@ -1,6 +1,6 @@
-"""`train --dry-run`: a recipe checked, and what running it would do, without loading a model or calling a network.
+"""`train --dry-run`: a recipe and the rows on this machine checked, and what running it would do: no model, no network.
 
-In: a recipe's path.  Out: JSON facts.  Cost: reading the local files.
+In: a recipe's path.  Out: JSON facts.  Cost: reading the local files, and their rows through the chat template.
 """
 
 from __future__ import annotations
@@ -10,26 +10,49 @@ from pathlib import Path
 from typing import Any
 
 from armorm.data.files import expand
-from armorm.recipe import Source, Suite, load_recipe
+from armorm.data.summary import SourceFacts
+from armorm.features.backbone import located
+from armorm.recipe import Recipe, Source, Suite, load_recipe
+from armorm.rendering import Renderer
+from armorm.run.extraction import LazyBackbone
+from armorm.run.rows import survey_rows
 
 
 def plan(path: Path) -> dict[str, Any]:
     """What a recipe reads, fits and judges. Raises RecipeError with every fault."""
     recipe = load_recipe(path)
+    objectives = recipe.load_objectives()
+    renderer, unchecked = _renderer(recipe)
+    found, faults = survey_rows(recipe, objectives, renderer=renderer)
     response, prompt = recipe.features.parts
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone.model,
-        "objectives": list(recipe.load_objectives().names),
+        "objectives": list(objectives.names),
         "ratings": [_place(s) for s in recipe.ratings],
         "pairs": [_place(s) for s in recipe.pairs],
         "bench": [{"name": "held-out pairs", "share of prompts": recipe.splits.test}, *(_suite(s) for s in recipe.bench)],
+        "rows": [_counts(facts) for facts in found],
+        "faults": faults,
+        **({"not checked": unchecked} if unchecked else {}),
         "features": {"response": [str(p) for p in response], "prompt": [str(p) for p in prompt]},
         "probe": {"candidates": recipe.features.response, "strengths": len(recipe.probe.alphas), "folds": recipe.probe.folds},
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": asdict(recipe.gate),
         "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"],
     }
+
+
+def _renderer(recipe: Recipe) -> tuple[Renderer | None, str]:
+    # The chat template is asked where the tokenizer is on this machine; a hub is not.
+    if not Path(located(recipe.backbone.model, recipe.backbone.dtype)).is_dir():
+        return None, f"whether the chat template of {recipe.backbone.model} takes the rows: it is not on this machine"
+    return LazyBackbone(recipe.backbone, [], lambda _line: None).renderer, ""
+
+
+def _counts(facts: SourceFacts) -> dict[str, Any]:
+    rows = {"source": facts.name, "kind": facts.kind, "records": facts.total, "rows": len(facts.rows)}
+    return {**rows, "left out": dict(facts.drops), "notes": dict(facts.notes)}
 
 
 def _suite(suite: Suite) -> dict[str, Any]:

@@ -5,25 +5,28 @@ In: a recipe, its objectives.  Out: `Rows`.  Cost: one pass over every file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
+from armorm.conversation import Span
 from armorm.data.benchmarks.registry import benchmark, benchmark_items
 from armorm.data.files import BadRecord, Found, Record, expand, hub_records, records
 from armorm.data.reading import FaultCounts, OnFault, Read, Stream, cap_rows, stream_items, stream_pairs, stream_ratings
-from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, item_of
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, item_of
 from armorm.data.sources.place import place_records
 from armorm.data.sources.read import source_pairs, source_ratings
 from armorm.data.sources.registry import pair_source, rating_source
 from armorm.data.sources.source import PairSource, RatingSource
 from armorm.data.splits import Split, exclude_groups, join_groups, split_of
 from armorm.data.summary import SourceFacts
-from armorm.errors import DataError, RecipeError
+from armorm.errors import ConversationError, DataError, RecipeError
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, Source, Suite
+from armorm.rendering import Renderer
 
 Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 Named = TypeVar("Named", RatingSource, PairSource)
@@ -71,13 +74,15 @@ def side_of(group: str, recipe: Recipe) -> Split:
     return split_of(group, seed=recipe.seed, validation=recipe.splits.validation, test=recipe.splits.test)
 
 
-def read_rows(recipe: Recipe, objectives: Objectives, reporter: Reporter | None = None) -> Rows:
-    """Read all sources.
+def read_rows(
+    recipe: Recipe, objectives: Objectives, reporter: Reporter | None = None, *, renderer: Renderer | None = None
+) -> Rows:
+    """Read all sources. With a `renderer`, rows that its chat template refuses are left out as well, before any feature is made.
 
     Raises DataError for a source without usable rows (and for any fault if the recipe says `fail`), RecipeError for two
     sources of one name and for a debiasing reference that is none of them.
     """
-    reader = _Reader(recipe, objectives, reporter or Reporter(quiet=True))
+    reader = _Reader(recipe, objectives, reporter or Reporter(quiet=True), renderer)
     ratings, pairs = reader.read("ratings", recipe.ratings), reader.read("pairs", recipe.pairs)
     suites = {suite.name: reader.suite(suite) for suite in recipe.bench}
     ratings, pairs, suites = _regrouped(ratings, pairs, suites)
@@ -91,11 +96,25 @@ def read_rows(recipe: Recipe, objectives: Objectives, reporter: Reporter | None 
     return replace(read, facts=tuple(replace(f, rows=read.kinds[f.kind][f.name]) for f in reader.seen.values()))
 
 
+def survey_rows(
+    recipe: Recipe, objectives: Objectives, reporter: Reporter | None = None, *, renderer: Renderer | None = None
+) -> tuple[list[SourceFacts], list[str]]:
+    """What the sources that are on this machine hold, and the first faults of each; nothing is fetched, no source is too poor."""
+    reader = _Reader(recipe.model_copy(update={"on_fault": "drop"}), objectives, reporter or Reporter(quiet=True), renderer)
+    for kind, sources in (("ratings", recipe.ratings), ("pairs", recipe.pairs)):
+        reader.read(kind, [s for s in sources if s.path is not None or s.builtin])  # type: ignore[arg-type]
+    for suite in recipe.bench:
+        if (suite.path or (suite.source and (suite.source.path or suite.source.builtin))) is not None:
+            reader.suite(suite)
+    return list(reader.seen.values()), reader.examples
+
+
 class _Reader:
     # Reads sources and keeps, for each, how many records there were and where the missing ones went.
 
-    def __init__(self, recipe: Recipe, objectives: Objectives, reporter: Reporter) -> None:
+    def __init__(self, recipe: Recipe, objectives: Objectives, reporter: Reporter, renderer: Renderer | None) -> None:
         self.recipe = recipe
+        self.renderer = renderer
         self.reporter = reporter
         self.objectives = objectives
         self.seen: dict[tuple[Kind, str], SourceFacts] = {}
@@ -111,7 +130,8 @@ class _Reader:
 
     def suite(self, suite: Suite) -> tuple[BenchmarkItem, ...]:
         self.reporter.say(f"reading {suite.name}")
-        read = read_suite(suite, seed=self.recipe.seed, on_fault=self.recipe.on_fault)
+        span = self.recipe.backbone.rendering.answer
+        read = read_suite(suite, seed=self.recipe.seed, on_fault=self.recipe.on_fault, span=span)
         return self._kept("bench", suite.name, read, suite.limit)
 
     def leave_out(self, groups: set[str], kind: Kind, sources: dict[str, tuple[Any, ...]]) -> None:
@@ -149,19 +169,40 @@ class _Reader:
             yield name, read(named, path=source.path, name=name, **more)
             return
         for name, where, found in _places(source):
-            yield name, stream(found, source=name, columns=source.columns, where=where, **more)
+            span = self.recipe.backbone.rendering.answer
+            yield name, stream(found, source=name, columns=source.columns, span=span, where=where, **more)
 
     def _kept(self, kind: Kind, name: str, read: Read[Row], cap: int | None) -> tuple[Row, ...]:
         if (kind, name) in self.seen:
             raise RecipeError(f"two {kind} sources are called {name!r}: give one of them another `name`")
+        read = self._rendered(name, read)
         rows = cap_rows(read.rows, cap, seed=self.recipe.seed, strata=_stratum)
         over = {"over-cap": len(read.rows) - len(rows)} if len(rows) < len(read.rows) else {}
         self.seen[kind, name] = SourceFacts(name, kind, read.total, rows, read.faults.drops | over, dict(read.faults.notes))
         self.examples += read.faults.examples
         return rows
 
+    def _rendered(self, name: str, read: Read[Row]) -> Read[Row]:
+        """Without the rows that the chat template refuses: each a counted fault, and what it leaves out a counted note."""
+        if self.renderer is None:
+            return read
+        counts, notes = Counter(read.faults.counts), Counter(read.faults.notes)
+        kept: list[Row] = []
+        examples: list[str] = []
+        for row in read.rows:
+            try:
+                notes.update(sorted({note for c in conversations_of(row) for note in self.renderer.check(c)}))
+                kept.append(row)
+            except ConversationError as error:
+                counts[error.fault] += 1
+                examples.append(f"{name}: row {row.id}: {error}")
+        if examples and self.recipe.on_fault == "fail":
+            raise DataError(f"{name}: {len(examples)} rows can't be rendered:\n" + "\n".join(examples[:20]))
+        faults = replace(read.faults, counts=counts, notes=notes, examples=(*read.faults.examples, *examples[:3]))
+        return replace(read, rows=tuple(kept), faults=faults)
 
-def read_suite(suite: Suite, *, seed: int = 0, on_fault: OnFault = "drop") -> Read[BenchmarkItem]:
+
+def read_suite(suite: Suite, *, seed: int = 0, on_fault: OnFault = "drop", span: Span = "last-turn") -> Read[BenchmarkItem]:
     """A benchmark's items, with the sections that the suite gives them. Raises DataError when its files can't be had."""
     source = suite.source
     if source is None:
@@ -169,7 +210,8 @@ def read_suite(suite: Suite, *, seed: int = 0, on_fault: OnFault = "drop") -> Re
         return benchmark_items(benchmark(suite.benchmark), path=suite.path, name=suite.name).read(on_fault)
     if source.builtin:
         return _whole(tuple(item_of(pair) for pair in _starter("pairs", seed)))
-    read = stream_items(_suite_records(source), source=suite.name, columns=source.columns, where=suite.name).read(on_fault)
+    items = stream_items(_suite_records(source), source=suite.name, columns=source.columns, span=span, where=suite.name)
+    read = items.read(on_fault)
     named = (replace(r, section=suite.section_of(source.section or r.section, r.subset)) for r in read.rows)
     return replace(read, rows=tuple(named))
 
@@ -206,10 +248,10 @@ def _places(source: Source) -> Iterator[tuple[str, str, Iterator[Record | BadRec
     assert source.path is not None
     files = expand(source.path)
     if source.name and len(files) > 1:
-        yield source.name, source.path, (r for f in files for r in records(f))
+        yield source.name, source.path, (r for f in files for r in records(f, source.cells))
         return
     for file in files:
-        yield source.name or file.name.split(".")[0], str(file), records(file)
+        yield source.name or file.name.split(".")[0], str(file), records(file, source.cells)
 
 
 def _stratum(row: RatedResponse | PreferencePair | BenchmarkItem) -> str:

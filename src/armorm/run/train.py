@@ -139,7 +139,7 @@ class Training:
         rows, self._rows = self._rows, None
         if rows is None:
             self.context.reporter.say("reading rows")
-            rows = read_rows(self.recipe, self.objectives, self.context.reporter)
+            rows = read_rows(self.recipe, self.objectives, self.context.reporter, renderer=self.backbone.renderer)
         self.stores = extract_all(self.recipe, rows, self.features, self.backbone, self.context.reporter)
         kinds = {"ratings": self.stores.ratings, "pairs": self.stores.pairs, "bench": self.stores.suites}
         sources = [replace(f, truncated=kinds[f.kind][f.name].manifest["truncated"]) for f in rows.facts]

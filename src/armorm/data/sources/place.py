@@ -25,7 +25,7 @@ def place_records(place: Place, path: str | None = None) -> Iterator[Record | Ba
     the split is found at the path.
     """
     if path is not None:
-        return chain.from_iterable(map(records, files_at(place, path)))
+        return chain.from_iterable(records(file, "text") for file in files_at(place, path))
     if not place.hub:
         raise DataError(
             f"this set is not on the Hugging Face hub: fetch it from {place.url} and give the folder as `path` "

@@ -18,22 +18,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from armorm.conversation import Message
 from armorm.data.files import Found, Record
+from armorm.data.shapes import turns_of_transcript
 from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.source import bad, each, flat, text_fault
 
-ROLES = {"Human": "user", "Assistant": "assistant"}
-_MARKER = re.compile(r"\n\n(Human|Assistant):")
 _BARE_START = re.compile(r"(?!\n\n)\s*(Human|Assistant):")
-
-
-def turns_of(transcript: str) -> list[Message] | None:
-    """The turns of a flat transcript; None where there is text before the first turn, or no turn."""
-    before, *parts = _MARKER.split(transcript)
-    if before.strip() or not parts:
-        return None
-    return [Message(role=ROLES[r], content=t.strip()) for r, t in zip(parts[::2], parts[1::2], strict=True)]
 
 
 @each
@@ -53,7 +43,7 @@ def unfold(record: Record) -> Iterator[Found]:
         return
     texts = [values["chosen"], values["rejected"]]
     bare = [bool(_BARE_START.match(text)) for text in texts]
-    chosen, rejected = (turns_of(f"\n\n{text.lstrip()}" if b else text) for text, b in zip(texts, bare, strict=True))
+    chosen, rejected = (turns_of_transcript(f"\n\n{text.lstrip()}" if b else text) for text, b in zip(texts, bare, strict=True))
     if chosen is None or rejected is None:
         yield bad(record, "no-transcript", "let chosen and rejected start with a blank line and 'Human:'")
     else:

@@ -1,0 +1,439 @@
+"""A record, in whatever format people keep their rows → a context and the answers to it. Every command reads rows here.
+
+In: a record's values as its file has them, `Columns`.  Out: `Texts`: parsed messages, answers with their faults, which ones win.
+
+Types decide, not looks: a string in a text column is a text, whatever it contains. Where a file can hold no lists (CSV), `files`
+has read the columns that are messages by then. The formats are a table, `SHAPES`; the first that a row fits is its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from armorm.conversation import Answer, Fault, Message, Span, entries_of, kind_of, parse_conversation, split_answer, turns_of
+from armorm.data.cells import is_python_repr, messages_in
+from armorm.errors import ConversationError
+
+Format = Literal["auto", "messages", "swift", "sharegpt", "nemo", "alpaca", "openrlhf", "prompt", "implicit"]
+Kind = Literal["one", "many", "pair"]
+"""What a row gives: one answer, several without an order, or some that win over others."""
+
+
+class Columns(BaseModel):
+    """Which column holds what, in which format, and what stands for "no rating".
+
+    A rated row has `messages`, or `prompt` + `response`. A pair has `chosen` and `rejected`, as texts next to `prompt` or as
+    message lists (whole conversations, or only what follows `prompt`). `prompt` is a text or a list of messages; `system` and
+    `tools` may come with it. `format` says which format the rows are in; `auto` looks at each row's columns.
+
+    `ratings` maps objectives to columns; objectives it doesn't list are then not read from this source. Without it, each
+    objective's column is its own name. Numbers in `missing` (−100) stand for no rating. `group`, when named, overrides the group
+    computed from the prompt.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = "id"
+    group: str | None = None
+    messages: str = "messages"
+    prompt: str = "prompt"
+    response: str = "response"
+    system: str | None = "system"
+    tools: str | None = "tools"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    section: str | None = "section"
+    subset: str | None = "subset"
+    ratings: dict[str, str] | None = None
+    missing: tuple[float, ...] = ()
+    format: Format = "auto"
+
+
+class RowFault(Exception):  # noqa: N818 - one row's fault, caught by whoever reads rows
+    """What is wrong with a row: a name, what was seen, a remedy."""
+
+    def __init__(self, name: str, what: str, remedy: str) -> None:
+        super().__init__(name, what, remedy)
+        self.name, self.what, self.remedy = name, what, remedy
+
+    @classmethod
+    def of(cls, error: ConversationError) -> RowFault:
+        """The fault of an answer that is no conversation."""
+        fault = cast(Fault, error.fault)
+        return cls(str(fault), fault.detail, fault.remedy)
+
+    def within(self, column: str) -> RowFault:
+        """The same fault, with the column that it was seen in."""
+        return RowFault(self.name, " ".join(filter(None, (self.what, f"in column {column!r}" if column else ""))), self.remedy)
+
+    @property
+    def sentence(self) -> str:
+        """The name, what was seen, and the remedy."""
+        return f"{self.name}: {self.what}; {self.remedy}" if self.what else f"{self.name}: {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A context and its answers.
+
+    `faults` holds what is wrong with each answer, None where nothing is (a faulty answer is ""). `wins` says of each whether it
+    is preferred, None where the row says nothing of that; `many`: the row lists its answers.
+    """
+
+    context: tuple[Message, ...]
+    answers: tuple[Answer, ...]
+    faults: tuple[RowFault | None, ...]
+    wins: tuple[bool, ...] | None = None
+    many: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a shape finds in a row: turns before the answers, the answers as they stand, which of them win.
+
+    An answer is a text, a turn or turns; turns that start with the user's (or a system message) are a whole conversation, which
+    stands by itself.
+    """
+
+    context: list[Any]
+    answers: list[Any]
+    wins: tuple[bool, ...] | None = None
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A format: its name, the columns that it needs in words, a reader that gives None for a row of another format, and rows."""
+
+    name: Format
+    needs: str
+    find: Callable[[Mapping[str, Any], Columns], Found | None]
+    examples: tuple[Mapping[str, Any], ...] = field(repr=False)
+
+
+def read_texts(
+    values: Mapping[str, Any],
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    *,
+    span: Span = "last-turn",
+    kind: Kind | None = None,
+) -> Texts:
+    """The row's context and answers. With `kind`, a format that gives another kind of row is passed over.
+
+    Raises RowFault when the row fits no format, or its context is none; an answer's own fault stands in `Texts.faults`.
+    """
+    try:
+        found = _find(values, columns, kind)
+    except ConversationError as error:
+        raise RowFault.of(error) from None
+    notes: dict[str, None] = {}
+    system, tools = (values.get(c) if c else None for c in (columns.system, columns.tools))
+    if system == "":
+        notes["empty-system"] = None
+    conversations, faults = list[tuple[Message, ...]](), list[RowFault | None]()
+    for answer in found.answers:
+        try:
+            parsed = parse_conversation(_whole(found.context, answer, system), tools=tools)
+            conversations.append(parsed.messages)
+            notes |= dict.fromkeys(parsed.notes)
+            faults.append(None)
+        except ConversationError as error:
+            conversations.append(())
+            faults.append(RowFault.of(error))
+    contexts = [split_answer(c, span) if c else None for c in conversations]
+    context = next((c[0] for c in contexts if c), ())
+    if any(c[0] != context for c in contexts if c):
+        remedy = "let a row's answers differ in the last turn only, or take whole trajectories as answers (`answer: trajectory`)"
+        raise RowFault("different-contexts", "", remedy)
+    answers = tuple(c[1] if c else "" for c in contexts)
+    return Texts(context, answers, tuple(faults), found.wins, found.many, tuple(notes))
+
+
+def kind_of_row(values: Mapping[str, Any], columns: Columns = Columns()) -> Kind | None:  # noqa: B008 - frozen
+    """What a row would give, by its columns alone; None where it fits no format."""
+    try:
+        found = _find(values, columns, None)
+    except (RowFault, ConversationError):
+        return None
+    return "pair" if found.wins is not None else "many" if found.many else "one"
+
+
+def same_answer(one: Answer, other: Answer) -> bool:
+    """Whether two answers say the same, the white space at their ends aside."""
+    bare = [[{**turn, "content": turn["content"].strip()} for turn in turns_of(answer)] for answer in (one, other)]
+    return bare[0] == bare[1]
+
+
+def _find(values: Mapping[str, Any], columns: Columns, kind: Kind | None) -> Found:
+    if kind == "one":  # what else a row holds is of no interest
+        values = {name: value for name, value in values.items() if name not in (columns.chosen, columns.rejected)}
+    for shape in (shape for shape in SHAPES if columns.format in ("auto", shape.name)):
+        found = shape.find(values, columns)
+        if found is not None and (kind is None or _fits(found, kind)):
+            return found
+    raise RowFault("missing-field", f"needs {_needs(columns, kind)}", "fill the columns in, or say which column holds what")
+
+
+def _fits(found: Found, kind: Kind) -> bool:
+    return (found.wins is not None) == (kind == "pair") and (kind == "pair" or found.many == (kind == "many"))
+
+
+def _needs(columns: Columns, kind: Kind | None) -> str:
+    if columns.format != "auto":
+        return next(shape.needs for shape in SHAPES if shape.name == columns.format)
+    c = columns
+    pairs, answers = f"'{c.chosen}' + '{c.rejected}'", f"'{c.messages}' or '{c.prompt}' + '{c.response}'"
+    return {"pair": pairs, "one": answers}.get(kind or "", f"{answers} (or a list of 'responses'), or {pairs}")
+
+
+# -- answers and contexts ------------------------------------------------------------------------------------------------------
+
+
+def _whole(context: Sequence[Any], answer: Any, system: Any) -> list[Any]:
+    turns = _turns(answer)
+    whole = turns if _speaker(turns[0]) in ("user", "system", "human") else [*context, *turns]
+    has_system = bool(whole) and _speaker(whole[0]) == "system"
+    return whole if system in (None, "") or has_system else [{"role": "system", "content": system}, *whole]
+
+
+def _turns(answer: Any) -> list[Any]:
+    if isinstance(answer, str):
+        return [{"role": "assistant", "content": answer}]
+    turns = [answer] if isinstance(answer, Mapping) else entries_of(answer)
+    if not turns or not all(isinstance(turn, Mapping) for turn in turns):
+        raise Fault("not-messages", f"an answer is {kind_of(answer)}").error()
+    return turns if any(_speaker(turn) for turn in turns) else [{"role": "assistant", "content": turns}]  # parts of a text
+
+
+def _speaker(turn: Any) -> Any:
+    return (turn.get("role") or turn.get("from")) if isinstance(turn, Mapping) else None
+
+
+def _context(prompt: Any) -> list[Any]:
+    turns = entries_of(prompt)
+    if turns is None:
+        return [prompt if _speaker(prompt) else {"role": "user", "content": prompt}]
+    # A list of parts is one turn's content.
+    return turns if any(map(_speaker, turns)) or not turns else [{"role": "user", "content": turns}]
+
+
+def _messages(value: Any) -> list[Any] | None:
+    """Messages as a list, also where they are stored as JSON text. Raises ConversationError for text that is no messages."""
+    if not isinstance(value, str):
+        return entries_of(value)
+    if (parsed := messages_in(value)) is None:
+        raise Fault("python-repr" if is_python_repr(value) else "not-messages", "got a text").error()
+    return parsed
+
+
+# -- formats -------------------------------------------------------------------------------------------------------------------
+
+
+def _has(values: Mapping[str, Any], *names: str) -> bool:
+    return all(values.get(name) is not None for name in names)
+
+
+def _sides(values: Mapping[str, Any], columns: Columns) -> tuple[list[Any], tuple[bool, ...]] | None:
+    # The answers of both sides, where the row has them: one each, or lists of several.
+    if not _has(values, columns.chosen, columns.rejected):
+        return None
+    sides = [_several(values[c]) for c in (columns.chosen, columns.rejected)]
+    for column, side in zip((columns.chosen, columns.rejected), sides, strict=True):
+        if not side:
+            raise RowFault("missing-field", f"column {column!r} is empty", "give at least one chosen and one rejected answer")
+    return [*sides[0], *sides[1]], (*(True for _ in sides[0]), *(False for _ in sides[1]))
+
+
+def _several(side: Any) -> list[Any]:
+    entries = None if isinstance(side, Mapping) else entries_of(side)
+    return [side] if entries is None or (entries and isinstance(entries[0], Mapping)) else entries
+
+
+def _find_messages(values: Mapping[str, Any], columns: Columns) -> Found | None:
+    if not _has(values, columns.messages) or values[columns.messages] == "" or _has(values, columns.chosen, columns.rejected):
+        return None
+    return Found([], [_or_itself(values[columns.messages])])
+
+
+def _or_itself(value: Any) -> Any:
+    # What is no messages is named as a fault where the conversation is read.
+    return turns if (turns := _messages(value)) else value if isinstance(value, Mapping) else [value]
+
+
+def _find_swift(values: Mapping[str, Any], columns: Columns) -> Found | None:
+    named = next((n for n in ("rejected_response", "rejected_messages") if _has(values, n)), None)
+    if named is None or not _has(values, columns.messages):
+        return None
+    turns, rejected = _messages(values[columns.messages]) or [], values[named]
+    if named == "rejected_messages":
+        return Found([], [turns, _or_itself(rejected)], (True, False), True)
+    others = _several(rejected)
+    return Found(turns[:-1], [turns[-1:], *others], (True, *(False for _ in others)), True)
+
+
+def _find_sharegpt(values: Mapping[str, Any], columns: Columns) -> Found | None:
+    if not _has(values, "conversations"):
+        return None
+    turns = _messages(values["conversations"]) or []
+    sides = _sides(values, columns)
+    return Found([], [turns]) if sides is None else Found(turns, *sides, True)
+
+
+def _find_nemo(values: Mapping[str, Any], _columns: Columns) -> Found | None:
+    entries = entries_of(values.get("completions"))
+    if not entries or not _has(values, "context") or not all(isinstance(e, Mapping) and "completion" in e for e in entries):
+        return None
+    ranks = [entry.get("rank") for entry in entries]
+    known = all(isinstance(rank, int | float) for rank in ranks) and len(set(ranks)) > 1
+    wins = tuple(rank == min(ranks) for rank in ranks) if known else None
+    return Found(_context(values["context"]), [entry["completion"] for entry in entries], wins, True)
+
+
+def _find_alpaca(values: Mapping[str, Any], columns: Columns) -> Found | None:
+    if not isinstance(values.get("instruction"), str):
+        return None
+    asked = "\n".join(text for text in (values["instruction"], values.get("input")) if isinstance(text, str) and text.strip())
+    before = [turn for old in values.get("history") or () for turn in zip(("user", "assistant"), old, strict=False)]
+    context = [*({"role": role, "content": text} for role, text in before), {"role": "user", "content": asked}]
+    return _answered(context, values, columns, ("output", columns.response, "completion"))
+
+
+def _find_openrlhf(values: Mapping[str, Any], columns: Columns) -> Found | None:
+    return _answered(_context(values["input"]), values, columns, ("output",)) if _has(values, "input") else None
+
+
+def _find_prompt(values: Mapping[str, Any], columns: Columns) -> Found | None:
+    if not _has(values, columns.prompt):
+        return None
+    return _answered(_context(values[columns.prompt]), values, columns, (columns.response, "completion"))
+
+
+def _answered(context: list[Any], values: Mapping[str, Any], columns: Columns, names: Sequence[str]) -> Found | None:
+    # Sides, or a list of answers, or one answer to a context.
+    if (sides := _sides(values, columns)) is not None:
+        return Found(context, *sides, True)
+    for name in ("responses", "completions"):
+        if (answers := entries_of(values.get(name))) is not None:
+            return Found(context, answers, None, True)
+    one = next((name for name in names if _has(values, name)), None)
+    return None if one is None else Found(context, [values[one]])
+
+
+def _find_implicit(values: Mapping[str, Any], columns: Columns) -> Found | None:
+    sides = _sides(values, columns)
+    if sides is None:
+        return None
+    answers, wins = sides
+    if not all(isinstance(answer, str) for answer in answers):
+        return Found([], answers, wins, True)
+    if any(map(messages_in, answers)):
+        raise RowFault("not-messages", "JSON text of messages stays text here", "write lists, or have cells read as messages")
+    talks = [turns_of_transcript(answer) for answer in answers]
+    if all(talks):
+        return Found([], talks, wins, True)
+    prompt = _shared_start(answers)
+    return Found(_context(prompt), [answer[len(prompt) :] for answer in answers], wins, True) if prompt.strip() else None
+
+
+def _shared_start(texts: Sequence[str]) -> str:
+    # As TRL finds it: up to the first letter that differs; a space in front of that belongs to the answers.
+    low, high = min(texts), max(texts)
+    same = next((i for i, letter in enumerate(low) if i >= len(high) or letter != high[i]), max(len(low) - 1, 0))
+    return low[: same - 1] if same and low[same - 1] == " " else low[:same]
+
+
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+_MARKER = re.compile(r"\n\n(Human|Assistant):")
+
+
+def turns_of_transcript(text: str) -> list[Message] | None:
+    """The turns of a flat dialogue, each behind a blank line and "Human:" or "Assistant:", without the white space around them.
+
+    None where there is text before the first turn, or no turn.
+    """
+    before, *parts = _MARKER.split(text)
+    if before.strip() or not parts:
+        return None
+    return [Message(role=_ROLES[r], content=t.strip()) for r, t in zip(parts[::2], parts[1::2], strict=True)]
+
+
+_ASKED = [{"role": "user", "content": "Name a prime."}]
+_GOOD, _BAD = ({"role": "assistant", "content": text} for text in ("Seven.", "Eight."))
+
+SHAPES: tuple[Shape, ...] = (
+    Shape(
+        "swift",
+        "`messages` (the last turn is the better answer) + `rejected_response` or `rejected_messages`",
+        _find_swift,
+        ({"messages": [*_ASKED, _GOOD], "rejected_response": "Eight."},),
+    ),
+    Shape("messages", "`messages`, the last one the assistant's", _find_messages, ({"messages": [*_ASKED, _GOOD]},)),
+    Shape(
+        "nemo",
+        "`context` + `completions`, each with its `completion` and `rank` (the lowest is the best)",
+        _find_nemo,
+        (
+            {
+                "context": _ASKED,
+                "completions": [{"rank": 0, "completion": [_GOOD]}, {"rank": 1, "completion": [_BAD]}],
+            },
+        ),
+    ),
+    Shape(
+        "sharegpt",
+        "`conversations` (`from`, `value`), alone or with `chosen` + `rejected`",
+        _find_sharegpt,
+        (
+            {"conversations": [{"from": "human", "value": "Name a prime."}, {"from": "gpt", "value": "Seven."}]},
+            {
+                "conversations": [{"from": "human", "value": "Name a prime."}],
+                "chosen": {"from": "gpt", "value": "Seven."},
+                "rejected": {"from": "gpt", "value": "Eight."},
+            },
+        ),
+    ),
+    Shape(
+        "alpaca",
+        "`instruction` (and `input`, `history`) + `output`, or + `chosen` + `rejected`",
+        _find_alpaca,
+        (
+            {"instruction": "Name a prime.", "input": "", "output": "Seven."},
+            {"instruction": "Name a prime.", "chosen": "Seven.", "rejected": "Eight."},
+        ),
+    ),
+    Shape(
+        "openrlhf",
+        "`input` + `output` (a `reward` beside them is a rating), or + `chosen` + `rejected`",
+        _find_openrlhf,
+        ({"input": "Name a prime.", "output": "Seven.", "reward": 0.7},),
+    ),
+    Shape(
+        "prompt",
+        "`prompt` (text or messages) + `response` or `completion` (KTO's `label` beside it is a rating), + `responses` or "
+        "`completions`, or + `chosen` + `rejected`",
+        _find_prompt,
+        (
+            {"prompt": "Name a prime.", "response": "Seven."},
+            {"prompt": "Name a prime.", "completion": "Seven.", "label": True},
+            {"prompt": _ASKED, "responses": ["Seven.", "Eight."]},
+            {"prompt": "Name a prime.", "chosen": "Seven.", "rejected": "Eight."},
+            {"prompt": _ASKED, "chosen": [_GOOD], "rejected": [_BAD]},
+        ),
+    ),
+    Shape(
+        "implicit",
+        "`chosen` + `rejected` as whole conversations, or as texts that start alike",
+        _find_implicit,
+        (
+            {"chosen": [*_ASKED, _GOOD], "rejected": [*_ASKED, _BAD]},
+            {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+        ),
+    ),
+)
+"""Every format, in the order in which they are tried."""
