@@ -91,8 +91,7 @@ class Marks:
         prompt, answer, closing = row[: opening.place] + self.header, row[start:size], row[size:]
         if self.tokenizer is None:
             return Rendered(prompt, answer, closing)
-        bos = bos_of(self.tokenizer)
-        prompt = prompt if prompt[: len(bos)] == bos else bos + prompt
+        prompt = prompt if prompt[: len(self._bos)] == self._bos else self._bos + prompt
         text = self._text(answer) if opening.whole else self._text(answer).removeprefix(self._header_text)
         if self._closing_joins and not closing and text.endswith(self._text(self.closing)):
             text, closing = text.removesuffix(self._text(self.closing)), self.closing
@@ -119,6 +118,10 @@ class Marks:
     @cached_property
     def _header_text(self) -> str:
         return self._text(self.header)
+
+    @cached_property
+    def _bos(self) -> Ids:
+        return bos_of(self.tokenizer)
 
     @cached_property
     def _closing_joins(self) -> bool:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
@@ -28,7 +28,7 @@ from armorm.features.extract import pool
 from armorm.features.forward import run_whole
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import FORMAT, RewardModelConfig
-from armorm.model.folder import folder_beside, loading_errors, read_facts
+from armorm.model.folder import folder_beside, loading_errors, read_facts, read_tokenizer
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.segments import find_segments
@@ -149,10 +149,7 @@ class RewardModel(PreTrainedModel):
                 f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
                 "copy them again"
             )
-        try:
-            model.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
-        except (OSError, ValueError, KeyError):
-            model.tokenizer = None  # `forward` works without; `score` says what is missing
+        model.tokenizer = read_tokenizer(str(name), hub)
         if is_released(facts):
             finish_released(model, facts)
         if (folder := folder_beside(str(name), hub)) is not None:
