@@ -40,14 +40,14 @@ SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
 CORPUS = ["user assistant system hello how are you? fine, thank you. 2 + 2 is 4; def f(x): return x"] * 4
 
 
-def tiny_tokenizer() -> transformers.PreTrainedTokenizerFast:
+def tiny_tokenizer(corpus: list[str] = CORPUS, size: int = 320) -> transformers.PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=size, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|pad|>"
     )

@@ -30,6 +30,7 @@ from armorm.fit.gate import Gate
 from armorm.fit.method import Fitted
 from armorm.model.layouts.own import assemble
 from armorm.model.reward_model import RewardModel
+from armorm.model.segments import UnclearAnswer
 from armorm.objectives import Objective, Objectives
 
 
@@ -263,10 +264,11 @@ def test_given_prompt_lengths_win_over_a_header_in_the_answer(tiny_model):
     r = tiny_model.renderer.render(talk("How are you?", "Fine."))
     header, tail = tiny_model.config.header_ids, tiny_model.renderer.render(talk("q", "indeed")).answer
     ids = torch.tensor([[*r.prompt, *r.answer, *header, *tail, *r.closing]])
-    given, found = tiny_model(ids, prompt_lengths=torch.tensor([len(r.prompt)])), tiny_model(ids)
+    given = tiny_model(ids, prompt_lengths=torch.tensor([len(r.prompt)]))
     honest = torch.tensor([list(tiny_model.score(talk("How are you?", "Fine.")).gate.values())])
     torch.testing.assert_close(given.gating_output, honest.float(), atol=1e-5, rtol=0)
-    assert (found.gating_output - honest).abs().max() > 1e-4  # the last header wins when nothing is given
+    with pytest.warns(UnclearAnswer, match=r"rows \[0\]"):
+        assert tiny_model(ids).score.isnan().all()
 
 
 def test_ids_without_an_answer_header_name_the_rows(tiny_model):

@@ -165,11 +165,13 @@ def test_given_lengths_win_and_a_row_without_header_is_named(released):
 
 @pytest.mark.parametrize("pad", [BOS, EOT, 1])
 def test_a_padding_token_that_texts_hold_is_not_taken_for_padding(pad, own):
-    rows = [[*conversations(HEADER)[0], 1]]  # from BOS to EOS
+    row = conversations(HEADER)[0]  # from BOS to the end of a turn
     model = RewardModel.from_pretrained(own)
     change_config(own, pad_token_id=pad)
     other = RewardModel.from_pretrained(own)
-    assert float(other(torch.tensor(rows)).score) == pytest.approx(float(model(torch.tensor(rows)).score), abs=1e-6)
+    assert float(other(torch.tensor([row])).score) == pytest.approx(float(model(torch.tensor([row])).score), abs=1e-6)
+    with pytest.raises(BackboneError, match=r"rows \[0\] .*both padding and a part of texts: give attention_mask"):
+        other(torch.tensor([[*row, pad]]))
 
 
 # -- reading: what it means here ---------------------------------------------------------------------------------------

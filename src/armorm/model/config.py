@@ -26,7 +26,9 @@ class RewardModelConfig(PreTrainedConfig):
     `profile`: a steering profile that is baked in, as `Profile.to_json` has it;
     `rendering`: how conversations are rendered, as `Rendering` has it; `empty_score`: what `forward` gives an empty answer (NaN
     where it is None);
-    `header_ids`: the tokens that close a prompt (used on bare token ids only); `closing_ids`: those behind an answer.
+    `header_ids`: the tokens that close a prompt (used on bare token ids only); `closing_ids`: those behind an answer;
+    `question_ids`: those that open a user's or a tool's turn behind an answer, one list for each way (none in older folders);
+    `empty_ids`: what the template writes in place of an empty answer (an empty think block; mostly nothing).
     """
 
     model_type = "armorm"
@@ -49,6 +51,8 @@ class RewardModelConfig(PreTrainedConfig):
         empty_score: float | None = None,
         header_ids: Sequence[int] = (),
         closing_ids: Sequence[int] = (),
+        question_ids: Sequence[Sequence[int]] = (),
+        empty_ids: Sequence[int] = (),
         profile: Mapping[str, Any] | None = None,
         armorm_format: int = FORMAT,
         **kwargs: Any,
@@ -71,6 +75,8 @@ class RewardModelConfig(PreTrainedConfig):
         self.empty_score = empty_score
         self.header_ids = list(header_ids)
         self.closing_ids = list(closing_ids)
+        self.question_ids = [list(question) for question in question_ids]
+        self.empty_ids = list(empty_ids)
         self.profile = None if profile is None else dict(profile)
         self.armorm_format = armorm_format
         self.hidden_size = int(self.backbone_config.get("hidden_size", 0))

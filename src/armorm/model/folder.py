@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig
 from transformers.utils import cached_file
 
 from armorm.errors import CheckpointError, DataError
@@ -64,6 +64,16 @@ def folder_beside(name: str, hub: Mapping[str, Any]) -> Path | None:
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     kept = [cached_file(name, file, **quiet, **hub) for file in (*UNCERTAINTY_FILES, *REFERENCE_FILES)]
     return next((Path(file).parent for file in kept if file), None)
+
+
+def read_tokenizer(name: str, hub: Mapping[str, Any]) -> Any:
+    """The tokenizer beside the weights, or None: the model then takes token ids alone, and `score` says what is missing."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
+    except (OSError, ValueError, KeyError):
+        return None
+    # Where there are no files, some classes make one up of special tokens alone.
+    return tokenizer if len(tokenizer) > len(tokenizer.added_tokens_decoder) else None
 
 
 def check_weights(folder: Path) -> None:

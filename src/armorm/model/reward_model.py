@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
@@ -25,10 +25,10 @@ from armorm.conversation import Conversation, Fault, entries_of, is_one_conversa
 from armorm.errors import BackboneError, CheckpointError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
-from armorm.features.forward import Stretch, positions_of, run_decoder
+from armorm.features.forward import run_whole
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import FORMAT, RewardModelConfig
-from armorm.model.folder import folder_beside, loading_errors, read_facts
+from armorm.model.folder import folder_beside, loading_errors, read_facts, read_tokenizer
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.segments import find_segments
@@ -52,7 +52,9 @@ class RewardOutput(ModelOutput):
     `rewards` (B, k) before debiasing, [0, 1] scale; `gating_output` (B, k), rows sum to 1 (to the config's `gate_scale`);
     `coefficients` and `terms` (B, k+m) whose products sum to `score` (B); `hidden_state` and `prompt_embedding`: the
     response's and prompt's features. Under a profile, `gating_output` holds the steered weights, `gate_as_trained` the
-    gate's own, and `coefficients` and `terms` have one more column for each constraint.
+    gate's own, and `coefficients` and `terms` have one more column for each constraint. Of a row without an answer, `score` and
+    `logits` are replaced (see `forward`) and the rest is what a text of no tokens gives: the gate is the prompt's, rewards mean
+    nothing. Of a row whose answer has no certain place, the rest is for the last header's.
     """
 
     logits: Tensor | None = None
@@ -147,10 +149,7 @@ class RewardModel(PreTrainedModel):
                 f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
                 "copy them again"
             )
-        try:
-            model.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
-        except (OSError, ValueError, KeyError):
-            model.tokenizer = None  # `forward` works without; `score` says what is missing
+        model.tokenizer = read_tokenizer(str(name), hub)
         if is_released(facts):
             finish_released(model, facts)
         if (folder := folder_beside(str(name), hub)) is not None:
@@ -194,9 +193,13 @@ class RewardModel(PreTrainedModel):
         return Basis(self.objectives, tuple(self.config.computed), matrix, str(self.response_spec), self.uncertainty)
 
     def heads(self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]) -> Heads:
-        """Probe, gate and debiasing on features: eq. 1 to 4 in a few lines. float32, whatever type the weights were cast to."""
+        """Probe, gate and debiasing on features: eq. 1 to 4 in a few lines. float32, whatever type the weights were cast to.
+
+        Under autocast too, which trainers put around reward models.
+        """
         kind = self.regression_layer.weight.dtype
-        rewards, gate = self.regression_layer(response.to(kind)).float(), self.gating(prompt.to(kind)).float()
+        with torch.autocast(response.device.type, enabled=False):
+            rewards, gate = self.regression_layer(response.to(kind)).float(), self.gating(prompt.to(kind)).float()
         computed = response_tokens[:, None].expand(-1, len(self.config.computed))
         terms = torch.cat([rewards, computed], dim=1)
         return Heads(rewards, gate, gate @ self.reward_transform_matrix.T.float(), terms)
@@ -270,31 +273,36 @@ class RewardModel(PreTrainedModel):
     def forward(
         self,
         input_ids: Int[Tensor, "b t"],
-        attention_mask: Int[Tensor, "b t"] | None = None,
-        prompt_lengths: Int[Tensor, " b"] | None = None,
+        attention_mask: Tensor | None = None,
+        prompt_lengths: Tensor | None = None,
         **_: Any,
     ) -> RewardOutput:
-        """Scores of bare token ids, padded on either side.
+        """Scores of bare token ids, padded on either side: those that `score` gives, wherever the ids tell what it is told.
 
-        Without `attention_mask`, padding tokens at either end of a row are passed over. `prompt_lengths`: tokens of each
-        prompt, padding aside, with the header that opens the answer. Without them the last
-        place where the config's `header_ids` stand opens the answer, as TRL and RewardBench need it; text inside an answer
-        that imitates the header can then move it, so give the lengths, or use `score`.
+        `prompt_lengths`: tokens of each prompt, padding aside, with the header that opens the answer; all tokens are then read as
+        they are. Without them the last place where the config's `header_ids` stand opens the answer, as TRL and RewardBench need
+        it, and an answer whose first tokens have joined the header's last is read anew from its text. A row without an answer, or
+        with white space alone, has `empty_score` or NaN; one whose answer imitates the chat has NaN, with a warning
+        (`UnclearAnswer`). An answer that imitates a user's turn and a header can't be told from a longer conversation: where
+        answers may be hostile, give the lengths, or use `score`.
+
+        `attention_mask`: 0 and 1 of any type. Without it, padding tokens at either end of a row are passed over. Raises
+        BackboneError naming the rows that can't be told: without a header, with a mask or lengths that don't fit, or ending with
+        a token that may be padding or text.
         """
-        at = find_segments(input_ids, self.config, attention_mask, prompt_lengths)
+        at = find_segments(input_ids, self.config, tokenizer=self.tokenizer, mask=attention_mask, prompt_lengths=prompt_lengths)
         layers = {part.layer for spec in (self.response_spec, self.prompt_spec) for part in spec.parts}
-        inputs = {"input_ids": input_ids, "attention_mask": at.mask, "position_ids": positions_of(at.mask)}
-        states = run_decoder(self.model, layers, **inputs, use_cache=False)
-        prompts = Stretch(states, at.first, at.prompt, at.opening)
-        response = pool(Stretch(states, at.opening, at.answer, at.end), self.response_spec.parts)
+        prompts, answers = run_whole(at.rows, self.backbone, layers)
         prompt = pool(prompts, self.prompt_spec.parts, header=len(self.config.header_ids))
-        response_feature, prompt_feature = join_pooled(response, self.response_spec), join_pooled(prompt, self.prompt_spec)
-        heads = self.heads(response_feature, prompt_feature, at.answer.float())
+        response_feature = join_pooled(pool(answers, self.response_spec.parts), self.response_spec)
+        prompt_feature = join_pooled(prompt, self.prompt_spec)
+        heads = self.heads(response_feature, prompt_feature, answers.text.float())
         (steering,) = self.basis.bind(self.profile, 1)
-        steered = heads if steering is None else steering.steer(heads, self.reward_transform_matrix)
+        steered = heads if steering is None else steering.steer(heads, self.reward_transform_matrix.float())
+        score = at.judged(steered.score, self.config.empty_score)
         return RewardOutput(
-            logits=steered.score[:, None],
-            score=steered.score,
+            logits=score[:, None],
+            score=score,
             rewards=heads.rewards,
             gating_output=steered.gate,
             coefficients=steered.coefficients,

@@ -16,6 +16,7 @@ from armorm.features.spec import FeatureSpec
 from armorm.fit.method import Fitted
 from armorm.model.config import RewardModelConfig
 from armorm.model.gating import GatingNetwork
+from armorm.model.marks import marks_of
 from armorm.model.reward_model import RewardModel
 from armorm.rendering import Renderer
 
@@ -57,8 +58,7 @@ def assemble(
         probe_bias=bool(np.any(probe.intercepts)),
         max_tokens=renderer.max_tokens,
         rendering=renderer.rendering.to_json(),
-        header_ids=renderer.header_ids,
-        closing_ids=renderer.closing_ids,
+        **marks_of(renderer),
         pad_token_id=backbone.tokenizer.pad_token_id,
         dtype=str(next(backbone.model.parameters()).dtype).removeprefix("torch."),
     )

@@ -29,6 +29,7 @@ from armorm.disk import write_text
 from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import RewardModelConfig
+from armorm.model.marks import marks_of
 from armorm.objectives import Objective, Objectives
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def finish_released(model: RewardModel, facts: Mapping[str, Any]) -> None:
     model.gating.logit_scale.fill_(float((facts.get(EXTRAS) or {}).get("beta", 1.0)))
     if getattr(model.tokenizer, "chat_template", None):
         with suppress(BackboneError, ConversationError):
-            renderer = model.renderer
-            model.config.header_ids, model.config.closing_ids = list(renderer.header_ids), list(renderer.closing_ids)
+            for name, ids in marks_of(model.renderer).items():
+                setattr(model.config, name, ids)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------------
