@@ -1,19 +1,51 @@
 """What a method is to the benchmark: something that gives answers scores.
 
-In: nothing (these are protocols).  Out: `Scorer` (conversations in), `FeatureScorer` (features in), `PairScorer` (two answers
-in).
+In: nothing (these are protocols).  Out: `Scorer` (conversations in; a `TellingScorer` says how it read them), `FeatureScorer`
+(features in), `PairScorer` (two answers in); `Reading`, how conversations are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from armorm.conversation import Conversation
+
+
+class Reading(TypedDict, total=False):
+    """How conversations are read, where it is not to be as usual.
+
+    `batch_tokens`: about how many tokens stand in a batch; `max_tokens`: the longest conversation, in place of the model's own
+    bound; `exact`: each by itself, so that its score is the same to the bit whatever stands beside it.
+    """
+
+    batch_tokens: int
+    max_tokens: int | None
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of n conversations, and how they were read.
+
+    `scores` [n] are NaN where there is none, and `faults` say why; `truncated` [n] marks conversations that did not fit and were
+    cut; `notes` name what the chat template left out of each.
+    """
+
+    scores: Float[np.ndarray, " n"]
+    truncated: Bool[np.ndarray, " n"]
+    faults: tuple[str | None, ...]
+    notes: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def plain(cls, scores: Float[np.ndarray, " n"]) -> Scored:
+        """Of a scorer that says no more."""
+        n = len(scores)
+        return cls(scores, np.zeros(n, dtype=np.bool_), (None,) * n, ((),) * n)
 
 
 @dataclass(frozen=True)
@@ -46,6 +78,16 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class TellingScorer(Scorer, Protocol):
+    """A scorer that says how it read what it scored. `longest`: the most tokens that a conversation keeps."""
+
+    @property
+    def longest(self) -> int: ...
+
+    def scored(self, conversations: Sequence[Conversation]) -> Scored: ...
+
+
+@runtime_checkable
 class FeatureScorer(Protocol):
     """Scores answers from their features: [n], higher is better. `label` is what a table calls it."""
 
@@ -62,11 +104,14 @@ class FeatureScorer(Protocol):
 class Preferences:
     """Verdicts on n pairs (a, b): P(a ≻ b) in [0, 1], NaN where there is none.
 
-    `forward` [n]: with a shown first; `backward` [n]: with b shown first. Without position bias the two are alike.
+    `forward` [n]: with a shown first; `backward` [n]: with b shown first. Without position bias the two are alike. `truncated`
+    [n] marks pairs that were cut, `faults` [n] say why a pair has no verdict; both are empty where a scorer can't say.
     """
 
     forward: Float[np.ndarray, " n"]
     backward: Float[np.ndarray, " n"]
+    truncated: tuple[bool, ...] = ()
+    faults: tuple[str | None, ...] = ()
 
     @property
     def mean(self) -> Float[np.ndarray, " n"]:

@@ -121,7 +121,7 @@ class AuditResults(Provenance):
     answers: int
     """Their answers."""
     left_out: Mapping[str, int]
-    """By reason, rows that were left out."""
+    """By reason, rows that were left out, and answers that the chat template refuses."""
     rival: RivalFacts | None
     """The Bradley–Terry rival that stands beside the model; null where there is none."""
     views: tuple[ViewFacts, ...]
@@ -130,8 +130,16 @@ class AuditResults(Provenance):
     """The changes."""
     objectives: tuple[str, ...]
     """The model's objectives."""
+    max_tokens: int
+    """The most tokens that a conversation keeps."""
     truncated: int
-    """Answers that lost their oldest part because they did not fit."""
+    """Answers that did not fit and were cut."""
+    changed: int
+    """Changed answers that were scored."""
+    changed_truncated: int
+    """Changed answers that did not fit and were cut."""
+    notes: Mapping[str, int]
+    """By what the chat template left out or could not keep apart, how many of the unchanged answers."""
     folder: str = ""
     """Where the files were written; not in the files themselves."""
 

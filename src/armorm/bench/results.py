@@ -51,9 +51,17 @@ class BenchResults(Provenance):
     published_items: int | None
     """How many items the benchmark has as published; null for a file of one's own."""
     left_out: Mapping[str, int]
-    """By reason, items that were left out."""
+    """By reason, items that were left out, and those that are unscored because the model can't read an answer of theirs."""
     fault_examples: tuple[str, ...]
     """The first faulty items."""
+    max_tokens: int
+    """The most tokens that a conversation keeps."""
+    asked: int
+    """Conversations that the model was asked to score; for a model that compares two answers, comparisons."""
+    truncated: int
+    """Those of them that did not fit and were cut."""
+    notes: Mapping[str, int]
+    """By what the chat template left out or could not keep apart, how many of them."""
     figures: Figures
     """Subsets and aggregates."""
     length: LengthCorrelation

@@ -1,6 +1,6 @@
 """A method on a benchmark's items: every answer scored once, or every two compared, kept on disk as it goes.
 
-In: items, a `Scorer` or a `PairScorer`.  Out: one array of scores per item, or its comparisons.
+In: items, a `Scorer` or a `PairScorer`.  Out: one array of scores per item, or its comparisons; how they were read (`ItemsRead`).
 Cost: the scorer's, linear in an item's answers, or the pair scorer's, quadratic; memory for one portion of conversations.
 
 What is found is appended to a file portion by portion, keyed by the texts: a run that was stopped goes on where it was, and a
@@ -9,8 +9,9 @@ benchmark that gained items computes those alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
@@ -22,10 +23,14 @@ from jaxtyping import Float
 from armorm.conversation import Answer
 from armorm.data.rows import BenchmarkItem
 from armorm.kept import Kept
-from armorm.scorers import PairScorer, Preferences, Scorer
+from armorm.scorers import PairScorer, Preferences, Scored, Scorer, TellingScorer
 
 PORTION = 256
 """Conversations that the scorer is asked for at once: what a run that is stopped loses at most."""
+
+EXAMPLES = 3
+"""Unscored items that are named."""
+NO_SCORE = "no-score: the model gives this answer no number"
 
 Scores = Float[np.ndarray, "_"]
 OnProgress = Callable[[int, int], None]
@@ -44,13 +49,65 @@ def score_items(
     `kept` is the file that holds the scores; `key` names what they depend on besides the texts (the model), and a file with
     another key is begun anew. `progress` is told (items done, items in all). Raises StorageError when the file can't be written.
     """
+    return _scored_items(items, scorer, Kept(kept, key), progress).scores
 
+
+def _scored_items(items: Sequence[BenchmarkItem], scorer: Scorer, store: Kept, progress: OnProgress) -> Judged:
     def ask(portion: Sequence[BenchmarkItem]) -> list[Any]:
         flat = [item.conversation(answer) for item in portion for answer in item.answers]
-        return [as_json(one) for one in np.split(scorer.score(flat), _bounds([len(item.answers) for item in portion]))]
+        found = scorer.scored(flat) if isinstance(scorer, TellingScorer) else Scored.plain(scorer.score(flat))
+        ends = np.cumsum([len(item.answers) for item in portion])
+        parts = [slice(end - len(item.answers), end) for item, end in zip(portion, ends.tolist(), strict=True)]
+        return [{"scores": as_json(found.scores[part]), **_told(found, part)} for part in parts]
 
-    found = _kept_values(items, ask, lambda item: len(item.answers), Kept(kept, key), progress)
-    return [as_scores(one) for one in found]
+    values = _kept_values(items, ask, lambda item: len(item.answers), store, progress)
+    return Judged([as_scores(one["scores"]) for one in values], None, _read(items, values))
+
+
+def _told(found: Scored, part: slice) -> dict[str, Any]:
+    return {"truncated": found.truncated[part].tolist(), "faults": found.faults[part], "notes": found.notes[part]}
+
+
+@dataclass(frozen=True)
+class ItemsRead:
+    """How a benchmark's answers (or comparisons) were read; `asked` is how many there are.
+
+    `truncated`: those that did not fit and were cut; `faults`: by reason, items of which an answer has no score; `examples`: the
+    first of them, "item: why"; `notes`: by note, answers of which the chat template left something out.
+    """
+
+    asked: int
+    truncated: int
+    faults: Mapping[str, int] = field(default_factory=dict)
+    examples: tuple[str, ...] = ()
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores per item, chosen first, the comparisons that they come from (None for a scorer of single answers), and how all was
+    read."""
+
+    scores: list[Scores]
+    compared: list[Compared] | None
+    read: ItemsRead
+
+
+def _read(items: Sequence[BenchmarkItem], values: Sequence[Mapping[str, Any]]) -> ItemsRead:
+    first = [(item.id, _first_fault(value)) for item, value in zip(items, values, strict=True)]
+    faults = [(name, fault) for name, fault in first if fault is not None]
+    return ItemsRead(
+        asked=sum(len(value["truncated"]) for value in values),
+        truncated=sum(sum(value["truncated"]) for value in values),
+        faults=Counter(fault.partition(":")[0] for _, fault in faults),
+        examples=tuple(f"{name}: {fault}" for name, fault in faults[:EXAMPLES]),
+        notes=Counter(note for value in values for notes in value.get("notes", ()) for note in notes),
+    )
+
+
+def _first_fault(value: Mapping[str, Any]) -> str | None:
+    silent = NO_SCORE if None in value.get("scores", ()) else None
+    return next(filter(None, value["faults"]), silent)
 
 
 @dataclass(frozen=True)
@@ -93,17 +150,29 @@ def compare_items(
     told (items done, items in all). Raises StorageError when the file can't be written.
     """
 
+    return _compared_items(items, scorer, kept, progress)[0]
+
+
+def _compared_items(
+    items: Sequence[BenchmarkItem], scorer: PairScorer, kept: Path | None, progress: OnProgress
+) -> tuple[list[Compared], ItemsRead]:
     def ask(portion: Sequence[BenchmarkItem]) -> list[Any]:
         asked = [_comparisons(item) for item in portion]
         found = scorer.prefer(
             [(item.conversation(a), item.conversation(b)) for item, two in zip(portion, asked, strict=True) for a, b in two]
         )
-        bounds = _bounds([len(two) for two in asked])
-        orders = zip(np.split(found.forward, bounds), np.split(found.backward, bounds), strict=True)
-        return [{"forward": as_json(f), "backward": as_json(b)} for f, b in orders]
+        ends = np.cumsum([len(two) for two in asked], dtype=np.int64)
+        parts = [slice(end - len(two), end) for two, end in zip(asked, ends.tolist(), strict=True)]
+        return [_verdicts(found, part) for part in parts]
 
     values = _kept_values(items, ask, lambda item: 2 * len(_comparisons(item)), Kept(kept, scorer.fingerprint), progress)
-    return [_compared(item, one) for item, one in zip(items, values, strict=True)]
+    return [_compared(item, one) for item, one in zip(items, values, strict=True)], _read(items, values)
+
+
+def _verdicts(found: Preferences, part: slice) -> dict[str, Any]:
+    orders = {"forward": as_json(found.forward[part]), "backward": as_json(found.backward[part])}
+    n = part.stop - part.start
+    return orders | {"truncated": found.truncated[part] or [False] * n, "faults": found.faults[part] or [None] * n}
 
 
 def _comparisons(item: BenchmarkItem) -> list[tuple[Answer, Answer]]:
@@ -112,12 +181,9 @@ def _comparisons(item: BenchmarkItem) -> list[tuple[Answer, Answer]]:
 
 def _compared(item: BenchmarkItem, found: dict[str, Any]) -> Compared:
     differ = np.array([a != b for a, b in combinations(item.answers, 2)], dtype=bool)
-    orders = []
-    for name in ("forward", "backward"):
-        order = np.full(len(differ), 0.5)
-        order[differ] = as_scores(found[name])
-        orders.append(order)
-    return Compared(len(item.answers), Preferences(*orders))
+    forward, backward = np.full((2, len(differ)), 0.5)
+    forward[differ], backward[differ] = as_scores(found["forward"]), as_scores(found["backward"])
+    return Compared(len(item.answers), Preferences(forward, backward))
 
 
 def judge_items(
@@ -128,11 +194,22 @@ def judge_items(
     progress: OnProgress = lambda _done, _total: None,
 ) -> tuple[list[Scores], list[Compared] | None]:
     """`compare_items` for a scorer of pairs, whose comparisons come too, else `score_items`, kept by the scorer's fingerprint."""
+    found = read_and_judge(items, scorer, kept=kept, progress=progress)
+    return found.scores, found.compared
+
+
+def read_and_judge(
+    items: Sequence[BenchmarkItem],
+    scorer: Scorer | PairScorer,
+    *,
+    kept: Path | None = None,
+    progress: OnProgress = lambda _done, _total: None,
+) -> Judged:
+    """The same with how the answers were read: what was cut, refused, left out; also of what an earlier run kept."""
     if isinstance(scorer, PairScorer):
-        compared = compare_items(items, scorer, kept=kept, progress=progress)
-        return [one.scores for one in compared], compared
-    key = getattr(scorer, "fingerprint", scorer.name)
-    return score_items(items, scorer, kept=kept, key=key, progress=progress), None
+        compared, read = _compared_items(items, scorer, kept, progress)
+        return Judged([one.scores for one in compared], compared, read)
+    return _scored_items(items, scorer, Kept(kept, getattr(scorer, "fingerprint", scorer.name)), progress)
 
 
 def as_json(values: Scores) -> list[float | None]:
@@ -163,10 +240,6 @@ def _kept_values(
         done += len(portion)
         progress(done, len(items))
     return [store.values[k] for k in keys]
-
-
-def _bounds(sizes: Sequence[int]) -> list[int]:
-    return np.cumsum(sizes)[:-1].tolist()
 
 
 def _key(item: BenchmarkItem) -> str:

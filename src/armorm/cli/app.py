@@ -18,13 +18,26 @@ from rich.text import Text
 
 from armorm.cli import selecting
 from armorm.cli.data import data_app
-from armorm.cli.options import BatchTokens, Features, Json, Model, NewFolder, ProfileFile, Quiet, RecipeFile, RunFolder
+from armorm.cli.options import (
+    BatchTokens,
+    Exact,
+    Features,
+    Json,
+    MaxTokens,
+    Model,
+    NewFolder,
+    ProfileFile,
+    Quiet,
+    RecipeFile,
+    RunFolder,
+)
 from armorm.cli.printing import print_json, print_parts, print_result
 from armorm.cli.steering import steer_app
 from armorm.errors import ArmormError, DataError
 
 if TYPE_CHECKING:
     from armorm.recipe import TrainingObjective
+    from armorm.scorers import Reading
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -128,12 +141,13 @@ def explain(
     profile: ProfileFile = None,
     prompt_only: Annotated[bool, typer.Option("--prompt-only", help="Only the weights that the row's prompt opens.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page there too.")] = None,
+    max_tokens: MaxTokens = None,
     json_: Json = False,
 ) -> None:
     """Show what a score is the sum of, or which objectives make the difference between two answers."""
     from armorm.jobs.explain import explain_row
 
-    explained = explain_row(model, file, row, against=against, profile=profile, prompt_only=prompt_only)
+    explained = explain_row(model, file, row, against=against, profile=profile, prompt_only=prompt_only, max_tokens=max_tokens)
     if html is not None:
         from armorm.report.explained import write_explain_page
 
@@ -153,6 +167,8 @@ def bench(
     profile: ProfileFile = None,
     out: Annotated[Path | None, typer.Option(help="The folder for results [default: runs/bench/MODEL/SUITE].")] = None,
     batch_tokens: BatchTokens = 4096,
+    max_tokens: MaxTokens = None,
+    exact: Exact = False,
     json_: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
     quiet: Quiet = False,
@@ -166,7 +182,8 @@ def bench(
 
     chosen = suite_of(suite, path=path, sections=section or [], limit=limit)
     steered = Profile.from_yaml(profile) if profile else None
-    results = run_benchmark(model, chosen, out, profile=steered, batch_tokens=batch_tokens, reporter=Reporter(quiet=quiet))
+    reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
+    results = run_benchmark(model, chosen, out, profile=steered, reporter=Reporter(quiet=quiet), **reading)
     if csv_:
         print(render_csv(results), end="")
         return
@@ -208,6 +225,8 @@ def audit(
     only: Annotated[str, typer.Option(help="Only these changes, separated by commas.")] = "",
     out: Annotated[Path | None, typer.Option(help="The folder for the page [default: runs/audit/MODEL/FILE].")] = None,
     batch_tokens: BatchTokens = 4096,
+    max_tokens: MaxTokens = None,
+    exact: Exact = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -218,7 +237,8 @@ def audit(
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     reporter = Reporter(quiet=quiet)
-    results = run_audit(model, file, out, run=run, limit=limit, only=names, batch_tokens=batch_tokens, reporter=reporter)
+    reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
+    results = run_audit(model, file, out, run=run, limit=limit, only=names, reporter=reporter, **reading)
     print_result(results, lambda: audit_report(results), json_=json_, then=f"page: {Path(results.folder) / 'audit.html'}")
 
 

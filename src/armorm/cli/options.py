@@ -18,4 +18,10 @@ RunFolder = Annotated[Path | None, typer.Option("--out", help="The run's folder 
 Features = Annotated[Path | None, typer.Option(help="Where features are kept, to share them between runs [default: in OUT].")]
 NewFolder = Annotated[Path, typer.Argument(help="A new folder.")]
 BatchTokens = Annotated[int, typer.Option(min=64, help="Tokens per batch; more on a GPU.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=16, help="Cut conversations to so many tokens [default: the model's own limit].")
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Score each conversation by itself: the same to the bit beside any other, and slower.")
+]
 ProfileFile = Annotated[Path | None, typer.Option("--profile", help="A steering profile (YAML); see docs/steer.md.")]

@@ -5,7 +5,6 @@ In: a model's name, a file.  Out: rows on stdout or in a file; what was kept and
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from armorm.cli.options import BatchTokens, Model, ProfileFile, Quiet
+from armorm.cli.options import BatchTokens, Exact, MaxTokens, Model, ProfileFile, Quiet
+from armorm.errors import DataError
 
 if TYPE_CHECKING:
-    from armorm.jobs.score_file import Finished, Job
+    from armorm.jobs.score_file import Finished, Job, Tally
     from armorm.jobs.select import Counts
+    from armorm.scorers import Reading
 
 Rows = Annotated[
     Path, typer.Argument(help="Rows with `messages`, or `prompt` and `response` or `responses`: JSONL, Parquet, CSV.")
@@ -38,13 +39,16 @@ def score(
     scores_only: Annotated[bool, typer.Option("--scores-only", help="With --out: without the input's own columns.")] = False,
     profile: ProfileFile = None,
     batch_tokens: BatchTokens = 4096,
+    max_tokens: MaxTokens = None,
+    exact: Exact = False,
     quiet: Quiet = False,
 ) -> None:
     """Score a file of answers, of any length: one JSON object per row on stdout, or the rows with their scores in a file."""
     from armorm.jobs.score_file import score_job
 
     job = score_job(full=full, own_columns=out is not None and not scores_only)
-    _run(model, file, out, job, profile, batch_tokens=batch_tokens, quiet=quiet)
+    reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
+    _run(model, file, out, job, profile, reading, quiet=quiet)
 
 
 def best_of(
@@ -54,12 +58,15 @@ def best_of(
     out: Resumed = None,
     profile: ProfileFile = None,
     batch_tokens: BatchTokens = 4096,
+    max_tokens: MaxTokens = None,
+    exact: Exact = False,
     quiet: Quiet = False,
 ) -> None:
     """Pick the best of n answers to each prompt: a row's `responses`, or neighbouring rows with the same prompt."""
     from armorm.jobs.select import best_of_job
 
-    _run(model, file, out, best_of_job(top_k=top_k), profile, batch_tokens=batch_tokens, quiet=quiet)
+    reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
+    _run(model, file, out, best_of_job(top_k=top_k), profile, reading, quiet=quiet)
 
 
 def select(
@@ -99,16 +106,30 @@ def pairs(
         )
 
 
-def _run(model: str, file: Path, out: Path | None, job: Job, profile: Path | None, *, batch_tokens: int, quiet: bool) -> None:
-    from armorm.jobs.score_file import score_file, stream_file
+def _run(model: str, file: Path, out: Path | None, job: Job, profile: Path | None, reading: Reading, *, quiet: bool) -> None:
+    from armorm.jobs.score_file import Tally, score_file, stream_file
     from armorm.progress import Reporter
     from armorm.scoring.profile import Profile
 
     steered, reporter = Profile.from_yaml(profile) if profile else None, Reporter(quiet=quiet)
+    tally = Tally()
     if out is None:
-        _write(stream_file(model, file, job, profile=steered, batch_tokens=batch_tokens, reporter=reporter), None)
+        _write(stream_file(model, file, job, profile=steered, reporter=reporter, tally=tally, **reading), None)
     else:
-        print(_summary(score_file(model, file, out, job, profile=steered, batch_tokens=batch_tokens, reporter=reporter)))
+        finished = score_file(model, file, out, job, profile=steered, reporter=reporter, **reading)
+        tally = finished.tally
+        print(_summary(finished))
+    if not quiet:
+        _tell_reading(tally)
+    if tally.rows and not tally.answers:
+        raise DataError(f"{file}: not one of its {tally.rows:,} rows can be scored; the first: {tally.fault}")
+
+
+def _tell_reading(tally: Tally) -> None:
+    from armorm.report.reading import reading_sentences
+
+    for sentence in reading_sentences(tally.truncated, tally.answers, tally.max_tokens, tally.notes):
+        print(sentence, file=sys.stderr)
 
 
 def _summary(finished: Finished) -> str:
@@ -125,15 +146,20 @@ def _write(rows: Iterable[Mapping[str, Any]], out: Path | None) -> None:
 
         write_rows(rows, out)
         return
+    from armorm.data.row_writing import json_text
+
     for row in rows:
         try:
-            print(json.dumps(row, ensure_ascii=False, default=str))
+            print(json_text(row))
         except UnicodeEncodeError:  # half a surrogate pair, or a terminal with fewer letters
-            print(json.dumps(row, default=str))
+            print(json_text(row, ascii_only=True))
 
 
 def _tell(counts: Counts, what: str, *, quiet: bool) -> None:
     if not quiet:
-        unscored = f"; {counts.unscored:,} without a score left out" if counts.unscored else ""
+        from armorm.numbers import counts as by_name
+
+        reasons = f" ({by_name(counts.reasons)})" if counts.reasons else ""
+        unscored = f"; {counts.unscored:,} without a score left out{reasons}" if counts.unscored else ""
         said = f"{counts.out:,} {what}, of {counts.answers:,} scored answers to {counts.prompts:,} prompts{unscored}"
         print(said, file=sys.stderr)

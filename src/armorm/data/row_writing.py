@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,11 +70,27 @@ def remove_unfinished(path: Path) -> None:
 
 
 def json_line(row: JsonRow) -> bytes:
-    """A row as one line; what JSON doesn't know becomes text, what UTF-8 can't hold is escaped."""
+    """A row as one line; what UTF-8 can't hold is escaped."""
     try:
-        return (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode()
+        return (json_text(row) + "\n").encode()
     except UnicodeEncodeError:
-        return (json.dumps(row, default=str) + "\n").encode()
+        return (json_text(row, ascii_only=True) + "\n").encode()
+
+
+def json_text(value: Any, *, ascii_only: bool = False) -> str:
+    """A value as JSON that any reader takes: numbers that are none (NaN, ∞) become null, what JSON doesn't know becomes text."""
+    try:
+        return json.dumps(value, ensure_ascii=ascii_only, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=ascii_only, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    return list(map(_finite, value)) if isinstance(value, list | tuple) else value
 
 
 class JsonLines:
@@ -186,7 +203,7 @@ def _has_empty_struct(kind: Any) -> bool:
 
 
 def _json_text(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, default=str)
+    return None if value is None else json_text(value, ascii_only=True)
 
 
 def _common(schemas: Sequence[Any]) -> Any:

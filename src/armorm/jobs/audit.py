@@ -12,11 +12,12 @@ correlation with length. Of a prompt with several rows, one is taken.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import Float
@@ -36,10 +37,10 @@ from armorm.progress import Reporter
 from armorm.report.audit_report import write_audit
 from armorm.report.provenance import provenance
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
-from armorm.scorers import AnswerFeatures
+from armorm.scorers import AnswerFeatures, Reading
 from armorm.scoring.table import ScoreTable
 
-FORMAT = 1
+FORMAT = 2
 PORTION = 128
 """Conversations that are scored before the next are kept; answers to one prompt stay together."""
 MAIN, RAW, RIVAL = "armorm", "not-debiased", "bradley-terry"
@@ -55,14 +56,15 @@ def run_audit(
     limit: int | None = 100,
     only: Sequence[str] = (),
     seed: int = 0,
-    batch_tokens: int = 4096,
     reporter: Reporter | None = None,
+    **reading: Unpack[Reading],
 ) -> AuditResults:
     """Audit a model on a file of answers, and write the tables and the page into `out` (runs/audit/MODEL/FILE unless given).
 
     `run` is the run whose Bradley–Terry rival stands beside (default: the one that the model's folder is in); `limit` takes so
     many prompts, the same ones every time; `only` names changes. Raises DataError for a file without usable answers or an unknown
-    change, CheckpointError when the model can't be loaded, StorageError when the folder can't be written.
+    change, CheckpointError when the model can't be loaded, BackboneError for more tokens than the decoder has positions,
+    StorageError when the folder can't be written.
     """
     reporter = reporter or Reporter()
     wanted = _wanted(only)
@@ -70,7 +72,7 @@ def run_audit(
     if not items:
         raise DataError(f"{file}: no usable answer (left out: {left_out or 'nothing'}): check the file's fields")
     reporter.say(f"loading {model}")
-    scorer = ModelScorer.load(model, batch_tokens=batch_tokens)
+    scorer = ModelScorer.load(model, **reading)
     rival = _rival(scorer.model, model, run, reporter)
     folder = out or Path("runs") / "audit" / folder_name(model) / folder_name(file.name.split(".")[0])
     panel = _Panel(scorer, rival)
@@ -78,21 +80,21 @@ def run_audit(
     key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
     kept = Kept(folder / "audit-scores.jsonl", key)
     _score(cases, panel, kept, reporter, file.name)
-    views, originals, changes, truncated = _before_and_after(cases, wanted, panel, kept)
+    views, originals, changes = _before_and_after(cases, wanted, panel, kept)
     results = AuditResults(
         format=FORMAT,
         **provenance(),
         model=model,
         file=str(file),
         seed=seed,
-        prompts=len({c.group for c in cases}),
-        answers=sum(len(c.answers) for c in cases),
-        left_out=left_out,
+        prompts=len({case.group for case, _ in _whole(cases, kept)}),
+        left_out=dict(Counter(left_out) + Counter(_refused(cases, kept))),
         rival=None if rival is None else RivalFacts(feature=rival.feature, strength=rival.strength),
         views=tuple(view_facts(view, originals, seed=seed) for view in views),
         perturbations=tuple(change_facts(change, views, originals, seed=seed) for change in changes),
         objectives=originals.objectives,
-        truncated=truncated,
+        max_tokens=scorer.longest,
+        **_how_read(cases, kept),
     )
     write_audit(results, folder)
     return results.model_copy(update={"folder": str(folder)})
@@ -187,20 +189,22 @@ class _Panel:
             found.append(View(RAW, "… without debiasing", names))
         return [*found, *([View(RIVAL, self.rival.label)] if self.rival else [])]
 
-    def score(self, conversations: Sequence[Conversation]) -> list[dict[str, Any] | None]:
-        """Facts per conversation; None where the chat template refuses it."""
+    def score(self, conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
+        """Facts per conversation: its `fault` alone where the chat template refuses it."""
         feature = None if self.rival is None else FeatureSpec.parse(self.rival.feature)
         table = self.engine.score(conversations, features=[] if feature is None else [feature])
         rivals = np.full(len(table), np.nan)
         if self.rival is not None:
             nothing, tokens = np.empty((len(table), 0)), table.tokens.astype(np.float64)
             rivals = self.rival.score_features(AnswerFeatures(table.features[str(feature)], nothing, tokens))
-        return [None if fault is not None else self._facts(table, i, float(rivals[i])) for i, fault in enumerate(table.faults)]
+        faults = enumerate(table.faults)
+        return [self._facts(table, i, float(rivals[i])) if fault is None else {"fault": fault} for i, fault in faults]
 
     def _facts(self, table: ScoreTable, i: int, rival: float) -> dict[str, Any]:
         score = table[i]
         facts = {name: dict(getattr(score, name)) for name in ("rewards", "gate", "contributions")}
-        return {"tokens": int(table.tokens[i]), "truncated": score.truncated, **facts, **({RIVAL: rival} if self.rival else {})}
+        read = {"tokens": int(table.tokens[i]), "truncated": score.truncated, "notes": list(score.notes)}
+        return {**read, **facts, **({RIVAL: rival} if self.rival else {})}
 
 
 def _score(cases: Sequence[_Item], panel: _Panel, kept: Kept, reporter: Reporter, label: str) -> None:
@@ -221,14 +225,14 @@ def _score(cases: Sequence[_Item], panel: _Panel, kept: Kept, reporter: Reporter
 
 def _before_and_after(
     cases: Sequence[_Item], wanted: Sequence[Perturbation], panel: _Panel, kept: Kept
-) -> tuple[list[View], Originals, list[Changed], int]:
-    # The views, the answers as they are, every change of them, and how many answers were truncated.
-    found = [(case, [kept.values[_key(c)] for c in case.answers]) for case in cases]
-    found = [(case, facts) for case, facts in found if facts[0] is not None]
-    whole = [(case, [f for f in facts if f is not None]) for case, facts in found]
+) -> tuple[list[View], Originals, list[Changed]]:
+    # The views, the answers as they are, and every change of them. A prompt whose first answer is refused has nothing to change.
+    whole = _whole(cases, kept)
     originals = [f for _, facts in whole for f in facts]
     if not originals:
-        raise DataError("the chat template refuses every answer of the file")
+        raise DataError(
+            f"not one answer of the file can be audited; the first: {kept.values[_key(cases[0].answers[0])]['fault']}"
+        )
     firsts = np.cumsum([0, *(len(facts) for _, facts in whole)])[:-1]
     views = panel.views(list(originals[0]["contributions"]))
     objectives = tuple(panel.model.objectives.names)
@@ -242,7 +246,7 @@ def _before_and_after(
     changes = []
     for p in wanted:
         places = [(i, case) for i, (case, _) in enumerate(whole) if p.name in case.changed]
-        after = [(i, case, f) for i, case in places if (f := kept.values[_key(case.changed[p.name])]) is not None]
+        after = [(i, case, f) for i, case in places if "fault" not in (f := kept.values[_key(case.changed[p.name])])]
         if not after:
             continue
         facts = [f for _, _, f in after]
@@ -252,7 +256,34 @@ def _before_and_after(
         best = int(np.argmax(gain))
         example = _example(after[best][1], p.name, before.views[MAIN].scores[at[best]], gain[best])
         changes.append(Changed(p, at, moved, _parts(facts, "rewards", objectives), example))
-    return views, before, changes, sum(f["truncated"] for f in originals)
+    return views, before, changes
+
+
+def _whole(cases: Sequence[_Item], kept: Kept) -> list[tuple[_Item, list[dict[str, Any]]]]:
+    # The cases that can be audited, with the facts of their answers that have a score.
+    found = [(case, [kept.values[_key(c)] for c in case.answers]) for case in cases]
+    return [(case, [f for f in facts if "fault" not in f]) for case, facts in found if "fault" not in facts[0]]
+
+
+def _refused(cases: Sequence[_Item], kept: Kept) -> dict[str, int]:
+    # By fault, answers that the chat template refuses.
+    faults = [kept.values[_key(c)].get("fault") for case in cases for c in case.answers]
+    return Counter(fault.partition(":")[0] for fault in faults if fault is not None)
+
+
+def _how_read(cases: Sequence[_Item], kept: Kept) -> dict[str, Any]:
+    # What was cut and what the template left out, of the answers and of their changes.
+    whole = _whole(cases, kept)
+    originals = [f for _, facts in whole for f in facts]
+    found = [kept.values[_key(c)] for case, _ in whole for c in case.changed.values()]
+    changed = [f for f in found if "fault" not in f]
+    return {
+        "answers": len(originals),
+        "truncated": sum(f["truncated"] for f in originals),
+        "changed": len(changed),
+        "changed_truncated": sum(f["truncated"] for f in changed),
+        "notes": Counter(note for f in originals for note in f["notes"]),
+    }
 
 
 def _viewed(view: View, facts: Sequence[Mapping[str, Any]]) -> Viewed:
@@ -311,7 +342,7 @@ def _rival(model: RewardModel, name: str, run: Path | None, reporter: Reporter) 
 
 
 def _key(conversation: Conversation) -> str:
-    return _digest(repr([(m["role"], m["content"]) for m in conversation]).encode("utf-8", "replace"))
+    return _digest(repr([sorted(message.items()) for message in conversation]).encode("utf-8", "replace"))
 
 
 def _digest(data: bytes) -> str:

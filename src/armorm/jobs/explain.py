@@ -19,6 +19,7 @@ from armorm.data.answer_rows import AnswerRow, answer_row
 from armorm.data.files import BadRecord, Record, records
 from armorm.disk import require_free, writing_folder
 from armorm.errors import DataError
+from armorm.model.folder import local
 from armorm.model.reward_model import RewardModel
 from armorm.report.explained import Explained, Fit, MeanWeight
 from armorm.scoring.explain import explain
@@ -30,20 +31,29 @@ PLACEHOLDER = "."
 
 
 def explain_row(
-    name: str, file: Path, row: int, *, against: int | None = None, profile: Path | None = None, prompt_only: bool = False
+    name: str,
+    file: Path,
+    row: int,
+    *,
+    against: int | None = None,
+    profile: Path | None = None,
+    prompt_only: bool = False,
+    max_tokens: int | None = None,
 ) -> Explained:
     """A row's answer, or its chosen answer against its rejected one, or against another row's; or its prompt's gate.
 
-    Raises DataError for a row that is not there or is no conversation, RecipeError for a profile that does not fit.
+    `max_tokens` bounds a conversation, in place of the model's own bound. Raises DataError for a row that is not there or is no
+    conversation, RecipeError for a profile that does not fit, BackboneError for more tokens than the decoder has positions.
     """
     if prompt_only and against is not None:
         raise DataError("the gate is asked about one prompt: leave out `against`, the other row")
     asked = {"prompt": _prompt(file, row)} if prompt_only else _answers(file, row, against)
     steered = Profile.from_yaml(profile) if profile else None
-    model, (one, *others) = RewardModel.from_pretrained(name), asked
-    reference = model.reference
-    gap = model.difference(*asked.values(), names=(one, others[0]), profile=steered) if others else None
-    scores = [gap.a, gap.b] if gap else [model.score(asked[one], profile=steered)]
+    model, (one, *others) = RewardModel.from_pretrained(local(name)), asked
+    reference, engine = model.reference, model.engine(max_tokens=max_tokens)
+    table = engine.score(list(asked.values()), profile=steered, deviations=True, strict=True)
+    gap = table.difference(0, 1, names=(one, others[0])) if others else None
+    scores = [gap.a, gap.b] if gap else list(table)
     explanations = {label: explain(score, reference) for label, score in zip(asked, scores, strict=True)}
     first = explanations[one]
     return Explained(
@@ -57,6 +67,9 @@ def explain_row(
         alike=first.alike,
         profile=first.score.profile,
         references=len(reference.prompts) if reference else 0,
+        max_tokens=engine.renderer.max_tokens,
+        truncated=tuple(label for label, score in zip(asked, scores, strict=True) if score.truncated),
+        notes={label: score.notes for label, score in zip(asked, scores, strict=True) if score.notes},
     )
 
 
@@ -90,7 +103,7 @@ def bake_profile(name: str, profile: Path, out: Path) -> dict[str, Any]:
 
 
 def _bind(profile: Path, name: str) -> tuple[Steering, RewardModel]:
-    wanted, model = Profile.from_yaml(profile), RewardModel.from_pretrained(name)
+    wanted, model = Profile.from_yaml(profile), RewardModel.from_pretrained(local(name))
     return Steering.of(wanted, model.objectives.names, model.config.computed, model.reward_transform_matrix), model
 
 

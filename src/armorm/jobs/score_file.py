@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow.parquet as pq
 
@@ -29,13 +30,17 @@ from armorm.disk import write_json
 from armorm.errors import DataError
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter
+from armorm.scorers import Reading
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 from armorm.scoring.table import ScoreTable
 
-FORMAT = 1
+FORMAT = 2
 WINDOW_ANSWERS = 512
 WINDOW_CHARACTERS = 4_000_000
+OURS = ("score", "scores", "error", "truncated", "notes")
+"""Columns of the output that replace the input's own."""
+NOT_FINITE = "not-finite: the model gives this answer no finite number; score it in float32, or leave it out"
 
 ScoreAll = Callable[[Sequence[Conversation]], ScoreTable]
 
@@ -51,17 +56,34 @@ class Answered:
     @property
     def scores(self) -> list[float | None]:
         """The answers' scores; None where an answer can't be scored."""
-        return [None if i is None or self.table.faults[i] is not None else float(self.table.scores[i]) for i in self.places]
+        return [None if i is None else float(self.table.scores[i]) for i in self._scored]
+
+    @property
+    def truncated(self) -> list[bool | None]:
+        """Whether each answer's conversation did not fit and was cut; None where it has no score."""
+        return [None if i is None else bool(self.table.truncated[i]) for i in self._scored]
+
+    @property
+    def notes(self) -> list[list[str]]:
+        """What the chat template left out of each answer's conversation, or could not keep apart."""
+        return [[] if i is None else list(self.table.notes[i]) for i in self._scored]
 
     @property
     def faults(self) -> list[str | None]:
         """What is wrong with each answer, None where nothing is."""
-        own = zip(self.row.faults, self.places, strict=True)
-        return [fault if i is None else self.table.faults[i] for fault, i in own]
+        return [fault if i is None else self._fault(i) for fault, i in zip(self.row.faults, self.places, strict=True)]
 
     def whole(self) -> list[Score | None]:
         """The answers' scores, taken apart."""
-        return [None if i is None or self.table.faults[i] is not None else self.table[i] for i in self.places]
+        return [None if i is None else self.table[i] for i in self._scored]
+
+    @property
+    def _scored(self) -> list[int | None]:
+        return [None if i is None or self._fault(i) is not None else i for i in self.places]
+
+    def _fault(self, i: int) -> str | None:
+        silent = None if math.isfinite(self.table.scores[i]) else NOT_FINITE
+        return self.table.faults[i] or silent
 
 
 @dataclass(frozen=True)
@@ -75,29 +97,78 @@ class Job:
 
 
 def score_job(*, full: bool = False, own_columns: bool = True) -> Job:
-    """One output row per input row: `id`, `score` (or `scores`, where the row lists answers), `error` where there is one.
+    """One output row per input row: `id`, `score` (or `scores`, where the row lists answers) and `truncated`; `notes` and `error`
+    where there are any.
 
-    `own_columns` carries the input's columns along, of which `score`, `scores` and `error` are replaced; `full` adds rewards,
-    gate, coefficients and contributions.
+    `own_columns` carries the input's columns along, of which those of these names are replaced; `full` adds rewards, gate,
+    coefficients and contributions.
     """
 
     def write(answered: Answered) -> dict[str, Any]:
         row = answered.row
-        own = {k: v for k, v in row.values.items() if k not in ("score", "scores", "error")} if own_columns else {}
-        return {**own, "id": row.id, **_result(answered, full), **_error(answered)}
+        own = {k: v for k, v in row.values.items() if k not in OURS} if own_columns else {}
+        return {**own, "id": row.id, **_result(answered, full), **how_read(answered), **error_of(answered)}
 
     return Job("score", write, {"full": full, "own_columns": own_columns})
 
 
+@dataclass
+class Tally:
+    """What a run over a file met, filled as it goes.
+
+    `rows` of the file; `faulty`: output rows with an `error`, of which `fault` is the first; `answers` that were scored;
+    `truncated`: those that did not fit into `max_tokens` and were cut; `notes`: by name, those of which the chat template left
+    something out.
+    """
+
+    max_tokens: int | None = None
+    rows: int = 0
+    faulty: int = 0
+    fault: str = ""
+    answers: int = 0
+    truncated: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, answered: Answered) -> None:
+        """Count one row's answers."""
+        error = error_of(answered).get("error", "")
+        self.rows += answered.row.rows
+        self.faulty += bool(error)
+        self.fault = self.fault or error
+        self.answers += sum(score is not None for score in answered.scores)
+        self.truncated += sum(map(bool, answered.truncated))
+        for note in (note for notes in answered.notes for note in notes):
+            self.notes[note] = self.notes.get(note, 0) + 1
+
+
 @dataclass(frozen=True)
 class Finished:
-    """What a run over a file came to; `resumed` rows were there before."""
+    """What a run over a file came to, as `Tally` has it; `resumed` rows were there before."""
 
     path: Path
-    rows: int
-    faulty: int
     resumed: int
     seconds: float
+    tally: Tally
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return self.tally.rows
+
+    @property
+    def faulty(self) -> int:
+        """Output rows with an `error`."""
+        return self.tally.faulty
+
+    @property
+    def truncated(self) -> int:
+        """Scored answers that did not fit and were cut."""
+        return self.tally.truncated
+
+    @property
+    def notes(self) -> Mapping[str, int]:
+        """By name, scored answers of which the chat template left something out."""
+        return self.tally.notes
 
 
 # -- with a model's name -----------------------------------------------------------------------------------------------------
@@ -109,18 +180,20 @@ def stream_file(
     job: Job | None = None,
     *,
     profile: Profile | None = None,
-    batch_tokens: int = 4096,
     reporter: Reporter | None = None,
+    tally: Tally | None = None,
+    **reading: Unpack[Reading],
 ) -> Iterator[dict[str, Any]]:
     """The job's rows (default: `score_job` without own columns), in the file's order, as they are computed; faulty ones too.
 
-    Raises DataError when the file can't be read, CheckpointError when the model can't be loaded, RecipeError for a profile that
-    does not fit it.
+    `tally` is filled on the way. Raises DataError when the file can't be read, CheckpointError when the model can't be loaded,
+    RecipeError for a profile that does not fit it, BackboneError for more tokens than the decoder has positions.
     """
     records(file)  # says what is wrong with the file before the model is loaded
-    job = job or score_job(own_columns=False)
-    score = _scoring(ModelScorer.load(model, batch_tokens=batch_tokens, profile=profile), job)
-    yield from stream_rows(file, score, job, reporter or Reporter())
+    job, tally = job or score_job(own_columns=False), tally or Tally()
+    scorer = ModelScorer.load(model, profile=profile, **reading)
+    tally.max_tokens = scorer.longest
+    yield from stream_rows(file, _scoring(scorer, job), job, reporter or Reporter(), tally)
 
 
 def score_file(
@@ -130,8 +203,8 @@ def score_file(
     job: Job | None = None,
     *,
     profile: Profile | None = None,
-    batch_tokens: int = 4096,
     reporter: Reporter | None = None,
+    **reading: Unpack[Reading],
 ) -> Finished:
     """Write the job's rows to `out`, or go on where an earlier run of the same job on the same file and model was stopped.
 
@@ -139,8 +212,9 @@ def score_file(
     """
     records(file)
     row_writer(out)
-    job, scorer = job or score_job(), ModelScorer.load(model, batch_tokens=batch_tokens, profile=profile)
-    return write_scores(file, out, _scoring(scorer, job), job, model_key=scorer.fingerprint, reporter=reporter)
+    job, scorer = job or score_job(), ModelScorer.load(model, profile=profile, **reading)
+    key, tally = scorer.fingerprint, Tally(scorer.longest)
+    return write_scores(file, out, _scoring(scorer, job), job, model_key=key, reporter=reporter, tally=tally)
 
 
 def _scoring(scorer: ModelScorer, job: Job) -> ScoreAll:
@@ -151,23 +225,24 @@ def _scoring(scorer: ModelScorer, job: Job) -> ScoreAll:
 # -- rows as they come -------------------------------------------------------------------------------------------------------
 
 
-def stream_rows(file: Path, score: ScoreAll, job: Job, reporter: Reporter) -> Iterator[dict[str, Any]]:
-    """The job's rows, in the file's order, as they are computed."""
-    for _, rows in _score_windows(file, score, job, reporter):
+def stream_rows(
+    file: Path, score: ScoreAll, job: Job, reporter: Reporter, tally: Tally | None = None
+) -> Iterator[dict[str, Any]]:
+    """The job's rows, in the file's order, as they are computed; `tally` counts them."""
+    for rows in _score_windows(file, score, job, reporter, tally or Tally()):
         yield from rows
 
 
-def _score_windows(
-    file: Path, score: ScoreAll, job: Job, reporter: Reporter, *, before: int = 0
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    # How many of the file's rows a window takes, and the job's rows for them; the first `before` rows are passed over.
-    done, start = 0, time.perf_counter()
+def _score_windows(file: Path, score: ScoreAll, job: Job, reporter: Reporter, tally: Tally) -> Iterator[list[dict[str, Any]]]:
+    # The job's rows, window by window, once they are counted; rows that are counted already are passed over.
+    before, start = tally.rows, time.perf_counter()
     with reporter.bar(f"{job.name} {file.name}", 0 if reporter.quiet else count_rows(file) - before) as advance:
         for window in _windows(job.group(answer_rows(islice(records(file), before, None)))):
-            taken = sum(row.rows for row in window)
-            yield taken, [job.write(answered) for answered in score_window(window, score)]
-            done += taken
-            spent = time.perf_counter() - start
+            found = score_window(window, score)
+            for answered in found:
+                tally.add(answered)
+            yield [job.write(answered) for answered in found]
+            done, spent = tally.rows - before, time.perf_counter() - start
             advance(done, f"{done / spent:,.1f} rows/s" if spent else "")
 
 
@@ -200,7 +275,17 @@ def _result(answered: Answered, full: bool) -> dict[str, Any]:
     return {"scores": None if row.error else answered.scores, **({"answers": whole} if full else {})}
 
 
-def _error(answered: Answered) -> dict[str, str]:
+def how_read(answered: Answered) -> dict[str, Any]:
+    """Of an output row: `truncated`, and `notes` where there are any; for each answer where the row lists its answers, and null
+    where there is no score."""
+    row, truncated, notes = answered.row, answered.truncated, answered.notes
+    if row.many:
+        return {"truncated": None if row.error else truncated, **({"notes": notes} if any(notes) else {})}
+    return {"truncated": next(iter(truncated), None), **({"notes": notes[0]} if any(notes) else {})}
+
+
+def error_of(answered: Answered) -> dict[str, str]:
+    """Of an output row: `error`, where the row or an answer of it can't be scored."""
     row = answered.row
     faults = [f"answer {j}: {fault}" if row.many else fault for j, fault in enumerate(answered.faults, start=1) if fault]
     said = row.error or "; ".join(faults)
@@ -211,7 +296,14 @@ def _error(answered: Answered) -> dict[str, str]:
 
 
 def write_scores(
-    file: Path, out: Path, score: ScoreAll, job: Job, *, model_key: str, reporter: Reporter | None = None
+    file: Path,
+    out: Path,
+    score: ScoreAll,
+    job: Job,
+    *,
+    model_key: str,
+    reporter: Reporter | None = None,
+    tally: Tally | None = None,
 ) -> Finished:
     """Write the job's rows to `out`, or go on where an earlier run of the same job on the same file was stopped.
 
@@ -224,17 +316,15 @@ def write_scores(
     writer = row_writer(out)
     records(file)  # says at once what is wrong with the file
     inputs = {"input": fingerprint(file), "model": model_key, "job": job.name, "settings": dict(job.settings)}
-    progress = _begun(out, writer, inputs)
-    start, before = time.perf_counter(), progress.rows
+    progress = _begun(out, writer, inputs, tally or Tally())
+    start, before = time.perf_counter(), progress.tally.rows
     in_place = progress.complete and out.exists()
     if not progress.complete:
         if before:
             reporter.say(f"{out}: going on behind row {before:,}")
-        for taken, rows in _score_windows(file, score, job, reporter, before=before):
+        for rows in _score_windows(file, score, job, reporter, progress.tally):
             writer.append(rows)
-            progress.rows += taken
             progress.written += len(rows)
-            progress.faulty += sum(bool(row.get("error")) for row in rows)
             progress.state = writer.state
             progress.write()
         if not progress.written:  # an empty file is a file too
@@ -244,16 +334,15 @@ def write_scores(
     if not in_place:
         writer.finish()
     remove_unfinished(out)
-    return Finished(out, progress.rows, progress.faulty, before, round(time.perf_counter() - start, 2))
+    return Finished(out, before, round(time.perf_counter() - start, 2), progress.tally)
 
 
 @dataclass
 class _Progress:
     path: Path
     inputs: dict[str, Any]
-    rows: int = 0
+    tally: Tally
     written: int = 0
-    faulty: int = 0
     state: int = 0
     complete: bool = False
 
@@ -261,17 +350,18 @@ class _Progress:
         write_json(self.path, {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "path"}})
 
 
-def _begun(out: Path, writer: RowWriter, inputs: dict[str, Any]) -> _Progress:
+def _begun(out: Path, writer: RowWriter, inputs: dict[str, Any], tally: Tally) -> _Progress:
     path = out.with_name(f"{out.name}.progress.json")
     if not path.is_file():
         if out.exists():
             raise DataError(f"{out} is there already, and no {path.name} says what it holds: remove it or choose another file")
         writer.resume(0)
-        return _Progress(path, inputs)
+        return _Progress(path, inputs, tally)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        known = _Progress(path, facts["inputs"], *(facts[k] for k in ("rows", "written", "faulty", "state", "complete")))
         same = facts["format"] == FORMAT
+        counted = Tally(**facts["tally"]) if same else tally
+        known = _Progress(path, facts["inputs"], counted, *(facts[k] for k in ("written", "state", "complete")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: can't be read: remove {out}* and begin anew") from error
     if not same or known.inputs != inputs:

@@ -7,9 +7,10 @@ Cost: best-of the decoder's pass; the rest reads the file once or twice and keep
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
@@ -22,13 +23,15 @@ from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, group
 from armorm.data.files import records
 from armorm.data.shapes import same_answer
 from armorm.errors import DataError
-from armorm.jobs.score_file import Answered, Job
+from armorm.jobs.score_file import OURS, Answered, Job, error_of, how_read
 
-_OURS = (*ANSWER_COLUMNS, "score", "scores", "error", "answers")
+_OURS = (*ANSWER_COLUMNS, *OURS, "answers")
+_REASON = re.compile(r"(?:^|; )(?:answer \d+: )?([a-z0-9]+(?:-[a-z0-9]+)*): ")
 
 
 def best_of_job(*, top_k: int = 1) -> Job:
-    """One output row per prompt: `best` (the answer's number, from 0), `score`, `margin` to the second, all `scores`, `response`.
+    """One output row per prompt: `best` (the answer's number, from 0), `score`, `margin` to the second, all `scores`, `response`,
+    for each answer whether it was `truncated`, and `notes` and `error` where there are any.
 
     Answers are a row's list, or the answers of neighbouring rows with the same prompt (`ids` names those rows). `top_k` above 1
     adds the k best as `top`. Equal scores keep the file's order.
@@ -38,7 +41,7 @@ def best_of_job(*, top_k: int = 1) -> Job:
         row = answered.row
         scores = [(score, j) for j, score in enumerate(answered.scores) if score is not None]
         if row.error or not scores:
-            return {"id": row.id, "best": None, "error": row.error or "no answer can be scored"}
+            return {"id": row.id, "best": None, "score": None, **error_of(answered)}
         ranked = sorted(scores, key=lambda one: (-one[0], one[1]))
         (score, best), margin = ranked[0], ranked[0][0] - ranked[1][0] if len(ranked) > 1 else None
         top = [{"index": j, "score": s, "response": row.answers[j]} for s, j in ranked[:top_k]]
@@ -51,6 +54,8 @@ def best_of_job(*, top_k: int = 1) -> Job:
             "score": score,
             "margin": margin,
             "scores": answered.scores,
+            **how_read(answered),
+            **error_of(answered),
             **({"top": top} if top_k > 1 else {}),
         }
 
@@ -62,13 +67,26 @@ def best_of_job(*, top_k: int = 1) -> Job:
 
 @dataclass
 class Counts:
-    """What a selection met: answers with a score, those without, and what came out."""
+    """What a selection met: answers with a score, those without (by reason, where the file says one), and what came out.
+
+    A row without any answer counts as one without a score.
+    """
 
     answers: int = 0
     unscored: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
     out: int = 0
     prompts: int = 0
     scattered: int = 0
+
+    def add(self, row: AnswerRow) -> None:
+        """Count one row's answers."""
+        found = sum(not math.isnan(score) for score in row.scores)
+        self.answers += found
+        self.unscored += len(row.scores) - found if row.scores else 1
+        said = row.error or row.values.get("error")
+        for reason in _REASON.findall(said) if isinstance(said, str) else ():
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
 def scored_rows_of(file: Path) -> Iterator[AnswerRow]:
@@ -105,13 +123,15 @@ def select(
     if keep_top is None and min_score is None:
         raise DataError("nothing to select by: give `keep_top` (a share), `min_score` (a number), or both")
     scores, prompts = array("d"), array("Q")
+    counts = Counts()
     for row in scored_rows_of(file):
+        counts.add(row)
         scores.extend(row.scores)
         prompts.extend([_prompt_key(row)] * len(row.scores))
     values = np.frombuffer(scores, dtype=np.float64) if len(scores) else np.empty(0)
     keys = np.frombuffer(prompts, dtype=np.uint64) if len(prompts) else np.empty(0, dtype=np.uint64)
     kept = ~np.isnan(values)
-    counts = Counts(answers=int(kept.sum()), unscored=int((~kept).sum()), prompts=len(np.unique(keys[kept])))
+    counts.prompts = len(np.unique(keys[kept]))
     if keep_top is not None:
         kept &= _top(values, keys if per_prompt else np.zeros_like(keys), keep_top)
     if min_score is not None:
@@ -163,10 +183,8 @@ def build_pairs(file: Path, *, margin: float = 0.0, every: bool = False) -> tupl
 
 def _pairs(file: Path, margin: float, every: bool, counts: Counts) -> Iterator[dict[str, Any]]:
     seen: set[int] = set()
-    for row in group_neighbours(scored_rows_of(file)):
+    for row in group_neighbours(_counted(scored_rows_of(file), counts)):
         found = [j for j, s in enumerate(row.scores) if not math.isnan(s)]
-        counts.answers += len(found)
-        counts.unscored += len(row.scores) - len(found) if row.scores else 1
         if row.error is None:
             key = _prompt_key(row)
             counts.scattered += key in seen
@@ -186,6 +204,12 @@ def _pairs(file: Path, margin: float, every: bool, counts: Counts) -> Iterator[d
                     "score_chosen": row.scores[good],
                     "score_rejected": row.scores[bad],
                 }
+
+
+def _counted(rows: Iterator[AnswerRow], counts: Counts) -> Iterator[AnswerRow]:
+    for row in rows:
+        counts.add(row)
+        yield row
 
 
 def _prompt_key(row: AnswerRow) -> int:

@@ -7,6 +7,7 @@ Cost: a listing, and JSON.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from armorm.errors import CheckpointError, DataError
@@ -31,19 +33,65 @@ def read_facts(name: str, hub: Mapping[str, Any]) -> dict[str, Any]:
     Raises CheckpointError for a folder without config or weights, and for another kind of model.
     """
     folder = Path(name)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise CheckpointError(f"{name}: no config.json in it; give a run's model folder (runs/NAME/model)")
+    check_name(name)
     with loading_errors(name):
         facts, _ = PreTrainedConfig.get_config_dict(name, **hub)
     if facts.get("model_type") != RewardModelConfig.model_type and not is_released(facts):
-        what = ", ".join(map(str, facts.get("architectures") or ())) or facts.get("model_type") or "nothing known"
         raise CheckpointError(
-            f"{name}: its config.json says {what}, which is no reward model of named objectives; give a run's model folder "
-            "(runs/NAME/model), or one in the released ArmoRM's layout"
+            f"{name}: its config.json says {_kind_in(facts)}, which is no reward model of named objectives; give a run's model "
+            "folder (runs/NAME/model), or one in the released ArmoRM's layout; `armorm bench` judges models with one label too"
         )
     if folder.is_dir():
         check_weights(folder)
     return facts
+
+
+def local(name: str) -> str:
+    """A model's name, with the home folder in place of a `~`. Raises CheckpointError as `check_name` does."""
+    found = str(Path(name).expanduser()) if name.startswith("~") else name
+    check_name(found)
+    return found
+
+
+def check_name(name: str) -> None:
+    """Raises CheckpointError for a path where nothing is, and for a folder with an adapter alone, an encoder, or no model."""
+    folder = Path(name)
+    if not folder.exists():
+        if _looks_like_path(name):
+            raise CheckpointError(f"{name}: no such folder; give a run's model folder (runs/NAME/model) or a hub id (owner/name)")
+        return
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise CheckpointError(
+                f"{name}: holds an adapter (adapter_config.json) and not the decoder that it was trained on: merge the two with "
+                "peft's `merge_and_unload()`, write the result with `save_pretrained`, and give that folder"
+            )
+        raise CheckpointError(f"{name}: no config.json in it; give a run's model folder (runs/NAME/model)")
+    with loading_errors(name):
+        facts, _ = PreTrainedConfig.get_config_dict(name)
+    if _is_encoder(facts):
+        raise CheckpointError(
+            f"{name}: its config.json says {_kind_in(facts)}, an encoder, which can be neither a backbone nor a rival: give a "
+            "model with a causal decoder (Llama, Qwen, Gemma, …), or train one on the same data"
+        )
+
+
+def _looks_like_path(name: str) -> bool:
+    # A hub id is `name` or `owner/name`; one whose owner is a folder here is a path with a slip of the pen.
+    first, *others = re.split(r"[/\\]", name)
+    return name.startswith((".", "~")) or len(others) > 1 or "\\" in name or (bool(others) and Path(first or "/").is_dir())
+
+
+def _is_encoder(facts: Mapping[str, Any]) -> bool:
+    masked = facts.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not facts.get("is_decoder")
+    return bool(masked or facts.get("is_encoder_decoder"))
+
+
+def _kind_in(facts: Mapping[str, Any]) -> str:
+    # What a config.json says of itself, with its labels where it has more than one.
+    kind = ", ".join(map(str, facts.get("architectures") or ())) or facts.get("model_type") or "nothing known"
+    labels = facts.get("num_labels") or len(facts.get("id2label") or ())
+    return f"{kind} with {labels} labels" if labels > 1 else str(kind)
 
 
 @contextmanager

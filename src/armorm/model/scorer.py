@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from jaxtyping import Float
 
 from armorm.conversation import Conversation
 from armorm.disk import hash_files
+from armorm.model.folder import local
 from armorm.model.reward_model import RewardModel
 from armorm.rendering import VERSION
+from armorm.scorers import Reading, Scored
 from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
 from armorm.scoring.reference import FILES as REFERENCE_FILES
@@ -29,7 +31,7 @@ from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
 
 @dataclass(frozen=True)
 class ModelScorer:
-    """Scores of one reward model, under a profile or none."""
+    """Scores of one reward model, under a profile or none, read as `Reading` says."""
 
     name: str
     model: RewardModel
@@ -39,23 +41,25 @@ class ModelScorer:
     exact: bool = False
 
     @classmethod
-    def load(cls, name: str, *, profile: Profile | None = None, **engine: Any) -> ModelScorer:
-        """A model folder or hub id, on a GPU where there is one; `engine`: its `batch_tokens`, `max_tokens`, `exact`.
+    def load(cls, name: str, *, profile: Profile | None = None, **reading: Unpack[Reading]) -> ModelScorer:
+        """A model folder or hub id, on a GPU where there is one.
 
         Raises CheckpointError when it is no reward model, RecipeError for a profile that does not fit it, BackboneError for more
         tokens than the decoder takes.
         """
+        name = local(name)
         model = RewardModel.from_pretrained(name)
         model.basis.bind(profile, 1)
-        scorer = cls(name, model.to("cuda") if torch.cuda.is_available() else model, profile=profile, **engine)
+        scorer = cls(name, model.to("cuda") if torch.cuda.is_available() else model, profile=profile, **reading)
         _ = scorer.engine  # says what does not fit
         return scorer
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that scores depend on: weights, config, tokenizer, profile; of a hub model, its id and commit."""
+        """A hash of all that scores depend on: weights, config, tokenizer, profile, how they are read; of a hub
+        model, its id and commit."""
         config = {k: v for k, v in self.model.config.to_dict().items() if k not in _VOLATILE}
-        asked = {"version": VERSION, "max_tokens": self.max_tokens}
+        asked = {"version": VERSION, "max_tokens": self.max_tokens, "exact": self.exact}
         digest = hashlib.sha256(json.dumps([config, asked], sort_keys=True, default=str).encode())
         if self.profile is not None:
             digest.update(self.profile.fingerprint.encode())
@@ -72,9 +76,19 @@ class ModelScorer:
         """The scoring core with this model."""
         return self.model.engine(batch_tokens=self.batch_tokens, max_tokens=self.max_tokens, exact=self.exact)
 
+    @property
+    def longest(self) -> int:
+        """The most tokens that a conversation keeps."""
+        return self.engine.renderer.max_tokens
+
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
         """Scores [n], higher is better; NaN for what is no conversation or what the chat template refuses."""
-        return self.engine.score(conversations, profile=self.profile).scores
+        return self.scored(conversations).scores
+
+    def scored(self, conversations: Sequence[Conversation]) -> Scored:
+        """The same, with what was cut, refused and left out."""
+        table = self.engine.score(conversations, profile=self.profile)
+        return Scored(table.scores, table.truncated, table.faults, table.notes)
 
 
 _READ = (".safetensors", "tokenizer.json", "tokenizer_config.json", ".jinja", ".model")

@@ -17,6 +17,7 @@ from armorm.numbers import count, counts, percent, signed, signed_hundredths
 from armorm.report.html import render_html
 from armorm.report.markdown import render_markdown
 from armorm.report.plots import Figure, Panel, dot_plot, heat_map, standalone
+from armorm.report.reading import reading_sentences
 from armorm.report.tables import Cell, Grid, Report, Row, block, estimate, table
 
 KINDS = {"same": "Should not matter", "worse": "Should hurt"}
@@ -55,9 +56,9 @@ def _notes(results: AuditResults) -> list[str]:
     notes = [] if results.rival else ["No Bradley–Terry rival was saved beside this model, so none is compared."]
     if results.left_out:
         notes.append(f"Left out: {counts(results.left_out)}.")
-    if results.truncated:
-        notes.append(f"{count(results.truncated)} answers did not fit the model's length and lost their oldest part.")
-    return notes
+    notes += reading_sentences(results.truncated, results.answers, results.max_tokens, results.notes, what="answers")
+    changed = results.changed_truncated, results.changed, results.max_tokens
+    return [*notes, *reading_sentences(*changed, {}, what="changed answers")]
 
 
 def _shifts(results: AuditResults) -> Grid:

@@ -20,6 +20,7 @@ from armorm.numbers import count, counts, ends, percent, share, signed_hundredth
 from armorm.report.html import render_html
 from armorm.report.plots import Figure as Plot
 from armorm.report.plots import Panel, dot_plot
+from armorm.report.reading import reading_sentences
 from armorm.report.tables import Cell, Grid, Report, Row, block, difference, has_value, share_of, table
 
 _COUNTED = ("ties as halves", "n", "ties", "unscored")
@@ -129,8 +130,10 @@ def _notes(results: BenchResults) -> Iterator[str]:
             )
         if aggregate.note:
             yield f"{name}: {aggregate.note}"
+    what = "conversations" if results.position is None else "comparisons"
+    yield from reading_sentences(results.truncated, results.asked, results.max_tokens, results.notes, what=what)
     if results.left_out:
-        yield f"Left out: {counts(results.left_out)}."
+        yield f"Left out or unscored: {counts(results.left_out)}."
 
 
 def write_bench(results: BenchResults, folder: Path) -> None:

@@ -28,7 +28,11 @@ _PROMPT = 90  # characters of a prompt that are shown
 
 @dataclass(frozen=True)
 class Explained:
-    """One or two answers taken apart; for a prompt alone, `explanations` is empty and `gate` is what it opens."""
+    """One or two answers taken apart; for a prompt alone, `explanations` is empty and `gate` is what it opens.
+
+    `truncated` names the conversations that did not fit into `max_tokens` and were cut, `notes` what the chat template left out
+    of each.
+    """
 
     model: str
     prompts: Mapping[str, Conversation]
@@ -40,16 +44,27 @@ class Explained:
     alike: tuple[Alike, ...] = ()
     profile: str | None = None
     references: int = 0
+    max_tokens: int | None = None
+    truncated: tuple[str, ...] = ()
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def remarks(self, label: str) -> list[str]:
+        """How a conversation was read, in sentences; none where all of it was."""
+        cut = f"too long for {count(self.max_tokens)} tokens: its oldest part was cut off and is lost to the score."
+        left_out = f"the chat template left out or could not keep apart: {', '.join(self.notes.get(label, ()))}."
+        return [cut] * (label in self.truncated) + [left_out] * (label in self.notes)
 
     def to_json(self) -> dict[str, Any]:
-        """One answer: its explanation. Two: `answers` and `difference`. A prompt: `gate` and `alike`."""
+        """One answer: its explanation. Two: `answers` and `difference`. A prompt: `gate` and `alike`; how it was read."""
         if self.difference is not None:
             answers = {name: one.to_json() for name, one in self.explanations.items()}
             return {"answers": answers, "difference": self.difference.to_json()}
         for one in self.explanations.values():
             return one.to_json()
         steered = {"profile": self.profile, "gate_as_trained": dict(self.gate_as_trained)} if self.profile is not None else {}
-        return {"gate": dict(self.gate), "alike": [a.to_json() for a in self.alike], **steered}
+        notes = [note for found in self.notes.values() for note in found]
+        read = {"truncated": bool(self.truncated), **({"notes": notes} if notes else {})}
+        return {"gate": dict(self.gate), "alike": [a.to_json() for a in self.alike], **steered, **read}
 
     def parts(self) -> list[Any]:
         """For the terminal: the difference or the score with bars, then the gate's neighbours."""
@@ -59,6 +74,7 @@ class Explained:
             parts += [Text(f"{name}: {one.sentence}") for name, one in self.explanations.items()]
         else:
             parts += list(self.explanations.values()) or [Shown(self._gate())]
+        parts += [Text(f"{label}: {remark}") for label in self.prompts for remark in self.remarks(label)]
         return [*parts, Shown(alike_grid(self.alike))] if self.alike else parts
 
     def _gate(self) -> Grid:
@@ -136,6 +152,7 @@ def render_explain_page(explained: Explained) -> str:
         headline=_join_percent(sentences[0]) if sentences else "",
         prompt=first if common else (),
         head=_head(explained),
+        remarks=() if found else [remark for label in explained.prompts for remark in explained.remarks(label)],
         answers=_answers(explained, common=common),
         difference=gap,
         moves=term_bars([[Bar(t.term, t.delta, _change_title(t), t.kind, t.share) for t in gap.terms]])[0] if gap else (),
@@ -180,7 +197,7 @@ def _answers(explained: Explained, *, common: bool) -> list[dict[str, Any]]:
             "text": explained.answers[label],
             "prompt": () if common else explained.prompts[label],
             "score": one.score.score,
-            "truncated": one.score.truncated,
+            "remarks": explained.remarks(label),
             "sentence": _join_percent(one.sentence),
             "bars": bars,
             "terms": _grid(f"{label}: all {len(rows)} terms", rows, term_columns(rows)),

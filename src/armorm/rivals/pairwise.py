@@ -28,6 +28,7 @@ from armorm.features.backbone import DType, architecture_of, device_of, fingerpr
 from armorm.features.forward import clone_shallowly, last_states, pad_right
 from armorm.features.packing import pack
 from armorm.rendering import Rendered, Renderer, encode
+from armorm.rivals.lengths import longest_of
 from armorm.scorers import Preferences
 
 Verdict = Literal["A", "B"]
@@ -190,8 +191,9 @@ class PairwiseModel:
     """P(A ≻ B) = softmax of the two letters' logits behind the rendered pair; NaN for a pair that holds no conversation.
 
     `folder` is a local folder, a GGUF file, a hub id or "smollm2". The decoder runs in `dtype`, its output layer in float32 and
-    for the two letters behind the last token alone. Verdicts don't depend on order or batch beyond rounding. `tokens` counts what
-    the decoder has read so far (padding aside), `truncated` the pairs that were cut to fit `max_tokens`.
+    for the two letters behind the last token alone. Order and batch change verdicts by the decoder's rounding alone; `exact` runs
+    each pair by itself, so that nothing does. `tokens` counts what the decoder has read so far (padding aside), `truncated` the
+    pairs that were cut to fit `max_tokens`.
     Raises BackboneError for a folder that can't be read, lacks weights, or whose tokenizer can't render pairs.
     """
 
@@ -203,45 +205,53 @@ class PairwiseModel:
     device: str = "auto"
     batch_tokens: int = 4096
     max_tokens: int | None = None
+    exact: bool = False
     tokens: int = field(default=0, init=False)
     truncated: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         causal, use = transformers.AutoModelForCausalLM, "a pairwise preference model"
         model, tokenizer = load_headed(causal, self.folder, use=use, dtype=self.dtype)
-        longest = self.max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
-        self._renderer = PairRenderer(tokenizer, max_tokens=longest)
+        self._renderer = PairRenderer(tokenizer, max_tokens=longest_of(model.config, self.max_tokens))
         self._model = model.eval().requires_grad_(False).to(device_of(self.device))
         self._weight, self._bias = verdict_rows(self._model, self._renderer.verdict_ids)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what verdicts depend on: weights, config, tokenizer, type, the pairs' wording and length."""
+        """A hash of what verdicts depend on: weights, config, tokenizer, type, the pairs' wording, length and batches."""
         digest = hashlib.sha256(fingerprint(self.folder, dtype=self.dtype).encode())
-        digest.update(repr((INSTRUCTION, HEADINGS, QUESTION, SPEAKERS, self._renderer.max_tokens)).encode())
+        digest.update(repr((INSTRUCTION, HEADINGS, QUESTION, SPEAKERS, self.longest, self.exact)).encode())
         return digest.hexdigest()[:16]
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a pair keeps, its verdict among them."""
+        return self._renderer.max_tokens
 
     @torch.inference_mode()
     def prefer(self, pairs: Sequence[tuple[Conversation, Conversation]]) -> Preferences:
         """P(a ≻ b) of each pair (a, b), shown both ways. Raises DataError where a and b answer different prompts."""
         rows: list[tuple[int, int]] = []  # order, pair
         texts: list[Rendered] = []
+        truncated, faults = [False] * len(pairs), list[str | None]([None] * len(pairs))
         for i, (a, b) in enumerate(pairs):
             try:
                 shown = self._renderer.render(a, b), self._renderer.render(b, a)
-            except ConversationError:
+            except ConversationError as error:
+                faults[i] = str(error)
                 continue
-            self.truncated += shown[0].cut_tokens > 0
+            truncated[i] = shown[0].cut_tokens > 0
             rows += [(0, i), (1, i)]
             texts += [Rendered(one.ids, (), ()) for one in shown]
+        self.truncated += sum(truncated)
         odds = np.full((2, len(pairs)), np.nan)
-        for batch in pack(texts, batch_tokens=self.batch_tokens, share=False):
+        for batch in pack(texts, batch_tokens=1 if self.exact else self.batch_tokens, share=False):
             entries = [group[0] for group in batch.groups]
             for entry, value in zip(entries, self._log_odds([e.rendered.prompt for e in entries]), strict=True):
                 for row in entry.rows:
                     odds[rows[row]] = value
             self.tokens += batch.tokens
-        return Preferences(expit(odds[0]), expit(-odds[1]))
+        return Preferences(expit(odds[0]), expit(-odds[1]), tuple(truncated), tuple(faults))
 
     def _log_odds(self, rows: Sequence[tuple[int, ...]]) -> list[float]:
         # log P(A) / P(B). Each pass has a head of its own, on a clone that shares the weights: threads don't meet in it.

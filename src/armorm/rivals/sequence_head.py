@@ -7,7 +7,7 @@ Cost: one forward pass of the decoder per distinct conversation.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from armorm.features.backbone import DType, architecture_of, device_of, load_hea
 from armorm.features.forward import last_states, pad_right, run_decoder
 from armorm.features.packing import pack
 from armorm.features.spec import FINAL
-from armorm.rendering import Rendered, Renderer
+from armorm.rendering import VERSION, Rendered, Renderer
+from armorm.rivals.lengths import longest_of
+from armorm.scorers import Scored
 
 
 @dataclass(eq=False)
@@ -32,8 +34,9 @@ class SequenceHead:
     """score = w · h, h the last token's state behind the final norm; NaN for a conversation that the chat template refuses.
 
     The last token is known from the row's own length, so a padding token that also ends turns (a common choice) moves nothing.
-    The head is applied in float32, whatever `dtype` the decoder runs in. Raises BackboneError for a folder that can't be read,
-    lacks weights, or has another head than one logit. `tokens` counts what was read so far.
+    The head is applied in float32, whatever `dtype` the decoder runs in. `exact` runs each conversation by itself, so that its
+    score is the same to the bit beside any other. Raises BackboneError for a folder that can't be read, lacks weights, or
+    has another head than one logit. `tokens` counts what was read so far.
     """
 
     name: str
@@ -43,31 +46,47 @@ class SequenceHead:
     device: str = "auto"
     batch_tokens: int = 4096
     max_tokens: int | None = None
+    exact: bool = False
     tokens: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         model, tokenizer = _loaded(self.folder, self.dtype)
         model = model.eval().requires_grad_(False).to(device_of(self.device))
         self._decoder, self._head = model.base_model, model.score
-        longest = self.max_tokens or int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
-        self._renderer = Renderer(tokenizer, max_tokens=longest)
+        self._renderer = Renderer(tokenizer, max_tokens=longest_of(model.config, self.max_tokens))
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the folder's weights, config and tokenizer; a hub model is known by its id."""
+        """A hash of the folder's weights, config and tokenizer, and of how they are read; a hub model is known by its id."""
         path = Path(self.folder).expanduser()
         digest = hashlib.sha256(self.folder.encode() if not path.is_dir() else b"")
+        digest.update(repr((VERSION, self.longest, self.exact)).encode())
         if path.is_dir():
             hash_files(digest, path, lambda name: name.endswith((".safetensors", ".json", ".jinja", ".model")))
         return digest.hexdigest()[:16]
 
-    @torch.inference_mode()
+    @property
+    def longest(self) -> int:
+        """The most tokens that a conversation keeps."""
+        return self._renderer.max_tokens
+
     def score(self, conversations: Sequence[Conversation]) -> Float[np.ndarray, " n"]:
-        """Scores [n], higher is better; they don't depend on order or batch beyond rounding."""
-        rendered = {i: r for i, c in enumerate(conversations) if (r := self._rendered(c)) is not None}
-        rows = list(rendered)
-        scores = np.full(len(conversations), np.nan)
-        for batch in pack(list(rendered.values()), batch_tokens=self.batch_tokens, share=False):
+        """Scores [n], higher is better; order and batch change them by the decoder's rounding alone."""
+        return self.scored(conversations).scores
+
+    @torch.inference_mode()
+    def scored(self, conversations: Sequence[Conversation]) -> Scored:
+        """The same, with what was cut, refused and left out."""
+        found = [self._rendered(conversation) for conversation in conversations]
+        rendered = {i: one for i, one in enumerate(found) if isinstance(one, Rendered)}
+        truncated = np.array([isinstance(one, Rendered) and one.truncated for one in found], dtype=np.bool_)
+        faults = tuple(None if isinstance(one, Rendered) else one for one in found)
+        notes = tuple(one.notes if isinstance(one, Rendered) else () for one in found)
+        return Scored(self._scores(rendered, len(found)), truncated, faults, notes)
+
+    def _scores(self, rendered: Mapping[int, Rendered], n: int) -> Float[np.ndarray, " n"]:
+        rows, scores = list(rendered), np.full(n, np.nan)
+        for batch in pack(list(rendered.values()), batch_tokens=1 if self.exact else self.batch_tokens, share=False):
             entries = [group[0] for group in batch.groups]
             self.tokens += sum(len(e.rendered) for e in entries)
             logits = self._logits([e.rendered for e in entries])
@@ -75,11 +94,12 @@ class SequenceHead:
                 scores[[rows[row] for row in entry.rows]] = logit
         return scores
 
-    def _rendered(self, conversation: Conversation) -> Rendered | None:
+    def _rendered(self, conversation: Conversation) -> Rendered | str:
+        # What it is as tokens, or why it is refused.
         try:
             return self._renderer.render(conversation)
-        except ConversationError:
-            return None
+        except ConversationError as error:
+            return str(error)
 
     def _logits(self, rendered: Sequence[Rendered]) -> list[float]:
         rows = [r.ids for r in rendered]
@@ -101,7 +121,7 @@ def _loaded(folder: str, dtype: DType) -> tuple[Any, Any]:
     head = getattr(model, "score", None)
     if not isinstance(head, torch.nn.Linear) or head.out_features != 1:
         raise BackboneError(
-            f"{folder}: {type(model).__name__} with {model.config.num_labels} labels has no head of one logit: name a reward "
-            "model that was trained with num_labels=1"
+            f"{folder}: {type(model).__name__} with {model.config.num_labels} labels has no head of one logit, so it gives no "
+            "single score: name a reward model that was trained with num_labels=1"
         )
     return model, tokenizer
