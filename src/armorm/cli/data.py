@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from armorm.cli.options import Json, Quiet
+from armorm.cli.options import AnswerIs, CellsAre, ColumnsGiven, Format, Json, Missing, Quiet, row_format
 from armorm.cli.printing import print_json, print_report, print_result
+from armorm.errors import DataError
 
 if TYPE_CHECKING:
     from armorm.data.files import Found
     from armorm.data.leakage import PromptIndex
     from armorm.data.opening import Opened, Request
+    from armorm.data.shapes import RowFormat
 
 data_app = typer.Typer(no_args_is_help=True, help="Rows: the public sources, what a file holds, what is wrong with it, export.")
 
@@ -72,6 +74,11 @@ def inspect(
         float | None, typer.Option(help="The similarity from which prompts are near-duplicates [default: 0.6].")
     ] = None,
     objectives: Facts = None,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
+    answer: AnswerIs = "last-turn",
+    missing: Missing = None,
     out: Annotated[Path | None, typer.Option(help="A folder for inspect.json and the page inspect.html.")] = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -80,7 +87,8 @@ def inspect(
     from armorm.data.inspect import inspect as inspect_rows
     from armorm.report.data_report import inspection_report, write_inspection
 
-    request = _request(source, path, as_, split=split, limit=limit, objectives=objectives)
+    rows = row_format(columns, format_, cells, answer=answer, missing=missing)
+    request = _request(source, path, as_, split=split, limit=limit, objectives=objectives, rows=rows)
     indexes = [_index(one, near) for one in against or []]
     with _opened(request, quiet=quiet) as opened:
         facts = inspect_rows(opened, indexes)
@@ -92,21 +100,32 @@ def inspect(
 
 @data_app.command()
 def validate(
-    files: Annotated[list[str], typer.Argument(help="Files or quoted patterns; each is checked as one source.")],
+    files: Annotated[
+        list[str], typer.Argument(help="Files or quoted patterns, each checked as one source; or a public set's name.")
+    ],
+    path: Local = None,
     objectives: Facts = None,
     as_: As = Kind.AUTO,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
+    answer: AnswerIs = "last-turn",
+    missing: Missing = None,
     show: Annotated[int, typer.Option(min=0, help="How many faults to print; --json has all.")] = 50,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check your rows one by one and say what to mend; exit code 2 when there are faults."""
+    """Check rows one by one, your own or a public set's, and say what to mend; exit code 2 when there are faults."""
     from armorm.data.validate import validate as validate_rows
     from armorm.report.data_report import validation_report
 
-    lines = _Lines(json_=json_, show=show)
+    if path is not None and len(files) > 1:
+        raise DataError("`path` is a local copy of one public set: name that set alone")
+    lines, rows = _Lines(json_=json_, show=show), row_format(columns, format_, cells, answer=answer, missing=missing)
     found = []
     for file in files:
-        with _opened(_request(file, None, as_, objectives=objectives), quiet=quiet, on_fault_line=lines) as opened:
+        request = _request(file, path, as_, objectives=objectives, rows=rows)
+        with _opened(request, quiet=quiet, on_fault_line=lines) as opened:
             found.append(validate_rows(opened))
     if json_:
         print_json({"sources": [v.to_json() for v in found], "faults": lines.kept})
@@ -127,6 +146,11 @@ def export(
     split: Split = None,
     limit: Limit = None,
     objectives: Facts = None,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
+    answer: AnswerIs = "last-turn",
+    missing: Missing = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -134,7 +158,9 @@ def export(
     from armorm.data.export import export as export_rows
     from armorm.report.data_report import export_report
 
-    with _opened(_request(source, path, as_, split=split, limit=limit, objectives=objectives), quiet=quiet) as opened:
+    rows = row_format(columns, format_, cells, answer=answer, missing=missing)
+    request = _request(source, path, as_, split=split, limit=limit, objectives=objectives, rows=rows)
+    with _opened(request, quiet=quiet) as opened:
         exported = export_rows(opened, out)
     print_result(exported, lambda: export_report(exported, opened.remarks), json_=json_)
 
@@ -164,11 +190,12 @@ def _request(
     split: str | None = None,
     limit: int | None = None,
     objectives: Path | None = None,
+    rows: RowFormat,
 ) -> Request:
     from armorm.data.opening import Request
 
     kind = {Kind.RATINGS: "ratings", Kind.PAIRS: "pairs"}.get(as_)
-    return Request(source, path, kind, split, limit, objectives)  # type: ignore[arg-type]
+    return Request(source, path, kind, split, limit, objectives, rows)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -213,7 +240,6 @@ def _index(asked: str, near: float | None) -> PromptIndex:
     from armorm.data.files import expand, records
     from armorm.data.leakage import THRESHOLD, PromptIndex
     from armorm.data.reading import stream_items
-    from armorm.errors import DataError
 
     name, _, path = asked.partition("=")
     if name in benchmarks() or path or not any(mark in asked for mark in "./*?["):

@@ -19,9 +19,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from armorm.conversation import Message
 from armorm.data.opening import METADATA_KEY, Opened
 from armorm.data.reading import FaultCounts
-from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.rows import PreferencePair, RatedResponse, conversations_of
 from armorm.disk import writing
 from armorm.errors import DataError
 from armorm.objectives import Objectives
@@ -29,7 +30,8 @@ from armorm.objectives import Objectives
 FORMAT = 1
 GROUP_ROWS = 10_000
 GROUP_CHARACTERS = 64_000_000
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_MESSAGES = pa.list_(pa.struct([(key, pa.string()) for key in Message.__annotations__]))
+"""What is no text in a message (tool calls, tools) is written as JSON text, as it may be read again."""
 _RATED = ("id", "group", "source", "messages")
 _NOT_FREE = frozenset({*_RATED, "prompt", "response", "system", "chosen", "rejected", "section", "subset"})
 
@@ -105,15 +107,19 @@ def _groups(rows: Iterable[Any]) -> Iterator[list[Any]]:
 def _characters(row: RatedResponse | PreferencePair) -> int:
     if isinstance(row, RatedResponse):
         return sum(len(m["content"]) for m in row.messages)
-    return 2 * sum(len(m["content"]) for m in row.context) + len(row.chosen) + len(row.rejected)
+    return sum(len(m["content"]) for conversation in conversations_of(row) for m in conversation)
 
 
 def _cells(row: RatedResponse | PreferencePair, objectives: Objectives) -> dict[str, Any]:
     named = {"id": row.id, "group": row.group, "source": row.source}
     if isinstance(row, RatedResponse):
-        return {**named, "messages": row.messages, **{o.name: row.ratings.get(o.name) for o in objectives}}
-    sides = {"chosen": row.conversation(row.chosen), "rejected": row.conversation(row.rejected)}
+        return {**named, "messages": _flat(row.messages), **{o.name: row.ratings.get(o.name) for o in objectives}}
+    sides = {"chosen": _flat(row.conversation(row.chosen)), "rejected": _flat(row.conversation(row.rejected))}
     return {**named, "section": row.section, "subset": row.subset, **sides}
+
+
+def _flat(messages: Iterable[Message]) -> list[dict[str, str]]:
+    return [{k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in m.items()} for m in messages]
 
 
 def _why(faults: FaultCounts) -> str:

@@ -4,7 +4,8 @@ In: a `Request`.  Out: `Opened`: the stream, the objectives, and what was decide
 Cost: none for a public set; files that bring no objectives are read once before, to find the columns that hold ratings.
 
 The objectives of rated files are those asked for, or those of an `objectives.json` in the file's folder, or those written into
-an exported Parquet file, or else the columns that hold numbers, on the range seen.
+an exported Parquet file, or else the columns that hold numbers, on the range seen. (A file beside that names none of the columns
+is another file's.)
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from armorm.conversation import Span, is_utf8
+from armorm.conversation import is_utf8
 from armorm.data.cells import is_absent, rating
-from armorm.data.files import BadRecord, Cells, Found, Record, expand, records
+from armorm.data.files import BadRecord, Found, Record, expand, records
 from armorm.data.reading import Stream, stream_pairs, stream_ratings
 from armorm.data.rows import PreferencePair, RatedResponse
-from armorm.data.shapes import Columns, kind_of_row
+from armorm.data.shapes import Columns, RowFormat, kind_of_row
 from armorm.data.sources.read import source_pairs, source_ratings
 from armorm.data.sources.registry import pair_sources, rating_sources
 from armorm.data.sources.source import PairSource, RatingSource, Unfold
@@ -50,7 +51,7 @@ FEWEST = 10
 class Request:
     """What is asked for. `source`: a public set's name, or files; `path`: a local copy of a public set; `kind`: None to see.
 
-    `columns`, `cells` and `span` say how own files are read: see `Columns`, `Cells`, `Span`.
+    `rows` says how own files are read.
     """
 
     source: str
@@ -59,16 +60,7 @@ class Request:
     split: str | None = None
     limit: int | None = None
     objectives: Path | None = None
-    columns: Columns = field(default_factory=Columns)
-    cells: Cells = "auto"
-    span: Span = "last-turn"
-
-    @property
-    def as_files(self) -> dict[str, Any]:
-        """What only one's own files can be told."""
-        defaults = Request("")
-        asked = {"columns": self.columns, "cells": self.cells, "span": self.span}
-        return {name: value for name, value in asked.items() if value != getattr(defaults, name)}
+    rows: RowFormat = field(default_factory=RowFormat)
 
 
 @dataclass(frozen=True)
@@ -92,8 +84,8 @@ def open_source(request: Request, *, on_fault_line: Callable[[str], None] | None
     rated, paired = rating_sources().get(request.source), pair_sources().get(request.source)
     if rated and paired and request.kind is None:
         raise DataError(f"{request.source!r} names ratings and pairs: say which by `kind`, ratings or pairs")
-    if (rated or paired) and request.as_files:
-        raise DataError(f"{request.source} knows its own columns: leave {', '.join(request.as_files)} out")
+    if (rated or paired) and request.rows != RowFormat():
+        raise DataError(f"{request.source} knows its own columns and format: leave them out, or name its files in its place")
     look = _watch_first(watch, request.limit)
     if rated and request.kind != "pairs":
         return _open_ratings(rated, request, look, on_fault_line)
@@ -159,14 +151,14 @@ def _open_files(request: Request, look: Watch, on_fault_line: Callable[[str], No
     name = paths[0].name.partition(".")[0] if len(paths) == 1 else Path(request.source).parent.name or "files"
     where, title = request.source, ", ".join(p.name for p in paths[:3]) + (" …" if len(paths) > 3 else "")
     rows = look(_records(paths, request))
-    how: Any = {"source": name, "where": where, "columns": request.columns, "span": request.span, "on_fault_line": on_fault_line}
+    how: Any = {"source": name, "where": where, "columns": request.rows.columns, "span": request.rows.span}
     if kind == "pairs":
         if request.objectives:
             raise DataError(f"{where}: pairs have no objectives: leave `objectives` out, or say by `kind` that they are ratings")
-        pairs = stream_pairs(rows, **how)
+        pairs = stream_pairs(rows, **how, on_fault_line=on_fault_line)
         return Opened(name, title, kind, pairs, Objectives([]), where=where)
     objectives, remarks = _objectives_of(paths, request)
-    ratings = stream_ratings(rows, objectives=objectives, **how)
+    ratings = stream_ratings(rows, objectives=objectives, **how, on_fault_line=on_fault_line)
     return Opened(name, title, kind, ratings, objectives, remarks, where=where)
 
 
@@ -188,13 +180,13 @@ def _files(request: Request) -> list[Path]:
 
 
 def _records(paths: Iterable[Path], request: Request) -> Iterator[Record | BadRecord]:
-    return chain.from_iterable(records(path, request.cells) for path in paths)
+    return chain.from_iterable(records(path, request.rows.cells) for path in paths)
 
 
 def _kind_of(paths: Iterable[Path], request: Request) -> RowKind:
     # What most of the first rows are; a row that is broken says little.
     first = islice(_records(paths, request), 1000)
-    kinds = Counter(kind_of_row(r.values, request.columns) for r in first if isinstance(r, Record))
+    kinds = Counter(kind_of_row(r.values, request.rows.columns) for r in first if isinstance(r, Record))
     return "pairs" if kinds["pair"] > kinds["one"] else "ratings"
 
 
@@ -203,10 +195,17 @@ def _objectives_of(paths: list[Path], request: Request) -> tuple[Objectives, tup
         return Objectives.from_file(request.objectives), ()
     beside = paths[0].parent / "objectives.json"
     if beside.is_file() and beside not in paths:
-        return Objectives.from_file(beside), (f"objectives are those of {beside}",)
+        known = Objectives.from_file(beside)
+        if any(_rates(known, one) for one in islice(_records(paths, request), 1000)):
+            return known, (f"objectives are those of {beside}",)
     if written := objectives_in(paths[0]):
         return written, ("objectives are those written into the file",)
-    return _objectives_seen(islice(_records(paths, request), request.limit), request.columns)
+    return _objectives_seen(islice(_records(paths, request), request.limit), request.rows.columns)
+
+
+def _rates(objectives: Objectives, record: Record | BadRecord) -> bool:
+    """Whether a record has a column of one of the objectives."""
+    return isinstance(record, Record) and not record.values.keys().isdisjoint(objectives.names)
 
 
 def objectives_in(path: Path) -> Objectives | None:

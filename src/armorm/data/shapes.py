@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from armorm.conversation import Answer, Fault, Message, Span, entries_of, kind_of, parse_conversation, split_answer, turns_of
 from armorm.data.cells import is_python_repr, messages_in
+from armorm.data.files import Cells
 from armorm.errors import ConversationError
 
 Format = Literal["auto", "messages", "swift", "sharegpt", "nemo", "alpaca", "openrlhf", "prompt", "implicit"]
@@ -52,6 +53,19 @@ class Columns(BaseModel):
     ratings: dict[str, str] | None = None
     missing: tuple[float, ...] = ()
     format: Format = "auto"
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """How a file's rows are read: its columns, what its strings are, and what of a conversation is the answer."""
+
+    columns: Columns = field(default_factory=Columns)
+    cells: Cells = "auto"
+    span: Span = "last-turn"
+
+    def to_json(self) -> dict[str, Any]:
+        """What was asked for, as JSON."""
+        return {"columns": self.columns.model_dump(mode="json", exclude_defaults=True), "cells": self.cells, "answer": self.span}
 
 
 class RowFault(Exception):  # noqa: N818 - one row's fault, caught by whoever reads rows
