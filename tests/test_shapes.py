@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from small_rows import gpt, says, write
 
 from armorm.conversation import parse_conversation, prompt_group
 from armorm.data.answer_rows import AnswerRow, answer_row, answer_rows
@@ -31,35 +29,8 @@ CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city"
 SCALES = [{"name": "helpfulness", "min": 0, "max": 4}, {"name": "safety", "min": 0, "max": 1}]
 
 
-def says(text: Any, **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": text, **more}
-
-
-def gpt(text: str) -> dict[str, str]:
-    return {"from": "gpt", "value": text}
-
-
 def read(row: Mapping[str, Any], span: Any = "last-turn", **columns: Any) -> AnswerRow:
     return answer_row(Record(1, dict(row), "rows.jsonl"), Columns(**columns), span)
-
-
-def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """The rows as a file of the path's ending; a CSV's lists are JSON text."""
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist([dict(r) for r in rows]), path)
-    elif path.suffix == ".csv":
-        cells = [
-            {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in r.items() if v is not None} for r in rows
-        ]
-        with path.open("w", newline="", encoding="utf-8", errors="surrogatepass") as out:
-            writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows(cells)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(list(rows)), encoding="utf-8")
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def opened(path: Path, objectives: Any = None, kind: Any = None, **rows: Any) -> Any:

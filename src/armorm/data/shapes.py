@@ -195,7 +195,13 @@ def _find(values: Mapping[str, Any], columns: Columns, kind: Kind | None) -> Fou
     if kind == "one" and _has(values, columns.chosen, columns.rejected):  # what else a row holds is of no interest
         values, other = {n: v for n, v in values.items() if n not in (columns.chosen, columns.rejected)}, "pair"
     for shape in (shape for shape in SHAPES if columns.format in ("auto", shape.name)):
-        if (found := shape.find(values, columns)) is None:
+        try:
+            found = shape.find(values, columns)
+        except (RowFault, ConversationError):
+            if other is None:
+                raise
+            continue
+        if found is None:
             continue
         if kind in (None, _kind(found)):
             return found
@@ -271,6 +277,12 @@ def _has(values: Mapping[str, Any], *names: str) -> bool:
     return all(values.get(name) is not None for name in names)
 
 
+def _filled(values: Mapping[str, Any], name: str) -> bool:
+    # An empty cell of a CSV holds no messages.
+    value = values.get(name)
+    return value is not None and not (isinstance(value, str) and not value.strip())
+
+
 def _sides(values: Mapping[str, Any], columns: Columns) -> tuple[list[Any], tuple[bool, ...]] | None:
     # The answers of both sides, where the row has them: one each, or lists of several.
     if not _has(values, columns.chosen, columns.rejected):
@@ -288,7 +300,7 @@ def _several(side: Any) -> list[Any]:
 
 
 def _find_messages(values: Mapping[str, Any], columns: Columns) -> Found | None:
-    if not _has(values, columns.messages) or values[columns.messages] == "" or _has(values, columns.chosen, columns.rejected):
+    if not _filled(values, columns.messages) or _has(values, columns.chosen, columns.rejected):
         return None
     return Found([], [_or_itself(values[columns.messages])])
 
@@ -300,7 +312,7 @@ def _or_itself(value: Any) -> Any:
 
 def _find_swift(values: Mapping[str, Any], columns: Columns) -> Found | None:
     named = next((n for n in ("rejected_response", "rejected_messages") if _has(values, n)), None)
-    if named is None or not _has(values, columns.messages):
+    if named is None or not _filled(values, columns.messages):
         return None
     turns, rejected = _messages(values[columns.messages]) or [], values[named]
     if named == "rejected_messages":
@@ -310,7 +322,7 @@ def _find_swift(values: Mapping[str, Any], columns: Columns) -> Found | None:
 
 
 def _find_sharegpt(values: Mapping[str, Any], columns: Columns) -> Found | None:
-    if not _has(values, "conversations"):
+    if not _filled(values, "conversations"):
         return None
     turns = _messages(values["conversations"]) or []
     sides = _sides(values, columns)
