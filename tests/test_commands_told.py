@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import tiny_tokenizer
+from conftest import TEMPLATE, tiny_tokenizer
 from small_run import Armorm, read_lines, write_lines
+from small_tables import table_of
 
 from armorm.bench.run import read_and_judge
 from armorm.data.row_writing import json_text
@@ -22,18 +25,21 @@ from armorm.jobs import score_file as scoring_files
 from armorm.jobs.audit import run_audit
 from armorm.jobs.bench import run_benchmark
 from armorm.jobs.explain import explain_row
-from armorm.jobs.score_file import Tally, score_file, score_job, stream_file
+from armorm.jobs.score_file import Job, Tally, score_file, score_job, stream_file, write_scores
 from armorm.jobs.select import best_of_job, build_pairs, select
 from armorm.model.folder import check_name
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
+from armorm.numbers import counts
 from armorm.progress import Reporter
 from armorm.recipe import Suite
 from armorm.report.audit_report import audit_report
 from armorm.report.bench_report import bench_report, render_bench_page
 from armorm.report.explained import render_explain_page
+from armorm.report.reading import reading_sentences
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
+from armorm.scoring.table import ScoreTable
 
 QUIET = Reporter(quiet=True)
 LONG = "how are you? " * 30
@@ -93,14 +99,42 @@ def test_every_row_says_whether_it_was_cut(model: Path, tmp_path: Path, max_toke
     assert best[2]["truncated"] == cut["list"]
 
 
-def test_notes_stand_in_their_row_and_are_counted(model: Path, tmp_path: Path):
-    marked = {"id": "reasoned", "messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "fine"}]}
-    marked["messages"][1]["reasoning_content"] = "hm"  # type: ignore[index]
-    file = file_of(tmp_path, [*MIXED, marked])
-    finished = score_file(str(model), file, tmp_path / "out.jsonl", reporter=QUIET)
-    rows = {row["id"]: row.get("notes") for row in read_lines(tmp_path / "out.jsonl")}
-    assert rows["short"] is None
-    assert sum(finished.notes.values()) == sum(len(notes) for notes in rows.values() if notes)
+NOTED = ("empty-system", "text-left-out", "special-token-in-text", "reasoning_content not in the template")
+
+
+@pytest.mark.parametrize("job", [score_job(), score_job(full=True), score_job(own_columns=False), best_of_job()])
+@pytest.mark.parametrize("noted", [(), NOTED[:1], NOTED])
+def test_notes_stand_in_their_row_and_are_counted(tmp_path: Path, job: Job, noted: tuple[str, ...]):
+    def score(conversations: Any) -> ScoreTable:
+        table = table_of([1.0] * len(conversations))
+        return replace(table, notes=tuple(noted if c[-1]["content"] == "noted" else () for c in conversations))
+
+    rows = [{"id": i, "prompt": f"q{i}", "response": text, "notes": "old"} for i, text in enumerate(("noted", "fine", " "))]
+    rows.append({"id": 3, "prompt": "q3", "responses": ["fine", "noted", " "]})  # type: ignore[dict-item]
+    finished = write_scores(file_of(tmp_path, rows), tmp_path / "out.jsonl", score, job, model_key="m", reporter=QUIET)
+    one, many = ([list(noted)], [[[], list(noted), []]]) if noted else ([], [])
+    found = {row["id"]: [row["notes"]] if "notes" in row else [] for row in read_lines(tmp_path / "out.jsonl")}
+    assert found == {0: one, 1: [], 2: [], 3: many}
+    assert finished.notes == dict.fromkeys(noted, 2)
+    assert [sentence for sentence in reading_sentences(0, 4, 8, finished.notes) if "left out" in sentence] == (
+        [f"What the chat template left out or could not keep apart, by conversations: {counts(finished.notes)}."] if noted else []
+    )
+
+
+def test_what_a_template_leaves_out_is_told_by_every_command(tiny_model: RewardModel, armorm: Armorm, tmp_path: Path):
+    deaf = deepcopy(tiny_model)
+    deaf.tokenizer.chat_template = TEMPLATE.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}")
+    deaf.save_pretrained(tmp_path / "deaf")
+    file, note = file_of(tmp_path, [*PAIRS, SYSTEM | {"prompt": "what is x?"}]), "system-left-out"
+    model = str(tmp_path / "deaf")
+    assert [row.get("notes") for row in stream_file(model, file, reporter=QUIET)][2:] == [None, [[note], [note]]]
+    assert run_benchmark(model, suite_of(file), tmp_path / "bench", reporter=QUIET).notes == {note: 2}
+    audited = run_audit(model, file, tmp_path / "audit", only=["flattery"], reporter=QUIET)
+    assert audited.notes == {note: 2}
+    assert explain_row(model, file, 4).notes == {"chosen": (note,), "rejected": (note,)}
+    code, out, _ = armorm("explain", model, file, "--row", 4)
+    assert (code, out.count(note)) == (0, 2)
+    assert f"2 {note}" in armorm("score", model, file)[2]
 
 
 def test_a_resumed_run_counts_what_was_there_before(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -142,7 +176,7 @@ def test_the_command_tells_the_counts_on_stderr(armorm: Armorm, model: Path, tmp
     file = file_of(tmp_path, MIXED)
     for command in ("score", "best-of"):
         code, out, err = armorm(command, model, file, "--max-tokens", max_tokens)
-        assert (code, len(out.splitlines())) == (0, 4 if command == "best-of" else 5) or command == "best-of"
+        assert (code, len(out.splitlines())) == (0, 5)
         assert ("were cut" in err, said in err) == (bool(said), True)
         assert armorm(command, model, file, "--max-tokens", max_tokens, "--quiet")[2] == ""
 
@@ -296,9 +330,9 @@ def test_selections_count_what_has_no_score_alike(tmp_path: Path):
     pairs, of_pairs = build_pairs(file)
     list(pairs)
     _, of_select = select(file, min_score=0.0)
-    for counts in (of_pairs, of_select):
-        assert (counts.answers, counts.unscored) == (2, 3)
-        assert counts.reasons == {"template-refuses": 1, "not-finite": 1, "missing-field": 1}
+    for found in (of_pairs, of_select):
+        assert (found.answers, found.unscored) == (2, 3)
+        assert found.reasons == {"template-refuses": 1, "not-finite": 1, "missing-field": 1}
 
 
 @pytest.mark.parametrize(
