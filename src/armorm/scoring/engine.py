@@ -162,8 +162,8 @@ class Engine:
 def _row_by_row(pooled: Pooled) -> Iterator[Pooled]:
     # The heads round by the number of rows too: a conversation that comes twice is one pass of the decoder, and two rows.
     for i, row in enumerate(pooled.rows):
-        one = [{name: values[i : i + 1] for name, values in of.items()} for of in (pooled.response, pooled.prompt)]
-        yield Pooled((row,), *one, pooled.tokens)
+        response, prompt = ({part: v[i : i + 1] for part, v in side.items()} for side in (pooled.response, pooled.prompt))
+        yield Pooled((row,), response, prompt, pooled.tokens)
 
 
 def _check_positions(backbone: Backbone, max_tokens: int) -> None:
