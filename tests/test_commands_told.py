@@ -125,7 +125,7 @@ def test_what_a_template_leaves_out_is_told_by_every_command(tiny_model: RewardM
     deaf = deepcopy(tiny_model)
     deaf.tokenizer.chat_template = TEMPLATE.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}")
     deaf.save_pretrained(tmp_path / "deaf")
-    file, note = file_of(tmp_path, [*PAIRS, SYSTEM | {"prompt": "what is x?"}]), "system-left-out"
+    file, note = file_of(tmp_path, [*PAIRS, SYSTEM | {"prompt": "what is x?"}]), "system not in the template"
     model = str(tmp_path / "deaf")
     assert [row.get("notes") for row in stream_file(model, file, reporter=QUIET)][2:] == [None, [[note], [note]]]
     assert run_benchmark(model, suite_of(file), tmp_path / "bench", reporter=QUIET).notes == {note: 2}
