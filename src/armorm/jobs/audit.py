@@ -125,7 +125,11 @@ def _wanted(only: Sequence[str]) -> tuple[Perturbation, ...]:
     return tuple(p for p in PERTURBATIONS if not only or p.name in only)
 
 
-def _items(file: Path, limit: int | None, how: RowFormat = RowFormat()) -> tuple[list[AnswerRow], dict[str, int]]:
+def _items(
+    file: Path,
+    limit: int | None,
+    how: RowFormat = RowFormat(),  # noqa: B008 - frozen
+) -> tuple[list[AnswerRow], dict[str, int]]:
     # The prompts with the smallest hashes, of each the row with the smallest: the same whatever the file's order, and more of
     # them with a larger limit. One row per prompt, so that a prompt with a hundred rows counts once.
     left_out: dict[str, int] = {}
