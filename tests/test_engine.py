@@ -163,7 +163,7 @@ def test_one_refused_row_among_256_adds_no_pass_of_the_decoder(picky: RewardMode
     assert len(table) == 256
     assert passes == without
     assert len(passes) > 3
-    assert table.faults[77] == "the chat template refuses this conversation: no system"
+    assert table.faults[77].startswith("template-refuses: the chat template refuses this conversation: no system; ")
     assert [i for i, fault in enumerate(table.faults) if fault is not None] == [77]
     assert (table.tokens[77], table.truncated[77]) == (0, False)
     for name in COLUMNS:
@@ -177,7 +177,7 @@ def test_every_kind_of_refusal_has_its_sentence(picky: RewardModel):
     half = [good[0], {"role": "assistant", "content": "\ud800"}]
     rows = [good, good[:1], [], half, good[::-1], refused_in([good], 0)[0]]
     table = picky.engine().score(rows, profile=CAREFUL, deviations=True)
-    reasons = ["no-answer", "not-messages", "not-utf8", "no-answer", "the chat template refuses this conversation"]
+    reasons = ["no-answer", "not-messages", "not-utf8", "no-answer", "template-refuses"]
     assert [None if f is None else f.split(":")[0] for f in table.faults] == [None, *reasons]
     assert np.isnan(table.scores).tolist() == [False, *[True] * 5]
     assert np.isnan(table.contributions[1:]).all()
@@ -194,7 +194,7 @@ def test_all_refused(picky: RewardModel, passes: list[tuple[int, ...]]):
 
 
 def test_a_model_names_the_refused_row_before_the_decoder_runs(picky: RewardModel, passes: list[tuple[int, ...]]):
-    with pytest.raises(ConversationError, match="conversation 78 of 256: the chat template refuses"):
+    with pytest.raises(ConversationError, match="conversation 78 of 256: template-refuses"):
         picky.score(refused_in(talks(255)))
     with pytest.raises(ConversationError, match=r"^no-answer"):
         picky.score(talks(1)[0][:1])

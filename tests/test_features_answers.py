@@ -456,7 +456,7 @@ def test_a_manifest_that_is_none_is_refused(text, tmp_path, decoder):
     (home / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError, match=rf"{home}.*extract again") as refused:
         stored(tmp_path, rated(), NEVER)
-    assert ("format 1, this version reads 2" in str(refused.value)) == ("sides" in text)
+    assert ("format 1, this version reads 3" in str(refused.value)) == ("sides" in text)
 
 
 def test_each_file_is_verified_once_per_open_store(tmp_path, decoder, monkeypatch):

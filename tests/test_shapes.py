@@ -30,7 +30,7 @@ SCALES = [{"name": "helpfulness", "min": 0, "max": 4}, {"name": "safety", "min":
 
 
 def read(row: Mapping[str, Any], span: Any = "last-turn", **columns: Any) -> AnswerRow:
-    return answer_row(Record(1, dict(row), "rows.jsonl"), Columns(**columns), span)
+    return answer_row(Record(1, dict(row), "rows.jsonl"), RowFormat(Columns(**columns), span=span))
 
 
 def opened(path: Path, objectives: Any = None, kind: Any = None, **rows: Any) -> Any:

@@ -211,11 +211,9 @@ class Renderer:
         if min(places) < 0 or befores[0] != befores[1] or afters[0] != afters[1]:
             raise BackboneError("the chat template does not put the assistant's answer into its text: it can't be used here")
         prompt = _common_start([befores[0], *self._openings(context)])
-        left_out = [m["role"] for m in context if not _is_in(m, prompt)]
         notes = self._unread(context, None)
         notes += [] if broken else ["special-token-in-text"]
-        notes += ["system-left-out"] if "system" in left_out else []
-        notes += ["text-left-out"] if set(left_out) - {"system"} else []
+        notes += ["text-left-out"] if not all(_is_in(m, prompt) for m in context if m["role"] != "system") else []
         return Frame(prompt, afters[0], tuple(notes))
 
     def _openings(self, context: list[Message]) -> list[str]:
@@ -238,8 +236,8 @@ class Renderer:
         marked = _mark(found, self._literals)
         if marked == found:
             return plain, True
-        text = self._apply(marked, opened=opened) if self._can_break else plain
-        return (text, True) if text != plain and _unmarked(text) == plain else (plain, False)
+        text = self._apply(marked, opened=opened) if self._can_break else ""
+        return (text, True) if _unmarked(text) == plain else (plain, False)
 
     def _apply(self, messages: list[dict[str, Any]], *, opened: bool = False, **more: Any) -> str:
         try:
@@ -271,6 +269,7 @@ class Renderer:
         if any(m["role"] == "tool" for m in turns) and not self._shows("tool"):
             raise Fault("tool-turns-unread").error()
         notes = [key for key in REASONING if any(m.get(key) for m in turns) and not self._shows(key)]
+        notes += ["system"] if any(m["role"] == "system" for m in turns) and not self._shows("system") else []
         notes += ["tools"] if (tools or any(m.get("tools") for m in turns)) and not self._shows("tools") else []
         return [f"{note} not in the template" for note in notes]
 
@@ -289,6 +288,8 @@ class Renderer:
         elif what in REASONING:
             answered[what] = "".join(_SENTINELS)
         turns = [asked, answered]
+        if what == "system":
+            turns = [{"role": "system", "content": "".join(_SENTINELS)}, *turns]
         if what == "tool":
             called = {"role": "assistant", "content": "", "tool_calls": [call | {"id": "abcdefghi"}]}
             result = {"role": "tool", "content": " ".join(_SENTINELS), "name": "f", "tool_call_id": "abcdefghi"}

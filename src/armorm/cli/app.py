@@ -19,9 +19,13 @@ from rich.text import Text
 from armorm.cli import selecting
 from armorm.cli.data import data_app
 from armorm.cli.options import (
+    AnswerIs,
     BatchTokens,
+    CellsAre,
+    ColumnsGiven,
     Exact,
     Features,
+    Format,
     Json,
     MaxTokens,
     Model,
@@ -30,6 +34,7 @@ from armorm.cli.options import (
     Quiet,
     RecipeFile,
     RunFolder,
+    row_format,
 )
 from armorm.cli.printing import print_json, print_parts, print_result
 from armorm.cli.steering import steer_app
@@ -142,12 +147,17 @@ def explain(
     prompt_only: Annotated[bool, typer.Option("--prompt-only", help="Only the weights that the row's prompt opens.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page there too.")] = None,
     max_tokens: MaxTokens = None,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
+    answer: AnswerIs = "last-turn",
     json_: Json = False,
 ) -> None:
     """Show what a score is the sum of, or which objectives make the difference between two answers."""
     from armorm.jobs.explain import explain_row
 
-    explained = explain_row(model, file, row, against=against, profile=profile, prompt_only=prompt_only, max_tokens=max_tokens)
+    asked: dict[str, Any] = {"against": against, "profile": profile, "prompt_only": prompt_only, "max_tokens": max_tokens}
+    explained = explain_row(model, file, row, **asked, rows=row_format(columns, format_, cells, answer=answer))
     if html is not None:
         from armorm.report.explained import write_explain_page
 
@@ -169,6 +179,9 @@ def bench(
     batch_tokens: BatchTokens = 4096,
     max_tokens: MaxTokens = None,
     exact: Exact = False,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
     json_: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
     quiet: Quiet = False,
@@ -180,7 +193,7 @@ def bench(
     from armorm.report.bench_report import bench_report, render_csv
     from armorm.scoring.profile import Profile
 
-    chosen = suite_of(suite, path=path, sections=section or [], limit=limit)
+    chosen = suite_of(suite, row_format(columns, format_, cells), path=path, sections=section or [], limit=limit)
     steered = Profile.from_yaml(profile) if profile else None
     reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
     results = run_benchmark(model, chosen, out, profile=steered, reporter=Reporter(quiet=quiet), **reading)
@@ -227,6 +240,10 @@ def audit(
     batch_tokens: BatchTokens = 4096,
     max_tokens: MaxTokens = None,
     exact: Exact = False,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
+    answer: AnswerIs = "last-turn",
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -238,7 +255,8 @@ def audit(
     names = [name.strip() for name in only.split(",") if name.strip()]
     reporter = Reporter(quiet=quiet)
     reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
-    results = run_audit(model, file, out, run=run, limit=limit, only=names, reporter=reporter, **reading)
+    rows = row_format(columns, format_, cells, answer=answer)
+    results = run_audit(model, file, out, run=run, limit=limit, only=names, reporter=reporter, rows=rows, **reading)
     print_result(results, lambda: audit_report(results), json_=json_, then=f"page: {Path(results.folder) / 'audit.html'}")
 
 

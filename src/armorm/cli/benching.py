@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from armorm.data.benchmarks.registry import benchmark, benchmarks
 from armorm.data.files import expand
+from armorm.data.shapes import RowFormat
 from armorm.errors import DataError
 from armorm.recipe import Source, Suite
 
 
-def suite_of(name: str, *, path: str | None, sections: Sequence[str], limit: int | None) -> Suite:
+def suite_of(name: str, rows: RowFormat, *, path: str | None, sections: Sequence[str], limit: int | None) -> Suite:
     """A benchmark by its name, or a file of pairs. Raises DataError for neither, and for a --section without "="."""
     if broken := [s for s in sections if "=" not in s]:
         raise DataError(f"--section {broken[0]!r}: write PATTERN=SECTION, e.g. 'hep-*=reasoning'")
@@ -24,7 +25,10 @@ def suite_of(name: str, *, path: str | None, sections: Sequence[str], limit: int
     try:
         if name not in benchmarks() and _is_file(name):
             stem = Path(name).name.split(".")[0]
-            return Suite(name=stem, source=Source(path=name, cap=limit), sections=mapping)
+            source = Source(path=name, cap=limit, columns=rows.columns, cells=rows.cells)
+            return Suite(name=stem, source=source, sections=mapping)
+        if rows != RowFormat():
+            raise DataError(f"{name} knows its own columns and format: leave them out")
         benchmark(name)  # says which names there are
         return Suite.model_validate({"benchmark": name, "path": path, "cap": limit, "sections": mapping})
     except ValidationError as error:

@@ -12,17 +12,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from armorm.cli.options import BatchTokens, Exact, MaxTokens, Model, ProfileFile, Quiet
+from armorm.cli.options import (
+    AnswerIs,
+    BatchTokens,
+    CellsAre,
+    ColumnsGiven,
+    Exact,
+    Format,
+    MaxTokens,
+    Model,
+    ProfileFile,
+    Quiet,
+    row_format,
+)
 from armorm.errors import DataError
 
 if TYPE_CHECKING:
+    from armorm.data.shapes import RowFormat
     from armorm.jobs.score_file import Finished, Job, Tally
     from armorm.jobs.select import Counts
     from armorm.scorers import Reading
 
-Rows = Annotated[
-    Path, typer.Argument(help="Rows with `messages`, or `prompt` and `response` or `responses`: JSONL, Parquet, CSV.")
-]
+Rows = Annotated[Path, typer.Argument(help="Conversations in any format of docs/data.md: JSON Lines, JSON, Parquet, CSV.")]
 Scored = Annotated[Path, typer.Argument(help="A file that `armorm score MODEL FILE --out SCORED` wrote.")]
 Out = Annotated[Path | None, typer.Option(help="Write here (.jsonl, .jsonl.gz, .parquet) [default: JSON lines on stdout].")]
 Resumed = Annotated[
@@ -41,6 +52,9 @@ def score(
     batch_tokens: BatchTokens = 4096,
     max_tokens: MaxTokens = None,
     exact: Exact = False,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Score a file of answers, of any length: one JSON object per row on stdout, or the rows with their scores in a file."""
@@ -48,7 +62,7 @@ def score(
 
     job = score_job(full=full, own_columns=out is not None and not scores_only)
     reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
-    _run(model, file, out, job, profile, reading, quiet=quiet)
+    _run(model, file, out, job, profile, reading, rows=row_format(columns, format_, cells), quiet=quiet)
 
 
 def best_of(
@@ -60,13 +74,17 @@ def best_of(
     batch_tokens: BatchTokens = 4096,
     max_tokens: MaxTokens = None,
     exact: Exact = False,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Pick the best of n answers to each prompt: a row's `responses`, or neighbouring rows with the same prompt."""
     from armorm.jobs.select import best_of_job
 
     reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
-    _run(model, file, out, best_of_job(top_k=top_k), profile, reading, quiet=quiet)
+    rows = row_format(columns, format_, cells)
+    _run(model, file, out, best_of_job(top_k=top_k), profile, reading, rows=rows, quiet=quiet)
 
 
 def select(
@@ -75,12 +93,17 @@ def select(
     min_score: Annotated[float | None, typer.Option(help="Keep answers that score at least this.")] = None,
     per_prompt: Annotated[bool, typer.Option("--per-prompt", help="The share is of each prompt's answers.")] = False,
     out: Out = None,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
+    answer: AnswerIs = "last-turn",
     quiet: Quiet = False,
 ) -> None:
     """Keep the best answers of a scored file, as conversations to train on."""
     from armorm.jobs.select import select as selected
 
-    rows, counts = selected(file, keep_top=keep_top, min_score=min_score, per_prompt=per_prompt)
+    how = row_format(columns, format_, cells, answer=answer)
+    rows, counts = selected(file, keep_top=keep_top, min_score=min_score, per_prompt=per_prompt, rows=how)
     _write(rows, out)
     _tell(counts, "answers kept", quiet=quiet)
 
@@ -90,12 +113,17 @@ def pairs(
     margin: Annotated[float, typer.Option(help="The least difference of scores.")] = 0.0,
     every: Annotated[bool, typer.Option("--all", help="Every two answers of a prompt, not only the best and the worst.")] = False,
     out: Out = None,
+    columns: ColumnsGiven = None,
+    format_: Format = "auto",
+    cells: CellsAre = "auto",
+    answer: AnswerIs = "last-turn",
     quiet: Quiet = False,
 ) -> None:
     """Build preference pairs from a scored file, in TRL's format for DPO: the best answer of a prompt against the worst."""
     from armorm.jobs.select import build_pairs
 
-    rows, counts = build_pairs(file, margin=margin, every=every)
+    how = row_format(columns, format_, cells, answer=answer)
+    rows, counts = build_pairs(file, margin=margin, every=every, rows=how)
     _write(rows, out)
     _tell(counts, "pairs", quiet=quiet)
     if counts.scattered and not quiet:
@@ -106,7 +134,17 @@ def pairs(
         )
 
 
-def _run(model: str, file: Path, out: Path | None, job: Job, profile: Path | None, reading: Reading, *, quiet: bool) -> None:
+def _run(
+    model: str,
+    file: Path,
+    out: Path | None,
+    job: Job,
+    profile: Path | None,
+    reading: Reading,
+    *,
+    rows: RowFormat,
+    quiet: bool,
+) -> None:
     from armorm.jobs.score_file import Tally, score_file, stream_file
     from armorm.progress import Reporter
     from armorm.scoring.profile import Profile
@@ -114,9 +152,9 @@ def _run(model: str, file: Path, out: Path | None, job: Job, profile: Path | Non
     steered, reporter = Profile.from_yaml(profile) if profile else None, Reporter(quiet=quiet)
     tally = Tally()
     if out is None:
-        _write(stream_file(model, file, job, profile=steered, reporter=reporter, tally=tally, **reading), None)
+        _write(stream_file(model, file, job, profile=steered, reporter=reporter, tally=tally, rows=rows, **reading), None)
     else:
-        finished = score_file(model, file, out, job, profile=steered, reporter=reporter, **reading)
+        finished = score_file(model, file, out, job, profile=steered, reporter=reporter, rows=rows, **reading)
         tally = finished.tally
         print(_summary(finished))
     if not quiet:

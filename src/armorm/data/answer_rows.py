@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from armorm.conversation import Answer, Message, Span, text_of, turns_of
+from armorm.conversation import Answer, Message, text_of, turns_of
 from armorm.data.files import BadRecord, Record
-from armorm.data.shapes import Columns, RowFault, read_texts
+from armorm.data.shapes import RowFault, RowFormat, read_texts
 
 ANSWER_COLUMNS = (
     *("messages", "prompt", "system", "tools", "response", "completion", "responses", "completions", "chosen", "rejected"),
@@ -27,7 +27,8 @@ class AnswerRow:
     `values` are the row's own columns; `faults` holds what is wrong with each answer, None where nothing is; `error` is set where
     the row as a whole can't be scored, and then there are no answers. `many` says that the row lists its answers. `rows` is how
     many rows of the file it stands for (more than one once neighbours are grouped), `ids` are theirs. `scores` are the answers',
-    where the file was scored, NaN where there is none. `notes` say what was put right in it.
+    where the file was scored, NaN where there is none. `notes` say what was put right in it; `wins` which
+    answers are preferred, where the row says so.
     """
 
     row: int
@@ -42,6 +43,7 @@ class AnswerRow:
     ids: tuple[Any, ...] = ()
     scores: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+    wins: tuple[bool, ...] | None = None
 
     def conversation(self, i: int) -> tuple[Message, ...]:
         """The context with the i-th answer behind it."""
@@ -52,24 +54,20 @@ class AnswerRow:
         return sum(len(m["content"]) for m in self.context) + sum(len(text_of(answer)) for answer in self.answers)
 
 
-def answer_rows(
-    found: Iterable[Record | BadRecord],
-    columns: Columns = Columns(),  # noqa: B008 - frozen
-    span: Span = "last-turn",
-) -> Iterator[AnswerRow]:
+def answer_rows(found: Iterable[Record | BadRecord], how: RowFormat = RowFormat()) -> Iterator[AnswerRow]:  # noqa: B008 - frozen
     """Every record as a row to be scored, faulty ones too."""
-    return (answer_row(one, columns, span) for one in found)
+    return (answer_row(one, how) for one in found)
 
 
-def answer_row(record: Record | BadRecord, columns: Columns = Columns(), span: Span = "last-turn") -> AnswerRow:  # noqa: B008
+def answer_row(record: Record | BadRecord, how: RowFormat = RowFormat()) -> AnswerRow:  # noqa: B008 - frozen
     """One record as a row to be scored."""
     if isinstance(record, BadRecord):
         return AnswerRow(record.row, record.row, {}, error=f"{record.fault}: {record.remedy}", ids=(record.row,))
     values = record.values
-    name = values.get(columns.id) if columns.id else None
+    name = values.get(how.columns.id) if how.columns.id else None
     name = record.row if name is None else name
     try:
-        texts = read_texts(values, columns, span=span)
+        texts = read_texts(values, how.columns, span=how.span)
     except RowFault as fault:
         return AnswerRow(record.row, name, values, error=fault.sentence, ids=(name,), notes=record.notes)
     faults = tuple(None if fault is None else fault.sentence for fault in texts.faults)
@@ -77,7 +75,8 @@ def answer_row(record: Record | BadRecord, columns: Columns = Columns(), span: S
     if not texts.answers or all(faults):
         error = faults[0] if faults else "no-answer: the list of answers is empty"
         return AnswerRow(record.row, name, values, error=error, ids=(name,), many=texts.many, notes=notes)
-    return AnswerRow(record.row, name, values, texts.context, texts.answers, faults, None, texts.many, 1, (name,), notes=notes)
+    more: dict[str, Any] = {"many": texts.many, "ids": (name,), "notes": notes, "wins": texts.wins}
+    return AnswerRow(record.row, name, values, texts.context, texts.answers, faults, **more)
 
 
 def group_neighbours(rows: Iterable[AnswerRow]) -> Iterator[AnswerRow]:

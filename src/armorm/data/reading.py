@@ -19,7 +19,7 @@ from armorm.conversation import Answer, Message, Span, is_utf8, prompt_group, tu
 from armorm.data.cells import is_absent, rating
 from armorm.data.files import BadRecord, Found, Record, Skipped
 from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedResponse, Row
-from armorm.data.shapes import Columns, RowFault, Texts, read_texts, same_answer
+from armorm.data.shapes import Columns, RowFault, Texts, bare_text, read_texts
 from armorm.errors import DataError
 from armorm.objectives import Objective, Objectives
 
@@ -254,7 +254,7 @@ def _two_answers(texts: Texts) -> tuple[Answer, Answer]:
     chosen, rejected = _sides(texts)
     if len(chosen) != 1 or len(rejected) != 1:
         raise RowFault("many-answers", f"{len(chosen)} win over {len(rejected)}", "give one chosen and one rejected answer")
-    if same_answer(chosen[0], rejected[0]):
+    if bare_text(chosen[0]) == bare_text(rejected[0]):
         raise RowFault("chosen-equals-rejected", "", "remove the pair: it prefers nothing")
     return chosen[0], rejected[0]
 

@@ -8,6 +8,7 @@ has read the columns that are messages by then. The formats are a table, `SHAPES
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -184,10 +185,9 @@ def _looks(values: Mapping[str, Any], columns: Columns) -> list[str]:
     return [name for name, value in values.items() if isinstance(value, str) and name not in read and messages_in(value)]
 
 
-def same_answer(one: Answer, other: Answer) -> bool:
-    """Whether two answers say the same, the white space at their ends aside."""
-    bare = [[{**turn, "content": turn["content"].strip()} for turn in turns_of(answer)] for answer in (one, other)]
-    return bare[0] == bare[1]
+def bare_text(answer: Answer) -> str:
+    """What an answer says, calls and reasoning too, without the white space at its ends: equal where answers say the same."""
+    return json.dumps([{**turn, "content": turn["content"].strip()} for turn in turns_of(answer)], sort_keys=True, default=str)
 
 
 def _find(values: Mapping[str, Any], columns: Columns, kind: Kind | None) -> Found:

@@ -27,6 +27,7 @@ from armorm.bench.perturbations import PERTURBATIONS, Case, Perturbation
 from armorm.conversation import Conversation, prompt_group, text_of
 from armorm.data.answer_rows import AnswerRow, answer_rows, group_neighbours
 from armorm.data.files import records
+from armorm.data.shapes import RowFormat
 from armorm.disk import folder_name
 from armorm.errors import ArmormError, BackboneError, DataError
 from armorm.features.spec import FeatureSpec
@@ -57,18 +58,19 @@ def run_audit(
     only: Sequence[str] = (),
     seed: int = 0,
     reporter: Reporter | None = None,
+    rows: RowFormat = RowFormat(),  # noqa: B008 - frozen
     **reading: Unpack[Reading],
 ) -> AuditResults:
     """Audit a model on a file of answers, and write the tables and the page into `out` (runs/audit/MODEL/FILE unless given).
 
     `run` is the run whose Bradley–Terry rival stands beside (default: the one that the model's folder is in); `limit` takes so
-    many prompts, the same ones every time; `only` names changes. Raises DataError for a file without usable answers or an unknown
-    change, CheckpointError when the model can't be loaded, BackboneError for more tokens than the decoder has positions,
-    StorageError when the folder can't be written.
+    many prompts, the same ones every time; `only` names changes; `rows` says how the file is read. Raises DataError for a file
+    without usable answers or an unknown change, CheckpointError when the model can't be loaded, BackboneError for more tokens
+    than the decoder has positions, StorageError when the folder can't be written.
     """
     reporter = reporter or Reporter()
     wanted = _wanted(only)
-    items, left_out = _items(file, limit)
+    items, left_out = _items(file, limit, rows)
     if not items:
         raise DataError(f"{file}: no usable answer (left out: {left_out or 'nothing'}): check the file's fields")
     reporter.say(f"loading {model}")
@@ -123,13 +125,17 @@ def _wanted(only: Sequence[str]) -> tuple[Perturbation, ...]:
     return tuple(p for p in PERTURBATIONS if not only or p.name in only)
 
 
-def _items(file: Path, limit: int | None) -> tuple[list[AnswerRow], dict[str, int]]:
+def _items(
+    file: Path,
+    limit: int | None,
+    how: RowFormat = RowFormat(),  # noqa: B008 - frozen
+) -> tuple[list[AnswerRow], dict[str, int]]:
     # The prompts with the smallest hashes, of each the row with the smallest: the same whatever the file's order, and more of
     # them with a larger limit. One row per prompt, so that a prompt with a hundred rows counts once.
     left_out: dict[str, int] = {}
     kept: dict[str, tuple[str, int, AnswerRow]] = {}
     heap: list[tuple[int, str]] = []
-    for order, row in enumerate(group_neighbours(answer_rows(records(file)))):
+    for order, row in enumerate(group_neighbours(answer_rows(records(file, how.cells), how))):
         if not _plain(row):
             reason = "answer-of-turns" if row.error is None else row.error.partition(":")[0]
             left_out[reason] = left_out.get(reason, 0) + 1

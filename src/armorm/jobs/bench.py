@@ -64,13 +64,13 @@ def run_benchmark(
     benchmark's files can't be had or hold no item that the model can score, StorageError when the folder can't be written.
     """
     reporter = reporter or Reporter()
+    reporter.say(f"loading {model}")
+    scorer = _scorer(model, profile, **reading)
     reporter.say(f"reading {suite.name}")
-    read = read_suite(suite, seed=seed)
+    read = read_suite(suite, seed=seed, span=scorer.span if isinstance(scorer, ModelScorer) else "last-turn")
     items = cap_rows(read.rows, suite.limit, seed=seed, strata=lambda item: item.subset)
     if not items:
         raise DataError(f"{suite.name}: no usable item (left out: {read.faults.drops or 'nothing'}): check the file's fields")
-    reporter.say(f"loading {model}")
-    scorer = _scorer(model, profile, **reading)
     folder = out or Path("runs") / "bench" / folder_name(model) / folder_name(suite.name)
     start = time.perf_counter()
     kept = folder / ("verdicts.jsonl" if isinstance(scorer, PairwiseModel) else "scores.jsonl")

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from armorm.conversation import Conversation
+from armorm.conversation import Conversation, written_out
 from armorm.data.answer_rows import AnswerRow, answer_row
 from armorm.data.files import BadRecord, Record, records
+from armorm.data.shapes import RowFormat
 from armorm.disk import require_free, writing_folder
 from armorm.errors import DataError
 from armorm.model.folder import local
@@ -39,15 +40,17 @@ def explain_row(
     profile: Path | None = None,
     prompt_only: bool = False,
     max_tokens: int | None = None,
+    rows: RowFormat = RowFormat(),  # noqa: B008 - frozen
 ) -> Explained:
     """A row's answer, or its chosen answer against its rejected one, or against another row's; or its prompt's gate.
 
-    `max_tokens` bounds a conversation, in place of the model's own bound. Raises DataError for a row that is not there or is no
-    conversation, RecipeError for a profile that does not fit, BackboneError for more tokens than the decoder has positions.
+    `rows` says how the file is read; `max_tokens` bounds a conversation, in place of the model's own bound. Raises DataError
+    for a row that is not there or is no conversation, RecipeError for a profile that does not fit, BackboneError for more
+    tokens than the decoder has positions.
     """
     if prompt_only and against is not None:
         raise DataError("the gate is asked about one prompt: leave out `against`, the other row")
-    asked = {"prompt": _prompt(file, row)} if prompt_only else _answers(file, row, against)
+    asked = {"prompt": _prompt(file, row, rows)} if prompt_only else _answers(file, row, against, rows)
     steered = Profile.from_yaml(profile) if profile else None
     model, (one, *others) = RewardModel.from_pretrained(local(name)), asked
     reference, engine = model.reference, model.engine(max_tokens=max_tokens)
@@ -59,7 +62,7 @@ def explain_row(
     return Explained(
         model=name,
         prompts={label: messages[:-1] for label, messages in asked.items()},
-        answers={} if prompt_only else {label: messages[-1]["content"] for label, messages in asked.items()},
+        answers={} if prompt_only else {label: written_out(messages[-1]) for label, messages in asked.items()},
         explanations={} if prompt_only else explanations,
         difference=gap,
         gate=first.score.gate,
@@ -107,16 +110,16 @@ def _bind(profile: Path, name: str) -> tuple[Steering, RewardModel]:
     return Steering.of(wanted, model.objectives.names, model.config.computed, model.reward_transform_matrix), model
 
 
-def _answers(file: Path, row: int, against: int | None) -> dict[str, Conversation]:
-    found = _row(file, row)
+def _answers(file: Path, row: int, against: int | None, how: RowFormat) -> dict[str, Conversation]:
+    found = _row(file, row, how)
     if against is None:
-        labels = {1: ("answer",), 2: ("chosen", "rejected") if "chosen" in found.values else ("first", "second")}
+        labels = {1: ("answer",), 2: ("chosen", "rejected") if found.wins == (True, False) else ("first", "second")}
         if len(found.answers) not in labels:
             raise DataError(f"{file}:{row}: holds {len(found.answers)} answers: give one, or two to compare")
         return {label: found.conversation(i) for i, label in enumerate(labels[len(found.answers)])}
     if against == row:
         raise DataError(f"row {against} is the same row: name another to compare it with")
-    other = _row(file, against)
+    other = _row(file, against, how)
     if len(found.answers) + len(other.answers) > 2:
         raise DataError(
             f"{file}: two rows are compared where each holds one answer; leave the other row out where a row holds two"
@@ -124,29 +127,29 @@ def _answers(file: Path, row: int, against: int | None) -> dict[str, Conversatio
     return {f"row {row}": found.conversation(0), f"row {against}": other.conversation(0)}
 
 
-def _row(file: Path, row: int) -> AnswerRow:
-    found = answer_row(_record(file, row))
+def _row(file: Path, row: int, how: RowFormat) -> AnswerRow:
+    found = answer_row(_record(file, row, how), how)
     if fault := found.error or next(filter(None, found.faults), None):
         raise DataError(f"{file}:{row}: {fault}")
     return found
 
 
-def _prompt(file: Path, row: int) -> Conversation:
-    record = _record(file, row)
-    values = record.values
-    turns = values.get("messages")
+def _prompt(file: Path, row: int, how: RowFormat) -> Conversation:
+    record, columns = _record(file, row, how), how.columns
+    values, asked = record.values, (columns.prompt, columns.system, columns.tools)
+    turns = values.get(columns.messages)
     if isinstance(turns, list) and turns and isinstance(turns[-1], Mapping) and turns[-1].get("role") == "user":
-        values = {"messages": [*turns, {"role": "assistant", "content": PLACEHOLDER}]}
-    elif values.get("prompt") is not None:
-        values = {k: v for k, v in values.items() if k in ("prompt", "system")} | {"response": PLACEHOLDER}
-    found = answer_row(replace(record, values=values))
+        values = {columns.messages: [*turns, {"role": "assistant", "content": PLACEHOLDER}]}
+    elif values.get(columns.prompt) is not None:
+        values = {k: v for k, v in values.items() if k in asked} | {columns.response: PLACEHOLDER}
+    found = answer_row(replace(record, values=values), how)
     if found.error is not None:
         raise DataError(f"{file}:{row}: {found.error}")
     return (*found.context, {"role": "assistant", "content": PLACEHOLDER})
 
 
-def _record(file: Path, row: int) -> Record:
-    found = next(islice(records(file), row - 1, row), None) if row > 0 else None
+def _record(file: Path, row: int, how: RowFormat) -> Record:
+    found = next(islice(records(file, how.cells), row - 1, row), None) if row > 0 else None
     if found is None:
         raise DataError(f"{file}: there is no row {row}")
     if isinstance(found, BadRecord):

@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
@@ -26,6 +26,7 @@ from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
 from armorm.data.row_writing import RowWriter, remove_unfinished, row_writer
+from armorm.data.shapes import RowFormat
 from armorm.disk import write_json
 from armorm.errors import DataError
 from armorm.model.scorer import ModelScorer
@@ -65,8 +66,9 @@ class Answered:
 
     @property
     def notes(self) -> list[list[str]]:
-        """What the chat template left out of each answer's conversation, or could not keep apart."""
-        return [[] if i is None else list(self.table.notes[i]) for i in self._scored]
+        """What was put right in each answer's conversation, or what the chat template left out or could not keep apart."""
+        read = self.row.notes
+        return [[] if i is None else list(dict.fromkeys((*read, *self.table.notes[i]))) for i in self._scored]
 
     @property
     def faults(self) -> list[str | None]:
@@ -182,18 +184,21 @@ def stream_file(
     profile: Profile | None = None,
     reporter: Reporter | None = None,
     tally: Tally | None = None,
+    rows: RowFormat = RowFormat(),  # noqa: B008 - frozen
     **reading: Unpack[Reading],
 ) -> Iterator[dict[str, Any]]:
     """The job's rows (default: `score_job` without own columns), in the file's order, as they are computed; faulty ones too.
 
-    `tally` is filled on the way. Raises DataError when the file can't be read, CheckpointError when the model can't be loaded,
-    RecipeError for a profile that does not fit it, BackboneError for more tokens than the decoder has positions.
+    `tally` is filled on the way; `rows` says how the file is read. Raises DataError when the file can't be read,
+    CheckpointError when the model can't be loaded, RecipeError for a profile that does not fit it, BackboneError for more
+    tokens than the decoder has positions.
     """
     records(file)  # says what is wrong with the file before the model is loaded
     job, tally = job or score_job(own_columns=False), tally or Tally()
     scorer = ModelScorer.load(model, profile=profile, **reading)
     tally.max_tokens = scorer.longest
-    yield from stream_rows(file, _scoring(scorer, job), job, reporter or Reporter(), tally)
+    how = replace(rows, span=scorer.span)
+    yield from stream_rows(file, _scoring(scorer, job), job, reporter or Reporter(), tally, rows=how)
 
 
 def score_file(
@@ -204,6 +209,7 @@ def score_file(
     *,
     profile: Profile | None = None,
     reporter: Reporter | None = None,
+    rows: RowFormat = RowFormat(),  # noqa: B008 - frozen
     **reading: Unpack[Reading],
 ) -> Finished:
     """Write the job's rows to `out`, or go on where an earlier run of the same job on the same file and model was stopped.
@@ -213,8 +219,8 @@ def score_file(
     records(file)
     row_writer(out)
     job, scorer = job or score_job(), ModelScorer.load(model, profile=profile, **reading)
-    key, tally = scorer.fingerprint, Tally(scorer.longest)
-    return write_scores(file, out, _scoring(scorer, job), job, model_key=key, reporter=reporter, tally=tally)
+    key, tally, how = scorer.fingerprint, Tally(scorer.longest), replace(rows, span=scorer.span)
+    return write_scores(file, out, _scoring(scorer, job), job, model_key=key, reporter=reporter, tally=tally, rows=how)
 
 
 def _scoring(scorer: ModelScorer, job: Job) -> ScoreAll:
@@ -226,18 +232,26 @@ def _scoring(scorer: ModelScorer, job: Job) -> ScoreAll:
 
 
 def stream_rows(
-    file: Path, score: ScoreAll, job: Job, reporter: Reporter, tally: Tally | None = None
+    file: Path,
+    score: ScoreAll,
+    job: Job,
+    reporter: Reporter,
+    tally: Tally | None = None,
+    *,
+    rows: RowFormat = RowFormat(),  # noqa: B008 - frozen
 ) -> Iterator[dict[str, Any]]:
     """The job's rows, in the file's order, as they are computed; `tally` counts them."""
-    for rows in _score_windows(file, score, job, reporter, tally or Tally()):
-        yield from rows
+    for window in _score_windows(file, score, job, reporter, tally or Tally(), rows):
+        yield from window
 
 
-def _score_windows(file: Path, score: ScoreAll, job: Job, reporter: Reporter, tally: Tally) -> Iterator[list[dict[str, Any]]]:
+def _score_windows(
+    file: Path, score: ScoreAll, job: Job, reporter: Reporter, tally: Tally, how: RowFormat
+) -> Iterator[list[dict[str, Any]]]:
     # The job's rows, window by window, once they are counted; rows that are counted already are passed over.
     before, start = tally.rows, time.perf_counter()
     with reporter.bar(f"{job.name} {file.name}", 0 if reporter.quiet else count_rows(file) - before) as advance:
-        for window in _windows(job.group(answer_rows(islice(records(file), before, None)))):
+        for window in _windows(job.group(answer_rows(islice(records(file, how.cells), before, None), how))):
             found = score_window(window, score)
             for answered in found:
                 tally.add(answered)
@@ -304,6 +318,7 @@ def write_scores(
     model_key: str,
     reporter: Reporter | None = None,
     tally: Tally | None = None,
+    rows: RowFormat = RowFormat(),  # noqa: B008 - frozen
 ) -> Finished:
     """Write the job's rows to `out`, or go on where an earlier run of the same job on the same file was stopped.
 
@@ -316,15 +331,16 @@ def write_scores(
     writer = row_writer(out)
     records(file)  # says at once what is wrong with the file
     inputs = {"input": fingerprint(file), "model": model_key, "job": job.name, "settings": dict(job.settings)}
+    inputs["rows"] = rows.to_json()
     progress = _begun(out, writer, inputs, tally or Tally())
     start, before = time.perf_counter(), progress.tally.rows
     in_place = progress.complete and out.exists()
     if not progress.complete:
         if before:
             reporter.say(f"{out}: going on behind row {before:,}")
-        for rows in _score_windows(file, score, job, reporter, progress.tally):
-            writer.append(rows)
-            progress.written += len(rows)
+        for window in _score_windows(file, score, job, reporter, progress.tally, rows):
+            writer.append(window)
+            progress.written += len(window)
             progress.state = writer.state
             progress.write()
         if not progress.written:  # an empty file is a file too

@@ -6,10 +6,11 @@ Cost: best-of the decoder's pass; the rest reads the file once or twice and keep
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import combinations
@@ -19,9 +20,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from armorm.conversation import Message, turns_of
 from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, group_neighbours
 from armorm.data.files import records
-from armorm.data.shapes import same_answer
+from armorm.data.shapes import RowFormat, bare_text
 from armorm.errors import DataError
 from armorm.jobs.score_file import OURS, Answered, Job, error_of, how_read
 
@@ -48,7 +50,7 @@ def best_of_job(*, top_k: int = 1) -> Job:
         return {
             "id": row.id,
             **({"ids": list(row.ids)} if row.rows > 1 else {}),
-            "prompt": list(row.context),
+            **_with_tools("prompt", row.context),
             "best": best,
             "response": row.answers[best],
             "score": score,
@@ -89,10 +91,10 @@ class Counts:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
-def scored_rows_of(file: Path) -> Iterator[AnswerRow]:
+def scored_rows_of(file: Path, how: RowFormat = RowFormat()) -> Iterator[AnswerRow]:  # noqa: B008 - frozen
     """The rows of a scored file. Raises DataError for a row that has texts and no place for a score."""
-    for record in records(file):
-        row = answer_row(record)
+    for record in records(file, how.cells):
+        row = answer_row(record, how)
         yield row if row.error is not None else replace(row, scores=_scores_of(row, f"{file}:{row.row}"))
 
 
@@ -111,12 +113,18 @@ def _scores_of(row: AnswerRow, where: str) -> tuple[float, ...]:
 
 
 def select(
-    file: Path, *, keep_top: float | None = None, min_score: float | None = None, per_prompt: bool = False
+    file: Path,
+    *,
+    keep_top: float | None = None,
+    min_score: float | None = None,
+    per_prompt: bool = False,
+    rows: RowFormat = RowFormat(),  # noqa: B008 - frozen
 ) -> tuple[Iterator[dict[str, Any]], Counts]:
     """The best answers as rows of `messages` and `score` (TRL's conversational format), in the file's order.
 
-    `keep_top` is a share of the scored answers, of the whole file or of each prompt's (rounded up, at least one); `min_score` is
-    a bound; with both, both hold. Equal scores keep the file's order. The file is read twice: scores first, then texts.
+    `keep_top` is a share of the scored answers, of the whole file or of each prompt's (rounded up, at least one); `min_score`
+    is a bound; with both, both hold. Equal scores keep the file's order. The file is read twice: scores first, then texts;
+    `rows` says how.
     """
     if keep_top is not None and not 0 < keep_top <= 1:
         raise DataError(f"`keep_top` is {keep_top:g}: give a share above 0 and up to 1, such as 0.2")
@@ -124,7 +132,7 @@ def select(
         raise DataError("nothing to select by: give `keep_top` (a share), `min_score` (a number), or both")
     scores, prompts = array("d"), array("Q")
     counts = Counts()
-    for row in scored_rows_of(file):
+    for row in scored_rows_of(file, rows):
         counts.add(row)
         scores.extend(row.scores)
         prompts.extend([_prompt_key(row)] * len(row.scores))
@@ -137,7 +145,7 @@ def select(
     if min_score is not None:
         kept &= values >= min_score
     counts.out = int(kept.sum())
-    return _kept_rows(file, kept), counts
+    return _kept_rows(file, kept, rows), counts
 
 
 def _top(values: np.ndarray, groups: np.ndarray, share: float) -> Bool[np.ndarray, " n"]:
@@ -154,53 +162,68 @@ def _top(values: np.ndarray, groups: np.ndarray, share: float) -> Bool[np.ndarra
     return kept
 
 
-def _kept_rows(file: Path, kept: np.ndarray) -> Iterator[dict[str, Any]]:
-    at = 0
-    for row in scored_rows_of(file):
+def _kept_rows(file: Path, kept: np.ndarray, how: RowFormat) -> Iterator[dict[str, Any]]:
+    at, texts = 0, {*_OURS, "id", how.columns.messages, how.columns.prompt, how.columns.response}
+    for row in scored_rows_of(file, how):
         for j, score in enumerate(row.scores):
             if kept[at]:
-                own = {k: v for k, v in row.values.items() if k not in _OURS and k != "id"}
+                own = {k: v for k, v in row.values.items() if k not in texts}
                 name = f"{row.id}#{j}" if row.many else row.id
-                yield {"id": name, **own, "messages": list(row.conversation(j)), "score": score}
+                yield {"id": name, **own, **_with_tools("messages", row.conversation(j)), "score": score}
             at += 1
+
+
+def _with_tools(name: str, messages: Sequence[Message]) -> dict[str, Any]:
+    # As TRL has them: the tools beside the messages.
+    tools = messages[0].get("tools")
+    turns = [{k: v for k, v in m.items() if k != "tools"} for m in messages]
+    return {name: turns, **({"tools": tools} if tools else {})}
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------------
 
 
-def build_pairs(file: Path, *, margin: float = 0.0, every: bool = False) -> tuple[Iterator[dict[str, Any]], Counts]:
+def build_pairs(
+    file: Path,
+    *,
+    margin: float = 0.0,
+    every: bool = False,
+    rows: RowFormat = RowFormat(),  # noqa: B008 - frozen
+) -> tuple[Iterator[dict[str, Any]], Counts]:
     """Preference pairs in TRL's conversational format: `prompt`, `chosen`, `rejected` as messages, and both scores.
 
     Answers are a row's list, or the answers of neighbouring rows with the same prompt. A pair is the best and the worst answer,
-    or (`every`) any two, the better one chosen; its scores differ by more than 0 and at least `margin`. The counts are filled
-    while the rows are read: prompts whose answers stand apart in the file are `scattered`.
+    or (`every`) any two, the better one chosen; its scores differ by more than 0 and at least `margin`. The same two texts are
+    one pair, however often they come. The counts are filled while the rows are read: prompts whose answers stand apart in the
+    file are `scattered`.
     """
     if not (margin >= 0 and math.isfinite(margin)):
         raise DataError(f"`margin` is {margin:g}: give a difference of scores, 0 or more")
     counts = Counts()
-    return _pairs(file, margin, every, counts), counts
+    return _pairs(file, margin, every, counts, rows), counts
 
 
-def _pairs(file: Path, margin: float, every: bool, counts: Counts) -> Iterator[dict[str, Any]]:
+def _pairs(file: Path, margin: float, every: bool, counts: Counts, how: RowFormat) -> Iterator[dict[str, Any]]:
     seen: set[int] = set()
-    for row in group_neighbours(_counted(scored_rows_of(file), counts)):
+    for row in group_neighbours(_counted(scored_rows_of(file, how), counts)):
         found = [j for j, s in enumerate(row.scores) if not math.isnan(s)]
         if row.error is None:
             key = _prompt_key(row)
             counts.scattered += key in seen
             counts.prompts += key not in seen
             seen.add(key)
-        ranked = sorted(found, key=lambda j: (-row.scores[j], j))
+        distinct = {bare_text(row.answers[j]): j for j in sorted(found, key=lambda j: (row.scores[j], -j))}  # of equals the best
+        ranked = sorted(distinct.values(), key=lambda j: (-row.scores[j], j))
         wanted = combinations(ranked, 2) if every else [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
         for n, (good, bad) in enumerate(wanted):
             difference = row.scores[good] - row.scores[bad]
-            if difference > 0 and difference >= margin and not same_answer(row.answers[good], row.answers[bad]):
+            if difference > 0 and difference >= margin:
                 counts.out += 1
                 yield {
                     "id": f"{row.id}#{n}" if every else row.id,
-                    "prompt": list(row.context),
-                    "chosen": [row.conversation(good)[-1]],
-                    "rejected": [row.conversation(bad)[-1]],
+                    **_with_tools("prompt", row.context),
+                    "chosen": list(turns_of(row.answers[good])),
+                    "rejected": list(turns_of(row.answers[bad])),
                     "score_chosen": row.scores[good],
                     "score_rejected": row.scores[bad],
                 }
@@ -213,5 +236,4 @@ def _counted(rows: Iterator[AnswerRow], counts: Counts) -> Iterator[AnswerRow]:
 
 
 def _prompt_key(row: AnswerRow) -> int:
-    text = repr([(m["role"], m["content"]) for m in row.context]).encode("utf-8", "replace")
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(json.dumps(row.context, sort_keys=True).encode(), digest_size=8).digest(), "big")

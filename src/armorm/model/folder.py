@@ -79,7 +79,8 @@ def check_name(name: str) -> None:
 def _looks_like_path(name: str) -> bool:
     # A hub id is `name` or `owner/name`; one whose owner is a folder here is a path with a slip of the pen.
     first, *others = re.split(r"[/\\]", name)
-    return name.startswith((".", "~")) or len(others) > 1 or "\\" in name or (bool(others) and Path(first or "/").is_dir())
+    plainly = name.startswith((".", "~")) or name.endswith("/") or "\\" in name
+    return plainly or len(others) > 1 or (bool(others) and Path(first or "/").is_dir())
 
 
 def _is_encoder(facts: Mapping[str, Any]) -> bool:

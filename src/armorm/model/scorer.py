@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from armorm.conversation import Conversation
+from armorm.conversation import Conversation, Span
 from armorm.disk import hash_files
 from armorm.model.folder import local
 from armorm.model.reward_model import RewardModel
@@ -70,6 +70,11 @@ class ModelScorer:
         aside = {*UNCERTAINTY_FILES, *REFERENCE_FILES}
         hash_files(digest, folder, lambda name: name not in aside and name.endswith(_READ))
         return digest.hexdigest()[:16]
+
+    @property
+    def span(self) -> Span:
+        """What of a conversation is its answer."""
+        return self.model.renderer.rendering.answer
 
     @property
     def engine(self) -> Engine:

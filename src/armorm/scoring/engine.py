@@ -147,7 +147,7 @@ class Engine:
     def _stream(self, rendered: Sequence[Rendered], kept: Sequence[FeatureSpec]) -> Iterator[Pooled]:
         model, prompt = self.model, self.model.prompt_spec.parts
         turn = any(part.pooling is Pooling.TURN for part in prompt)
-        return stream_features(
+        found = stream_features(
             rendered,
             model.backbone,
             response=parts_of([model.response_spec, *kept]),
@@ -156,6 +156,14 @@ class Engine:
             batch_tokens=1 if self.exact else self.batch_tokens,
             share=not self.exact,
         )
+        return (one for pooled in found for one in _row_by_row(pooled)) if self.exact else found
+
+
+def _row_by_row(pooled: Pooled) -> Iterator[Pooled]:
+    # The heads round by the number of rows too: a conversation that comes twice is one pass of the decoder, and two rows.
+    for i, row in enumerate(pooled.rows):
+        response, prompt = ({part: v[i : i + 1] for part, v in side.items()} for side in (pooled.response, pooled.prompt))
+        yield Pooled((row,), response, prompt, pooled.tokens)
 
 
 def _check_positions(backbone: Backbone, max_tokens: int) -> None:
