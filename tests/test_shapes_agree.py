@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +172,7 @@ def told(stream: Stream[Any]) -> Said:
         (fault,) = stream.faults.counts
         return fault, None
     context, answers = texts_of(rows[0])
-    return None, (list(context), in_no_order(answers))
-
-
-def in_no_order(answers: Iterable[Any]) -> list[str]:
-    return sorted(repr(turns_of(answer)) for answer in answers)
+    return None, (list(context), list(map(turns_of, answers)))
 
 
 def read(one: Record | BadRecord) -> dict[str, Said]:
@@ -191,7 +187,10 @@ def read(one: Record | BadRecord) -> dict[str, Said]:
 def scored(one: Record | BadRecord) -> Said:
     row = answer_row(one)
     fault = row.error or next((fault for fault in row.faults if fault), None)  # scoring goes on with the other answers
-    return (fault.partition(":")[0], None) if fault else (None, (list(row.context), in_no_order(row.answers)))
+    if fault:
+        return fault.partition(":")[0], None
+    better_first = sorted(range(len(row.answers)), key=lambda i: not (row.wins or [True] * len(row.answers))[i])
+    return None, (list(row.context), [turns_of(row.answers[i]) for i in better_first])
 
 
 SETTINGS = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
