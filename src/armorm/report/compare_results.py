@@ -33,7 +33,7 @@ class ComparedSuite(SuiteFacts):
     sections: tuple[str, ...]
     """The sections that some method has."""
     missing: tuple[str, ...]
-    """Subsets of the official aggregate that are not in these files."""
+    """Subsets of the official aggregate that have no scored item: not in these files, beyond the limit, or left out."""
     methods: tuple[ComparedRow, ...]
     """What each method is worth."""
     published: tuple[PublishedRow, ...]

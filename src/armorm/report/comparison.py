@@ -245,7 +245,7 @@ def _remarks(suite: ComparedSuite, rows: Mapping[str, ComparedRow], methods: Map
     remarks = [f"{count(suite.n)}{part_of(suite)} items of {count(suite.groups)} prompts; rule: {suite.rule}."]
     if suite.missing:
         remarks.append(
-            f"Not in these files: {len(suite.missing)} of the official aggregate's subsets ({', '.join(suite.missing)}); the "
+            f"Without a scored item: {len(suite.missing)} of the official aggregate's subsets ({', '.join(suite.missing)}); the "
             "overall value is not that of a full run."
         )
     for key in ("ties", "unscored"):
