@@ -468,7 +468,10 @@ SHAPES: tuple[Shape, ...] = (
         "openrlhf",
         "`input` + `output` (a `reward` beside them is a rating), or + `chosen` + `rejected`",
         _find_openrlhf,
-        ({"input": "Name a prime.", "output": "Seven.", "reward": 0.7},),
+        (
+            {"input": "Name a prime.", "output": "Seven.", "reward": 0.7},
+            {"input": "Name a prime.", "chosen": "Seven.", "rejected": "Eight."},
+        ),
     ),
     Shape(
         "prompt",
