@@ -603,6 +603,18 @@ def test_a_row_of_longer_conversations_has_no_one_context():
     assert (read({"chosen": TALK, "rejected": more}).error or "").startswith("different-contexts")
 
 
+@pytest.mark.parametrize("column", ["system", "tools", "messages", "chosen", "conversations", "responses", "history", "id"])
+def test_nan_in_a_column_of_texts_is_nothing(column: str):
+    row = read({"prompt": PRIME, "response": SEVEN, column: math.nan})
+    assert (row.error, row.context, row.answers, row.id) == (None, (ASK,), (SEVEN,), 1)
+
+
+@pytest.mark.parametrize("name", [None, "", math.nan])
+def test_a_row_without_an_id_is_named_after_its_place(name: Any):
+    assert read({"prompt": PRIME, "response": SEVEN, "id": name}).id == 1
+    assert read({"prompt": PRIME, "response": SEVEN, "id": 0}).id == 0
+
+
 @pytest.mark.parametrize("answers", [["Seven.", "Seven.", " Seven."], [SEVEN]])
 def test_a_list_of_samples_is_as_long_as_it_is(answers: list[str]):
     assert read({"prompt": PRIME, "responses": answers}).answers == tuple(answers)

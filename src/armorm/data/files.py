@@ -104,8 +104,12 @@ def records(path: Path, cells: Cells = "auto") -> Iterator[Record | BadRecord]:
         raise DataError(f"{path}: {seen}")
     found = _in_file(path, reader)
     listless = path.name.removesuffix(".gz").endswith(".csv")
-    asked = cells == "messages" or (cells == "auto" and listless)
-    return _with_messages(found, forced=cells == "messages") if asked else found
+    return in_cells(found, "text" if cells == "auto" and not listless else cells)
+
+
+def in_cells(found: Iterator[Record | BadRecord], cells: Cells) -> Iterator[Record | BadRecord]:
+    """Rows whose strings are what `cells` says; `auto` decides for each column."""
+    return found if cells == "text" else _with_messages(found, forced=cells == "messages")
 
 
 def _with_messages(found: Iterator[Record | BadRecord], *, forced: bool) -> Iterator[Record | BadRecord]:

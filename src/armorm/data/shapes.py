@@ -144,6 +144,7 @@ def read_texts(
 
     Raises RowFault when the row fits no format, or its context is none; an answer's own fault stands in `Texts.faults`.
     """
+    values = _without_nan(values)
     try:
         found = _find(values, columns, kind)
     except ConversationError as error:
@@ -174,9 +175,14 @@ def read_texts(
 def kind_of_row(values: Mapping[str, Any], columns: Columns = Columns()) -> Kind | None:  # noqa: B008 - frozen
     """What a row would give, by its columns alone; None where it fits no format."""
     try:
-        return _kind(_find(values, columns, None))
+        return _kind(_find(_without_nan(values), columns, None))
     except (RowFault, ConversationError):
         return "pair" if _has(values, columns.chosen, columns.rejected) else None
+
+
+def _without_nan(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    # A table's null is NaN, also in a column of texts.
+    return {name: value for name, value in values.items() if not (isinstance(value, float) and math.isnan(value))}
 
 
 def _looks(values: Mapping[str, Any], columns: Columns) -> list[str]:
