@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from small_rows import gpt, says, write
 
@@ -662,3 +664,57 @@ def test_pairs_of_one_prompt_share_its_id_as_well(tmp_path: Path):
     rows = [{"id": 7, **PAIR}, {"id": 7, **PAIR, "rejected": "A hat."}]
     _, kept, faults = opened(write(tmp_path / "r.jsonl", rows))
     assert ([r.id for r in kept], faults.counts) == (["7", "7#2"], {})
+
+
+# -- the command line ------------------------------------------------------------------------------------------------------------
+
+
+def test_validate_takes_missing_numbers_cells_and_formats(tmp_path: Path, armorm: Any):
+    def counted(path: Path, *words: object) -> tuple[int, dict[str, Any]]:
+        code, out, _ = armorm("data", "validate", path, *words, "--json", "--quiet")
+        (source,) = json.loads(out)["sources"]
+        return code, source
+
+    write(tmp_path / "objectives.json", SCALES)
+    path = write(tmp_path / "ratings.jsonl", [rated(helpfulness=3, safety=-100), rated(helpfulness=2, safety=-1)])
+    code, source = counted(path)
+    assert (code, source["faults"]) == (2, {"rating-off-scale": 2})
+    code, source = counted(path, "--missing", "-100", "--missing", "-1")
+    assert (code, source["rated"], source["notes"]) == (0, {"helpfulness": 2, "safety": 0}, {"rating-missing": 2})
+
+    path = write(tmp_path / "pairs.csv", [{"prompt": "q", "chosen": [says("a")], "rejected": [says("b")]}])
+    assert set(counted(path)[1]["notes"]) == {f"{side}: JSON text read as messages" for side in ("chosen", "rejected")}
+    assert set(counted(path, "--cells", "text")[1]["notes"]) == {
+        f"{side}: JSON text kept as text" for side in ("chosen", "rejected")
+    }
+
+    path = write(tmp_path / "told.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
+    assert counted(path, "--format", "prompt")[0] == 0
+    assert counted(path, "--format", "sharegpt", "--as", "pairs")[1]["faults"] == {"missing-field": 1}
+    for wrong in (("--format", "excel"), ("--cells", "lists"), ("--answer", "first"), ("--columns", "prompt")):
+        assert armorm("data", "validate", path, *wrong)[0] == 2
+
+
+def test_an_export_reads_back_as_what_it_was_made_of(tmp_path: Path, armorm: Any):
+    sides = {"chosen": [says("I look.", tool_calls=[CALL])], "rejected": [says("51", reasoning_content="a guess")]}
+    path = write(
+        tmp_path / "r.jsonl", [{"id": "a", "prompt": [ASK], **sides, "tools": [{"name": "weather"}]}, {"id": "b", **PAIR}]
+    )
+    assert armorm("data", "export", path, "--out", tmp_path / "out.parquet", "--quiet")[0] == 0
+    kept = pq.read_schema(tmp_path / "out.parquet").field("chosen").type.value_type
+    assert {field.name for field in kept} == {"role", "content", "tool_calls", "reasoning_content", "tools"}
+    assert opened(tmp_path / "out.parquet")[1] == [dataclasses.replace(row, source="out") for row in opened(path)[1]]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_scores_of_a_file_do_not_depend_on_its_kind(tmp_path: Path, ending: str, tiny_model: RewardModel, armorm: Any):
+    tiny_model.save_pretrained(tmp_path / "model")
+    rows = [
+        {"prompt": [ASK], "responses": ["fine", "well"]},
+        {"prompt": [{"role": "user", "content": "Hm?"}], "responses": ["fine"]},
+    ]
+    code, out, _ = armorm("score", tmp_path / "model", write(tmp_path / f"r.{ending}", rows), "--quiet")
+    found = [json.loads(line)["scores"] for line in out.splitlines()]
+    talks = [[*row["prompt"], says(text)] for row in rows for text in row["responses"]]
+    plain = [round(one.score, 4) for one in tiny_model.score(talks)]
+    assert (code, [round(score, 4) for scores in found for score in scores]) == (0, plain)

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from small_rows import gpt, says, write
 
 from armorm.conversation import is_utf8, text_of, turns_of
 from armorm.data.answer_rows import answer_row
+from armorm.data.export import export
 from armorm.data.files import BadRecord, Record, records
 from armorm.data.opening import Request, RowKind, open_source
 from armorm.data.reading import Stream, stream_items, stream_pairs, stream_ratings
@@ -248,6 +250,27 @@ def assert_files_agree(path: Path, counts: Mapping[str, Counter[str]]) -> None:
     )
     surveyed, _ = survey_rows(recipe, HELP)
     assert {f.name: f.drops for f in surveyed} == counts
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(files(), st.sampled_from(["ratings", "pairs"]))
+def test_an_export_holds_what_was_read(tmp_path_factory: pytest.TempPathFactory, file: tuple[str, list[Any]], kind: RowKind):
+    ending, rows = file
+    folder = tmp_path_factory.getbasetemp()
+    path, facts = folder / f"agree.{ending}", folder / "objectives.json"
+    facts.write_text(json.dumps(HELP.to_json()), encoding="utf-8")
+    try:
+        write(path, rows)
+    except (pa.ArrowException, UnicodeEncodeError):
+        assume(False)
+
+    def kept(source: Path) -> list[Any]:
+        stream = open_source(Request(str(source), kind=kind, objectives=facts if kind == "ratings" else None)).stream
+        return [replace(row, source="") for row in stream]
+
+    assume(kept(path))
+    export(open_source(Request(str(path), kind=kind, objectives=facts if kind == "ratings" else None)), folder / "out.parquet")
+    assert kept(folder / "out.parquet") == kept(path)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

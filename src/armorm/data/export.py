@@ -1,17 +1,18 @@
 """Rows of any source as one Parquet file, in the columns that this package's own reader takes without being told.
 
 In: an opened source.  Out: a file, whole or not at all.
-Cost: one pass; one row group is held, at most 10,000 rows or 64 MB of text.
+Cost: one pass, and another over the file; one row group is held, at most 10,000 rows or 64 MB of text.
 
-Ratings: `id`, `group`, `source`, `messages` (list of role and content), and a double per objective on its raw scale, null where
-there is none. Pairs: `id`, `group`, `source`, `section`, `subset`, `chosen` and `rejected` as whole conversations.
+Ratings: `id`, `group`, `source`, `messages` (list of role and content, and of what else some message holds), and a double per
+objective on its raw scale, null where there is none. Pairs: `id`, `group`, `source`, `section`, `subset`, `chosen` and `rejected`
+as whole conversations.
 The file's metadata hold the objectives' facts under `armorm`, the counts of what was left out under `armorm.counts`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,21 +61,51 @@ def export(opened: Opened, path: Path) -> Exported:
         raise DataError(f"{path}: rows are exported as one Parquet file: name one that ends in .parquet")
     schema = _schema(opened)
     with writing(path) as beside:
-        rows = _write(opened, schema, beside)
+        rows, keys = _write(opened, schema, beside)
         if not rows:
             raise DataError(f"{opened.where or opened.name}: there is no row to export{_why(opened.stream.faults)}")
+        _without_empty(beside, [key for key in Message.__annotations__ if key in keys])
     return Exported(path, opened.kind, rows, opened.stream.total, opened.stream.faults)
 
 
-def _write(opened: Opened, schema: pa.Schema, path: Path) -> int:
-    rows = 0
+def _write(opened: Opened, schema: pa.Schema, path: Path) -> tuple[int, set[str]]:
+    # How many rows there are, and the keys that their messages have.
+    rows, keys = 0, {"role", "content"}
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in _groups(opened.stream):
             writer.write_table(pa.Table.from_pylist([_cells(row, opened.objectives) for row in group], schema=schema))
             rows += len(group)
+            keys.update(key for row in group for talk in conversations_of(row) for message in talk for key in message)
         counts = {"records": opened.stream.total, "rows": rows, **opened.stream.faults.to_json()}
         writer.add_key_value_metadata({"armorm.counts": json.dumps(counts)})
-    return rows
+    return rows, keys
+
+
+def _without_empty(path: Path, keys: Sequence[str]) -> None:
+    # Templates and trainers ask whether a key is there: one that no message has must not be null in all of them.
+    narrow = pa.list_(pa.struct([(key, pa.string()) for key in keys]))
+    if narrow == _MESSAGES:
+        return
+    beside = path.with_name(f"{path.name}.narrow")
+    try:
+        with pq.ParquetFile(path) as file:
+            facts = {key: fact for key, fact in file.metadata.metadata.items() if key != b"ARROW:schema"}
+            talks = ("messages", "chosen", "rejected")
+            schema = pa.schema([f.with_type(narrow) if f.name in talks else f for f in file.schema_arrow], metadata=facts)
+            with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+                for i in range(file.num_row_groups):
+                    table = file.read_row_group(i)
+                    columns = [_narrowed(table[f.name], f.type, keys) if f.name in talks else table[f.name] for f in schema]
+                    writer.write_table(pa.table(columns, schema=schema))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _narrowed(column: pa.ChunkedArray, kind: pa.DataType, keys: Sequence[str]) -> pa.ChunkedArray:
+    lists = column.combine_chunks()
+    messages = pa.StructArray.from_arrays([lists.values.field(key) for key in keys], fields=list(kind.value_type))
+    return pa.chunked_array([pa.ListArray.from_arrays(lists.offsets, messages, type=kind)])
 
 
 def _schema(opened: Opened) -> pa.Schema:
