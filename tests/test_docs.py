@@ -15,6 +15,7 @@ from armorm.data.shapes import Columns
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective
 from armorm.recipe import CompareRecipe, FixedWeightsRecipe, Lora, Recipe, RowCaps, Source, TuningRecipe, load_recipe
+from armorm.rendering import Rendering
 from docs import PARTS, ROOT, block
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -102,6 +103,7 @@ def test_every_recipe_key_is_documented_and_nothing_else():
         "Recipe": Recipe,
         "Source": Source,
         "Columns": Columns,
+        "Rendering": Rendering,
         "Objective": Objective,
         **{
             key: model
