@@ -6,6 +6,7 @@ Cost: none.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,53 @@ def faults_table() -> str:
 
     rows = [f"| `{name}` | {remedy} |" for name, remedy in {**REMEDIES, **Fault.REMEDIES}.items()]
     return "\n".join(["| fault | what to do |", "|---|---|", *rows])
+
+
+READERS = {
+    "ratings": "`train`, `data`: ratings",
+    "pairs": "`train`, `data`: pairs",
+    "items": "`bench`",
+    "answers": "`score`, `best-of`, `explain`, `audit`",
+}
+"""What rows are read as, and the commands that do so."""
+
+
+def formats_table() -> str:
+    """Every format with what it needs, and what its examples are read as: each reader is run on them."""
+    from armorm.data.shapes import SHAPES
+
+    rows = []
+    for shape in SHAPES:
+        told = [_read_as(dict(example)) for example in shape.examples]
+        cells = " | ".join("yes" if any(reader in one for one in told) else "–" for reader in READERS)
+        rows.append(f"| `{shape.name}` | {shape.needs} | {cells} |")
+    return "\n".join([f"| format | columns | {' | '.join(READERS.values())} |", f"|---|---|{'---|' * len(READERS)}", *rows])
+
+
+def formats_examples() -> str:
+    """The formats' examples, one row a line."""
+    from armorm.data.shapes import SHAPES
+
+    lines = [json.dumps(example, ensure_ascii=False) for shape in SHAPES for example in shape.examples]
+    return "\n".join(["```json", *lines, "```"])
+
+
+def _read_as(row: dict[str, Any]) -> set[str]:
+    # The names of the readers that take the row, once it is rated.
+    from armorm.data.answer_rows import answer_row
+    from armorm.data.files import Record
+    from armorm.data.reading import stream_items, stream_pairs, stream_ratings
+    from armorm.objectives import Objective, Objectives
+
+    quality = Objectives([Objective(name="quality", min=0, max=4)])
+    record = Record(1, {**row, "quality": 3})
+    streams = {
+        "ratings": stream_ratings([record], source="docs", objectives=quality, where="docs"),
+        "pairs": stream_pairs([record], source="docs", where="docs"),
+        "items": stream_items([record], source="docs", where="docs"),
+    }
+    scored = set() if answer_row(record).error else {"answers"}
+    return {name for name, stream in streams.items() if list(stream)} | scored
 
 
 def rating_sources_table() -> str:
@@ -84,6 +132,8 @@ def _where(place: Any) -> str:
 
 PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "help": ("README.md", help_text),
+    "formats": ("docs/data.md", formats_table),
+    "examples": ("docs/data.md", formats_examples),
     "faults": ("docs/data.md", faults_table),
     "rating-sources": ("docs/sources.md", rating_sources_table),
     "pair-sources": ("docs/sources.md", pair_sources_table),

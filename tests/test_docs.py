@@ -11,16 +11,16 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from armorm.data.shapes import Columns
+from armorm.data.shapes import SHAPES, Columns
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective
 from armorm.recipe import CompareRecipe, FixedWeightsRecipe, Lora, Recipe, RowCaps, Source, TuningRecipe, load_recipe
 from armorm.rendering import Rendering
-from docs import PARTS, ROOT, block
+from docs import PARTS, ROOT, block, formats_table
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-FAULT = re.compile(r'(?:_Faulty\(|Fault\(|drops, )\s*"([a-z0-9-]+)"')
+FAULT = re.compile(r'(?:Fault\(|drops, )\s*"([a-z0-9-]+)"')
 
 
 def read(file: str) -> str:
@@ -114,6 +114,7 @@ def test_every_recipe_key_is_documented_and_nothing_else():
         "store_too": type(Recipe.model_fields["features"].default.store_too),
         "tuning": TuningRecipe,
         "lora": Lora,
+        "Rendering": Rendering,
         "compare": CompareRecipe,
         "rows": RowCaps,
         "fixed_weights": FixedWeightsRecipe,
@@ -122,6 +123,23 @@ def test_every_recipe_key_is_documented_and_nothing_else():
     assert models_in(Recipe) | {Objective} == set(models.values())
     for name, model in models.items():
         assert stated.get(name) == set(annotations_of(model)), name
+
+
+def test_every_format_is_scored_and_each_other_reader_takes_some():
+    shown = [line.split(" | ")[2:] for line in formats_table().splitlines()[2:]]
+    assert len(shown) == len(SHAPES)
+    assert {cell.strip(" |") for row in shown for cell in row} == {"yes", "–"}
+    taken = [[cell.strip(" |") == "yes" for cell in row] for row in shown]
+    assert [sum(column) for column in zip(*taken, strict=True)] == [6, 7, 7, 8]
+
+
+def test_every_note_on_rows_is_documented():
+    data = ROOT / "src" / "armorm" / "data"
+    said = re.compile(r'notes\["([a-z-]+)"\]')
+    words = {word for file in ("reading.py", "shapes.py") for word in said.findall((data / file).read_text(encoding="utf-8"))}
+    assert words >= {"rating-na", "rating-missing", "empty-system"}
+    page = read("docs/data.md")
+    assert not [word for word in words if f"| `{word}` |" not in page]
 
 
 def test_every_word_of_the_public_sets_is_documented():
@@ -137,8 +155,9 @@ def test_every_word_of_the_public_sets_is_documented():
 
 def test_every_fault_that_the_code_counts_is_documented():
     source = ROOT / "src" / "armorm"
-    files = [source / "conversation.py", *(source / "data").glob("*.py"), source / "run" / "rows.py"]
+    files = [source / "conversation.py", source / "rendering.py", *(source / "data").glob("*.py"), source / "run" / "rows.py"]
     counted = {name for f in files for name in FAULT.findall(f.read_text(encoding="utf-8"))}
     assert {"rating-off-scale", "not-messages", "different-contexts", "over-cap", "prompt-in-benchmark"} <= counted
+    assert {"many-answers", "python-repr", "not-text", "no-answer", "template-refuses"} <= counted
     stated = set(re.findall(r"^\| `([a-z0-9-]+)` \|", read("docs/data.md"), re.MULTILINE))
     assert counted <= stated, sorted(counted - stated)

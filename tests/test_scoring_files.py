@@ -87,7 +87,6 @@ FINE = {"role": "assistant", "content": "fine"}
         ({"prompt": HELLO, "completion": [FINE]}, ["fine"], False),
         ({"prompt": "hello", "responses": ["fine", "well"]}, ["fine", "well"], True),
         ({"prompt": HELLO, "completions": [[FINE], [FINE]]}, ["fine", "fine"], True),
-        ({"prompt": "hello", "responses": '["fine", "well"]'}, ["fine", "well"], True),
         ({"prompt": "hello", "chosen": "fine", "rejected": "bad"}, ["fine", "bad"], True),
         ({"chosen": [*HELLO, FINE], "rejected": [*HELLO, FINE]}, ["fine", "fine"], True),
         ({"prompt": HELLO, "chosen": [FINE], "rejected": [FINE]}, ["fine", "fine"], True),
@@ -115,6 +114,7 @@ def test_a_system_message_stands_in_front(tmp_path: Path):
         ({"prompt": "hello", "response": ""}, "empty-turn"),
         ({"prompt": "hello", "response": 3}, "not-messages"),
         ({"prompt": "hello", "responses": []}, "no-answer"),
+        ({"prompt": "hello", "responses": '["fine", "well"]'}, "missing-field"),
         ({"prompt": "hello", "responses": [" ", ""]}, "empty-turn"),
         ({"messages": HELLO}, "no-answer"),
         ({"messages": "[}"}, "not-messages"),
@@ -217,7 +217,12 @@ def test_a_conversation_that_the_template_refuses_costs_no_other_row_and_says_wh
     assert refused["score"] is None
     assert refused["error"].startswith("template-refuses: the chat template refuses this conversation: no system; ")
     assert many["scores"] == [None, None]
-    assert many["error"] == f"answer 1: {refused['error']}; answer 2: empty-turn: fill in or remove the turn without text"
+    assert many["error"] == "; ".join(
+        [
+            f"answer 1: {refused['error']}",
+            "answer 2: empty-turn: turn 3 by the assistant; fill in or remove the turn without text",
+        ]
+    )
     write_lines(tmp_path / "good.jsonl", [rows[0], rows[2]])
     without = list(stream_rows(tmp_path / "good.jsonl", picky.engine().score, score_job(), QUIET))
     assert [fine, well] == without

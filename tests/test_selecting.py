@@ -165,7 +165,7 @@ def test_every_pair_with_its_margin(tmp_path: Path):
     rows = [{"id": "q", "prompt": "hi", "responses": ["a", "b", "c", "b "], "scores": [0.2, 0.9, 0.5, 0.1]}]
     found, _ = build_pairs(file_of(tmp_path, rows), margin=0.35, every=True)
     sides = [(p["chosen"][0]["content"], p["rejected"][0]["content"]) for p in found]
-    assert sides == [("b", "c"), ("b", "a"), ("c", "b ")]  # the same text twice is no pair
+    assert sides == [("b", "c"), ("b", "a")]  # the same text twice is no pair, and two texts make one
 
 
 def test_ties_and_prompts_with_one_answer_make_no_pair(tmp_path: Path):

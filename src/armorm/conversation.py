@@ -221,17 +221,18 @@ def prompt_group(messages: Iterable[Message]) -> str:
     """
     first = next((m["content"] for m in messages if m["role"] == "user"), "")
     whole = " ".join(unicodedata.normalize("NFC", first).split()).casefold()
-    normal = whole
+    normal = quoted[1] if (quoted := _QUOTED.fullmatch(whole)) else whole
     for ordinary in _ORDINARY:
         normal = ordinary.sub(" ", normal)
     normal = " ".join(normal.split()) or whole  # a prompt of nothing but marks keeps them
     return "g" + hashlib.sha256(normal.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+_QUOTED = re.compile(r"['‘「]([^'‘’「」]+)['’」]")
 _ORDINARY = (
-    re.compile(r"(?<![\d)])(?<![\d)]\s)(?<!\b\w)!+(?=[\"”»]*(?:\s|$))"),  # 5! and n! are numbers
+    re.compile(r"(?<![\d)!])(?<![\d)]\s)(?<!\b\w)[!！]+(?=[\"”»]*(?:\s|$))"),  # 5! and n! are numbers
     re.compile(r"[,.;:?…、。，；：？]+(?=[\"”»]*(?:\s|$))"),
-    re.compile(r"(?:^|(?<=\s))[\"“„«]+|[\"”»]+(?=\s|$)|—"),
+    re.compile(r"(?:^|(?<=\s))[\"“„«¿¡]+|[\"”»]+(?=\s|$)|(?<!\d)(?<!\d\s)—(?!\s?\d)"),
 )
 """Marks that part or quote sentences and say nothing else."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from armorm.conversation import Answer, Message, text_of, turns_of
+from armorm.data.cells import is_nothing
 from armorm.data.files import BadRecord, Record
 from armorm.data.shapes import RowFault, RowFormat, read_texts
 
@@ -65,7 +66,7 @@ def answer_row(record: Record | BadRecord, how: RowFormat = RowFormat()) -> Answ
         return AnswerRow(record.row, record.row, {}, error=f"{record.fault}: {record.remedy}", ids=(record.row,))
     values = record.values
     name = values.get(how.columns.id) if how.columns.id else None
-    name = record.row if name is None else name
+    name = record.row if is_nothing(name) else name
     try:
         texts = read_texts(values, how.columns, span=how.span)
     except RowFault as fault:

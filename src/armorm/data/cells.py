@@ -16,6 +16,11 @@ NOT_AVAILABLE = frozenset({"n/a", "na", "nan", "none", "null"})
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 
+def is_nothing(value: Any) -> bool:
+    """Whether a cell is null, NaN (a table's null) or empty text."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value)
+
+
 def is_absent(value: Any) -> bool:
     """Whether a cell says that it holds nothing: null, NaN, blank or "N/A"."""
     if isinstance(value, float):

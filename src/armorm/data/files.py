@@ -85,8 +85,6 @@ REMEDIES = {
 
 Cells = Literal["auto", "text", "messages"]
 """What strings are: texts, or JSON text of messages where they can be; `auto` decides, for CSV alone."""
-MESSAGES = ("messages", "conversations")
-"""Columns whose JSON text is read as messages in any file."""
 DECIDED_ON = 256
 """How many rows of a file say what its columns hold."""
 
@@ -106,17 +104,16 @@ def records(path: Path, cells: Cells = "auto") -> Iterator[Record | BadRecord]:
         raise DataError(f"{path}: {seen}")
     found = _in_file(path, reader)
     listless = path.name.removesuffix(".gz").endswith(".csv")
-    return found if cells == "text" else _with_messages(found, forced=cells == "messages", listless=listless)
+    return in_cells(found, "text" if cells == "auto" and not listless else cells)
 
 
-def _with_messages(found: Iterator[Record | BadRecord], *, forced: bool, listless: bool) -> Iterator[Record | BadRecord]:
-    """Rows in which the columns that hold JSON text of messages (or lists, in columns that list answers) hold lists.
+def in_cells(found: Iterator[Record | BadRecord], cells: Cells) -> Iterator[Record | BadRecord]:
+    """Rows whose strings are what `cells` says; `auto` decides for each column."""
+    return found if cells == "text" else _with_messages(found, forced=cells == "messages")
 
-    In a file that can hold lists (and unless it is `forced`), strings stay texts, and one that looks like messages is noted.
-    """
-    if not (forced or listless):
-        yield from (one if isinstance(one, BadRecord) else _noted(one) for one in found)
-        return
+
+def _with_messages(found: Iterator[Record | BadRecord], *, forced: bool) -> Iterator[Record | BadRecord]:
+    """Rows in which the columns that hold JSON text of messages (or lists, in columns that list answers) hold lists."""
     first = list(islice(found, DECIDED_ON))
     rows = [one.values for one in first if isinstance(one, Record)]
     names = dict.fromkeys(name for values in rows for name in values)
@@ -139,14 +136,7 @@ def _with_lists(record: Record, decided: set[str], *, forced: bool) -> Record | 
             return BadRecord(record.row, "python-repr", REMEDIES["python-repr"], record.where)
         elif name in decided and not forced:
             return BadRecord(record.row, "not-messages", REMEDIES["not-messages"], record.where)
-        elif turns and messages_in(value):
-            notes.append(f"{name}: JSON text kept as text")
     return replace(record, values=values, notes=tuple(notes))
-
-
-def _noted(record: Record) -> Record:
-    kept = [n for n, v in record.values.items() if n not in MESSAGES and isinstance(v, str) and messages_in(v)]
-    return replace(record, notes=(*record.notes, *(f"{name}: JSON text kept as text" for name in kept))) if kept else record
 
 
 def _reader_of(name: str) -> Callable[[str], list[Any] | None]:

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any, Generic, Literal
 
 from armorm.conversation import Answer, Message, Span, is_utf8, prompt_group, turns_of
-from armorm.data.cells import is_absent, rating
+from armorm.data.cells import is_absent, is_nothing, rating
 from armorm.data.files import BadRecord, Found, Record, Skipped
 from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedResponse, Row
 from armorm.data.shapes import Columns, RowFault, Texts, bare_text, read_texts
@@ -358,7 +358,7 @@ def _content_of(row: AnyRow) -> Any:
 def _name(values: Mapping[str, Any], column: str | None) -> str | None:
     # A short text such as an id; numbers count, whole ones without a point (pandas turns ids with gaps into floats).
     value = None if column is None else values.get(column)
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if is_nothing(value):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)

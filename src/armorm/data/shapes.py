@@ -9,6 +9,7 @@ has read the columns that are messages by then. The formats are a table, `SHAPES
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict
 
 from armorm.conversation import Answer, Fault, Message, Span, entries_of, kind_of, parse_conversation, split_answer, turns_of
-from armorm.data.cells import is_python_repr, messages_in
+from armorm.data.cells import is_python_repr, list_in, messages_in
 from armorm.data.files import Cells
 from armorm.errors import ConversationError
 
@@ -143,11 +144,12 @@ def read_texts(
 
     Raises RowFault when the row fits no format, or its context is none; an answer's own fault stands in `Texts.faults`.
     """
+    values = _without_nan(values)
     try:
         found = _find(values, columns, kind)
     except ConversationError as error:
         raise RowFault.of(error) from None
-    notes: dict[str, None] = {}
+    notes = dict.fromkeys(f"{name}: JSON text kept as text" for name in _looks(values, columns))
     system, tools = (values.get(c) if c else None for c in (columns.system, columns.tools))
     if system == "":
         notes["empty-system"] = None
@@ -173,29 +175,57 @@ def read_texts(
 def kind_of_row(values: Mapping[str, Any], columns: Columns = Columns()) -> Kind | None:  # noqa: B008 - frozen
     """What a row would give, by its columns alone; None where it fits no format."""
     try:
-        found = _find(values, columns, None)
+        return _kind(_find(_without_nan(values), columns, None))
     except (RowFault, ConversationError):
-        return None
-    return "pair" if found.wins is not None else "many" if found.many else "one"
+        return "pair" if _has(values, columns.chosen, columns.rejected) else None
+
+
+def _without_nan(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    # A table's null is NaN, also in a column of texts.
+    return {name: value for name, value in values.items() if not (isinstance(value, float) and math.isnan(value))}
+
+
+def _looks(values: Mapping[str, Any], columns: Columns) -> list[str]:
+    # Columns whose text looks like messages; those that hold messages are read as such.
+    read = (columns.messages, "conversations", "rejected_messages")
+    return [name for name, value in values.items() if isinstance(value, str) and name not in read and messages_in(value)]
 
 
 def bare_text(answer: Answer) -> str:
     """What an answer says, calls and reasoning too, without the white space at its ends: equal where answers say the same."""
-    return json.dumps([{**turn, "content": turn["content"].strip()} for turn in turns_of(answer)], sort_keys=True)
+    return json.dumps([{**turn, "content": turn["content"].strip()} for turn in turns_of(answer)], sort_keys=True, default=str)
 
 
 def _find(values: Mapping[str, Any], columns: Columns, kind: Kind | None) -> Found:
-    if kind == "one":  # what else a row holds is of no interest
-        values = {name: value for name, value in values.items() if name not in (columns.chosen, columns.rejected)}
+    other: Kind | None = None
+    if kind == "one" and _has(values, columns.chosen, columns.rejected):  # what else a row holds is of no interest
+        values, other = {n: v for n, v in values.items() if n not in (columns.chosen, columns.rejected)}, "pair"
     for shape in (shape for shape in SHAPES if columns.format in ("auto", shape.name)):
-        found = shape.find(values, columns)
-        if found is not None and (kind is None or _fits(found, kind)):
+        try:
+            found = shape.find(values, columns)
+        except (RowFault, ConversationError):
+            if other is None:
+                raise
+            continue
+        if found is None:
+            continue
+        if kind in (None, _kind(found)):
             return found
-    raise RowFault("missing-field", f"needs {_needs(columns, kind)}", "fill the columns in, or say which column holds what")
+        other = other or _kind(found)
+    seen, remedy = _OTHERWISE.get(other, ("", "fill the columns in, or say which column holds what"))
+    raise RowFault("missing-field", f"needs {_needs(columns, kind)}{seen}", remedy)
 
 
-def _fits(found: Found, kind: Kind) -> bool:
-    return (found.wins is not None) == (kind == "pair") and (kind == "pair" or found.many == (kind == "many"))
+_OTHERWISE: Mapping[Kind | None, tuple[str, str]] = {
+    "one": (", has one answer", "read such rows as ratings, or give the answer that it is compared with"),
+    "many": (", lists answers without an order", "give each answer a row of its own with its ratings, or say which is better"),
+    "pair": (", is a pair", "read such rows as pairs, or give each answer a row of its own with its ratings"),
+}
+"""A row of another kind than was asked for: what it is, what to do."""
+
+
+def _kind(found: Found) -> Kind:
+    return "pair" if found.wins is not None else "many" if found.many else "one"
 
 
 def _needs(columns: Columns, kind: Kind | None) -> str:
@@ -253,6 +283,12 @@ def _has(values: Mapping[str, Any], *names: str) -> bool:
     return all(values.get(name) is not None for name in names)
 
 
+def _filled(values: Mapping[str, Any], name: str) -> bool:
+    # An empty cell of a CSV holds no messages.
+    value = values.get(name)
+    return value is not None and not (isinstance(value, str) and not value.strip())
+
+
 def _sides(values: Mapping[str, Any], columns: Columns) -> tuple[list[Any], tuple[bool, ...]] | None:
     # The answers of both sides, where the row has them: one each, or lists of several.
     if not _has(values, columns.chosen, columns.rejected):
@@ -270,7 +306,7 @@ def _several(side: Any) -> list[Any]:
 
 
 def _find_messages(values: Mapping[str, Any], columns: Columns) -> Found | None:
-    if not _has(values, columns.messages) or values[columns.messages] == "" or _has(values, columns.chosen, columns.rejected):
+    if not _filled(values, columns.messages) or _has(values, columns.chosen, columns.rejected):
         return None
     return Found([], [_or_itself(values[columns.messages])])
 
@@ -282,7 +318,7 @@ def _or_itself(value: Any) -> Any:
 
 def _find_swift(values: Mapping[str, Any], columns: Columns) -> Found | None:
     named = next((n for n in ("rejected_response", "rejected_messages") if _has(values, n)), None)
-    if named is None or not _has(values, columns.messages):
+    if named is None or not _filled(values, columns.messages):
         return None
     turns, rejected = _messages(values[columns.messages]) or [], values[named]
     if named == "rejected_messages":
@@ -292,7 +328,7 @@ def _find_swift(values: Mapping[str, Any], columns: Columns) -> Found | None:
 
 
 def _find_sharegpt(values: Mapping[str, Any], columns: Columns) -> Found | None:
-    if not _has(values, "conversations"):
+    if not _filled(values, "conversations"):
         return None
     turns = _messages(values["conversations"]) or []
     sides = _sides(values, columns)
@@ -304,7 +340,7 @@ def _find_nemo(values: Mapping[str, Any], _columns: Columns) -> Found | None:
     if not entries or not _has(values, "context") or not all(isinstance(e, Mapping) and "completion" in e for e in entries):
         return None
     ranks = [entry.get("rank") for entry in entries]
-    known = all(isinstance(rank, int | float) for rank in ranks) and len(set(ranks)) > 1
+    known = all(isinstance(rank, int | float) and not math.isnan(rank) for rank in ranks) and len(set(ranks)) > 1
     wins = tuple(rank == min(ranks) for rank in ranks) if known else None
     return Found(_context(values["context"]), [entry["completion"] for entry in entries], wins, True)
 
@@ -313,9 +349,20 @@ def _find_alpaca(values: Mapping[str, Any], columns: Columns) -> Found | None:
     if not isinstance(values.get("instruction"), str):
         return None
     asked = "\n".join(text for text in (values["instruction"], values.get("input")) if isinstance(text, str) and text.strip())
-    before = [turn for old in values.get("history") or () for turn in zip(("user", "assistant"), old, strict=False)]
+    before = [turn for old in _history(values.get("history")) for turn in zip(("user", "assistant"), old, strict=True)]
     context = [*({"role": role, "content": text} for role, text in before), {"role": "user", "content": asked}]
     return _answered(context, values, columns, ("output", columns.response, "completion"))
+
+
+def _history(given: Any) -> list[list[Any]]:
+    # Questions with their answers, also as JSON text.
+    if given in (None, ""):
+        return []
+    rounds = list_in(given) if isinstance(given, str) else entries_of(given)
+    each = None if rounds is None else [entries_of(one) for one in rounds]
+    if each is None or any(one is None or len(one) != 2 for one in each):
+        raise RowFault("not-messages", "in column 'history'", "give a list of [question, answer]")
+    return cast(list[list[Any]], each)
 
 
 def _find_openrlhf(values: Mapping[str, Any], columns: Columns) -> Found | None:
@@ -352,7 +399,9 @@ def _find_implicit(values: Mapping[str, Any], columns: Columns) -> Found | None:
     if all(talks):
         return Found([], talks, wins, True)
     prompt = _shared_start(answers)
-    return Found(_context(prompt), [answer[len(prompt) :] for answer in answers], wins, True) if prompt.strip() else None
+    if not prompt.strip():
+        raise RowFault("missing-field", "the answers don't start alike", f"give their prompt in column {columns.prompt!r}")
+    return Found(_context(prompt), [answer[len(prompt) :] for answer in answers], wins, True)
 
 
 def _shared_start(texts: Sequence[str]) -> str:
@@ -425,7 +474,10 @@ SHAPES: tuple[Shape, ...] = (
         "openrlhf",
         "`input` + `output` (a `reward` beside them is a rating), or + `chosen` + `rejected`",
         _find_openrlhf,
-        ({"input": "Name a prime.", "output": "Seven.", "reward": 0.7},),
+        (
+            {"input": "Name a prime.", "output": "Seven.", "reward": 0.7},
+            {"input": "Name a prime.", "chosen": "Seven.", "rejected": "Eight."},
+        ),
     ),
     Shape(
         "prompt",

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from armorm.conversation import Span
 from armorm.data.benchmarks.registry import benchmark, benchmark_items
-from armorm.data.files import BadRecord, Found, Record, expand, hub_records, records
+from armorm.data.files import BadRecord, Cells, Found, Record, expand, hub_records, in_cells, records
 from armorm.data.reading import FaultCounts, OnFault, Read, Stream, cap_rows, stream_items, stream_pairs, stream_ratings
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, item_of
 from armorm.data.sources.place import place_records
@@ -243,7 +243,8 @@ def _places(source: Source) -> Iterator[tuple[str, str, Iterator[Record | BadRec
     # One (name, place, records) per file of a pattern, or for a hub data set.
     if source.hub is not None:
         found = hub_records(source.hub, source.split or "train", source.revision, source.subset)
-        yield source.name or source.hub, source.hub, found
+        cells: Cells = "text" if source.cells == "auto" else source.cells  # a data set has lists where it means lists
+        yield source.name or source.hub, source.hub, in_cells(found, cells)
         return
     assert source.path is not None
     files = expand(source.path)
