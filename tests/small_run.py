@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from armorm.conversation import Conversation
-from armorm.features import storing
+from armorm.data.rows import texts_of
 from armorm.features.answers import Answers, open_answers
 from armorm.features.extract import Features
 from armorm.features.spec import FeatureSpec
@@ -62,7 +62,7 @@ def write_rows(folder: Path, *, shuffled: bool = False, items: int = 24) -> None
     (folder / "objectives.json").write_text(json.dumps(OBJECTIVES), encoding="utf-8")
 
 
-def write_recipe(folder: Path, backbone: Path, **changes: Any) -> Path:
+def write_recipe(folder: Path, backbone: Path, /, **changes: Any) -> Path:
     """The rows' recipe; `changes` replace or extend whole parts of it (dicts are merged)."""
     recipe: dict[str, Any] = {
         "name": "small",
@@ -99,7 +99,7 @@ def planted_store(
     """A store of made-up features at final:last, written as the extraction writes it: responses [a d], prompts [n v]."""
     parts = FeatureSpec.parse("final:last").parts
     settings = ExtractionSettings(parts, parts, store_dtype="float32", shard_rows=shard_rows)
-    sizes = [len(storing._texts(row)[1]) for row in rows]
+    sizes = [len(texts_of(row)[1]) for row in rows]
     repeated, done = np.repeat(prompt, sizes, axis=0), 0
 
     def compute(conversations: Sequence[Conversation], _tick: Callable[[int], None]) -> Features:

@@ -103,6 +103,7 @@ def test_every_recipe_key_is_documented_and_nothing_else():
         "Recipe": Recipe,
         "Source": Source,
         "Columns": Columns,
+        "Rendering": Rendering,
         "Objective": Objective,
         **{
             key: model
@@ -113,7 +114,6 @@ def test_every_recipe_key_is_documented_and_nothing_else():
         "store_too": type(Recipe.model_fields["features"].default.store_too),
         "tuning": TuningRecipe,
         "lora": Lora,
-        "Rendering": Rendering,
         "compare": CompareRecipe,
         "rows": RowCaps,
         "fixed_weights": FixedWeightsRecipe,

@@ -114,6 +114,15 @@ def test_several_turns_say_who_speaks():
     assert "[user]" not in template_of("pointwise-1").single(talk("alone", "yes"))
 
 
+def test_a_judge_sees_what_an_agent_did():
+    call = {"type": "function", "function": {"name": "delete_account", "arguments": {"confirm": True}}}
+    agent = [*talk("q", "x")[:-1], {"role": "assistant", "content": "Let me look.", "tool_calls": [call]}]
+    assert "delete_account" in template_of("pointwise-1").single(agent)
+    shown = template_of("pairwise-1").pair(agent, talk("q", "Let me look."))
+    assert shown.count("Let me look.") == 2
+    assert '"confirm": true' in shown
+
+
 def test_a_template_of_ones_own(tmp_path):
     file = tmp_path / "mine-2.txt"
     file.write_text("{context} | {answer} {other}")

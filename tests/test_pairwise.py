@@ -184,6 +184,20 @@ def test_rendering_says_what_is_no_pair(wide):
         wide.render(a, pair("yes", "no", "another question")[1])
 
 
+def test_calls_and_tools_turns_are_shown(wide, tokenizer):
+    def agent(city, *more):
+        call = {"type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+        called = {"role": "assistant", "content": "", "tool_calls": [call]}
+        return [{"role": "user", "content": "The weather?"}, called, *more]
+
+    result = [{"role": "tool", "content": "22 C"}, {"role": "assistant", "content": "It is 22."}]
+    text = tokenizer.decode(wide.render(agent("Lyon"), agent("Paris", *result)).ids)
+    assert '"city": "Lyon"' in text
+    assert '"city": "Paris"' in text
+    assert text.index("22 C") < text.index("It is 22.")
+    assert wide.render(agent("Lyon"), agent("Lyon")).answer_a == wide.render(agent("Lyon"), agent("Paris")).answer_a
+
+
 @checked
 @given(a=texts, b=texts, better=st.sampled_from("AB"))
 def test_training_looks_at_the_verdict_alone(narrow, tokenizer, a, b, better):

@@ -125,8 +125,8 @@ def _notes(results: BenchResults) -> Iterator[str]:
     for name, aggregate in results.figures.aggregates.items():
         if missing := aggregate.missing:
             yield (
-                f"{name}: {len(missing)} of the benchmark's subsets have no scored item ({', '.join(missing)}): not in these files, "
-                "beyond the limit, or left out; the numbers can't be compared with a full run."
+                f"{name}: {len(missing)} of the benchmark's subsets have no scored item ({', '.join(missing)}): not in these "
+                "files, beyond the limit, or left out; the numbers can't be compared with a full run."
             )
         if aggregate.note:
             yield f"{name}: {aggregate.note}"

@@ -22,7 +22,7 @@ import transformers
 from jaxtyping import Float
 from scipy.special import expit
 
-from armorm.conversation import Conversation, fault_in
+from armorm.conversation import Conversation, Message, parse_conversation, split_answer, text_of, written_out
 from armorm.errors import BackboneError, ConversationError, DataError
 from armorm.features.backbone import DType, architecture_of, device_of, fingerprint, load_headed
 from armorm.features.forward import clone_shallowly, last_states, pad_right
@@ -42,7 +42,7 @@ INSTRUCTION = (
 )
 HEADINGS = ("\n\n### Answer A\n\n", "\n\n### Answer B\n\n")
 QUESTION = "\n\n### Verdict\n\nWhich answer is better? Reply with its letter alone, A or B."
-SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant"}
+SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 LEAST_ROOM = 32
 """Tokens that context and answers must at least find room in."""
 
@@ -119,15 +119,13 @@ class PairRenderer:
     def render(self, a: Conversation, b: Conversation) -> RenderedPair:
         """The pair with `a`'s answer shown as A.
 
-        Raises ConversationError when either is no conversation (see `fault_in`), DataError when their contexts differ.
+        Raises ConversationError when either is no conversation (see `parse_conversation`), DataError when their contexts differ.
         """
-        for messages in (a, b):
-            if fault := fault_in(messages):
-                raise ConversationError(f"{fault}: {fault.remedy}")
-        if _context(a) != _context(b):
+        (turns, one), (others, other) = (split_answer(parse_conversation(c).messages, "trajectory") for c in (a, b))
+        if turns != others:
             raise DataError("the two conversations of a pair differ before their last answer: pair answers to one prompt")
-        context = self._plain(_context(a))
-        answers = self._plain(a[-1]["content"].strip()), self._plain(b[-1]["content"].strip())
+        context = self._plain(_context(turns))
+        answers = self._plain(text_of(one)), self._plain(text_of(other))
         keep, *keeps = _shares(len(context), len(answers[0]), len(answers[1]), self._room)
         kept = [_end(answer, n) for answer, n in zip(answers, keeps, strict=True)]
         return RenderedPair(
@@ -299,8 +297,8 @@ def verdict_rows(model: Any, verdicts: tuple[int, int]) -> tuple[Float[torch.Ten
 _SENTINELS = (("Hv5ArmormTurnOne", "Qx7ArmormVerdictOne"), ("Wm2ArmormTurnTwo", "Zk3ArmormVerdictTwo"))
 
 
-def _context(messages: Conversation) -> str:
-    return "\n\n".join(f"{SPEAKERS[m['role']]}:\n{m['content'].strip()}" for m in messages[:-1])
+def _context(turns: Sequence[Message]) -> str:
+    return "\n\n".join(f"{SPEAKERS[m['role']]}:\n{written_out(m).strip()}" for m in turns)
 
 
 def _shares(context: int, a: int, b: int, room: int) -> tuple[int, int, int]:

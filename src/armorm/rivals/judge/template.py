@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from armorm.conversation import Conversation
+from armorm.conversation import Conversation, split_answer, text_of, written_out
 from armorm.errors import ConversationError, RecipeError
 from armorm.judge_settings import TEMPLATES
 
@@ -44,14 +44,15 @@ class Template:
 
     def pair(self, first: Conversation, second: Conversation) -> str:
         """Asks which answer is better, `first`'s shown as A. Raises ConversationError when they answer different prompts."""
-        if list(first[:-1]) != list(second[:-1]):
+        (context, one), (other_context, other) = (split_answer(c, "trajectory") for c in (first, second))
+        if context != other_context:
             raise ConversationError("the two conversations of a pair differ before their answers: give two answers to one prompt")
-        answers = {"answer_a": first[-1]["content"], "answer_b": second[-1]["content"]}
-        return self._fill({"context": _readable(first[:-1]), **answers})
+        return self._fill({"context": _readable(context), "answer_a": text_of(one), "answer_b": text_of(other)})
 
     def single(self, conversation: Conversation) -> str:
-        """Asks for a rating of the last turn."""
-        return self._fill({"context": _readable(conversation[:-1]), "answer": conversation[-1]["content"]})
+        """Asks for a rating of what follows the user's last turn."""
+        context, answer = split_answer(conversation, "trajectory")
+        return self._fill({"context": _readable(context), "answer": text_of(answer)})
 
     def _fill(self, texts: Mapping[str, str]) -> str:
         # In one pass: a placeholder inside an answer stays the letters it is.
@@ -91,8 +92,8 @@ def _kind_of(where: str, text: str) -> TemplateKind:
 def _readable(context: Conversation) -> str:
     # One question is shown as it is; of more turns, each says who speaks.
     if len(context) == 1:
-        return context[0]["content"].strip()
-    return "\n\n".join(f"[{m['role']}]\n{m['content'].strip()}" for m in context)
+        return written_out(context[0]).strip()
+    return "\n\n".join(f"[{m['role']}]\n{written_out(m).strip()}" for m in context)
 
 
 def _mark(texts: Iterable[str]) -> str:
