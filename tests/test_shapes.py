@@ -18,7 +18,7 @@ from small_rows import gpt, says, write
 
 from armorm.conversation import parse_conversation, prompt_group
 from armorm.data.answer_rows import AnswerRow, answer_row, answer_rows
-from armorm.data.files import Record, records
+from armorm.data.files import Record, in_cells, records
 from armorm.data.opening import Request, open_source
 from armorm.data.reading import stream_items
 from armorm.data.shapes import SHAPES, Columns, RowFormat, kind_of_row
@@ -115,6 +115,12 @@ def test_a_cell_that_is_no_messages_in_a_column_of_messages_is_a_fault(tmp_path:
     path = write(tmp_path / "r.csv", [{"prompt": "q", "response": [says("a")]}] * 256 + [{"prompt": "q", "response": "plain"}])
     *_, last = answer_rows(records(path))
     assert (last.error or "").startswith("not-messages: this column holds messages as JSON text in other rows")
+
+
+def test_cells_of_records_that_no_file_holds_are_read_as_asked():
+    found = [Record(1, {"prompt": "q", "chosen": json.dumps([says("a")]), "rejected": json.dumps([says("b")])})]
+    assert [row.answers for row in answer_rows(in_cells(iter(found), "messages"))] == [("a", "b")]
+    assert list(in_cells(iter(found), "text")) == found
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
