@@ -134,6 +134,10 @@ def test_numpy_texts_become_plain_ones():
     assert one == {"role": "user", "content": "a"}
 
 
+def test_a_developer_is_the_system():
+    assert parsed({"role": "developer", "content": "s"}, *turns("a", "b")) == turns("a", "b", system="s")
+
+
 def test_speakers_of_other_formats_are_roles():
     said = [("system", "s"), ("human", "a"), ("gpt", "b"), ("user", "c"), ("bot", "d"), ("observation", "e"), ("chatgpt", "f")]
     roles = [m["role"] for m in parsed(*({"from": who, "value": what} for who, what in said))]

@@ -249,6 +249,8 @@ def _message(given: Any, number: int, notes: dict[str, None]) -> Message:
     role = values.pop("role", None)
     if not isinstance(role, str):
         raise Fault("not-messages", f"turn {number} has no role").error()
+    if role == "developer":  # the system's name in newer programs
+        role = "system"
     if role not in ROLES:
         raise Fault("unknown-role", f"turn {number} is by {role[:40]!r}").error()
     given_content = values.pop("content", None)
