@@ -8,8 +8,9 @@ from decimal import Decimal
 
 import pytest
 
+from armorm.conversation import is_python_repr
 from armorm.data.answer_rows import answer_row
-from armorm.data.cells import is_absent, is_python_repr, list_in, messages_in, number, rating
+from armorm.data.cells import is_absent, list_in, messages_in, number, rating
 from armorm.data.files import Record
 
 TURN = {"role": "assistant", "content": "yes"}

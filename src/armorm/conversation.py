@@ -113,23 +113,28 @@ class Parsed:
 
 def parse_conversation(given: Any, *, tools: Any = None) -> Parsed:
     """Read a conversation: any ordered collection of messages (list, tuple, array, column, generator), or a mapping that holds
-    them as `messages` and its `tools` beside them.
+    them as `messages`, with `system` and `tools` beside them.
 
     Contents that are lists of text parts are joined; an empty system message is dropped, with a note. Raises ConversationError,
     whose `fault` names what is wrong.
     """
+    system = None
     if isinstance(given, Mapping) and "messages" in given:
-        given, tools = given["messages"], given.get("tools") if tools is None else tools
+        given, system, tools = given["messages"], given.get("system"), given.get("tools") if tools is None else tools
     turns = entries_of(given)
     if not turns:
         raise Fault("not-messages", f"got {kind_of(given)}" if turns is None else "got an empty list").error()
     notes: dict[str, None] = {}
     messages = [_message(turn, i, notes) for i, turn in enumerate(turns, start=1)]
+    if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
+        messages = [Message(role="system", content=system), *messages]
+    listed = _tools(tools)
+    for message in messages:  # wherever they stand, they are the conversation's
+        listed += [tool for tool in message.pop("tools", ()) if tool not in listed]
     if messages[0]["role"] == "system" and not messages[0]["content"].strip():
         notes["empty-system"] = None
-        first, *messages = messages
-        tools = tools or first.get("tools")
-    if messages and (listed := _tools(tools)):
+        messages = messages[1:]
+    if messages and listed:
         messages[0]["tools"] = listed
     if fault := _order_fault(messages):
         raise fault.error()
@@ -165,6 +170,11 @@ def is_one_conversation(given: Sequence[Any]) -> bool:
 def kind_of(value: Any) -> str:
     """What a value is, for messages to people."""
     return "nothing" if value is None else f"{'an' if type(value).__name__[:1] in 'aeiou' else 'a'} {type(value).__name__}"
+
+
+def is_python_repr(text: str) -> bool:
+    """Whether a text is how Python prints messages, calls or tools."""
+    return bool(re.match(r"\s*\[?\s*\{\s*'(?:role|content|from|value|type|name|function)'\s*:", text))
 
 
 def is_utf8(text: str) -> bool:
@@ -231,7 +241,7 @@ def prompt_group(messages: Iterable[Message]) -> str:
 _QUOTED = re.compile(r"['‘「]([^'‘’「」]+)['’」]")
 _ORDINARY = (
     re.compile(r"(?<![\d)!])(?<![\d)]\s)(?<!\b\w)[!！]+(?=[\"”»]*(?:\s|$))"),  # 5! and n! are numbers
-    re.compile(r"[,.;:?…、。，；：？]+(?=[\"”»]*(?:\s|$))"),
+    re.compile(r"(?<=[^\s\"“„«‘'(\[])[,.;:?…、。，；：？]+(?=[\"”»]*(?:\s|$))|(?<=\s)[?？…]+(?=[\"”»]*$)"),
     re.compile(r"(?:^|(?<=\s))[\"“„«¿¡]+|[\"”»]+(?=\s|$)|(?<!\d)(?<!\d\s)—(?!\s?\d)"),
 )
 """Marks that part or quote sentences and say nothing else."""
@@ -263,7 +273,7 @@ def _message(given: Any, number: int, notes: dict[str, None]) -> Message:
         if given_content is None:
             raise Fault("not-messages", f"turn {number} has no content").error()
         raise Fault("empty-turn", f"turn {number} by the {role}" if number > 1 else "").error()
-    if not all(map(is_utf8, _texts_in(message))):
+    if not all(map(is_utf8, texts_in(message))):
         raise Fault("not-utf8", f"turn {number}").error()
     return message
 
@@ -336,8 +346,12 @@ def _calls(given: Any, number: int) -> list[dict[str, Any]]:
 
 
 def _tools(given: Any) -> list[dict[str, Any]]:
-    tools = _parsed(given) if isinstance(given, str) else plain_value(given)
-    if tools in (None, "", [], {}):
+    tools = plain_value(given)
+    if isinstance(given, str) and given.strip():
+        tools = _parsed(given)
+        if tools is None:
+            raise Fault("python-repr" if is_python_repr(given) else "not-messages", "the tools are a text").error()
+    if tools in (None, "", [], {}) or (isinstance(tools, str) and not tools.strip()):
         return []
     listed = [tools] if isinstance(tools, Mapping) else tools
     if not isinstance(listed, list) or not all(isinstance(tool, Mapping) for tool in listed):
@@ -368,15 +382,16 @@ def plain_value(value: Any) -> Any:
     return [plain_value(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in nested lists and mappings, keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for entry in (*value, *value.values()):
-            yield from _texts_in(entry)
+            yield from texts_in(entry)
     elif isinstance(value, list):
         for entry in value:
-            yield from _texts_in(entry)
+            yield from texts_in(entry)
 
 
 def _parsed(text: str) -> Any:

@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime, time
 from functools import cached_property, lru_cache
 from threading import Lock
 from typing import Any, Literal
@@ -36,6 +36,7 @@ from armorm.conversation import (
     Span,
     parse_conversation,
     split_answer,
+    texts_in,
     turns_of,
 )
 from armorm.errors import BackboneError, ConversationError
@@ -193,7 +194,8 @@ class Renderer:
             raise Fault("answer-unread").error()
         if not broken:
             notes.append("special-token-in-text")
-        if not all(_is_in(m, body) for m in turns):
+        self._check_calls(turns, body)
+        if not all(self._holds(m, body) for m in turns):
             notes.append("text-left-out")
         return body, frame, notes
 
@@ -213,7 +215,8 @@ class Renderer:
         prompt = _common_start([befores[0], *self._openings(context)])
         notes = self._unread(context, None)
         notes += [] if broken else ["special-token-in-text"]
-        notes += ["text-left-out"] if not all(_is_in(m, prompt) for m in context if m["role"] != "system") else []
+        notes += ["text-left-out"] if not all(self._holds(m, prompt) for m in context if m["role"] != "system") else []
+        self._check_calls(context, prompt)
         return Frame(prompt, afters[0], tuple(notes))
 
     def _openings(self, context: list[Message]) -> list[str]:
@@ -252,7 +255,7 @@ class Renderer:
         # Templates of models that see pictures may know contents as lists of parts alone.
         turns = [Message(role="user", content=_SENTINELS[0]), Message(role="assistant", content=_SENTINELS[1])]
         plain, parted = (self._tried([_readable(m, parts=parts) for m in turns]) for parts in (False, True))
-        return all(s in parted for s in _SENTINELS) and not all(s in plain for s in _SENTINELS)
+        return all(s in parted for s in _SENTINELS) and not all(s in plain for s in _SENTINELS) and "'type'" not in parted
 
     def _tried(self, messages: list[dict[str, Any]]) -> str:
         try:
@@ -272,6 +275,22 @@ class Renderer:
         notes += ["system"] if any(m["role"] == "system" for m in turns) and not self._shows("system") else []
         notes += ["tools"] if (tools or any(m.get("tools") for m in turns)) and not self._shows("tools") else []
         return [f"{note} not in the template" for note in notes]
+
+    def _check_calls(self, turns: Sequence[Message], marked: str) -> None:
+        # A template may show calls, and yet not all of one turn.
+        shown = _unmarked(marked)
+        for call in (call["function"] for m in turns for call in m.get("tool_calls", ())):
+            said = (text for text in texts_in([call.get("name"), call.get("arguments")]) if text.strip())
+            if not all(text in shown or json.dumps(text, ensure_ascii=False)[1:-1] in shown for text in said):
+                raise Fault("tool-calls-unread", "not all of them are shown").error()
+
+    def _holds(self, message: Message, marked: str) -> bool:
+        # Whether a turn's text, and its reasoning if the template shows any, stands in a rendering; blocks may be written anew.
+        text, shown = message["content"].strip(), _unmarked(marked)
+        if message["role"] == "tool" and json.dumps(text, ensure_ascii=False)[1:-1] in shown:
+            return True
+        said = [text, *(str(message.get(key) or "") for key in REASONING if self._shows(key))]
+        return all(one in shown or all(piece.strip() in shown for piece in _BLOCKS.split(one)) for one in said)
 
     def _shows_in(self, what: str) -> bool:
         call = {"type": "function", "function": {"name": _SENTINELS[0], "arguments": {"a": _SENTINELS[1]}}}
@@ -368,8 +387,11 @@ _FROZEN_CLOCK = (
 
 def _clock(today: date) -> list[list[str]]:
     # What each directive of strftime gives at midnight of that day; the doubled sign first, behind a letter of no template.
-    named = [f"%{flag}{c}" for flag in ("-", "") for c in "aAbBcdDeFgGhHIjklmMnpPrRsSTuUVwWxXyYzZ"]
-    return [["%%", "\ue0a8"], *([name, today.strftime(name)] for name in named), ["\ue0a8", "%"]]
+    midnight = datetime.combine(today, time())
+    named = [
+        f"%{flag}{c}" for flag in ("-", "_", "0", "^", "#", "E", "O", "") for c in "aAbBcCdDeFfgGhHIjklmMnpPrRsSTuUVwWxXyYzZ"
+    ]
+    return [["%%", "\ue0a8"], *([name, midnight.strftime(name)] for name in named), ["\ue0a8", "%"]]
 
 
 _LOCKS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
@@ -400,6 +422,7 @@ def _specials_of(tokenizer: Any) -> tuple[str, ...]:
 
 _SENTINELS = ("Qx7ArmormAnswerOne", "Zk3ArmormAnswerTwo")
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+_BLOCKS = re.compile("</?think>")
 _MARK = "\ue0a7"
 """Breaks the literal of a special token. A private letter, which is taken out of texts that hold it before."""
 
@@ -408,7 +431,7 @@ def _mark(value: Any, literals: re.Pattern[str]) -> Any:
     if isinstance(value, str):
         return literals.sub(lambda found: found[0][0] + _MARK + found[0][1:], value)
     if isinstance(value, dict):
-        return {key: _mark(entry, literals) for key, entry in value.items()}
+        return {_mark(key, literals): _mark(entry, literals) for key, entry in value.items()}
     return [_mark(entry, literals) for entry in value] if isinstance(value, list) else value
 
 
@@ -419,14 +442,6 @@ def _unmarked(text: str) -> str:
 def _common_start(texts: Sequence[str]) -> str:
     low, high = min(texts), max(texts)  # what these two share, all share
     return low[: next((i for i, letter in enumerate(low) if letter != high[i]), len(low))]
-
-
-def _is_in(message: Message, marked: str) -> bool:
-    # Whether a turn's text stands in a rendering; what a tool gave back may stand there as JSON.
-    text, shown = message["content"].strip(), _unmarked(marked)
-    if message["role"] == "tool" and json.dumps(text, ensure_ascii=False)[1:-1] in shown:
-        return True
-    return text in shown or all(piece.strip() in shown for piece in re.split("</?think>", text))
 
 
 def _readable(message: Message, *, parts: bool) -> dict[str, Any]:

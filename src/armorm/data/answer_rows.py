@@ -13,6 +13,7 @@ from armorm.conversation import Answer, Message, text_of, turns_of
 from armorm.data.cells import is_nothing
 from armorm.data.files import BadRecord, Record
 from armorm.data.shapes import RowFault, RowFormat, read_texts
+from armorm.errors import DataError
 
 ANSWER_COLUMNS = (
     *("messages", "prompt", "system", "tools", "response", "completion", "responses", "completions", "chosen", "rejected"),
@@ -56,17 +57,23 @@ class AnswerRow:
 
 
 def answer_rows(found: Iterable[Record | BadRecord], how: RowFormat = RowFormat()) -> Iterator[AnswerRow]:  # noqa: B008 - frozen
-    """Every record as a row to be scored, faulty ones too."""
-    return (answer_row(one, how) for one in found)
+    """Every record as a row to be scored, faulty ones too. Raises DataError, at the end, for a mapped column that none has."""
+    unseen, seen = set(how.columns.mapped), set[str]()
+    for one in found:
+        unseen -= one.values.keys()
+        seen |= one.values.keys()
+        yield answer_row(one, how)
+    if unseen and seen:
+        raise DataError(f"no row has the column {min(unseen)!r}; the columns are {', '.join(sorted(seen)[:40])}")
 
 
 def answer_row(record: Record | BadRecord, how: RowFormat = RowFormat()) -> AnswerRow:  # noqa: B008 - frozen
     """One record as a row to be scored."""
-    if isinstance(record, BadRecord):
-        return AnswerRow(record.row, record.row, {}, error=f"{record.fault}: {record.remedy}", ids=(record.row,))
     values = record.values
     name = values.get(how.columns.id) if how.columns.id else None
     name = record.row if is_nothing(name) else name
+    if isinstance(record, BadRecord):
+        return AnswerRow(record.row, name, values, error=f"{record.fault}: {record.remedy}", ids=(name,))
     try:
         texts = read_texts(values, how.columns, span=how.span)
     except RowFault as fault:

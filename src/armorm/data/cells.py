@@ -13,6 +13,9 @@ from typing import Any
 
 NOT_AVAILABLE = frozenset({"n/a", "na", "nan", "none", "null"})
 """How sets write that there is no value, letter case aside."""
+_NUMBER = re.compile(
+    r"\s*[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf|infinity|nan)\s*", re.IGNORECASE
+)
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 
@@ -44,6 +47,8 @@ def rating(value: Any) -> float | None:
 
 
 def _float(value: Any) -> float | None:
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):  # Python knows more spellings than people and files
+        return None
     try:
         return float(value) if isinstance(value, str | int | float | Decimal) else None
     except ValueError:
@@ -67,11 +72,6 @@ def messages_in(text: str) -> list[Any] | None:
     parsed = _parsed(text)
     turns = [parsed] if isinstance(parsed, dict) else parsed
     return turns if isinstance(turns, list) and turns and all(map(_is_turn, turns)) else None
-
-
-def is_python_repr(text: str) -> bool:
-    """Whether a text is how Python prints messages."""
-    return bool(re.match(r"\s*\[?\s*\{\s*'(?:role|content|from|value)'\s*:", text))
 
 
 _KEYS = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})

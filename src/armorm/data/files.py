@@ -7,8 +7,8 @@ Cost: one pass; JSON Lines, CSV and Parquet are streamed, a .json list is held i
 Rows are counted from 1: lines of a .jsonl file, entries of a .json list, records below the header of a .csv file. A .json file
 that starts with an object instead of a list is read as JSON Lines (SHP's files are such), or is that one row.
 
-CSV has no lists: there a column whose cells are all JSON text of messages is read as messages, which is decided once per column
-on the first rows and counted in a note; a later cell that is none is then a fault. `Cells` forces either, in any file.
+CSV has no lists: there a column whose cells are mostly JSON text of messages is read as messages, which is decided once per
+column on the first rows and counted in a note; a later cell that is none is then a fault. `Cells` forces either, in any file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from itertools import chain, count, islice
 from pathlib import Path
@@ -31,8 +31,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from armorm.conversation import is_utf8
-from armorm.data.cells import is_python_repr, list_in, messages_in
+from armorm.conversation import is_python_repr, is_utf8
+from armorm.data.cells import list_in, messages_in
 from armorm.errors import DataError
 
 
@@ -53,12 +53,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A row that is no record: the fault's name (`REMEDIES` has them all) and what to do about it."""
+    """A row that is no record: the fault's name (`REMEDIES` has them all) and what to do about it; its values, if it has any."""
 
     row: int
     fault: str
     remedy: str
     where: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,16 @@ def records(path: Path, cells: Cells = "auto") -> Iterator[Record | BadRecord]:
 
     Raises DataError at once for a missing file, a folder or an unknown format; faults inside the file are yielded.
     """
-    reader = _READERS.get(Path(path.name.removesuffix(".gz")).suffix)
+    reader = _READERS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
     if reader is None or path.name.endswith(".parquet.gz"):
-        raise DataError(f"{path}: the format is not known; files may end in .jsonl, .json, .csv (each also .gz), .parquet")
+        raise DataError(
+            f"{path}: the format is not known; files may end in .jsonl, .ndjson, .json, .csv (each also .gz), .parquet"
+        )
     if not path.is_file():
         seen = "is a folder, name the files in it (a pattern such as folder/*.jsonl will do)" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {seen}")
     found = _in_file(path, reader)
-    listless = path.name.removesuffix(".gz").endswith(".csv")
+    listless = path.name.lower().removesuffix(".gz").endswith(".csv")
     return in_cells(found, "text" if cells == "auto" and not listless else cells)
 
 
@@ -118,13 +121,16 @@ def _with_messages(found: Iterator[Record | BadRecord], *, forced: bool) -> Iter
     rows = [one.values for one in first if isinstance(one, Record)]
     names = dict.fromkeys(name for values in rows for name in values)
     texts = {name: [v for values in rows if isinstance(v := values.get(name), str) and v.strip()] for name in names}
-    decided = {name for name, seen in texts.items() if seen and (any if forced else all)(map(_reader_of(name), seen))}
+    read = {name: sum(_reader_of(name)(text) is not None for text in seen) for name, seen in texts.items()}
+    decided = {name for name, seen in texts.items() if read[name] and (forced or 2 * read[name] > len(seen))}
     for one in chain(first, found):
         yield one if isinstance(one, BadRecord) else _with_lists(one, decided, forced=forced)
 
 
 def _with_lists(record: Record, decided: set[str], *, forced: bool) -> Record | BadRecord:
-    values, notes = dict(record.values), list(record.notes)
+    # A blank cell holds nothing, since CSV has no null.
+    values = {n: None if isinstance(v, str) and not v.strip() else v for n, v in record.values.items()}
+    notes = list(record.notes)
     for name, value in record.values.items():
         if not isinstance(value, str) or not value.strip():
             continue
@@ -133,9 +139,9 @@ def _with_lists(record: Record, decided: set[str], *, forced: bool) -> Record | 
             values[name] = turns
             notes.append(f"{name}: JSON text read as messages" if messages_in(value) else f"{name}: JSON text read as a list")
         elif is_python_repr(value):
-            return BadRecord(record.row, "python-repr", REMEDIES["python-repr"], record.where)
+            return BadRecord(record.row, "python-repr", REMEDIES["python-repr"], record.where, record.values)
         elif name in decided and not forced:
-            return BadRecord(record.row, "not-messages", REMEDIES["not-messages"], record.where)
+            return BadRecord(record.row, "not-messages", REMEDIES["not-messages"], record.where, record.values)
     return replace(record, values=values, notes=tuple(notes))
 
 
@@ -156,6 +162,8 @@ def expand(pattern: str, *, folders: bool = False) -> list[Path]:
         return [plain]
     escaped = _VARIABLE.sub(lambda m: glob.escape(os.environ[m[1] or m[2]]), pattern)
     files = sorted(Path(p) for p in glob.glob(str(Path(escaped).expanduser()), recursive=True) if Path(p).is_file())  # noqa: PTH207
+    if not files and plain.is_dir():
+        raise DataError(f"{pattern}: is a folder, name the files in it (a pattern such as folder/*.jsonl will do)")
     if not files:
         raise DataError(
             f"{pattern}: no file matches ({plain}): check the folder and the ending; relative paths start at {Path.cwd()}"
@@ -352,6 +360,7 @@ def _without_nothing(value: Any) -> Any:
 
 _READERS: dict[str, Callable[[Path], Iterator[_Item]]] = {
     ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
     ".json": _json,
     ".csv": _csv,
     ".parquet": _parquet,

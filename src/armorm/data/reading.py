@@ -176,7 +176,7 @@ def stream_ratings(
         tally.notes.update(texts.notes)
         return RatedResponse(row_id, _group(values, columns, messages), source, messages, ratings)
 
-    must = [columns.group, *(columns.ratings or {}).values()]
+    must = [*columns.mapped, *(columns.ratings or {}).values()]
     return Stream(
         records, parse, source=source, columns=columns, named=must, where=where, repeats=repeats, on_fault_line=on_fault_line
     )
@@ -195,7 +195,7 @@ def stream_pairs(
     """Preference pairs as they come (RewardBench's fields are the default columns)."""
 
     parse = _placed(PreferencePair, _two_answers, source, columns, span)
-    named = [columns.group]
+    named = columns.mapped
     return Stream(
         records, parse, source=source, columns=columns, named=named, where=where, repeats=repeats, on_fault_line=on_fault_line
     )
@@ -216,7 +216,7 @@ def stream_items(
     """
 
     parse = _placed(BenchmarkItem, _many_answers, source, columns, span)
-    named = [columns.group]
+    named = columns.mapped
     return Stream(
         records, parse, source=source, columns=columns, named=named, where=where, repeats="keep", on_fault_line=on_fault_line
     )

@@ -11,14 +11,25 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from armorm.conversation import Answer, Fault, Message, Span, entries_of, kind_of, parse_conversation, split_answer, turns_of
-from armorm.data.cells import is_python_repr, list_in, messages_in
+from armorm.conversation import (
+    Answer,
+    Fault,
+    Message,
+    Span,
+    entries_of,
+    is_python_repr,
+    kind_of,
+    parse_conversation,
+    split_answer,
+    turns_of,
+)
+from armorm.data.cells import list_in, messages_in
 from armorm.data.files import Cells
 from armorm.errors import ConversationError
 
@@ -55,6 +66,15 @@ class Columns(BaseModel):
     ratings: dict[str, str] | None = None
     missing: tuple[float, ...] = ()
     format: Format = "auto"
+
+    @property
+    def mapped(self) -> list[str]:
+        """The columns that were named by hand."""
+        return [
+            column
+            for column in self.model_dump(exclude={"ratings", "missing", "format"}, exclude_defaults=True).values()
+            if column
+        ]
 
 
 @dataclass(frozen=True)
@@ -121,16 +141,21 @@ class Found:
     answers: list[Any]
     wins: tuple[bool, ...] | None = None
     many: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A format: its name, the columns that it needs in words, a reader that gives None for a row of another format, and rows."""
+    """A format: its name, the columns that it needs in words, a reader that gives None for a row of another format, and rows.
+
+    `reads` names the columns that it alone reads of those that other formats have too.
+    """
 
     name: Format
     needs: str
     find: Callable[[Mapping[str, Any], Columns], Found | None]
     examples: tuple[Mapping[str, Any], ...] = field(repr=False)
+    reads: tuple[str, ...] = ()
 
 
 def read_texts(
@@ -149,14 +174,14 @@ def read_texts(
         found = _find(values, columns, kind)
     except ConversationError as error:
         raise RowFault.of(error) from None
-    notes = dict.fromkeys(f"{name}: JSON text kept as text" for name in _looks(values, columns))
+    notes = dict.fromkeys((*_looks(values, columns), *found.notes))
     system, tools = (values.get(c) if c else None for c in (columns.system, columns.tools))
     if system == "":
         notes["empty-system"] = None
     conversations, faults = list[tuple[Message, ...]](), list[RowFault | None]()
     for answer in found.answers:
         try:
-            parsed = parse_conversation(_whole(found.context, answer, system), tools=tools)
+            parsed = parse_conversation(_whole(found.context, answer, system, notes), tools=tools)
             conversations.append(parsed.messages)
             notes |= dict.fromkeys(parsed.notes)
             faults.append(None)
@@ -166,7 +191,8 @@ def read_texts(
     contexts = [split_answer(c, span) if c else None for c in conversations]
     context = next((c[0] for c in contexts if c), ())
     if any(c[0] != context for c in contexts if c):
-        remedy = "let a row's answers differ in the last turn only, or take whole trajectories as answers (`answer: trajectory`)"
+        more = ", or take whole trajectories as answers (`answer: trajectory`)" if span == "last-turn" else ""
+        remedy = f"let a row's answers differ in {'the last turn' if more else 'what follows the last question'} only{more}"
         raise RowFault("different-contexts", "", remedy)
     answers = tuple(c[1] if c else "" for c in contexts)
     return Texts(context, answers, tuple(faults), found.wins, found.many, tuple(notes))
@@ -185,10 +211,15 @@ def _without_nan(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in values.items() if not (isinstance(value, float) and math.isnan(value))}
 
 
-def _looks(values: Mapping[str, Any], columns: Columns) -> list[str]:
-    # Columns whose text looks like messages; those that hold messages are read as such.
-    read = (columns.messages, "conversations", "rejected_messages")
-    return [name for name, value in values.items() if isinstance(value, str) and name not in read and messages_in(value)]
+def _looks(values: Mapping[str, Any], columns: Columns) -> Iterator[str]:
+    # Texts that look like messages, as notes; the columns that hold messages are read as such.
+    read = (columns.messages, columns.tools, "conversations", "rejected_messages")
+    for name, value in values.items():
+        if isinstance(value, str) and name not in read:
+            if messages_in(value):
+                yield f"{name}: JSON text kept as text"
+            elif is_python_repr(value):
+                yield f"{name}: Python's print of a list kept as text"
 
 
 def bare_text(answer: Answer) -> str:
@@ -200,7 +231,9 @@ def _find(values: Mapping[str, Any], columns: Columns, kind: Kind | None) -> Fou
     other: Kind | None = None
     if kind == "one" and _has(values, columns.chosen, columns.rejected):  # what else a row holds is of no interest
         values, other = {n: v for n, v in values.items() if n not in (columns.chosen, columns.rejected)}, "pair"
-    for shape in (shape for shape in SHAPES if columns.format in ("auto", shape.name)):
+    if media := [name for name in ("images", "videos", "audios") if values.get(name)]:
+        raise RowFault("not-text", f"column {media[0]!r}", "only text can be scored: leave out rows with pictures or sound")
+    for shape in _in_order(columns):
         try:
             found = shape.find(values, columns)
         except (RowFault, ConversationError):
@@ -210,10 +243,24 @@ def _find(values: Mapping[str, Any], columns: Columns, kind: Kind | None) -> Fou
         if found is None:
             continue
         if kind in (None, _kind(found)):
-            return found
+            unread = [
+                n for n in ("context", "history", "input") if n not in shape.reads and isinstance(values.get(n), str | list)
+            ]
+            unread = [n for n in unread if values[n] and n not in columns.mapped]
+            return replace(found, notes=(*found.notes, *(f"column {name!r} not read" for name in unread)))
         other = other or _kind(found)
     seen, remedy = _OTHERWISE.get(other, ("", "fill the columns in, or say which column holds what"))
     raise RowFault("missing-field", f"needs {_needs(columns, kind)}{seen}", remedy)
+
+
+def _in_order(columns: Columns) -> list[Shape]:
+    # What was mapped by hand is looked at first.
+    if columns.format != "auto":
+        return [shape for shape in SHAPES if shape.name == columns.format]
+    by_hand = columns.model_fields_set
+    first: tuple[str, ...] = ("messages",) if "messages" in by_hand else ()
+    first = first or (("prompt", "implicit") if by_hand & {"prompt", "response", "chosen", "rejected"} else ())
+    return sorted(SHAPES, key=lambda shape: shape.name not in first)
 
 
 _OTHERWISE: Mapping[Kind | None, tuple[str, str]] = {
@@ -239,11 +286,28 @@ def _needs(columns: Columns, kind: Kind | None) -> str:
 # -- answers and contexts ------------------------------------------------------------------------------------------------------
 
 
-def _whole(context: Sequence[Any], answer: Any, system: Any) -> list[Any]:
+def _whole(context: Sequence[Any], answer: Any, system: Any, notes: dict[str, None]) -> list[Any]:
+    # An answer behind its context, or as the whole conversation that it is; a system message comes first, wherever it stands.
     turns = _turns(answer)
-    whole = turns if _speaker(turns[0]) in ("user", "system", "human") else [*context, *turns]
-    has_system = bool(whole) and _speaker(whole[0]) == "system"
-    return whole if system in (None, "") or has_system else [{"role": "system", "content": system}, *whole]
+    systems = [{"role": "system", "content": system}] if system not in (None, "") else []
+    if _speaker(turns[0]) in ("user", "system", "human"):
+        systems += [turn for turn in context[:1] if _speaker(turn) == "system"]
+        said = [_said(turn) for turn in turns]
+        if any(_said(turn) not in said for turn in context if _speaker(turn) != "system"):
+            notes["prompt not read: the answers are whole conversations"] = None
+        whole = turns
+    else:
+        whole = [*context, *turns]
+    if _speaker(whole[0]) != "system":
+        return [*systems[:1], *whole]
+    if any(_said(one) != _said(whole[0]) for one in systems):
+        notes["system not read: the messages have their own"] = None
+    return whole
+
+
+def _said(turn: Any) -> Any:
+    text = turn.get("content", turn.get("value")) if isinstance(turn, Mapping) else turn
+    return text.strip() if isinstance(text, str) else text
 
 
 def _turns(answer: Any) -> list[Any]:
@@ -324,6 +388,8 @@ def _find_swift(values: Mapping[str, Any], columns: Columns) -> Found | None:
     if named == "rejected_messages":
         return Found([], [turns, _or_itself(rejected)], (True, False), True)
     others = _several(rejected)
+    if not others or others == [""]:
+        raise RowFault("missing-field", f"column {named!r} is empty", "give at least one answer that is worse")
     return Found(turns[:-1], [turns[-1:], *others], (True, *(False for _ in others)), True)
 
 
@@ -348,10 +414,12 @@ def _find_nemo(values: Mapping[str, Any], _columns: Columns) -> Found | None:
 def _find_alpaca(values: Mapping[str, Any], columns: Columns) -> Found | None:
     if not isinstance(values.get("instruction"), str):
         return None
-    asked = "\n".join(text for text in (values["instruction"], values.get("input")) if isinstance(text, str) and text.strip())
+    given = (values["instruction"], values.get("input"), values.get("context"))
+    asked = "\n".join(str(one) for one in given if isinstance(one, str | int | float) and str(one).strip())
     before = [turn for old in _history(values.get("history")) for turn in zip(("user", "assistant"), old, strict=True)]
     context = [*({"role": role, "content": text} for role, text in before), {"role": "user", "content": asked}]
-    return _answered(context, values, columns, ("output", columns.response, "completion"))
+    mapped = (columns.response,) if "response" in columns.model_fields_set else ()
+    return _answered(context, values, columns, (*mapped, "output", columns.response, "completion"))
 
 
 def _history(given: Any) -> list[list[Any]]:
@@ -366,7 +434,7 @@ def _history(given: Any) -> list[list[Any]]:
 
 
 def _find_openrlhf(values: Mapping[str, Any], columns: Columns) -> Found | None:
-    return _answered(_context(values["input"]), values, columns, ("output",)) if _has(values, "input") else None
+    return _answered(_context(values["input"]), values, columns, ("output",)) if _filled(values, "input") else None
 
 
 def _find_prompt(values: Mapping[str, Any], columns: Columns) -> Found | None:
@@ -392,16 +460,24 @@ def _find_implicit(values: Mapping[str, Any], columns: Columns) -> Found | None:
         return None
     answers, wins = sides
     if not all(isinstance(answer, str) for answer in answers):
-        return Found([], answers, wins, True)
+        before = _messages(values[columns.messages]) if _filled(values, columns.messages) else None
+        return Found(before if before and _speaker(before[-1]) not in ("assistant", "gpt") else [], answers, wins, True)
     if any(map(messages_in, answers)):
         raise RowFault("not-messages", "JSON text of messages stays text here", "write lists, or have cells read as messages")
-    talks = [turns_of_transcript(answer) for answer in answers]
+    talks = [turns_of_transcript(_as_transcript(answer)) for answer in answers]
     if all(talks):
         return Found([], talks, wins, True)
     prompt = _shared_start(answers)
     if not prompt.strip():
         raise RowFault("missing-field", "the answers don't start alike", f"give their prompt in column {columns.prompt!r}")
-    return Found(_context(prompt), [answer[len(prompt) :] for answer in answers], wins, True)
+    note = f"{columns.prompt}: taken from the answers' shared start"
+    return Found(_context(prompt), [answer[len(prompt) :] for answer in answers], wins, True, (note,))
+
+
+def _as_transcript(text: str) -> str:
+    # Its first blank line may be lacking, and lines may end as on Windows.
+    unix = text.replace("\r\n", "\n").lstrip()
+    return f"\n\n{unix}" if unix.startswith(("Human:", "Assistant:")) else text
 
 
 def _shared_start(texts: Sequence[str]) -> str:
@@ -447,6 +523,7 @@ SHAPES: tuple[Shape, ...] = (
                 "completions": [{"rank": 0, "completion": [_GOOD]}, {"rank": 1, "completion": [_BAD]}],
             },
         ),
+        reads=("context",),
     ),
     Shape(
         "sharegpt",
@@ -469,15 +546,7 @@ SHAPES: tuple[Shape, ...] = (
             {"instruction": "Name a prime.", "input": "", "output": "Seven."},
             {"instruction": "Name a prime.", "chosen": "Seven.", "rejected": "Eight."},
         ),
-    ),
-    Shape(
-        "openrlhf",
-        "`input` + `output` (a `reward` beside them is a rating), or + `chosen` + `rejected`",
-        _find_openrlhf,
-        (
-            {"input": "Name a prime.", "output": "Seven.", "reward": 0.7},
-            {"input": "Name a prime.", "chosen": "Seven.", "rejected": "Eight."},
-        ),
+        reads=("context", "history", "input"),
     ),
     Shape(
         "prompt",
@@ -491,6 +560,16 @@ SHAPES: tuple[Shape, ...] = (
             {"prompt": "Name a prime.", "chosen": "Seven.", "rejected": "Eight."},
             {"prompt": _ASKED, "chosen": [_GOOD], "rejected": [_BAD]},
         ),
+    ),
+    Shape(
+        "openrlhf",
+        "`input` + `output` (a `reward` beside them is a rating), or + `chosen` + `rejected`",
+        _find_openrlhf,
+        (
+            {"input": "Name a prime.", "output": "Seven.", "reward": 0.7},
+            {"input": "Name a prime.", "chosen": "Seven.", "rejected": "Eight."},
+        ),
+        reads=("input",),
     ),
     Shape(
         "implicit",
