@@ -259,4 +259,4 @@ def test_helpful_dialogues_alone_come_from_a_folder_that_has_both():
     if not (folder := os.environ.get("ARMORM_DATA", "")):
         pytest.skip("ARMORM_DATA is not set")
     opened = open_source(Request("hh-helpful", path=f"{folder}/raw/hh-rlhf", split="test", kind="pairs"))
-    assert sum(1 for _ in opened.stream) == 2333
+    assert sum(1 for _ in opened.stream) == 2339
