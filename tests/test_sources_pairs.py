@@ -336,8 +336,8 @@ def real_data():
 @pytest.mark.parametrize(
     ("name", "folder", "total", "faults", "known"),
     [
-        ("hh-helpful", "helpful", 2354, {"empty-turn": 4, "not-alternating": 9, "chosen-equals-rejected": 2}, 2297),
-        ("hh-harmless", "harmless", 2312, {"empty-turn": 4, "not-alternating": 5}, 2288),
+        ("hh-helpful", "helpful", 2354, {"empty-turn": 4, "different-contexts": 9, "chosen-equals-rejected": 2}, 2297),
+        ("hh-harmless", "harmless", 2312, {"empty-turn": 4, "different-contexts": 5}, 2288),
     ],
 )
 def test_the_published_hh_files_give_the_pairs_that_were_made_of_them_before(name, folder, total, faults, known):
