@@ -5,7 +5,7 @@ In: records of Anthropic/hh-rlhf.  Out: one pair per record.  Cost: one pass.
 `chosen` and `rejected` are flat texts, each turn behind a blank line and "Human:" or "Assistant:". Only these two markers part
 turns: "Human:" inside a line is text. Turns lose the white space around them. A text that starts with "Human:" without the blank
 line is read (note `no-first-blank-line`); one that starts with anything else is `no-transcript`. What then is no dialogue is
-counted by the checks that all pairs pass: empty turns (`empty-turn`), two turns of the user's (`not-alternating`), a last turn that
+counted by the checks that all pairs pass: empty turns (`empty-turn`), a user's two turns (`not-alternating`), a last turn that
 is not the assistant's (`no-answer`), contexts that differ (`different-contexts`), equal answers (`chosen-equals-rejected`).
 
 `hh-helpful` reads the three helpful folders, `hh-harmless` is harmless-base, `hh-rlhf` all four. The test files are the `split`
