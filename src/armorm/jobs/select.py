@@ -71,12 +71,13 @@ def best_of_job(*, top_k: int = 1) -> Job:
 class Counts:
     """What a selection met: answers with a score, those without (by reason, where the file says one), and what came out.
 
-    A row without any answer counts as one without a score.
+    A row without any answer counts as one without a score. `reason` is the first error that a row of the file says.
     """
 
     answers: int = 0
     unscored: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    reason: str = ""
     out: int = 0
     prompts: int = 0
     scattered: int = 0
@@ -87,7 +88,10 @@ class Counts:
         self.answers += found
         self.unscored += len(row.scores) - found if row.scores else 1
         said = row.error or row.values.get("error")
-        for reason in _REASON.findall(said) if isinstance(said, str) else ():
+        if not isinstance(said, str):
+            return
+        self.reason = self.reason or said
+        for reason in _REASON.findall(said):
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
