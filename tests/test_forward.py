@@ -59,8 +59,9 @@ def talk(*contents):
 def make(random_folder, parts):
     """A reward model whose tokenizer joins white space, for a chat template."""
 
-    def made(template=TEMPLATE):
+    def made(template=TEMPLATE, specials=()):
         tokenizer = tiny_tokenizer([*CORPUS, *SPACES], 340)
+        tokenizer.add_special_tokens({"additional_special_tokens": list(specials)})
         tokenizer.chat_template = template
         config = transformers.LlamaConfig(
             hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, initializer_range=0.3
@@ -158,6 +159,49 @@ def padded(rows, pad=0):
 def test_the_chats_special_tokens_in_an_answer_are_text(before, chat):
     conversations = [talk(*before, "How are you?", answer) for answer in SPECIAL]
     agrees(chat, batch(chat, conversations), conversations)
+
+
+OTHERS = [
+    "x<|endoftext|>y",
+    "ok <repo_name> y",
+    "<|endoftext|>",
+    "x<|endoftext|>",
+    "  <repo_name>",
+    "a<|endoftext|> <|im_end|>b",
+    "ok",
+]
+
+
+@pytest.fixture(scope="module")
+def many(make):
+    """A model whose tokenizer has special tokens that the template does not name."""
+    return make(specials=["<|endoftext|>", "<repo_name>"])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("before", [(), ("hello", " fine")])
+def test_special_tokens_that_make_no_turns_are_text_too(before, side, many):
+    conversations = [talk(*before, "How are you?", answer) for answer in OTHERS]
+    inputs = batch(many, conversations, side)
+    assert many.tokenizer.convert_tokens_to_ids("<repo_name>") in inputs["input_ids"][1].tolist()
+    agrees(many, inputs, conversations)
+
+
+def test_what_stands_behind_a_closing_is_left_as_it_is(many):
+    rendered = many.renderer.render(talk("hello", "x<|endoftext|>y"))
+    text = many.tokenizer("x<|endoftext|>y", add_special_tokens=False)["input_ids"]
+    out = many(torch.tensor([[*rendered.prompt, *text, *rendered.closing, 2]]))
+    assert out.terms[0, -1] == len(rendered.answer) > len(text)
+
+
+def test_special_tokens_that_the_template_writes_are_left_as_they_are(make):
+    calls = "+ ('<|call|>' + (m['tool_calls'] | tojson) if m['tool_calls'] else '') + m['content']"
+    model = make(TEMPLATE.replace("+ m['content']", calls), ["<|call|>"])
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    conversation = [talk("hello")[0], {"role": "assistant", "content": "so", "tool_calls": [call]}]
+    inputs = batch(model, [conversation])
+    assert model.tokenizer.convert_tokens_to_ids("<|call|>") in inputs["input_ids"][0].tolist()
+    agrees(model, inputs, [conversation])
 
 
 def test_a_bos_that_the_tokenizer_wants_is_put_in_front(chat):
