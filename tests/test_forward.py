@@ -6,7 +6,9 @@ import copy
 import math
 import warnings
 
+import jaxtyping
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -14,7 +16,8 @@ from conftest import CORPUS, PROMPT, RESPONSE, TEMPLATE, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSequenceClassification
 
-from armorm.errors import BackboneError, CheckpointError
+from armorm.conversation import entries_of
+from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import load_backbone
 from armorm.fit.method import Fitted
 from armorm.model.layouts.own import assemble
@@ -476,6 +479,8 @@ def test_the_ways_in_which_trainers_load_a_model(chat, tmp_path):
     for labels in (0, 2, 19):
         with pytest.raises(CheckpointError, match=f"num_labels is {labels}: a reward model gives one number, so leave it out"):
             RewardModel.from_pretrained(tmp_path, num_labels=labels)
+        with pytest.raises(CheckpointError, match=f"num_labels is {labels}: a reward model gives one number, so leave it out"):
+            AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=labels)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -550,3 +555,55 @@ def test_grpo_goes_through_whatever_the_policy_says(empty, chat, speaker, tmp_pa
         scored = [r for r in got if not math.isnan(r)]
         logs = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
         assert any(reward == pytest.approx(np.mean(scored), abs=1e-4) for reward in logs)
+
+
+# -- what is no batch of ids ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ids", "seen"),
+    [
+        (None, "is nothing"),
+        ([[1, 2]], "is a list"),
+        (torch.tensor([1, 2]), r"has shape \(2,\)"),
+        (torch.zeros(0, 4, dtype=torch.long), r"has shape \(0, 4\)"),
+        (torch.ones(1, 3), "holds torch.float32"),
+    ],
+)
+def test_what_ids_must_be(ids, seen, chat):
+    with pytest.raises(BackboneError, match=f"input_ids {seen}: give a tensor of integers with a row for each"):
+        chat(ids)
+
+
+@pytest.fixture
+def untyped():
+    """Calls as users make them, without the tests' check of types."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("setting", ["batch_tokens", "max_tokens"])
+@pytest.mark.parametrize("value", ["5", 64.5])
+def test_an_engines_settings_are_whole_numbers(setting, value, chat):
+    with pytest.raises(BackboneError, match=f"{setting} is {value!r}: give the number of tokens"):
+        chat.engine(**{setting: value})
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_explain_takes_one_conversation(n, chat):
+    with pytest.raises(ConversationError, match=f"explain takes one conversation, and got a list of {n}"):
+        chat.explain([talk("hello", "fine")] * n)
+
+
+def test_columns_of_tables_hold_conversations(chat):
+    conversations = [talk("hello", "fine"), talk("2 + 2", "4", "is", " x")]
+    table = pa.table({"messages": conversations, "more": [1, 2]})
+    wanted = [s.score for s in chat.score(conversations)]
+    for given in (table["messages"], table["messages"].chunk(0), table.select(["messages"]), pa.chunked_array([conversations])):
+        np.testing.assert_allclose([s.score for s in chat.score(given)], wanted, atol=1e-5)
+    assert chat.score(table["messages"][1]).score == pytest.approx(wanted[1], abs=1e-5)
+    assert entries_of(pa.array([1, None])) == [1, None]
+    assert entries_of(pa.scalar("text")) is None
