@@ -239,6 +239,34 @@ def test_reading_a_scored_file_in_another_way_is_refused(tmp_path: Path, asked: 
             use()
 
 
+def call(**arguments: Any) -> dict[str, Any]:
+    calls = [{"type": "function", "function": {"name": "f", "arguments": arguments}}]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
+
+
+ASKED = [{"role": "user", "content": "Q"}]
+TABLES: dict[str, list[dict[str, Any]]] = {
+    "texts and messages": [{"prompt": "Q", "response": "a"}, {"prompt": ASKED, "response": "abc"}],
+    "texts and turns": [{"prompt": "Q", "response": "abc"}, {"prompt": "Q", "response": [call(x=1)]}],
+    "arguments of each call": [
+        {"messages": [*ASKED, call(**{name: None}), *ASKED, said]} for name, said in (("x", call()), ("y", call(z=1)))
+    ],
+    "lists of both": [{"prompt": "Q", "responses": ["a", [call(x=1)], "abc"]}],
+}
+
+
+@pytest.mark.parametrize("rows", TABLES.values(), ids=list(TABLES))
+def test_parquet_and_json_lines_give_the_same_answers(tmp_path: Path, rows: list[dict[str, Any]]):
+    write_lines(tmp_path / "rows.jsonl", [{"id": i, **row} for i, row in enumerate(rows)])
+    made = []
+    for kind in ("jsonl", "parquet"):
+        out = tmp_path / f"out.{kind}"
+        write_scores(tmp_path / "rows.jsonl", out, by_length, score_job(), model_key="m", reporter=QUIET)
+        made.append((list(select(out, keep_top=1.0)[0]), list(build_pairs(out, every=True)[0])))
+    assert made[0] == made[1]
+    assert len(made[0][0]) >= 2
+
+
 @pytest.mark.parametrize("broken", ["", "[]", "{}", '{"inputs": {"job": "score", "rows": {"columns": 1}}}'])
 def test_without_word_of_how_it_was_scored_a_file_is_read_as_asked(tmp_path: Path, broken: str):
     scored = scored_as(tmp_path, MAPPED)
