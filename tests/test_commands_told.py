@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from copy import deepcopy
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
@@ -303,9 +306,9 @@ def test_a_file_without_a_score_is_2_and_its_rows_are_there(
     assert len(read_lines(tmp_path / "out.jsonl")) == len(rows)
 
 
-def test_one_scored_row_is_enough_and_no_rows_are_no_fault(armorm: Armorm, picky_folder: Path, tmp_path: Path):
-    for rows in ([], [{"prompt": "hello"}, {"prompt": "hello", "response": "fine"}]):
-        assert armorm("score", picky_folder, file_of(tmp_path, rows), "--quiet")[0] == 0
+def test_one_scored_row_is_enough(armorm: Armorm, picky_folder: Path, tmp_path: Path):
+    rows = [{"prompt": "hello"}, {"prompt": "hello", "response": "fine"}]
+    assert armorm("score", picky_folder, file_of(tmp_path, rows), "--quiet")[0] == 0
 
 
 def test_a_benchmark_names_what_its_template_refuses(picky_folder: Path, tmp_path: Path):
@@ -365,6 +368,47 @@ def test_the_inputs_own_nan_is_null_in_the_output(armorm: Armorm, model: Path, t
     chosen.write_text('{"prompt": "a", "response": "b", "score": 1, "weight": NaN}\n', encoding="utf-8")
     code, printed, _ = armorm("select", chosen, "--min-score", 0)
     assert json.loads(printed, parse_constant=pytest.fail)["weight"] is None
+
+
+# -- files of nothing --------------------------------------------------------------------------------------------------------
+
+NO_ROWS = {
+    "a.jsonl": b"",
+    "b.jsonl": b"\n\n  \n",
+    "c.csv": b"prompt,response\n",
+    "d.json": b"[]",
+    "e.jsonl.gz": gzip.compress(b""),
+}
+
+
+def empty_file(folder: Path, name: str) -> Path:
+    file = folder / name
+    if file.suffix == ".parquet":
+        pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), file)
+    else:
+        file.write_bytes(NO_ROWS[name])
+    return file
+
+
+@pytest.mark.parametrize("name", [*NO_ROWS, "f.parquet"])
+def test_a_file_without_rows_is_told(armorm: Armorm, model: Path, tmp_path: Path, name: str):
+    file = empty_file(tmp_path, name)
+    asked = [("score", model, file), ("best-of", model, file, "--out", tmp_path / "out.jsonl"), ("data", "validate", file)]
+    for words in (*asked, ("select", file, "--keep-top", 0.5), ("pairs", file)):
+        code, _, err = armorm(*words, "--quiet")
+        assert (code, "holds no row" in " ".join(err.split())) == (2, True), (words, err)
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("error", [{"error": "empty-turn: fill it in"}, {}])
+@pytest.mark.parametrize("row", [{"response": "a", "score": None}, {"responses": ["a", "b"], "scores": [None, None]}])
+def test_a_file_without_a_score_is_told(armorm: Armorm, tmp_path: Path, row: dict[str, Any], error: dict[str, str]):
+    file = file_of(tmp_path, [{"prompt": "hi", **row, **error}])
+    for words in (("select", file, "--keep-top", 0.5), ("pairs", file)):
+        code, out, err = armorm(*words, "--quiet")
+        assert (code, out) == (2, "")
+        assert "answers has a score" in err
+        assert ("the first: empty-turn: fill it in" in err) == bool(error)
 
 
 # -- models that are none ----------------------------------------------------------------------------------------------------

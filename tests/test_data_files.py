@@ -151,6 +151,37 @@ def test_a_damaged_parquet_file_is_one_fault(tmp_path):
     assert found(path) == [(1, "truncated-file")]
 
 
+FREE = [
+    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1, "y": None}}}]},
+    {"type": "function", "function": {"name": "f", "parameters": {"default": None, "type": "x"}}},
+    {"name": "f", "parameters": {"properties": {"x": {"default": None}}}},
+    {"type": "function", "function": {"name": "f", "strict": None}},
+]
+
+
+@pytest.mark.parametrize("value", FREE)
+def test_a_null_of_a_call_or_a_tool_is_kept(tmp_path, value):
+    path = write(tmp_path / "rows.parquet", [{"cell": [value]}])
+    assert found(path) == [(1, {"cell": [value]})]
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        ([{"role": "user", "content": "a", "name": None}], [{"role": "user", "content": "a"}]),
+        ([{"from": "human", "value": "a", "x": None}], [{"from": "human", "value": "a"}]),
+        ([{"role": "user", "content": [{"text": "a", "image": None}]}], [{"role": "user", "content": [{"text": "a"}]}]),
+        (
+            [{"tool_calls": [{"id": None, "function": {"name": None, "arguments": {"y": None}}}]}],
+            [{"tool_calls": [{"function": {"arguments": {"y": None}}}]}],
+        ),
+    ],
+)
+def test_a_null_key_of_a_message_is_none(tmp_path, values, read):
+    path = write(tmp_path / "rows.parquet", [{"cell": values}])
+    assert found(path) == [(1, {"cell": read})]
+
+
 def test_a_parquet_text_that_is_no_utf8_faults_its_row_alone(tmp_path):
     path = tmp_path / "rows.parquet"
     texts = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffb"))

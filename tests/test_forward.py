@@ -6,7 +6,9 @@ import copy
 import math
 import warnings
 
+import jaxtyping
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -14,7 +16,8 @@ from conftest import CORPUS, PROMPT, RESPONSE, TEMPLATE, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSequenceClassification
 
-from armorm.errors import BackboneError, CheckpointError
+from armorm.conversation import entries_of
+from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import load_backbone
 from armorm.fit.method import Fitted
 from armorm.model.layouts.own import assemble
@@ -59,8 +62,9 @@ def talk(*contents):
 def make(random_folder, parts):
     """A reward model whose tokenizer joins white space, for a chat template."""
 
-    def made(template=TEMPLATE):
+    def made(template=TEMPLATE, specials=()):
         tokenizer = tiny_tokenizer([*CORPUS, *SPACES], 340)
+        tokenizer.add_special_tokens({"additional_special_tokens": list(specials)})
         tokenizer.chat_template = template
         config = transformers.LlamaConfig(
             hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, initializer_range=0.3
@@ -158,6 +162,49 @@ def padded(rows, pad=0):
 def test_the_chats_special_tokens_in_an_answer_are_text(before, chat):
     conversations = [talk(*before, "How are you?", answer) for answer in SPECIAL]
     agrees(chat, batch(chat, conversations), conversations)
+
+
+OTHERS = [
+    "x<|endoftext|>y",
+    "ok <repo_name> y",
+    "<|endoftext|>",
+    "x<|endoftext|>",
+    "  <repo_name>",
+    "a<|endoftext|> <|im_end|>b",
+    "ok",
+]
+
+
+@pytest.fixture(scope="module")
+def many(make):
+    """A model whose tokenizer has special tokens that the template does not name."""
+    return make(specials=["<|endoftext|>", "<repo_name>"])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("before", [(), ("hello", " fine")])
+def test_special_tokens_that_make_no_turns_are_text_too(before, side, many):
+    conversations = [talk(*before, "How are you?", answer) for answer in OTHERS]
+    inputs = batch(many, conversations, side)
+    assert many.tokenizer.convert_tokens_to_ids("<repo_name>") in inputs["input_ids"][1].tolist()
+    agrees(many, inputs, conversations)
+
+
+def test_what_stands_behind_a_closing_is_left_as_it_is(many):
+    rendered = many.renderer.render(talk("hello", "x<|endoftext|>y"))
+    text = many.tokenizer("x<|endoftext|>y", add_special_tokens=False)["input_ids"]
+    out = many(torch.tensor([[*rendered.prompt, *text, *rendered.closing, 2]]))
+    assert out.terms[0, -1] == len(rendered.answer) > len(text)
+
+
+def test_special_tokens_that_the_template_writes_are_left_as_they_are(make):
+    calls = "+ ('<|call|>' + (m['tool_calls'] | tojson) if m['tool_calls'] else '') + m['content']"
+    model = make(TEMPLATE.replace("+ m['content']", calls), ["<|call|>"])
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    conversation = [talk("hello")[0], {"role": "assistant", "content": "so", "tool_calls": [call]}]
+    inputs = batch(model, [conversation])
+    assert model.tokenizer.convert_tokens_to_ids("<|call|>") in inputs["input_ids"][0].tolist()
+    agrees(model, inputs, [conversation])
 
 
 def test_a_bos_that_the_tokenizer_wants_is_put_in_front(chat):
@@ -432,6 +479,8 @@ def test_the_ways_in_which_trainers_load_a_model(chat, tmp_path):
     for labels in (0, 2, 19):
         with pytest.raises(CheckpointError, match=f"num_labels is {labels}: a reward model gives one number, so leave it out"):
             RewardModel.from_pretrained(tmp_path, num_labels=labels)
+        with pytest.raises(CheckpointError, match=f"num_labels is {labels}: a reward model gives one number, so leave it out"):
+            AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=labels)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -506,3 +555,55 @@ def test_grpo_goes_through_whatever_the_policy_says(empty, chat, speaker, tmp_pa
         scored = [r for r in got if not math.isnan(r)]
         logs = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
         assert any(reward == pytest.approx(np.mean(scored), abs=1e-4) for reward in logs)
+
+
+# -- what is no batch of ids ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ids", "seen"),
+    [
+        (None, "is nothing"),
+        ([[1, 2]], "is a list"),
+        (torch.tensor([1, 2]), r"has shape \(2,\)"),
+        (torch.zeros(0, 4, dtype=torch.long), r"has shape \(0, 4\)"),
+        (torch.ones(1, 3), "holds torch.float32"),
+    ],
+)
+def test_what_ids_must_be(ids, seen, chat):
+    with pytest.raises(BackboneError, match=f"input_ids {seen}: give a tensor of integers with a row for each"):
+        chat(ids)
+
+
+@pytest.fixture
+def untyped():
+    """Calls as users make them, without the tests' check of types."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("setting", ["batch_tokens", "max_tokens"])
+@pytest.mark.parametrize("value", ["5", 64.5])
+def test_an_engines_settings_are_whole_numbers(setting, value, chat):
+    with pytest.raises(BackboneError, match=f"{setting} is {value!r}: give the number of tokens"):
+        chat.engine(**{setting: value})
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_explain_takes_one_conversation(n, chat):
+    with pytest.raises(ConversationError, match=f"explain takes one conversation, and got a list of {n}"):
+        chat.explain([talk("hello", "fine")] * n)
+
+
+def test_columns_of_tables_hold_conversations(chat):
+    conversations = [talk("hello", "fine"), talk("2 + 2", "4", "is", " x")]
+    table = pa.table({"messages": conversations, "more": [1, 2]})
+    wanted = [s.score for s in chat.score(conversations)]
+    for given in (table["messages"], table["messages"].chunk(0), table.select(["messages"]), pa.chunked_array([conversations])):
+        np.testing.assert_allclose([s.score for s in chat.score(given)], wanted, atol=1e-5)
+    assert chat.score(table["messages"][1]).score == pytest.approx(wanted[1], abs=1e-5)
+    assert entries_of(pa.array([1, None])) == [1, None]
+    assert entries_of(pa.scalar("text")) is None

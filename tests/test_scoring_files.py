@@ -367,6 +367,40 @@ def test_parquet_parts_are_joined_under_one_schema(tmp_path: Path, small_windows
     assert not (tmp_path / "out.parquet.parts").exists()
 
 
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+}
+MIXED: dict[str, list[Any]] = {
+    "texts and messages": [{"prompt": "Q"}, {"prompt": [{"role": "user", "content": "Q"}]}],
+    "numbers and texts": [{"prompt": "Q", "n": 1}, {"prompt": "Q", "n": "one"}, {"prompt": "Q", "n": '"1"'}],
+    "objects without keys": [{"prompt": "Q", "n": {}}, {"prompt": "Q", "n": None}],
+    "later chunks of another type": [{"prompt": "Q", "n": "1"}] * 20 + [{"prompt": "Q", "n": 1}] * 20,
+    "calls with other arguments": [{"prompt": "Q", "own": [{**CALL, "x": {"arguments": {name: 1}}}]} for name in "xy"],
+    "calls with a null": [{"prompt": "Q", "own": [{"arguments": {"x": 1, "y": None}}]}] * 2,
+    "calls of later chunks": [{"prompt": "Q", "own": {"arguments": {"x" if i < 20 else "y": i}}} for i in range(40)],
+    "half a pair": [{"prompt": "Q", "n": "\ud800"}],
+}
+
+
+@pytest.mark.parametrize("rows", MIXED.values(), ids=list(MIXED))
+def test_parquet_and_json_lines_give_the_same_rows(tmp_path: Path, small_windows: None, rows: list[dict[str, Any]]):
+    write_lines(tmp_path / "rows.jsonl", [{"id": i, **row, "response": f"answer {i}"} for i, row in enumerate(rows)])
+    for kind in ("jsonl", "parquet"):
+        run(tmp_path / "rows.jsonl", tmp_path / f"out.{kind}")
+    lines, table = ([one.values for one in records(tmp_path / f"out.{kind}")] for kind in ("jsonl", "parquet"))
+    # What only other rows have is null in a table.
+    assert [{k: v for k, v in row.items() if v is not None} for row in table] == [
+        {k: v for k, v in row.items() if v is not None} for row in lines
+    ]
+
+
+def test_a_parquet_file_that_names_no_encoded_column_stays_as_it_is(tmp_path: Path):
+    pq.write_table(pa.table({"text": ['"Q"', "[1]"]}), tmp_path / "old.parquet")
+    assert [one.values for one in records(tmp_path / "old.parquet")] == [{"text": '"Q"'}, {"text": "[1]"}]
+
+
 def test_parquet_in_parquet_out(tmp_path: Path):
     pq.write_table(
         pa.Table.from_pylist([{"prompt": "hi", "responses": ["a", "abc"], "n": i} for i in range(5)]), tmp_path / "in.parquet"

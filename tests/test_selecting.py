@@ -16,8 +16,9 @@ from small_tables import table_of
 
 from armorm.data.files import records
 from armorm.data.reading import stream_pairs
+from armorm.data.shapes import Columns, RowFormat
 from armorm.errors import DataError
-from armorm.jobs.score_file import stream_rows
+from armorm.jobs.score_file import Job, score_job, stream_rows, write_scores
 from armorm.jobs.select import best_of_job, build_pairs, select
 from armorm.progress import Reporter
 from armorm.run.train import Run
@@ -188,6 +189,96 @@ def test_neighbours_are_paired_and_our_own_reader_reads_the_pairs(tmp_path: Path
     write_lines(tmp_path / "pairs.jsonl", found)
     (pair,) = stream_pairs(records(tmp_path / "pairs.jsonl"), source="s", where="w")
     assert (pair.context, pair.chosen, pair.rejected) == (({"role": "user", "content": "q0"},), "answer 1", "answer 0")
+
+
+@pytest.mark.parametrize("every", [True, False])
+@pytest.mark.parametrize("name", ["p", 7, "p#0"])
+def test_no_two_pairs_share_an_id(tmp_path: Path, name: Any, every: bool):
+    rows = [{"id": name, "prompt": f"q{i}", "responses": ["a", "b", "c"], "scores": [0.1, 0.5, 0.9]} for i in range(3)]
+    found = list(build_pairs(file_of(tmp_path, rows), every=every)[0])
+    assert len({pair["id"] for pair in found}) == len(found) == (9 if every else 3)
+    assert found[0]["id"] == (f"{name}#0" if every else name)
+
+
+# -- rows as they were scored --------------------------------------------------------------------------------------------------
+
+MAPPED = RowFormat(Columns(prompt="query", response="reply"))
+ANSWERS = [{"id": i, "query": "hi", "prompt": "no", "reply": "a" * i, "response": "not this one"} for i in range(1, 4)]
+
+
+def scored_as(path: Path, how: RowFormat, rows: list[dict[str, Any]] = ANSWERS, job: Job | None = None) -> Path:
+    write_lines(path / "rows.jsonl", rows)
+    write_scores(path / "rows.jsonl", path / "out.jsonl", by_length, job or score_job(), model_key="m", reporter=QUIET, rows=how)
+    return path / "out.jsonl"
+
+
+@pytest.mark.parametrize(
+    "asked", [RowFormat(), MAPPED, RowFormat(Columns(response="reply")), RowFormat(Columns(prompt="query"), "text")]
+)
+def test_a_scored_file_is_read_as_it_was_scored(tmp_path: Path, asked: RowFormat):
+    scored = scored_as(tmp_path, MAPPED)
+    (row,) = select(scored, keep_top=0.1, rows=asked)[0]
+    assert [m["content"] for m in row["messages"]] == ["hi", "aaa"]
+    (pair,) = build_pairs(scored, rows=asked)[0]
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("aaa", "a")
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (RowFormat(Columns(response="response_2")), "response=reply, not response=response_2"),
+        (RowFormat(Columns(system="persona")), "system=not set, not system=persona"),
+        (RowFormat(span="trajectory"), "answer=not set, not answer=trajectory"),
+        (RowFormat(cells="messages"), "cells=not set, not cells=messages"),
+    ],
+)
+def test_reading_a_scored_file_in_another_way_is_refused(tmp_path: Path, asked: RowFormat, says: str):
+    scored = scored_as(tmp_path, MAPPED)
+    for use in (lambda: select(scored, keep_top=0.5, rows=asked), lambda: build_pairs(scored, rows=asked)):
+        with pytest.raises(DataError, match=says):
+            use()
+
+
+def call(**arguments: Any) -> dict[str, Any]:
+    calls = [{"type": "function", "function": {"name": "f", "arguments": arguments}}]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
+
+
+ASKED = [{"role": "user", "content": "Q"}]
+TABLES: dict[str, list[dict[str, Any]]] = {
+    "texts and messages": [{"prompt": "Q", "response": "a"}, {"prompt": ASKED, "response": "abc"}],
+    "texts and turns": [{"prompt": "Q", "response": "abc"}, {"prompt": "Q", "response": [call(x=1)]}],
+    "arguments of each call": [
+        {"messages": [*ASKED, call(**{name: None}), *ASKED, said]} for name, said in (("x", call()), ("y", call(z=1)))
+    ],
+    "lists of both": [{"prompt": "Q", "responses": ["a", [call(x=1)], "abc"]}],
+}
+
+
+@pytest.mark.parametrize("rows", TABLES.values(), ids=list(TABLES))
+def test_parquet_and_json_lines_give_the_same_answers(tmp_path: Path, rows: list[dict[str, Any]]):
+    write_lines(tmp_path / "rows.jsonl", [{"id": i, **row} for i, row in enumerate(rows)])
+    made = []
+    for kind in ("jsonl", "parquet"):
+        out = tmp_path / f"out.{kind}"
+        write_scores(tmp_path / "rows.jsonl", out, by_length, score_job(), model_key="m", reporter=QUIET)
+        made.append((list(select(out, keep_top=1.0)[0]), list(build_pairs(out, every=True)[0])))
+    assert made[0] == made[1]
+    assert len(made[0][0]) >= 2
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"inputs": {"job": "score", "rows": {"columns": 1}}}'])
+def test_without_word_of_how_it_was_scored_a_file_is_read_as_asked(tmp_path: Path, broken: str):
+    scored = scored_as(tmp_path, MAPPED)
+    (tmp_path / "out.jsonl.progress.json").write_text(broken, encoding="utf-8")
+    (row,) = select(scored, keep_top=0.1, rows=MAPPED)[0]
+    assert row["messages"][-1]["content"] == "aaa"
+
+
+def test_the_best_of_n_have_columns_of_their_own(tmp_path: Path):
+    best = scored_as(tmp_path, MAPPED, job=best_of_job())
+    (row,) = select(best, keep_top=1.0)[0]
+    assert row["messages"][-1]["content"] == "aaa"
 
 
 @pytest.mark.parametrize("margin", [-0.1, float("nan")])

@@ -154,8 +154,9 @@ def entries_of(given: Any) -> list[Any] | None:
     """The entries of anything that holds some in order; None for what is no such thing (texts and mappings are none)."""
     if given is None or isinstance(given, str | bytes | Mapping | set | frozenset):
         return None
-    if hasattr(given, "tolist"):  # arrays and columns of tables, whose own numbers and texts become plain ones
-        given = given.tolist()
+    given = _plain(given)
+    if given is None or isinstance(given, str | bytes | Mapping):
+        return None
     try:
         return list(given)
     except TypeError:
@@ -373,12 +374,17 @@ def _order_fault(messages: Sequence[Message]) -> Fault | None:
     return None
 
 
+def _plain(value: Any) -> Any:
+    # Arrays and columns of tables (numpy, pandas, pyarrow), whose own numbers and texts become plain ones.
+    way = next((way for way in ("to_pylist", "as_py", "tolist") if hasattr(value, way)), None)
+    return value if way is None else getattr(value, way)()
+
+
 def plain_value(value: Any) -> Any:
     """A value in plain lists, mappings, numbers and texts, whatever arrays it comes in."""
+    value = _plain(value)
     if isinstance(value, Mapping):
         return {key: plain_value(entry) for key, entry in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
     return [plain_value(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 

@@ -133,6 +133,8 @@ def validate(
         if lines.total > show:
             print(f"… and {lines.total - show:,} more")
         print_report(validation_report(found))
+    if empty := [v.where for v in found if not v.total]:
+        raise DataError(f"{', '.join(empty)}: holds no row: there is nothing to check")
     if lines.total:
         raise typer.Exit(2)
 

@@ -106,6 +106,7 @@ def select(
     rows, counts = selected(file, keep_top=keep_top, min_score=min_score, per_prompt=per_prompt, rows=how)
     _write(rows, out)
     _tell(counts, "answers kept", quiet=quiet)
+    _check_scored(file, counts)
 
 
 def pairs(
@@ -132,6 +133,15 @@ def pairs(
             "pairs: sort the file by prompt",
             file=sys.stderr,
         )
+    _check_scored(file, counts)
+
+
+def _check_scored(file: Path, counts: Counts) -> None:
+    if not (counts.answers or counts.unscored):
+        raise DataError(f"{file}: holds no row: give a file that `armorm score MODEL FILE --out SCORED` wrote")
+    if not counts.answers:
+        first = f"; the first: {counts.reason}" if counts.reason else ""
+        raise DataError(f"{file}: not one of its {counts.unscored:,} answers has a score{first}")
 
 
 def _run(
@@ -159,7 +169,9 @@ def _run(
         print(_summary(finished))
     if not quiet:
         _tell_reading(tally)
-    if tally.rows and not tally.answers:
+    if not tally.rows:
+        raise DataError(f"{file}: holds no row: give a file with answers in it")
+    if not tally.answers:
         raise DataError(f"{file}: not one of its {tally.rows:,} rows can be scored; the first: {tally.fault}")
 
 

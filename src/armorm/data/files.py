@@ -21,7 +21,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from itertools import chain, count, islice
@@ -86,6 +86,10 @@ REMEDIES = {
 
 Cells = Literal["auto", "text", "messages"]
 """What strings are: texts, or JSON text of messages where they can be; `auto` decides, for CSV alone."""
+JSON_COLUMNS = b"armorm.json"
+"""Where the metadata of a Parquet file's schema lists the columns that hold JSON text."""
+FREE = ("arguments", "parameters", "function")
+"""Keys of calls and tools whose mappings have keys of their own (a call's function holds its name and its arguments)."""
 DECIDED_ON = 256
 """How many rows of a file say what its columns hold."""
 
@@ -335,27 +339,50 @@ def _parquet(path: Path) -> Iterator[_Item]:
     row = 0
     try:
         with pq.ParquetFile(path) as file:
+            encoded = json_columns(file.schema_arrow)
             for batch in file.iter_batches(batch_size=256):
                 for i in range(batch.num_rows):
                     row += 1
-                    yield row, _parquet_row(batch, i)
+                    yield row, _parquet_row(batch, i, encoded)
     except (pa.ArrowException, OSError):
         yield row + 1, "truncated-file"
 
 
-def _parquet_row(batch: Any, i: int) -> dict[str, Any] | str:
+def json_columns(schema: Any) -> frozenset[str]:
+    """The columns of a Parquet file of ours that hold JSON text for values of no one type."""
+    names = json.loads((schema.metadata or {}).get(JSON_COLUMNS, b"[]"))
+    return frozenset(names)
+
+
+def _parquet_row(batch: Any, i: int, encoded: Set[str]) -> dict[str, Any] | str:
     try:
         values: dict[str, Any] = batch.slice(i, 1).to_pylist()[0]
     except UnicodeDecodeError:
         return "not-utf8"
-    return {name: _without_nothing(value) for name, value in values.items()}
+    return {name: _decoded(value) if name in encoded else without_nothing(value) for name, value in values.items()}
 
 
-def _without_nothing(value: Any) -> Any:
-    # Columns of structs give every message every key that any message has.
+def _decoded(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:  # written over by another program
+        return value
+
+
+def without_nothing(value: Any) -> Any:
+    """A cell without the keys that only other rows have: columns of structs give every message every key that any message has.
+
+    What a call is given and what a tool takes is kept as it is: there a null may be meant.
+    """
     if isinstance(value, dict):
-        return {key: _without_nothing(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nothing(inner) for inner in value] if isinstance(value, list) else value
+        return {
+            key: inner if _is_free(key, inner) else without_nothing(inner) for key, inner in value.items() if inner is not None
+        }
+    return [without_nothing(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _is_free(key: str, value: Any) -> bool:
+    return key in FREE and not (key == "function" and isinstance(value, dict) and "arguments" in value)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[_Item]]] = {

@@ -4,7 +4,8 @@ In: chunks of JSON rows.  Out: a `.jsonl`, `.jsonl.gz` or `.parquet` file.
 Cost: one chunk in memory. Parquet's chunks are files of their own until the end, when they are joined under one schema.
 
 Until `finish`, JSON Lines stand in `OUT.part`, Parquet's chunks in the folder `OUT.parts`. A column whose values have no one type
-is written to Parquet as JSON text.
+is written to Parquet as JSON text; the schema's metadata lists these columns, and `records` decodes them. So are structs whose
+free mappings (the arguments of calls) would gain the keys of other rows.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from armorm.data.files import FREE, JSON_COLUMNS, json_columns, without_nothing
 from armorm.disk import storage_errors, writing
 from armorm.errors import DataError
 
@@ -144,7 +146,11 @@ class Parquet:
 
     def append(self, rows: Sequence[JsonRow]) -> None:
         names = list(dict.fromkeys(name for row in rows for name in row))
-        table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        typed = {name: _column(values) for name, values in columns.items()}
+        encoded = [name for name, column in typed.items() if column is None]
+        texts = {name: _json_column(columns[name]) if column is None else column for name, column in typed.items()}
+        table = pa.table(texts, metadata={JSON_COLUMNS: json.dumps(encoded)})
         with storage_errors(self.path):
             self.parts.mkdir(parents=True, exist_ok=True)
             _write_tables(self.parts / self._name(self.state), [table], table.schema)
@@ -186,13 +192,19 @@ def _row_groups(tables: Iterable[Any]) -> Iterator[Any]:
         yield pa.concat_tables(held)
 
 
-def _column(values: list[Any]) -> Any:
+def _column(values: list[Any]) -> Any | None:
+    # None where no one type holds the values as they are.
     try:
         column = pa.array(values)
-        if not _has_empty_struct(column.type):
-            return column
     except _NOT_ONE_TYPE:
-        pass
+        return None
+    if _has_empty_struct(column.type):
+        return None
+    whole = not _has_free_mapping(column.type) or without_nothing(column.to_pylist()) == without_nothing(values)
+    return column if whole else None
+
+
+def _json_column(values: list[Any]) -> Any:
     return pa.array([_json_text(v) for v in values], pa.string())
 
 
@@ -202,26 +214,40 @@ def _has_empty_struct(kind: Any) -> bool:
     return (pa.types.is_struct(kind) and not inner) or any(_has_empty_struct(f.type) for f in inner)
 
 
+def _has_free_mapping(kind: Any) -> bool:
+    # What a call is given and what a tool takes: each has keys of its own, and one that is null is there.
+    inner = [kind.field(i) for i in range(kind.num_fields)]
+    return any(f.name in FREE and pa.types.is_nested(f.type) for f in inner) or any(_has_free_mapping(f.type) for f in inner)
+
+
 def _json_text(value: Any) -> str | None:
     return None if value is None else json_text(value, ascii_only=True)
 
 
 def _common(schemas: Sequence[Any]) -> Any:
-    """One schema for all: numbers widen, structs gain fields; a column without one type becomes text."""
+    """One schema for all: numbers widen, structs gain fields; a column without one type becomes JSON text."""
     names = list(dict.fromkeys(name for schema in schemas for name in schema.names))
-    return pa.schema([(name, _common_type([s.field(name) for s in schemas if name in s.names])) for name in names])
+    kinds = {name: _common_type([s.field(name).type for s in schemas if name in s.names]) for name in names}
+    encoded = {name for schema in schemas for name in json_columns(schema)} | {
+        name for name, kind in kinds.items() if kind is None
+    }
+    fields = [(name, pa.string() if name in encoded else kind) for name, kind in kinds.items()]
+    return pa.schema(fields, metadata={JSON_COLUMNS: json.dumps([name for name in names if name in encoded])})
 
 
-def _common_type(fields: Sequence[Any]) -> Any:
+def _common_type(kinds: Sequence[Any]) -> Any | None:
     try:
-        kind = pa.unify_schemas([pa.schema([field]) for field in fields], promote_options="permissive").field(0).type
+        kind = pa.unify_schemas([pa.schema([("one", kind)]) for kind in kinds], promote_options="permissive").field(0).type
     except pa.ArrowException:
-        return pa.string()
+        return None
+    if _has_free_mapping(kind) and any(one != kind for one in kinds if not pa.types.is_null(one)):
+        return None
     return pa.string() if pa.types.is_null(kind) else kind
 
 
 def _cast(table: Any, schema: Any) -> Any:
-    if table.schema.equals(schema):
+    given, wanted = json_columns(table.schema), json_columns(schema)
+    if table.schema.equals(schema) and given == wanted:
         return table
     columns = []
     for field in schema:
@@ -229,10 +255,10 @@ def _cast(table: Any, schema: Any) -> Any:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         column = table.column(field.name)
-        if column.type != field.type:
-            values = column.to_pylist()
-            written = pa.types.is_string(field.type) and not pa.types.is_null(column.type)
-            column = pa.array([_json_text(v) for v in values] if written else values, field.type)
+        if field.name in wanted - given:
+            column = _json_column(column.to_pylist())
+        elif column.type != field.type:
+            column = pa.array(column.to_pylist(), field.type)
         columns.append(column)
     return pa.table(columns, schema=schema)
 

@@ -26,7 +26,7 @@ from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
 from armorm.data.row_writing import RowWriter, remove_unfinished, row_writer
-from armorm.data.shapes import RowFormat
+from armorm.data.shapes import Columns, RowFormat
 from armorm.disk import write_json
 from armorm.errors import DataError
 from armorm.model.scorer import ModelScorer
@@ -366,8 +366,41 @@ class _Progress:
         write_json(self.path, {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "path"}})
 
 
+def how_scored(out: Path, asked: RowFormat) -> RowFormat:
+    """How the rows of a file that a `score` job wrote are read: as they were when they were scored, where that is known.
+
+    Raises DataError for anything asked for that was read in another way then. The file of another job is read as asked.
+    """
+    path = _progress_file(out)
+    try:
+        inputs = json.loads(path.read_text(encoding="utf-8"))["inputs"]
+        known = inputs["rows"] if inputs["job"] == "score" else None
+        then = None if known is None else RowFormat(Columns.model_validate(known["columns"]), known["cells"], known["answer"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return asked
+    if then is None:
+        return asked
+    wanted, had = _flat(asked), _flat(then)
+    if other := {name: value for name, value in wanted.items() if had.get(name) != value}:
+        now = ", ".join(f"{name}={value}" for name, value in other.items())
+        before = ", ".join(f"{name}={had.get(name, 'not set')}" for name in other)
+        raise DataError(f"{out}: its scores are of rows read with {before}, not {now}: read it as it was scored ({path.name})")
+    return then
+
+
+def _flat(how: RowFormat) -> dict[str, Any]:
+    # What is not as it is by default. Cells of a scored file are decoded already: what was `auto` are texts there.
+    cells = {"cells": how.cells} if how.cells == "messages" else {}
+    answer = {} if how.span == RowFormat().span else {"answer": how.span}
+    return {**how.to_json()["columns"], **cells, **answer}
+
+
+def _progress_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.progress.json")
+
+
 def _begun(out: Path, writer: RowWriter, inputs: dict[str, Any], tally: Tally) -> _Progress:
-    path = out.with_name(f"{out.name}.progress.json")
+    path = _progress_file(out)
     if not path.is_file():
         if out.exists():
             raise DataError(f"{out} is there already, and no {path.name} says what it holds: remove it or choose another file")

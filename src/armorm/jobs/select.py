@@ -25,7 +25,7 @@ from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, group
 from armorm.data.files import records
 from armorm.data.shapes import RowFormat, bare_text
 from armorm.errors import DataError
-from armorm.jobs.score_file import OURS, Answered, Job, error_of, how_read
+from armorm.jobs.score_file import OURS, Answered, Job, error_of, how_read, how_scored
 
 _OURS = (*ANSWER_COLUMNS, *OURS, "answers")
 _REASON = re.compile(r"(?:^|; )(?:answer \d+: )?([a-z0-9]+(?:-[a-z0-9]+)*): ")
@@ -71,12 +71,13 @@ def best_of_job(*, top_k: int = 1) -> Job:
 class Counts:
     """What a selection met: answers with a score, those without (by reason, where the file says one), and what came out.
 
-    A row without any answer counts as one without a score.
+    A row without any answer counts as one without a score. `reason` is the first error that a row of the file says.
     """
 
     answers: int = 0
     unscored: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    reason: str = ""
     out: int = 0
     prompts: int = 0
     scattered: int = 0
@@ -87,12 +88,19 @@ class Counts:
         self.answers += found
         self.unscored += len(row.scores) - found if row.scores else 1
         said = row.error or row.values.get("error")
-        for reason in _REASON.findall(said) if isinstance(said, str) else ():
+        if not isinstance(said, str):
+            return
+        self.reason = self.reason or said
+        for reason in _REASON.findall(said):
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
 def scored_rows_of(file: Path, how: RowFormat = RowFormat()) -> Iterator[AnswerRow]:  # noqa: B008 - frozen
-    """The rows of a scored file. Raises DataError for a row that has texts and no place for a score."""
+    """The rows of a scored file, read as they were when they were scored.
+
+    Raises DataError for a row that has texts and no place for a score, and where `how` is another than the scores'.
+    """
+    how = how_scored(file, how)
     for record in records(file, how.cells):
         row = answer_row(record, how)
         yield row if row.error is not None else replace(row, scores=_scores_of(row, f"{file}:{row.row}"))
@@ -124,8 +132,9 @@ def select(
 
     `keep_top` is a share of the scored answers, of the whole file or of each prompt's (rounded up, at least one); `min_score`
     is a bound; with both, both hold. Equal scores keep the file's order. The file is read twice: scores first, then texts;
-    `rows` says how.
+    `rows` says how, where the file is not one that was scored with such settings, which then hold.
     """
+    rows = how_scored(file, rows)
     if keep_top is not None and not 0 < keep_top <= 1:
         raise DataError(f"`keep_top` is {keep_top:g}: give a share above 0 and up to 1, such as 0.2")
     if keep_top is None and min_score is None:
@@ -200,11 +209,11 @@ def build_pairs(
     if not (margin >= 0 and math.isfinite(margin)):
         raise DataError(f"`margin` is {margin:g}: give a difference of scores, 0 or more")
     counts = Counts()
-    return _pairs(file, margin, every, counts, rows), counts
+    return _pairs(file, margin, every, counts, how_scored(file, rows)), counts
 
 
 def _pairs(file: Path, margin: float, every: bool, counts: Counts, how: RowFormat) -> Iterator[dict[str, Any]]:
-    seen: set[int] = set()
+    seen, ids = set[int](), set[str]()
     for row in group_neighbours(_counted(scored_rows_of(file, how), counts)):
         found = [j for j, s in enumerate(row.scores) if not math.isnan(s)]
         if row.error is None:
@@ -215,18 +224,29 @@ def _pairs(file: Path, margin: float, every: bool, counts: Counts, how: RowForma
         distinct = {bare_text(row.answers[j]): j for j in sorted(found, key=lambda j: (row.scores[j], -j))}  # of equals the best
         ranked = sorted(distinct.values(), key=lambda j: (-row.scores[j], j))
         wanted = combinations(ranked, 2) if every else [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
+        name = _name_of(row, ids) if wanted else row.id
         for n, (good, bad) in enumerate(wanted):
             difference = row.scores[good] - row.scores[bad]
             if difference > 0 and difference >= margin:
                 counts.out += 1
                 yield {
-                    "id": f"{row.id}#{n}" if every else row.id,
+                    "id": f"{name}#{n}" if every else name,
                     **_with_tools("prompt", row.context),
                     "chosen": list(turns_of(row.answers[good])),
                     "rejected": list(turns_of(row.answers[bad])),
                     "score_chosen": row.scores[good],
                     "score_rejected": row.scores[bad],
                 }
+
+
+def _name_of(row: AnswerRow, seen: set[str]) -> Any:
+    # An id that stood at an earlier prompt gets the row's number behind it.
+    name, key = row.id, str(row.id)
+    while key in seen:
+        name = f"{name}@{row.row}"
+        key = str(name)
+    seen.add(key)
+    return name
 
 
 def _counted(rows: Iterator[AnswerRow], counts: Counts) -> Iterator[AnswerRow]:

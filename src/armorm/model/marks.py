@@ -129,9 +129,10 @@ class Marks:
 
     @cached_property
     def _structure(self) -> set[int]:
-        # The special tokens that make turns: in an answer they are text that was taken for them.
+        # Special tokens that are text in an answer: those that make turns, and those that the template does not write within one.
         marks = {*self.header, *self.closing, *(token for question in self.questions for token in question), *self._single}
-        return {token for token in marks if token in self._added and self._added[token].special}
+        template = str(self.tokenizer.chat_template or "")
+        return {i for i, token in self._added.items() if token.special and (i in marks or str(token.content) not in template)}
 
     def _text(self, ids: Ids) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -7,14 +7,27 @@ Cost: a comparison per token.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from armorm.conversation import kind_of
 from armorm.errors import BackboneError
 from armorm.model.config import RewardModelConfig
 from armorm.rendering import Ids
+
+
+def check_ids(ids: Any) -> None:
+    """Raises BackboneError for anything but integers [b t] of at least one row."""
+    wanted = "give a tensor of integers with a row for each conversation, as a tokenizer with return_tensors='pt' makes it"
+    if not isinstance(ids, Tensor):
+        raise BackboneError(f"input_ids is {kind_of(ids)}: {wanted}")
+    if ids.ndim != 2 or not len(ids):
+        raise BackboneError(f"input_ids has shape {tuple(ids.shape)}: {wanted}")
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise BackboneError(f"input_ids holds {ids.dtype}: {wanted}")
 
 
 def own_tokens(ids: Int[Tensor, "b t"], config: RewardModelConfig, mask: Tensor | None = None) -> list[Ids]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
@@ -22,7 +22,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
 from armorm.conversation import Conversation, Fault, entries_of, is_one_conversation, kind_of
-from armorm.errors import BackboneError, CheckpointError
+from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
 from armorm.features.forward import run_whole
@@ -31,6 +31,7 @@ from armorm.model.config import FORMAT, RewardModelConfig
 from armorm.model.folder import folder_beside, loading_errors, read_facts, read_tokenizer
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
+from armorm.model.padding import check_ids
 from armorm.model.segments import find_segments
 from armorm.rendering import Renderer, Rendering
 from armorm.scoring.engine import Engine, join_pooled
@@ -87,6 +88,7 @@ class RewardModel(PreTrainedModel):
         super().__init__(config)
         if config.armorm_format != FORMAT:
             raise CheckpointError(f"the model has format {config.armorm_format}, this version reads {FORMAT}: upgrade armorm")
+        _check_labels(config.num_labels)
         self.objectives = config.named_objectives
         self.response_spec = FeatureSpec.parse(config.response_feature)
         self.prompt_spec = FeatureSpec.parse(config.prompt_feature)
@@ -130,8 +132,9 @@ class RewardModel(PreTrainedModel):
         Raises CheckpointError when the folder is no reward model or a file of it is missing or damaged.
         """
         kwargs.pop("trust_remote_code", None)
-        if (labels := kwargs.pop("num_labels", 1)) != 1:
-            raise CheckpointError(f"{name}: num_labels is {labels!r}: a reward model gives one number, so leave it out")
+        given = kwargs.get("config")
+        known = given.num_labels if isinstance(given, RewardModelConfig) else 1
+        _check_labels(kwargs.pop("num_labels", known), f"{name}: ")
         hub = {k: kwargs[k] for k in HUB_OPTIONS if k in kwargs}
         facts = {} if isinstance(kwargs.get("config"), RewardModelConfig) else read_facts(str(name), hub)
         if is_released(facts):
@@ -250,7 +253,9 @@ class RewardModel(PreTrainedModel):
 
         The reference gives percentiles and the `alike` prompts that open the gate most alike. Raises as `score` does.
         """
-        score = self.score(conversation, profile=profile, **engine)
+        score: Any = self.score(conversation, profile=profile, **engine)
+        if not isinstance(score, Score):
+            raise ConversationError(f"explain takes one conversation, and got a list of {len(score)}: explain each by itself")
         return explain(score, self.reference, alike=alike)
 
     def difference(
@@ -272,12 +277,12 @@ class RewardModel(PreTrainedModel):
 
     def forward(
         self,
-        input_ids: Int[Tensor, "b t"],
+        input_ids: Any = None,
         attention_mask: Tensor | None = None,
         prompt_lengths: Tensor | None = None,
         **_: Any,
     ) -> RewardOutput:
-        """Scores of bare token ids, padded on either side: those that `score` gives, wherever the ids tell what it is told.
+        """Scores of bare token ids [b t], padded on either side: those that `score` gives, wherever the ids tell what it is told.
 
         `prompt_lengths`: tokens of each prompt, padding aside, with the header that opens the answer; all tokens are then read as
         they are. Without them the last place where the config's `header_ids` stand opens the answer, as TRL and RewardBench need
@@ -287,9 +292,10 @@ class RewardModel(PreTrainedModel):
         answers may be hostile, give the lengths, or use `score`.
 
         `attention_mask`: 0 and 1 of any type. Without it, padding tokens at either end of a row are passed over. Raises
-        BackboneError naming the rows that can't be told: without a header, with a mask or lengths that don't fit, or ending with
-        a token that may be padding or text.
+        BackboneError for ids that are no such tensor, and naming the rows that can't be told: without a header, with a mask or
+        lengths that don't fit, or ending with a token that may be padding or text.
         """
+        check_ids(input_ids)
         at = find_segments(input_ids, self.config, tokenizer=self.tokenizer, mask=attention_mask, prompt_lengths=prompt_lengths)
         layers = {part.layer for spec in (self.response_spec, self.prompt_spec) for part in spec.parts}
         prompts, answers = run_whole(at.rows, self.backbone, layers)
@@ -311,6 +317,11 @@ class RewardModel(PreTrainedModel):
             prompt_embedding=prompt_feature,
             gate_as_trained=heads.gate,
         )
+
+
+def _check_labels(labels: Any, where: str = "") -> None:
+    if labels != 1:
+        raise CheckpointError(f"{where}num_labels is {labels!r}: a reward model gives one number, so leave it out")
 
 
 AutoModelForSequenceClassification.register(RewardModelConfig, RewardModel, exist_ok=True)

@@ -70,8 +70,8 @@ class Engine:
     def __init__(
         self, model: ScoringModel, *, batch_tokens: int = 4096, max_tokens: int | None = None, exact: bool = False
     ) -> None:
-        if batch_tokens < 1:
-            raise BackboneError(f"batch_tokens is {batch_tokens}: give the number of tokens that a batch may hold, such as 4096")
+        if not _is_whole(batch_tokens) or batch_tokens < 1:
+            raise BackboneError(f"batch_tokens is {batch_tokens!r}: give the number of tokens that a batch may hold (4096)")
         self.model = model
         self.batch_tokens = batch_tokens
         self.exact = exact
@@ -166,7 +166,13 @@ def _row_by_row(pooled: Pooled) -> Iterator[Pooled]:
         yield Pooled((row,), response, prompt, pooled.tokens)
 
 
+def _is_whole(number: Any) -> bool:
+    return hasattr(number, "__index__")
+
+
 def _check_positions(backbone: Backbone, max_tokens: int) -> None:
+    if not _is_whole(max_tokens):
+        raise BackboneError(f"max_tokens is {max_tokens!r}: give the number of tokens that a conversation may keep (2048)")
     positions = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and max_tokens > positions:
         raise BackboneError(f"max_tokens is {max_tokens}, the decoder has {positions} positions: use at most that many")
