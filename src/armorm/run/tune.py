@@ -18,6 +18,7 @@ from armorm.errors import FitError, MissingExtra
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, TrainingObjective
+from armorm.rendering import VERSION
 from armorm.report.provenance import provenance
 from armorm.report.tuning import TuningResults, write_curve
 from armorm.run.extraction import LazyBackbone
@@ -96,6 +97,7 @@ class _Work:
             "settings": self.settings.model_dump(mode="json"),
             "backbone": LazyBackbone(backbone, [], self.reporter.say).fingerprint,
             "max_tokens": backbone.max_tokens,
+            "rendering": VERSION,
             "rows": key_of({"rows": [(row.id, row.group, row.source) for row in self.rows]}),
             "objectives": self.objectives.to_json() if self.objective == "regression" else None,
             "splits": self.recipe.splits.model_dump(),
