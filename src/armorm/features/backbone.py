@@ -27,6 +27,8 @@ from armorm.features.spec import FINAL, Part
 EMBEDDED = "smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DType = Literal["float32", "bfloat16", "float16"]
+UNKNOWN_POSITIONS = 4096
+"""Where a config names no number of positions."""
 SHAREABLE = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -212,6 +214,18 @@ def located(name: str, dtype: DType = "bfloat16") -> str:
     return name
 
 
+def longest_of(config: Any, max_tokens: int | None) -> int:
+    """The most tokens of a conversation: what was asked for, else all of a decoder's positions."""
+    return int(max_tokens or _positions(config) or UNKNOWN_POSITIONS)
+
+
+def check_positions(config: Any, max_tokens: int | None) -> None:
+    """Raises BackboneError for more tokens than a decoder with this config has positions."""
+    positions = _positions(config)
+    if max_tokens is not None and positions is not None and max_tokens > positions:
+        raise BackboneError(f"max_tokens is {max_tokens}, the decoder has {positions} positions: use at most that many")
+
+
 def architecture_of(folder: str) -> str:
     """The class that a local folder's config.json names; "" where there is none."""
     try:
@@ -229,6 +243,10 @@ def blocks_of(model: Any) -> torch.nn.ModuleList:
     if not found:
         raise BackboneError(f"{type(model).__name__} has no list of {depth} blocks: only decoder models can be backbones")
     return found[0]
+
+
+def _positions(config: Any) -> int | None:
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _embedded_gguf() -> Path | None:

@@ -29,13 +29,13 @@ from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
 from armorm.disk import folder_name
 from armorm.errors import DataError
+from armorm.features.backbone import check_positions
 from armorm.model.folder import local
 from armorm.model.scorer import ModelScorer
 from armorm.progress import Reporter, counting
 from armorm.recipe import Suite
 from armorm.report.bench_report import write_bench
 from armorm.report.provenance import provenance
-from armorm.rivals.lengths import check_positions
 from armorm.rivals.pairwise import PairwiseModel, has_words
 from armorm.rivals.sequence_head import SequenceHead, has_one_logit
 from armorm.run.methods import Graded

@@ -24,11 +24,10 @@ from scipy.special import expit
 
 from armorm.conversation import Conversation, Message, parse_conversation, split_answer, text_of, written_out
 from armorm.errors import BackboneError, ConversationError, DataError
-from armorm.features.backbone import DType, architecture_of, device_of, fingerprint, load_headed
+from armorm.features.backbone import DType, architecture_of, device_of, fingerprint, load_headed, longest_of
 from armorm.features.forward import clone_shallowly, last_states, pad_right
 from armorm.features.packing import pack
 from armorm.rendering import Rendered, Renderer, encode
-from armorm.rivals.lengths import longest_of
 from armorm.scorers import Preferences
 
 Verdict = Literal["A", "B"]

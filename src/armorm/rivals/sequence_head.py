@@ -20,12 +20,11 @@ from jaxtyping import Float
 from armorm.conversation import Conversation
 from armorm.disk import hash_files
 from armorm.errors import BackboneError, ConversationError
-from armorm.features.backbone import DType, architecture_of, device_of, load_headed
+from armorm.features.backbone import DType, architecture_of, device_of, load_headed, longest_of
 from armorm.features.forward import last_states, pad_right, run_decoder
 from armorm.features.packing import pack
 from armorm.features.spec import FINAL
 from armorm.rendering import VERSION, Rendered, Renderer
-from armorm.rivals.lengths import longest_of
 from armorm.scorers import Scored
 
 

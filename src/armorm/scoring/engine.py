@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from armorm.errors import BackboneError, ConversationError
-from armorm.features.backbone import Backbone
+from armorm.features.backbone import Backbone, check_positions
 from armorm.features.extract import Pooled, stream_features
 from armorm.features.spec import FeatureSpec, Pooling, parts_of
 from armorm.rendering import Rendered, Renderer
@@ -77,7 +77,7 @@ class Engine:
         self.exact = exact
         self.renderer = model.renderer
         if max_tokens is not None:
-            _check_positions(model.backbone, max_tokens)
+            check_positions(model.backbone.model.config, max_tokens)
             self.renderer = Renderer(self.renderer.tokenizer, max_tokens=max_tokens, rendering=self.renderer.rendering)
 
     @torch.inference_mode()
@@ -168,14 +168,6 @@ def _row_by_row(pooled: Pooled) -> Iterator[Pooled]:
 
 def _is_whole(number: Any) -> bool:
     return hasattr(number, "__index__")
-
-
-def _check_positions(backbone: Backbone, max_tokens: int) -> None:
-    if not _is_whole(max_tokens):
-        raise BackboneError(f"max_tokens is {max_tokens!r}: give the number of tokens that a conversation may keep (2048)")
-    positions = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None and max_tokens > positions:
-        raise BackboneError(f"max_tokens is {max_tokens}, the decoder has {positions} positions: use at most that many")
 
 
 def join_pooled(pooled: Mapping[str, Float[Tensor, "b d"]], spec: FeatureSpec) -> Float[Tensor, "b w"]:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from armorm.errors import CheckpointError
-from armorm.features.backbone import Backbone
+from armorm.features.backbone import Backbone, longest_of
 from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
@@ -80,7 +80,7 @@ def assemble_parts(
     named = released_objectives(k) if objectives is None else objectives
     if len(named) != k:
         raise CheckpointError(f"the regression has {k} objectives, the list names {len(named)}: list them in its order")
-    longest = max_tokens or int(getattr(backbone.model.config.get_text_config(), "max_position_embeddings", 4096))
+    longest = longest_of(backbone.model.config, max_tokens)
     probe = Probe(named, parts.regression, np.zeros(k), np.full(k, np.nan))
     gate = Gate(named, parts.weights, parts.biases, temperature, 1.0)
     fitted = Fitted(probe, RESPONSE, Debias(named, (), parts.transform), gate)

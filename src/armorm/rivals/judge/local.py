@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from armorm.errors import BackboneError
-from armorm.features.backbone import DType, device_of, fingerprint, load_headed
+from armorm.features.backbone import DType, device_of, fingerprint, load_headed, longest_of
 from armorm.features.forward import pad_left
 from armorm.features.packing import cut_by_length
 from armorm.rendering import bos_of, encode
@@ -55,8 +55,7 @@ class LocalModel:
         """
         replies: list[Completion | None] = [None] * len(prompts)
         ids = [self._ids(prompt) for prompt in prompts]
-        config = self._loaded[0].config.get_text_config()
-        room = int(getattr(config, "max_position_embeddings", 4096)) - self.max_tokens
+        room = longest_of(self._loaded[0].config, None) - self.max_tokens
         for i, row in enumerate(ids):
             if len(row) > room:
                 self.failures[TOO_LONG] += 1
