@@ -95,12 +95,8 @@ class Counts:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
-def scored_rows_of(file: Path, how: RowFormat = RowFormat()) -> Iterator[AnswerRow]:  # noqa: B008 - frozen
-    """The rows of a scored file, read as they were when they were scored.
-
-    Raises DataError for a row that has texts and no place for a score, and where `how` is another than the scores'.
-    """
-    how = how_scored(file, how)
+def _scored_rows(file: Path, how: RowFormat) -> Iterator[AnswerRow]:
+    # Raises DataError for a row that has texts and no place for a score.
     for record in records(file, how.cells):
         row = answer_row(record, how)
         yield row if row.error is not None else replace(row, scores=_scores_of(row, f"{file}:{row.row}"))
@@ -141,7 +137,7 @@ def select(
         raise DataError("nothing to select by: give `keep_top` (a share), `min_score` (a number), or both")
     scores, prompts = array("d"), array("Q")
     counts = Counts()
-    for row in scored_rows_of(file, rows):
+    for row in _scored_rows(file, rows):
         counts.add(row)
         scores.extend(row.scores)
         prompts.extend([_prompt_key(row)] * len(row.scores))
@@ -173,7 +169,7 @@ def _top(values: np.ndarray, groups: np.ndarray, share: float) -> Bool[np.ndarra
 
 def _kept_rows(file: Path, kept: np.ndarray, how: RowFormat) -> Iterator[dict[str, Any]]:
     at, texts = 0, {*_OURS, "id", how.columns.messages, how.columns.prompt, how.columns.response}
-    for row in scored_rows_of(file, how):
+    for row in _scored_rows(file, how):
         for j, score in enumerate(row.scores):
             if kept[at]:
                 own = {k: v for k, v in row.values.items() if k not in texts}
@@ -214,7 +210,7 @@ def build_pairs(
 
 def _pairs(file: Path, margin: float, every: bool, counts: Counts, how: RowFormat) -> Iterator[dict[str, Any]]:
     seen, ids = set[int](), set[str]()
-    for row in group_neighbours(_counted(scored_rows_of(file, how), counts)):
+    for row in group_neighbours(_counted(_scored_rows(file, how), counts)):
         found = [j for j, s in enumerate(row.scores) if not math.isnan(s)]
         if row.error is None:
             key = _prompt_key(row)
