@@ -77,7 +77,7 @@ class LazyBackbone:
         self.say(f"loading {self.settings.model} (a GGUF file is converted the first time, about half a minute)")
         backbone = load_backbone(self.settings.model, device=self.settings.device, **self.options)
         backbone.cut(self.parts)
-        return backbone, Renderer(backbone.tokenizer, max_tokens=self.settings.max_tokens, rendering=self.settings.rendering)
+        return backbone, self.renderer  # it knows the contexts already that it checked
 
 
 def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone, reporter: Reporter) -> Stores:
