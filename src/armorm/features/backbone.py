@@ -219,10 +219,19 @@ def longest_of(config: Any, max_tokens: int | None) -> int:
     return int(max_tokens or _positions(config) or UNKNOWN_POSITIONS)
 
 
+def is_count(number: Any) -> bool:
+    """Whether this is a whole number from 1 on, of any type that counts."""
+    return hasattr(number, "__index__") and number >= 1
+
+
 def check_positions(config: Any, max_tokens: int | None) -> None:
-    """Raises BackboneError for more tokens than a decoder with this config has positions."""
+    """Raises BackboneError for no whole number of tokens, or for more than a decoder with this config has positions."""
+    if max_tokens is None:
+        return
+    if not is_count(max_tokens):
+        raise BackboneError(f"max_tokens is {max_tokens!r}: give the number of tokens that a conversation may have")
     positions = _positions(config)
-    if max_tokens is not None and positions is not None and max_tokens > positions:
+    if positions is not None and max_tokens > positions:
         raise BackboneError(f"max_tokens is {max_tokens}, the decoder has {positions} positions: use at most that many")
 
 

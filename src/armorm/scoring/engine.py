@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from armorm.errors import BackboneError, ConversationError
-from armorm.features.backbone import Backbone, check_positions
+from armorm.features.backbone import Backbone, check_positions, is_count
 from armorm.features.extract import Pooled, stream_features
 from armorm.features.spec import FeatureSpec, Pooling, parts_of
 from armorm.rendering import Rendered, Renderer
@@ -70,7 +70,7 @@ class Engine:
     def __init__(
         self, model: ScoringModel, *, batch_tokens: int = 4096, max_tokens: int | None = None, exact: bool = False
     ) -> None:
-        if not _is_whole(batch_tokens) or batch_tokens < 1:
+        if not is_count(batch_tokens):
             raise BackboneError(f"batch_tokens is {batch_tokens!r}: give the number of tokens that a batch may hold (4096)")
         self.model = model
         self.batch_tokens = batch_tokens
@@ -164,10 +164,6 @@ def _row_by_row(pooled: Pooled) -> Iterator[Pooled]:
     for i, row in enumerate(pooled.rows):
         response, prompt = ({part: v[i : i + 1] for part, v in side.items()} for side in (pooled.response, pooled.prompt))
         yield Pooled((row,), response, prompt, pooled.tokens)
-
-
-def _is_whole(number: Any) -> bool:
-    return hasattr(number, "__index__")
 
 
 def join_pooled(pooled: Mapping[str, Float[Tensor, "b d"]], spec: FeatureSpec) -> Float[Tensor, "b w"]:
