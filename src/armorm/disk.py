@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
@@ -91,10 +91,11 @@ def writing_folder(folder: Path) -> Iterator[Path]:
             _remove(before)
 
 
-def give_rights(folder: Path) -> None:
-    """Give the files below a folder the rights that the umask left the folder: safetensors are written for their owner alone."""
+def give_rights(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Give files of a folder (default: all below it) the rights that the folder has: safetensors are written for their owner
+    alone."""
     rights = folder.stat().st_mode & 0o666
-    for file in folder.rglob("*"):
+    for file in folder.rglob("*") if names is None else map(folder.joinpath, names):
         if file.is_file() and not file.is_symlink():
             file.chmod(rights)
 

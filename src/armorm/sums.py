@@ -11,17 +11,20 @@ reaches a number. `sha256sum -c SHA256SUMS` checks the same without this package
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from armorm.disk import digest_of, storage_errors, write_text
+from armorm.disk import digest_of, give_rights, storage_errors, write_text
 from armorm.errors import CheckpointError, DataError
 
 NAME = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _SEAL = "# sealed "
+MODEL_REMEDY = f"copy the folder again, or make it anew; where the change is meant, remove {NAME}"
+_NOT_READ = ("stage.json", "README.md")
 UNFINISHED = "0" * 64
 
 
@@ -105,11 +108,38 @@ def listing(folder: Path, names: Iterable[str]) -> Iterator[None]:
         save_sums(folder, {name: digest for name, digest in {**known, **written}.items() if (folder / name).is_file()})
 
 
+@contextmanager
+def listing_written(folder: Path) -> Iterator[None]:
+    """For a block that saves a model in a folder: what it writes there is listed, with the rights that the umask leaves."""
+    before = _states(folder)
+    yield
+    written = [name for name, state in _states(folder).items() if before.get(name) != state and name != NAME]
+    give_rights(folder, written)
+    write_sums(folder, written)
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    found = [entry for entry in os.scandir(folder) if entry.is_file()] if folder.is_dir() else []
+    return {entry.name: (entry.stat().st_ino, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in found}
+
+
 def _listed(folder: Path) -> dict[str, str]:
     try:
         return read_sums(folder)
     except CheckpointError:
         return {}
+
+
+def check_model(folder: Path, *, weights: bool = True) -> None:
+    """Raises CheckpointError for a model's folder with a file that is not as it was saved; without a list, nothing is known.
+
+    `weights`: the safetensors too, which are most of the cost.
+    """
+    try:
+        names = [name for name in read_sums(folder) if name not in _NOT_READ]
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: {MODEL_REMEDY}") from error
+    check_sums(folder, remedy=MODEL_REMEDY, names=[name for name in names if weights or not name.endswith(".safetensors")])
 
 
 def _below(folder: Path) -> Iterator[str]:

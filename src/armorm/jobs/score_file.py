@@ -28,7 +28,7 @@ from armorm.data.files import fingerprint, records
 from armorm.data.row_writing import RowWriter, row_writer
 from armorm.data.shapes import Columns, RowFormat
 from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed
-from armorm.errors import DataError, StorageError
+from armorm.errors import ArmormError, DataError, StorageError
 from armorm.model.scorer import ModelScorer
 from armorm.owner import owning
 from armorm.progress import Reporter
@@ -445,6 +445,22 @@ def _begun(out: Path, writer: RowWriter, inputs: dict[str, Any], tally: Tally) -
     elif not writer.is_assembled(known.output):
         raise DataError(f"{out} was finished and is not there any more: remove {path.name} and begin anew")
     return known
+
+
+def output_faults(progress: Path) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong) with a score file and the `OUT.progress.json` beside it, given the latter's path."""
+    out = progress.with_name(progress.name.removesuffix(ENDING))
+    try:
+        known = _Progress.read(progress, remedy=f"remove {out.name}* and begin anew")
+        if not known.output:
+            yield out.name, "is not finished: run the same command again, and it goes on from there"
+        elif not out.is_file():
+            yield out.name, "is missing"
+        else:
+            _check_output(out, known)
+    except ArmormError as error:
+        place, _, fault = str(error).partition(": ")
+        yield Path(place).name, fault
 
 
 def _check_output(out: Path, progress: _Progress) -> None:
