@@ -34,7 +34,7 @@ def test_a_run_replaces_no_folder_and_no_recipe_of_somebody_elses(tmp_path: Path
     (tmp_path / "project" / "notes").mkdir()
     (tmp_path / "project" / "notes" / "own.txt").write_text("mine too")
     before = state(tmp_path / "project")
-    with pytest.raises(DataError, match="is there already.*choose another folder"):
+    with pytest.raises(DataError, match=r"is there already.*choose another folder"):
         train(load_recipe(write_recipe(rows, tiny_folder)), tmp_path / "project", reporter=QUIET)
     assert state(tmp_path / "project") == before
 
@@ -60,17 +60,21 @@ def test_own_files_in_a_stages_folder_are_carried_over(copied: Path, rows: Path,
 
 
 def test_a_finished_run_can_be_read_where_nothing_can_be_written(copied: Path, run: Run, rows: Path, tiny_folder: Path):
-    before = {file: file.stat().st_mtime_ns for file in copied.rglob("*") if file.is_file() and file.name != "SHA256SUMS"}
+    before = {file: file.stat().st_mtime_ns for file in copied.rglob("*") if file.is_file()}
     assert train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET).computed == ()
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
-@pytest.mark.parametrize("ending", ["", ".part", ".parts"])
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        *((name, "") for name in ("out.jsonl", "out.jsonl.gz", "out.parquet")),
+        *((name, ".part") for name in ("out.jsonl", "out.jsonl.gz")),
+        ("out.parquet", ".parts"),
+    ],
+)
 def test_rows_are_written_over_nothing(tmp_path: Path, name: str, ending: str):
     own = tmp_path / f"{name}{ending}"
-    if (ending == ".part") == name.endswith("parquet") and ending:
-        pytest.skip("that writer uses no such place")
     if ending == ".parts":
         own.mkdir()
         own = own / "part-0000000.parquet"

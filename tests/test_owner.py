@@ -13,9 +13,19 @@ import pytest
 from armorm.errors import DataError
 from armorm.owner import owning
 
-HOLD = (
-    "import sys, pathlib; from armorm.owner import owning\nwith owning(pathlib.Path(sys.argv[1])): print(1, flush=True); input()"
-)
+HOLD = """
+import sys, pathlib
+from armorm.owner import owning
+with owning(pathlib.Path(sys.argv[1])):
+    print(1, flush=True)
+    input()
+"""
+
+
+def hold(place: Path) -> None:
+    """Hold a place for a moment."""
+    with owning(place):
+        pass
 
 
 def held(place: Path) -> subprocess.Popen[str]:
@@ -31,13 +41,10 @@ def held(place: Path) -> subprocess.Popen[str]:
 def test_a_second_process_is_told_who_holds_the_place(tmp_path: Path):
     other = held(tmp_path / "out.jsonl")
     with pytest.raises(DataError, match=rf"out\.jsonl: is being written by process {other.pid} .*wait until it is done"):
-        with owning(tmp_path / "out.jsonl"):
-            pass
-    with owning(tmp_path / "other.jsonl"):  # which nobody holds
-        pass
+        hold(tmp_path / "out.jsonl")
+    hold(tmp_path / "other.jsonl")  # which nobody holds
     other.communicate("\n")
-    with owning(tmp_path / "out.jsonl"):
-        pass
+    hold(tmp_path / "out.jsonl")
     assert not list(tmp_path.iterdir())
 
 
@@ -45,8 +52,7 @@ def test_what_a_killed_process_held_is_free(tmp_path: Path):
     other = held(tmp_path / "run")
     other.kill()
     other.communicate()
-    with owning(tmp_path / "run"):
-        pass
+    hold(tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
@@ -62,8 +68,7 @@ def test_threads_of_one_process_are_owners_each(tmp_path: Path):
 
     def second() -> None:
         try:
-            with owning(tmp_path / "run"):
-                pass
+            hold(tmp_path / "run")
         except DataError as error:
             refused.append(str(error))
 

@@ -43,13 +43,6 @@ LOGS = {"timings.jsonl"}
 """Not part of a store's result: seconds, one line a shard."""
 
 
-@pytest.fixture
-def copied(run: Run, tmp_path: Path) -> Path:
-    """The small run, in a folder that may be changed."""
-    shutil.copytree(run.folder, tmp_path / "run")
-    return tmp_path / "run"
-
-
 # -- damage -----------------------------------------------------------------------------------------------------------------
 
 

@@ -62,9 +62,10 @@ def test_a_file_that_is_not_listed_is_never_replaced(tmp_path: Path):
 
 def test_a_block_that_is_stopped_may_be_repeated(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(KeyboardInterrupt), listing(tmp_path, ["a", "b", "never"]):
-        (tmp_path / "a").write_text("1")
-        raise KeyboardInterrupt
+    stopped = listing(tmp_path, ["a", "b", "never"])
+    stopped.__enter__()
+    (tmp_path / "a").write_text("1")
+    assert not stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert dict(faults_of(tmp_path))["a"] == "is not finished (the run that wrote it was stopped)"
     with listing(tmp_path, ["a", "b", "never"]):
         (tmp_path / "a").write_text("2")

@@ -36,8 +36,10 @@ def write_sums(folder: Path, files: Iterable[str] | None = None) -> None:
 
 def save_sums(folder: Path, sums: Mapping[str, str]) -> None:
     """Write a folder's list: digests by file. Raises StorageError."""
-    text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-    write_text(folder / NAME, f"{text}{_SEAL}{_digest(text)}\n")
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    whole = f"{text}{_SEAL}{_digest(text)}\n"
+    if not (folder / NAME).is_file() or (folder / NAME).read_bytes() != whole.encode("utf-8", "surrogateescape"):
+        write_text(folder / NAME, whole)
 
 
 def read_sums(folder: Path) -> dict[str, str]:
