@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from small_run import write_recipe
+from small_run import Armorm, write_recipe
 
 from armorm.data.row_writing import write_rows
 from armorm.errors import DataError
@@ -93,3 +93,34 @@ def test_rights_are_those_that_the_umask_leaves(run: Run):
 def umask() -> int:
     probe = Path("/proc/self/status").read_text().split("Umask:")[1].split()[0]
     return int(probe, 8)
+
+
+@pytest.mark.parametrize("command", ["bench", "audit", "inspect", "explain", "export", "pairs"])
+def test_no_command_writes_over_a_file_of_somebody_elses(copied: Path, rows: Path, tmp_path: Path, armorm: Armorm, command: str):
+    model, pairs, own = copied / "model", rows / "pairs.jsonl", tmp_path / "own"
+    own.mkdir()
+    names = {"bench": "results.json", "audit": "audit.html", "inspect": "inspect.json", "explain": "page.html"}
+    file = own / names.get(command, "rows.parquet")
+    file.write_text("mine")
+    words: dict[str, list[object]] = {
+        "bench": ["bench", model, "--suite", pairs, "--out", own],
+        "audit": ["audit", model, pairs, "--limit", "2", "--out", own],
+        "inspect": ["data", "inspect", pairs, "--out", own],
+        "explain": ["explain", model, pairs, "--html", file],
+        "export": ["data", "export", pairs, "--out", file],
+        "pairs": ["pairs", pairs, "--out", file],
+    }
+    code, _, said = armorm(*words[command])
+    assert code == 2, said
+    assert "there already" in said
+    assert state(own) == {file.name: hashlib.sha256(b"mine").hexdigest()}
+
+
+def test_our_own_pages_are_replaced(copied: Path, rows: Path, tmp_path: Path, armorm: Armorm):
+    page = tmp_path / "page.html"
+    for row in (1, 2):
+        code, _, said = armorm("explain", copied / "model", rows / "pairs.jsonl", "--row", row, "--html", page)
+        assert code == 0, said
+    for _ in range(2):
+        code, _, said = armorm("bench", copied / "model", "--suite", rows / "pairs.jsonl", "--out", tmp_path / "bench")
+        assert code == 0, said

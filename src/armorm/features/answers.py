@@ -273,7 +273,10 @@ def store_faults(folder: Path) -> Iterator[tuple[str, str]]:
     except CheckpointError as error:
         yield "manifest.json", str(error)
         return
-    checks += [replace(stored, labels=f.stem.removeprefix("labels-")).check_labels for f in sorted(folder.glob("labels-*.json"))]
+    labels = sorted(
+        {file.stem.removeprefix("labels-") for file in folder.glob("labels-*") if file.suffix in (".json", ".parquet")}
+    )
+    checks += [replace(stored, labels=key).check_labels for key in labels]
     for check in checks:
         try:
             check()
