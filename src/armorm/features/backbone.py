@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from armorm.disk import hash_files, writing_folder
 from armorm.errors import BackboneError, MissingExtra, StorageError
 from armorm.features.spec import FINAL, Part
 from armorm.sums import NAME as SUMS
-from armorm.sums import check_model, write_sums
+from armorm.sums import check_model, faults_of, write_sums
 
 EMBEDDED = "smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -274,7 +275,7 @@ def _dense_copy(gguf: Path, dtype: DType) -> Path:
     with gguf.open("rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     folder = user_cache_path("armorm") / "backbones" / f"{gguf.stem}-{digest[:12]}-{dtype}-{transformers.__version__}"
-    if (folder / SUMS).exists():
+    if _is_whole(folder):
         return folder
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
@@ -290,9 +291,20 @@ def _dense_copy(gguf: Path, dtype: DType) -> Path:
             tokenizer.save_pretrained(beside)
             write_sums(beside)
     except (OSError, StorageError) as error:
-        if not (folder / SUMS).exists():  # another process may have finished the same copy first
+        if not _is_whole(folder):  # another process may have finished the same copy first
             raise BackboneError(f"{gguf}: can't be converted into {folder}: {error}") from error
     return folder
+
+
+@lru_cache
+def _found_whole(folder: Path, _written: int) -> bool:
+    return not any(faults_of(folder))
+
+
+def _is_whole(folder: Path) -> bool:
+    # Whether a copy is there and as it was written, looked at once in a process.
+    place = folder / SUMS
+    return place.is_file() and _found_whole(folder, place.stat().st_mtime_ns)
 
 
 def _plain_config(config: Any) -> Any:
