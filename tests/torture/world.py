@@ -28,7 +28,8 @@ VOLATILE = {"created", "seconds", "tokens_per_second", "commit", "machine", "com
 """Fields of JSON files that differ from run to run; a seal's digest covers them."""
 PAGES = {".html", ".svg", ".md", ".png"}
 """Written for people, with times in them: looked at for damage, not for being the same."""
-UNTOLD = {"timings.jsonl"}
+UNTOLD = {"timings.jsonl", "scores.jsonl", "audit-scores.jsonl"}
+"""Timings, and what is kept to go on from: results are compared, not the notes they were made from."""
 SIX = 6
 SCORED = 96
 WINDOW = 16
