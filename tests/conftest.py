@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from small_run import Armorm, Outcome, write_recipe, write_rows
-from tiny_decoder import CORPUS, TEMPLATE, tiny_tokenizer, write_tiny
+from tiny_decoder import TEMPLATE, tiny_tokenizer, write_tiny
 
 from armorm.cli import main
 from armorm.features.backbone import Backbone, DType, load_backbone
@@ -31,6 +31,7 @@ from armorm.progress import Reporter
 from armorm.recipe import load_recipe
 from armorm.rendering import Renderer
 from armorm.run.train import Run, train
+
 
 @pytest.fixture(scope="session")
 def new_tokenizer() -> Callable[[], transformers.PreTrainedTokenizerFast]:

@@ -79,7 +79,9 @@ def _reported(given: argparse.Namespace, attacks: list[Attack], lines: list[Line
         from armorm.disk import write_json
 
         about = {**_about(), "minutes": given.minutes, "seed": given.seed}
-        write_json(given.json, {**about, "attacks": facts, "all": total(facts), "findings": [f for n in lines for f in n.findings]})
+        write_json(
+            given.json, {**about, "attacks": facts, "all": total(facts), "findings": [f for n in lines for f in n.findings]}
+        )
     return int(any(line.broken for line in lines))
 
 

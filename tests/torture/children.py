@@ -115,7 +115,9 @@ class Child:
         _, status, usage = os.wait4(self.pid, 0)
         os.close(self._fd)
         seconds = time.perf_counter() - self.start
-        out, err, error = (p.read_bytes().decode(errors="replace") if p.exists() else "" for p in (self.out, self.err, self.error))
+        out, err, error = (
+            p.read_bytes().decode(errors="replace") if p.exists() else "" for p in (self.out, self.err, self.error)
+        )
         for place in (self.out, self.err, self.error):
             place.unlink(missing_ok=True)
         self._ended = Ended(os.waitstatus_to_exitcode(status), out, err, error, seconds, usage.ru_maxrss // 1024, hung)

@@ -58,7 +58,9 @@ class Flips(Attack):
             self.world.touched()
 
     def attack(self, draw: random.Random) -> Iterator[Outcome]:
-        way = draw.choices((self._of_run, self._of_features, self._of_model, self._of_stopped, self._of_finished), (6, 4, 6, 3, 2))[0]
+        way = draw.choices(
+            (self._of_run, self._of_features, self._of_model, self._of_stopped, self._of_finished), (6, 4, 6, 3, 2)
+        )[0]
         with self.world.folder() as place:
             yield from way(draw, place)
 
@@ -199,4 +201,7 @@ def _even(draw: random.Random, files: list[Path]) -> list[Path]:
 def _kind(path: Path, root: Path) -> str:
     # A file's place without what tells its namesakes apart: features/*/shard-*.safetensors.
     inside = path.relative_to(root).parts
-    return "/".join(re.sub(r"-[0-9a-f]{16}|\d{3,}|-of-\d+|(?<=without-fold-)\d|(?<=part-)\d+|\.\d+\.\d+(?=\.part)", "*", one) for one in inside)
+    return "/".join(
+        re.sub(r"-[0-9a-f]{16}|\d{3,}|-of-\d+|(?<=without-fold-)\d|(?<=part-)\d+|\.\d+\.\d+(?=\.part)", "*", one)
+        for one in inside
+    )

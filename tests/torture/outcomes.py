@@ -5,6 +5,7 @@ In: `Outcome`s.  Out: `Line`s, text, JSON facts.  Cost: none.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,13 +51,13 @@ class Outcome:
 
 @dataclass
 class Line:
-    """The tally of one attack. `findings` are what broke, each with its reproduction; `note` qualifies the whole line."""
+    """The tally of one attack. `found` is what broke: alike ones counted, the first with its reproduction; `note` qualifies the whole line."""
 
     attack: str
     verdicts: Counter[str] = field(default_factory=Counter)
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
-    findings: list[dict[str, Any]] = field(default_factory=list)
+    found: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
     rss: int = 0
     seconds: float = 0.0
     missed: int = 0
@@ -69,19 +70,17 @@ class Line:
         self.rss = max(self.rss, outcome.rss)
         if outcome.verdict == "refused":
             self.errors[outcome.told or "error"] += outcome.count
-        if outcome.verdict in BROKEN and len(self.findings) < KEPT_FINDINGS:
-            found = {"attack": self.attack, "verdict": outcome.verdict, "kind": outcome.kind, "told": outcome.told}
-            self.findings.append({**found, "command": command, **outcome.how})
+        if outcome.verdict in BROKEN:
+            alike = (outcome.verdict, outcome.kind, re.sub(r"\d+|/\S+|'.*?'|\(value.*", "*", outcome.told))
+            if alike in self.found:
+                self.found[alike]["count"] += outcome.count
+            elif len(self.found) < KEPT_FINDINGS:
+                about = {"verdict": outcome.verdict, "kind": outcome.kind, "told": outcome.told, "count": outcome.count}
+                self.found[alike] = {"attack": self.attack, **about, "command": command, **outcome.how}
 
-    def merge(self, other: Line) -> None:
-        self.verdicts.update(other.verdicts)
-        for kind, counts in other.kinds.items():
-            self.kinds.setdefault(kind, Counter()).update(counts)
-        self.errors.update(other.errors)
-        self.findings += other.findings
-        self.rss, self.seconds = max(self.rss, other.rss), self.seconds + other.seconds
-        self.missed, self.left_behind = self.missed + other.missed, self.left_behind + other.left_behind
-        self.note = self.note or other.note
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        return list(self.found.values())
 
     @property
     def tried(self) -> int:
@@ -118,14 +117,18 @@ def markdown_table(lines: Sequence[Mapping[str, Any]]) -> str:
     """The lines and their sum, as docs/reliability.md shows them."""
     head = [f"| {' | '.join(COLUMNS.values())} |", f"|---|{'---|' * (len(COLUMNS) - 1)}"]
     notes = [f"{line['attack']}: {line['note']}." for line in lines if line["note"]]
-    return "\n".join([*head, *(f"| {' | '.join(_cells(line))} |" for line in (*lines, total(lines))), *(["", *notes] if notes else [])])
+    return "\n".join(
+        [*head, *(f"| {' | '.join(_cells(line))} |" for line in (*lines, total(lines))), *(["", *notes] if notes else [])]
+    )
 
 
 def text_table(lines: Sequence[Mapping[str, Any]]) -> str:
     """The same for a terminal."""
     rows = [list(COLUMNS.values()), *(_cells(line) for line in (*lines, total(lines)))]
     wide = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    return "\n".join("  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(r, wide, strict=True))) for r in rows)
+    return "\n".join(
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(r, wide, strict=True))) for r in rows
+    )
 
 
 def _cells(line: Mapping[str, Any]) -> list[str]:

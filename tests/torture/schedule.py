@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 from tests.torture.attack import Attack
 from tests.torture.outcomes import Line, Outcome
+
+SHOWN = 400
+"""Characters of a finding that are printed; the JSON has it whole."""
 
 
 def share(
@@ -35,12 +39,19 @@ def move(attack: Attack, seed: int, number: int, line: Line, tell: Callable[[str
     """One move of an attack, and a look at what it may have touched."""
     command = f"python -m tests.torture --seed {seed} --only {attack.name} --at {number}"
     known = len(line.findings)
-    for outcome in attack.attack(random.Random(f"{seed}:{attack.name}:{number}")):
-        line.add(outcome, command)
+    try:
+        for outcome in attack.attack(random.Random(f"{seed}:{attack.name}:{number}")):
+            line.add(outcome, command)
+    except Exception as error:  # a fault of the harness is told as loudly as one that it finds
+        told = f"{type(error).__name__}: {error}"[:200]
+        line.add(Outcome("traceback", "the harness itself", told, {"said": traceback.format_exc()[-2000:]}), command)
     if changed := attack.world.touched():
         line.add(Outcome("touched", "files of others", ", ".join(changed[:6])), command)
     for found in line.findings[known:]:
-        tell(f"{found['verdict']}: {attack.name}: {found['kind']}: {found['told']}\n    {found}")
+        more = {
+            key: value for key, value in found.items() if key not in ("attack", "verdict", "kind", "told", "command", "count")
+        }
+        tell(f"{found['verdict']}: {attack.name}: {found['kind']}: {found['told']}\n    {command}\n    {str(more)[:SHOWN]}")
 
 
 def _timed(line: Line, work: Callable[[], None]) -> None:

@@ -206,7 +206,11 @@ def _write_inputs(inputs: Path) -> None:
     draw = random.Random(1)
     words = ["fine thank you", "return x", "hello how are you", "2 + 2 is 4", "naïve 🙂"]
     rows = [
-        {"id": f"m{i}", "prompt": f"hello {i // 3} + {i // 3} is?", "response": " ".join(draw.choices(words, k=draw.randint(1, 12)))}
+        {
+            "id": f"m{i}",
+            "prompt": f"hello {i // 3} + {i // 3} is?",
+            "response": " ".join(draw.choices(words, k=draw.randint(1, 12))),
+        }
         for i in range(SCORED)
     ]
     for name, some in (("many", rows), ("six", rows[:SIX])):
@@ -215,6 +219,13 @@ def _write_inputs(inputs: Path) -> None:
 
 
 def _write_others(others: Path) -> None:
-    for name in ("model/precious.txt", "report/page.html", "bench/results.json", "notes.txt", "recipe.yaml", "victim/model/a.bin"):
+    for name in (
+        "model/precious.txt",
+        "report/page.html",
+        "bench/results.json",
+        "notes.txt",
+        "recipe.yaml",
+        "victim/model/a.bin",
+    ):
         (others / name).parent.mkdir(parents=True, exist_ok=True)
         (others / name).write_text(f"mine: {name}\n")
