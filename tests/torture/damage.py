@@ -1,6 +1,6 @@
 """Flipped bits, cuts and missing files in everything a run, a model and a job leave; then what relies on them.
 
-In: a finished (or stopped) result, a file of it.  Out: `Outcome`s.  Cost: a copy and one run of the reader, a quarter of a second.
+In: a finished (or stopped) result, a file of it.  Out: `Outcome`s.  Cost: a copy and one run of the reader.
 """
 
 from __future__ import annotations

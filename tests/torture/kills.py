@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from tests.torture.attack import Attack
@@ -87,4 +88,4 @@ def _stage(run: Path) -> str:
     names = ("features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report")
     if not (run / "features").exists():
         return "rows"
-    return next((a for a, b in zip(names, names[1:], strict=False) if not (run / b).exists()), "end")
+    return next((a for a, b in pairwise(names) if not (run / b).exists()), "end")

@@ -34,8 +34,9 @@ KEPT_FINDINGS = 400
 class Outcome:
     """What one attack came to. `kind` is what was attacked, `told` the error's name or what was wrong, `how` how to do it again.
 
-    survived: the same result as without the attack. refused: an error of ours. harmless: the damage is there and changes no number.
-    silent: another result and no word. touched: a file of somebody else's was changed. unnamed: an error that doesn't say the cause.
+    survived: the same result as without the attack. refused: an error of ours. harmless: the damage is there and changes no
+    number. silent: another result and no word. touched: a file of somebody else's was changed. unnamed: an error that doesn't
+    say the cause.
     """
 
     verdict: str
@@ -51,7 +52,7 @@ class Outcome:
 
 @dataclass
 class Line:
-    """The tally of one attack. `found` is what broke: alike ones counted, the first with its reproduction; `note` qualifies the whole line."""
+    """The tally of one attack. `found`: what broke, alike ones counted, the first with its reproduction. `note`: of the line."""
 
     attack: str
     verdicts: Counter[str] = field(default_factory=Counter)

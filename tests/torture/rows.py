@@ -1,6 +1,6 @@
 """Hostile rows and files of rows through every reader, and now and then through a command.
 
-In: the formats' examples, changed; rows that hypothesis makes; files with bytes changed.  Out: `Outcome`s.  Cost: a millisecond a row.
+In: the formats' examples, changed; rows that hypothesis makes; files with bytes changed.  Out: `Outcome`s.  Cost: 1 ms a row.
 """
 
 from __future__ import annotations

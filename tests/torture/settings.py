@@ -48,7 +48,7 @@ EXPLOSIVE = (
     "null\n",
     'name: "\\ud800"\n',
 )
-SAFE = tuple(["seed", "name", "splits", "probe", "debias", "gate", "features", "examples"])
+SAFE = ("seed", "name", "splits", "probe", "debias", "gate", "features", "examples")
 
 
 class Recipes(Hostile):

@@ -53,7 +53,6 @@ class World:
     """The ground, prepared once. `durations`: the undisturbed seconds of each job, `numbers`: what it left."""
 
     base: Path
-    plant: str = ""
     durations: dict[str, float] = field(default_factory=dict)
     numbers: dict[str, Numbers] = field(default_factory=dict)
     six: str = ""
