@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.torture.children import Ended
+from tests.torture.numbers import differing, leftovers, numbers
 from tests.torture.outcomes import Outcome
-from tests.torture.world import Job, World, differing, leftovers, numbers
+from tests.torture.world import Job, World
 
 
 class Attack:

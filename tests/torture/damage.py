@@ -17,8 +17,9 @@ from typing import Any
 
 from tests.torture.attack import Attack
 from tests.torture.children import Ended
+from tests.torture.numbers import PAGES, UNTOLD, differing, numbers
 from tests.torture.outcomes import Outcome
-from tests.torture.world import PAGES, UNTOLD, Job, differing, numbers
+from tests.torture.world import Job
 
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
 STOPPED = ("score-jsonl", "score-gz", "score-parquet")

@@ -15,8 +15,8 @@ import yaml
 
 from tests.torture.attack import Attack
 from tests.torture.children import Ended
+from tests.torture.numbers import differing, numbers
 from tests.torture.outcomes import Outcome
-from tests.torture.world import differing, numbers
 
 STAGES = ("model", "report", "bench", "gate", "probe", "debias", "uncertainty", "features")
 LEAVES = {

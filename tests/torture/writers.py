@@ -15,8 +15,8 @@ from typing import Any
 
 from tests.torture.attack import Attack
 from tests.torture.children import Child
+from tests.torture.numbers import differing, numbers
 from tests.torture.outcomes import Outcome
-from tests.torture.world import differing, numbers
 
 OFTEN = {"train": 5, "score-jsonl": 4, "score-gz": 2, "score-parquet": 4, "bench": 2, "audit": 2, "select": 0, "pairs": 0}
 OWNER = re.compile(r"\bprocess \d+|\bpid \d+|\(\d+\)", re.IGNORECASE)
