@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,12 @@ def run(rows: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     """A whole run on the tiny decoder; its folder is read, never changed."""
     recipe = load_recipe(write_recipe(rows, tiny_folder))
     return train(recipe, tmp_path_factory.mktemp("runs") / "small", reporter=Reporter(quiet=True))
+
+
+@pytest.fixture
+def copied(run: Run, tmp_path: Path) -> Path:
+    """The small run, in a folder that may be changed."""
+    return Path(shutil.copytree(run.folder, tmp_path / "run"))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
     ("errors",),
     ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress"),
-    ("kept", "numbers", "rendering", "results", "scorers"),
+    ("kept", "numbers", "owner", "rendering", "results", "scorers", "sums"),
     ("data",),
     ("features",),
     ("fit",),

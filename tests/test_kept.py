@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from armorm.errors import StorageError
+from armorm.errors import DataError, StorageError
 from armorm.kept import FORMAT, Kept
 
 VALUES = {"a": [0.1, None, -2e-17], "b": {"text": 'quoted ", "check": "0123456789abcdef"}', "in": 3}, "ü": "half \ud83d"}
@@ -63,10 +63,19 @@ def test_a_file_of_another_key_or_format_is_begun_anew(tmp_path: Path):
     path = tmp_path / "kept.jsonl"
     keep(path)
     assert Kept(path, "another").values == Kept(path, "another").values == {}
-    for earlier in ('{"format": 1, "key": "model"}\n{"of": "a", "is": 1}\n', "", "no JSON\n"):
+    for earlier in ('{"format": 1, "key": "model"}\n{"of": "a", "is": 1}\n', ""):
         path.write_text(earlier, encoding="utf-8")
         assert Kept(path, "model").values == {}
         assert json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT
+
+
+@pytest.mark.parametrize("own", ["no JSON\n", '{"id": 1, "score": 0.5}\n', "\n{}\n"])
+def test_a_file_of_somebody_elses_is_not_begun_anew(tmp_path: Path, own: str):
+    path = tmp_path / "scores.jsonl"
+    path.write_text(own, encoding="utf-8")
+    with pytest.raises(DataError, match="was not written by armorm: move it away"):
+        Kept(path, "model")
+    assert path.read_text(encoding="utf-8") == own
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):

@@ -32,6 +32,7 @@ from armorm.model.layouts.own import assemble
 from armorm.model.reward_model import RewardModel
 from armorm.model.segments import UnclearAnswer
 from armorm.objectives import Objective, Objectives
+from armorm.sums import read_sums
 
 
 def talk(*contents):
@@ -66,8 +67,8 @@ def saved(tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def own(saved, tmp_path):
-    """A copy of the saved model that a test may spoil."""
-    return Path(shutil.copytree(saved, tmp_path / "model"))
+    """A copy of the saved model that a test may spoil: no list says how its files were written."""
+    return Path(shutil.copytree(saved, tmp_path / "model", ignore=shutil.ignore_patterns("SHA256SUMS")))
 
 
 def token_batch(model, conversations, side):
@@ -296,7 +297,7 @@ def test_what_is_saved_scores_the_same(saved, tiny_model, scores):
 def test_nothing_is_pickled(saved):
     names = {f.name for f in saved.rglob("*") if f.is_file()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
-    assert {Path(n).suffix for n in names} <= {".json", ".safetensors", ".jinja"}
+    assert {Path(n).suffix for n in names - {"SHA256SUMS"}} <= {".json", ".safetensors", ".jinja"}
 
 
 def test_a_bfloat16_backbone_keeps_its_heads_in_float32(assembled, parts, tmp_path):
@@ -360,6 +361,34 @@ def test_a_folder_without_tokenizer_takes_token_ids_only(own, tiny_model, scores
 def change_config(folder, **facts):
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "SHA256SUMS"])
+def test_a_file_that_is_not_as_it_was_saved_is_named(saved, tmp_path, name, harm):
+    folder = Path(shutil.copytree(saved, tmp_path / "model"))
+    data = bytearray((folder / name).read_bytes())
+    if harm == "remove":
+        (folder / name).unlink()
+    else:
+        data[len(data) // 2] ^= 4
+        (folder / name).write_bytes(data if harm == "flip" else data[: len(data) // 2])
+    if (name, harm) == ("SHA256SUMS", "remove"):  # a folder of somebody who means his changes
+        assert RewardModel.from_pretrained(folder)
+        return
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        RewardModel.from_pretrained(folder)
+
+
+def test_a_folder_lists_what_was_saved_and_nothing_else(assembled, parts, tmp_path):
+    (tmp_path / "notes.json").write_text("{}")
+    model = assembled(*parts)
+    model.save_pretrained(tmp_path)
+    assert "notes.json" not in read_sums(tmp_path)
+    (tmp_path / "notes.json").write_text("[]")
+    model.save_pretrained(tmp_path)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(read_sums(tmp_path))
+    assert RewardModel.from_pretrained(tmp_path)
 
 
 def test_a_pickle_is_refused(own):

@@ -43,13 +43,6 @@ LOGS = {"timings.jsonl"}
 """Not part of a store's result: seconds, one line a shard."""
 
 
-@pytest.fixture
-def copied(run: Run, tmp_path: Path) -> Path:
-    """The small run, in a folder that may be changed."""
-    shutil.copytree(run.folder, tmp_path / "run")
-    return tmp_path / "run"
-
-
 # -- damage -----------------------------------------------------------------------------------------------------------------
 
 
@@ -136,10 +129,38 @@ def test_a_stage_whose_file_is_damaged_is_computed_again(copied: Path, run: Run,
     assert (copied / "debias" / "debias.safetensors").read_bytes() == before
 
 
-def test_a_damaged_part_of_a_finished_stage_is_named(copied: Path, rows: Path, tiny_folder: Path):
-    flip(copied / "probe" / "without-fold-1" / "probe.safetensors", 4000)
-    with pytest.raises(CheckpointError, match=r"without-fold-1/probe\.safetensors: damaged.*remove the stage's folder"):
-        train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET)
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "probe/without-fold-1/probe.safetensors",
+        "debias/debias.json",
+        "gate/SHA256SUMS",
+        "bench/bradley-terry.safetensors",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+        "model/chat_template.jinja",
+        "report/results.json",
+        "report/report.html",
+    ],
+)
+def test_a_stage_that_lacks_a_file_is_told_of_and_computed_again(
+    copied: Path, run: Run, rows: Path, tiny_folder: Path, name: str, harm: str, capsys: pytest.CaptureFixture[str]
+):
+    file = copied / name
+    before = file.read_bytes()
+    if harm == "flip":
+        flip(file, 4 * len(before))
+    elif harm == "cut":
+        file.write_bytes(before[: len(before) // 2])
+    else:
+        file.unlink()
+    again = train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=Reporter())
+    assert again.computed == (file.relative_to(copied).parts[0],)
+    assert again.results == run.results or again.computed == ("report",)
+    assert name in "".join(capsys.readouterr().err.split()).replace("is missing", "")
+    if file.suffix in {".safetensors", ".jinja"}:
+        assert file.read_bytes() == before
 
 
 # -- values are handed on ---------------------------------------------------------------------------------------------------

@@ -282,12 +282,13 @@ def test_half_a_chunk_at_the_end_is_dropped(tmp_path: Path, small_windows: None,
     assert [r["id"] for r in back(out)] == [f"r{i}" for i in range(40)]
 
 
-def test_a_kill_between_the_last_row_and_the_rename(tmp_path: Path, small_windows: None):
+@pytest.mark.parametrize("step", ["assemble", "place", "remove"])
+def test_a_kill_between_the_last_row_and_the_end(tmp_path: Path, small_windows: None, step: str):
     write_lines(tmp_path / "rows.jsonl", simple_rows(20))
     for kind in ("jsonl", "parquet"):
         out = tmp_path / f"out.{kind}"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(row_writer(out)), "finish", _stop)
+            patch.setattr(type(row_writer(out)), step, _stop)
             with pytest.raises(KeyboardInterrupt):
                 run(tmp_path / "rows.jsonl", out)
         score = Counting()
@@ -424,12 +425,12 @@ def test_rows_are_written_whole_or_not_at_all(tmp_path: Path):
         yield {"a": 1}
         raise KeyboardInterrupt
 
-    (tmp_path / "out.jsonl").write_text("old\n", encoding="utf-8")
     with pytest.raises(KeyboardInterrupt):
         write_rows(rows(), tmp_path / "out.jsonl")
-    assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
-    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "old\n"
+    assert not list(tmp_path.iterdir())
     assert write_rows([{"a": 1}], tmp_path / "out.jsonl") == 1
+    with pytest.raises(DataError, match="is there already"):
+        write_rows([{"a": 2}], tmp_path / "out.jsonl")
     assert read_lines(tmp_path / "out.jsonl") == [{"a": 1}]
 
 

@@ -17,7 +17,7 @@ from small_tables import table_of
 from armorm.data.files import records
 from armorm.data.reading import stream_pairs
 from armorm.data.shapes import Columns, RowFormat
-from armorm.errors import DataError
+from armorm.errors import CheckpointError, DataError
 from armorm.jobs.score_file import Job, score_job, stream_rows, write_scores
 from armorm.jobs.select import best_of_job, build_pairs, select
 from armorm.progress import Reporter
@@ -267,12 +267,26 @@ def test_parquet_and_json_lines_give_the_same_answers(tmp_path: Path, rows: list
     assert len(made[0][0]) >= 2
 
 
-@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"inputs": {"job": "score", "rows": {"columns": 1}}}'])
-def test_without_word_of_how_it_was_scored_a_file_is_read_as_asked(tmp_path: Path, broken: str):
+def test_without_word_of_how_it_was_scored_a_file_is_read_as_asked(tmp_path: Path):
     scored = scored_as(tmp_path, MAPPED)
-    (tmp_path / "out.jsonl.progress.json").write_text(broken, encoding="utf-8")
+    (tmp_path / "out.jsonl.progress.json").unlink()
     (row,) = select(scored, keep_top=0.1, rows=MAPPED)[0]
     assert row["messages"][-1]["content"] == "aaa"
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"inputs": {"job": "score", "rows": {"columns": 1}}}'])
+def test_a_word_of_how_it_was_scored_that_is_damaged_is_not_passed_over(tmp_path: Path, broken: str):
+    scored = scored_as(tmp_path, MAPPED)
+    (tmp_path / "out.jsonl.progress.json").write_text(broken, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"out\.jsonl\.progress\.json: damaged: remove it, and say how the rows are read"):
+        select(scored, keep_top=0.1, rows=MAPPED)
+
+
+def test_scores_that_were_changed_since_are_not_selected_by(tmp_path: Path):
+    scored = scored_as(tmp_path, MAPPED)
+    scored.write_bytes(scored.read_bytes().replace(b"aaa", b"aab", 1))
+    with pytest.raises(DataError, match="is not as it was written"):
+        select(scored, keep_top=0.1, rows=MAPPED)
 
 
 def test_the_best_of_n_have_columns_of_their_own(tmp_path: Path):

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
@@ -25,34 +25,48 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from armorm.errors import CheckpointError, DataError, StorageError
+from armorm.errors import ArmormError, CheckpointError, DataError, StorageError
 
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAID_FULL = ("No space left", "os error 28", "Disk quota exceeded", "os error 122")
+_MARK = "# written by armorm; sha256 of what follows: "
+_BESIDE = re.compile(r"\.\d+\.(\d{1,10})\.(?:part|before)")
 
 
 @contextmanager
 def storage_errors(place: Path) -> Iterator[None]:
-    """Turns what goes wrong with the disk in the block into a StorageError about `place`."""
+    """Turns what goes wrong with the disk in the block into a StorageError about `place`.
+
+    A full disk is found in any library's error (tokenizers raise a plain Exception for it).
+    """
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+    except ArmormError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) in _FULL or any(said in str(error) for said in _SAID_FULL):
             raise StorageError(f"{place}: the disk is full; what is complete is kept: make room and run it again") from error
+        if not isinstance(error, OSError | SafetensorError):
+            raise
         said = getattr(error, "strerror", None) or str(error)
         raise StorageError(f"{place}: can't be written: {said}; make room or choose another place") from error
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to: renamed to `path` when the block ends well, removed otherwise. Raises StorageError."""
-    beside = path.with_name(f"{path.name}.{get_ident()}.{os.getpid()}.part")  # of this thread of this process
+    """A place beside `path` to write a file to: renamed to `path` when the block ends well, removed otherwise.
+
+    The file has the rights that the umask leaves. What a killed process left of an earlier attempt goes. Raises StorageError.
+    """
+    beside = _beside(path)
     with storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_killed(path)
+            rights = _rights(beside)
             yield beside
-            if beside.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+            beside.chmod(rights)
             beside.replace(path)
         finally:
             _remove(beside)
@@ -60,17 +74,59 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_folder(folder: Path) -> Iterator[Path]:
-    """The same for a folder, which takes the place of one that is there."""
-    with writing(folder) as beside:
-        _remove(beside)
-        beside.mkdir()
-        yield beside
+    """The same for a folder, which takes the place of one that is there when it is whole, and not before."""
+    beside, before = _beside(folder), _beside(folder, "before")
+    with storage_errors(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _remove_killed(folder)
+            beside.mkdir()
+            yield beside
+            give_rights(beside)
+            if folder.is_dir():
+                folder.replace(before)
+            beside.replace(folder)
+        finally:
+            _remove(beside)
+            _remove(before)
+
+
+def give_rights(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Give files of a folder (default: all below it) the rights that the folder has: safetensors are written for their owner
+    alone."""
+    rights = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*") if names is None else map(folder.joinpath, names):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(rights)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8; half a surrogate pair becomes a question mark. Raises StorageError."""
     with writing(path) as beside:
         beside.write_bytes(text.encode("utf-8", errors="replace"))
+
+
+def write_marked(path: Path, text: str) -> None:
+    """Write a text (YAML, say) under a comment that says who wrote it and seals it. One that is there as it is stays.
+
+    Raises DataError for a file that is there and was not written so, or was changed since: it is somebody's own. StorageError.
+    """
+    marked = f"{_MARK}{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}\n{text}"
+    if path.exists() or path.is_symlink():
+        there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        if there == marked:
+            return
+        if not is_marked(there):
+            raise DataError(
+                f"{path}: is there already and is not as armorm would have written it: move it away, or choose another folder"
+            )
+    write_text(path, marked)
+
+
+def is_marked(text: str) -> bool:
+    """Whether a text is as `write_marked` wrote it."""
+    head, _, body = text.partition("\n")
+    return head == f"{_MARK}{hashlib.sha256(body.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def write_json(path: Path, facts: Any) -> None:
@@ -155,20 +211,6 @@ def hash_files(h: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
             h.update(file.name.encode() + bytes.fromhex(digest_of(file)))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process was writing in `folder`; what a living one writes stays."""
-    for place in folder.glob("*.part") if os.name == "posix" else ():
-        owner = place.name.split(".")[-2]
-        if not owner.isdecimal():
-            continue
-        try:
-            os.kill(int(owner), 0)
-        except ProcessLookupError:
-            _remove(place)
-        except PermissionError:  # another user's run is writing it
-            continue
-
-
 def require_free(folder: Path) -> None:
     """Raises DataError for a place that holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -182,8 +224,47 @@ def folder_name(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-") or "model"
 
 
+def _beside(path: Path, what: str = "part") -> Path:
+    return path.with_name(f"{path.name}.{get_ident()}.{os.getpid()}.{what}")  # of this thread of this process
+
+
+def _rights(place: Path) -> int:
+    # What the umask leaves a new file; it can't be asked for without being set.
+    place.touch()
+    return place.stat().st_mode & 0o777
+
+
+def _remove_killed(path: Path) -> None:
+    # Attempts at `path` whose processes are gone. One that was stopped between its two renames had the folder aside.
+    if os.name != "posix" or not path.parent.is_dir():
+        return
+    with os.scandir(path.parent) as found:
+        names = [entry.name for entry in found if entry.name.startswith(f"{path.name}.")]
+    for name in sorted(names):
+        owner = _BESIDE.fullmatch(name[len(path.name) :])
+        if owner is None or _is_alive(int(owner[1])):
+            continue
+        if name.endswith(".before") and not path.exists():
+            path.with_name(name).replace(path)
+        else:
+            _remove(path.with_name(name))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def _remove(place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _format_of(data: bytes) -> Any:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from armorm.disk import storage_errors
+from armorm.errors import DataError
 
 FORMAT = 2
+_START = re.compile(r'\{"format": \d+, "key": ')
 _LINE = re.compile(r'(\{.*), "check": "([0-9a-f]{16})"\}')
 
 
@@ -23,7 +25,8 @@ class Kept:
     """JSON values by name, on disk as they come; every line ends with the digest of what stands before it.
 
     A file that was begun with another key or format is begun anew; a line that was cut short, or is not as it was written, counts
-    as not there. Without a path nothing is written. Raises StorageError when the file can't be written.
+    as not there. Without a path nothing is written. Raises StorageError when the file can't be written, DataError for one that
+    holds something else.
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
@@ -41,6 +44,8 @@ class Kept:
     def _read(self, path: Path, head: dict[str, Any]) -> bool:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         rows = list(map(_row, text.split("\n")[:-1]))
+        if text.strip() and not any(rows) and not _START.match(text):
+            raise DataError(f"{path}: is there already and was not written by armorm: move it away, or choose another folder")
         if rows[:1] != [head]:
             return False
         self.values = {row["of"]: row["is"] for row in rows[1:] if row is not None}

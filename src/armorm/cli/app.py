@@ -297,6 +297,21 @@ def import_(
 
 
 @app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, a store's, a model's, or one of results or score files.")],
+    json_: Json = False,
+) -> None:
+    """Check every file that armorm wrote below a folder: whether it is there and as it was written. Exit code 2: one is not."""
+    from armorm.jobs.verify import verify as check_folder
+    from armorm.report.verification import verification_report
+
+    found = check_folder(folder)
+    print_result(found, lambda: verification_report(found), json_=json_)
+    if not found.whole:
+        raise typer.Exit(2)
+
+
+@app.command()
 def doctor(json_: Json = False) -> None:
     """Say what is installed, what this machine can do, and what to install for the rest."""
     from armorm.cli.doctor import check_all, checks_report

@@ -27,9 +27,10 @@ from armorm.data.rows import BenchmarkItem
 from armorm.errors import RecipeError
 from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
+from armorm.owner import owning
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, Suite, TrainingObjective
-from armorm.report.compare_page import write_compare
+from armorm.report.compare_page import FILES, write_compare
 from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
 from armorm.run.extraction import LazyBackbone
@@ -39,6 +40,7 @@ from armorm.run.rows import read_rows
 from armorm.run.stages import Stage, run_stage
 from armorm.run.train import Training
 from armorm.run.tune import tune
+from armorm.sums import require_ours
 
 FORMAT = 1
 EVERY_SECONDS = 20.0
@@ -66,7 +68,9 @@ def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter
     """
     if not recipe.bench:
         raise RecipeError("bench: missing; a comparison needs at least one suite to compare on")
-    return _Comparison(recipe, out, features or out / "features", reporter or Reporter()).run()
+    require_ours(out / "compare", FILES)
+    with owning(out):
+        return _Comparison(recipe, out, features or out / "features", reporter or Reporter()).run()
 
 
 class _Comparison:

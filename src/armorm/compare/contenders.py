@@ -25,7 +25,7 @@ from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge, judge_of
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
 from armorm.run.methods import MAIN, RIVAL, Method, score_suite
-from armorm.run.stages import Stage, key_of, read_nothing, run_stage
+from armorm.run.stages import Stage, forget_stage, key_of, read_nothing, run_stage
 from armorm.run.train import Training
 from armorm.scorers import PairScorer, Scorer
 
@@ -155,7 +155,7 @@ class Arena:
             self.reporter.warn(f"{settings.name} is left out: {error}")
             return Contender(settings.name, settings.name, "judge", backbone, skipped=str(error))
         if (found.facts["usage"] or {}).get("failed"):
-            (found.folder / "stage.json").unlink(missing_ok=True)  # what failed is asked again next time
+            forget_stage(found.folder)  # what failed is asked again next time
             self.reporter.warn(
                 f"{settings.name}: {found.facts['usage']['failed']} requests failed; the next call asks them again"
             )

@@ -59,6 +59,8 @@ def export(opened: Opened, path: Path) -> Exported:
     """
     if path.suffix != ".parquet" or path.is_dir():
         raise DataError(f"{path}: rows are exported as one Parquet file: name one that ends in .parquet")
+    if path.exists() or path.is_symlink():
+        raise DataError(f"{path}: is there already: remove it or choose another file")
     schema = _schema(opened)
     with writing(path) as beside:
         rows, keys = _write(opened, schema, beside)

@@ -11,6 +11,7 @@ free mappings (the arguments of calls) would gain the keys of other rows.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -24,11 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.data.files import FREE, JSON_COLUMNS, json_columns, without_nothing
-from armorm.disk import storage_errors, writing
+from armorm.disk import digest_of, storage_errors, writing
 from armorm.errors import DataError
 
 JsonRow = Mapping[str, Any]
 CHUNK = 4096
+BLOCK = 1 << 20
 GROUP_ROWS = 10_000
 _NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError)
 
@@ -36,9 +38,10 @@ _NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError
 def row_writer(path: Path) -> RowWriter:
     """The writer for a path's ending. Raises DataError for other endings and for a folder.
 
-    `append` takes a chunk of rows; when it returns, the chunk is on the disk, and `state` says how far the file is. `resume`
-    drops what was written after a state (DataError: less than that is there). `finish` puts the whole file in its place; it may
-    be repeated where it was interrupted.
+    `begin` takes an empty place. `append` takes a chunk of rows; when it returns, the chunk is on the disk, and `state` and
+    `digest` say how far the file is and what it holds. `resume` drops what was written after a state (DataError: less than that
+    is there, or it is not as it was written). `assemble` makes the whole file and gives its digest and its number of rows;
+    `place` puts it in its place. Each may be repeated where it was interrupted.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file")
@@ -50,25 +53,20 @@ def row_writer(path: Path) -> RowWriter:
 
 
 def write_rows(rows: Iterable[JsonRow], path: Path) -> int:
-    """Write all rows, whole or not at all; returns how many. A file that is there is replaced."""
+    """Write all rows, whole or not at all; returns how many. Raises DataError for a file that is there, StorageError."""
     writer, stream, n = row_writer(path), iter(rows), 0
+    writer.begin()
     try:
-        writer.resume(0)
         while chunk := list(islice(stream, CHUNK)):
             writer.append(chunk)
             n += len(chunk)
         if not n:
             writer.append([])
-        writer.finish()
+        writer.assemble()
+        writer.place()
     finally:
-        remove_unfinished(path)
+        writer.remove()
     return n
-
-
-def remove_unfinished(path: Path) -> None:
-    """Remove what a writer left beside `path`."""
-    _part(path).unlink(missing_ok=True)
-    shutil.rmtree(_parts(path), ignore_errors=True)
 
 
 def json_line(row: JsonRow) -> bytes:
@@ -99,50 +97,90 @@ class JsonLines:
     """Lines, appended; with `.gz`, every chunk is a member of its own, so that a broken end harms no other chunk."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.part = path, _part(path)
+        self.path, self.part = path, path.with_name(f"{path.name}.part")
         self.state = 0
+        self._hash = hashlib.sha256()
 
-    def resume(self, state: int) -> None:
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is written."""
+        return self._hash.hexdigest()
+
+    def begin(self) -> None:
+        _require_free(self.path, self.part)
+        self.state, self._hash = 0, hashlib.sha256()
+
+    def resume(self, state: int, digest: str) -> None:
+        with storage_errors(self.path):
+            there = self.part.stat().st_size if self.part.is_file() else 0
+            if there < state:
+                raise DataError(f"{self.part}: less is there than was written: remove {self.path}.* and begin anew")
+            if there:
+                os.truncate(self.part, state)
+                with self.part.open("rb") as file:
+                    self._hash = hashlib.file_digest(file, "sha256")
         self.state = state
-        if not state:
-            self.part.unlink(missing_ok=True)
-            return
-        if not self.part.is_file() or self.part.stat().st_size < state:
-            raise DataError(f"{self.part}: less is there than was written: remove {self.path}.* and begin anew")
-        os.truncate(self.part, state)
+        _require_same(self.part, self.digest, digest)
 
     def append(self, rows: Sequence[JsonRow]) -> None:
         data = b"".join(map(json_line, rows))
+        data = gzip.compress(data, 6, mtime=0) if self.path.suffix == ".gz" else data
         with storage_errors(self.path):
             self.part.parent.mkdir(parents=True, exist_ok=True)
             with self.part.open("ab") as file:
-                file.write(gzip.compress(data, 6, mtime=0) if self.path.suffix == ".gz" else data)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
                 self.state = file.tell()
+        self._hash.update(data)
 
-    def finish(self) -> None:
-        if self.part.is_file():
+    def assemble(self) -> tuple[str, int]:
+        with storage_errors(self.path), gzip.open(self.part) if self.path.suffix == ".gz" else self.part.open("rb") as file:
+            rows = sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
+        return self.digest, rows
+
+    def is_assembled(self, digest: str) -> bool:
+        return self.part.is_file() and digest_of(self.part) == digest
+
+    def place(self) -> None:
+        with storage_errors(self.path):
             self.part.replace(self.path)
+
+    def remove(self) -> None:
+        self.part.unlink(missing_ok=True)
 
 
 class Parquet:
-    """A file per chunk; `state` is their number."""
+    """A file per chunk, in a folder; `state` is their number."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.parts = path, _parts(path)
-        self.state = 0
+        self.path, self.parts = path, path.with_name(f"{path.name}.parts")
+        self.whole = self.parts / "whole.parquet"
+        self._digests: list[str] = []
 
-    def resume(self, state: int) -> None:
-        self.state = state
-        if not state:
-            shutil.rmtree(self.parts, ignore_errors=True)
-            return
-        there = {file.name for file in self.parts.glob("*.parquet")}
-        if not {self._name(i) for i in range(state)} <= there:
-            raise DataError(f"{self.parts}: less is there than was written: remove {self.path}.* and begin anew")
-        for name in there - {self._name(i) for i in range(state)}:
-            (self.parts / name).unlink()
+    @property
+    def state(self) -> int:
+        return len(self._digests)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the chunks' own."""
+        return hashlib.sha256("".join(self._digests).encode()).hexdigest()
+
+    def begin(self) -> None:
+        _require_free(self.path, self.parts)
+        self._digests = []
+
+    def resume(self, state: int, digest: str) -> None:
+        with storage_errors(self.path):
+            there = {file.name for file in self.parts.glob("*.parquet")}
+            wanted = [_chunk_name(i) for i in range(state)]
+            if not set(wanted) <= there:
+                raise DataError(f"{self.parts}: less is there than was written: remove {self.path}.* and begin anew")
+            for name in there.difference(wanted):
+                (self.parts / name).unlink()
+            self._digests = [digest_of(self.parts / name) for name in wanted]
+        _require_same(self.parts, self.digest, digest)
 
     def append(self, rows: Sequence[JsonRow]) -> None:
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -151,24 +189,46 @@ class Parquet:
         encoded = [name for name, column in typed.items() if column is None]
         texts = {name: _json_column(columns[name]) if column is None else column for name, column in typed.items()}
         table = pa.table(texts, metadata={JSON_COLUMNS: json.dumps(encoded)})
+        chunk = self.parts / _chunk_name(self.state)
         with storage_errors(self.path):
             self.parts.mkdir(parents=True, exist_ok=True)
-            _write_tables(self.parts / self._name(self.state), [table], table.schema)
-        self.state += 1
+            _write_tables(chunk, [table], table.schema)
+            self._digests.append(digest_of(chunk))
 
-    def finish(self) -> None:
-        if not self.parts.is_dir():
-            return
-        files = [self.parts / self._name(i) for i in range(self.state)]
-        schema = _common([pq.read_schema(file) for file in files])
-        _write_tables(self.path, _row_groups(_cast(pq.read_table(file), schema) for file in files), schema)
+    def assemble(self) -> tuple[str, int]:
+        files = [self.parts / _chunk_name(i) for i in range(self.state)]
+        with storage_errors(self.path):
+            schema = _common([pq.read_schema(file) for file in files])
+            _write_tables(self.whole, _row_groups(_cast(pq.read_table(file), schema) for file in files), schema)
+            return digest_of(self.whole), int(pq.read_metadata(self.whole).num_rows)
+
+    def is_assembled(self, digest: str) -> bool:
+        return self.whole.is_file() and digest_of(self.whole) == digest
+
+    def place(self) -> None:
+        with storage_errors(self.path):
+            self.whole.replace(self.path)
+
+    def remove(self) -> None:
         shutil.rmtree(self.parts, ignore_errors=True)
-
-    def _name(self, i: int) -> str:
-        return f"part-{i:07d}.parquet"
 
 
 RowWriter = JsonLines | Parquet
+
+
+def _require_free(path: Path, beside: Path) -> None:
+    for place in (path, beside):
+        if place.exists() or place.is_symlink():
+            raise DataError(f"{place} is there already: remove it or choose another file")
+
+
+def _require_same(place: Path, found: str, written: str) -> None:
+    if found != written:
+        raise DataError(f"{place}: damaged (it is not as it was written): remove it and what stands beside it, and begin anew")
+
+
+def _chunk_name(i: int) -> str:
+    return f"part-{i:07d}.parquet"
 
 
 def _write_tables(path: Path, tables: Iterable[Any], schema: Any) -> None:
@@ -261,11 +321,3 @@ def _cast(table: Any, schema: Any) -> Any:
             column = pa.array(column.to_pylist(), field.type)
         columns.append(column)
     return pa.table(columns, schema=schema)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
-
-
-def _parts(path: Path) -> Path:
-    return path.with_name(f"{path.name}.parts")

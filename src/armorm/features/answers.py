@@ -21,9 +21,9 @@ Labels have a key of their own, since a row's group depends on the other sources
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -190,23 +190,35 @@ class Answers:
 
     def _shard(self, shard: int) -> _Shard:
         if shard not in self._shards:
-            digests = self.manifest["shards"]
-            name = shard_name(shard, len(digests))
-            check_digest(self.folder / f"{name}.json", digests[shard], remedy=REMEDY)
-            facts = read_sealed(self.folder / f"{name}.json", FORMAT, remedy=REMEDY)
-            place = self.folder / f"{name}.safetensors"
-            check_digest(place, facts["tensors"], remedy=REMEDY)
-            self._shards[shard] = _Shard(place)
+            self._shards[shard] = _Shard(self.check_shard(shard))
         return self._shards[shard]
+
+    def check_shard(self, shard: int) -> Path:
+        """The tensors' file of a shard that is as it was written."""
+        digests = self.manifest["shards"]
+        name = shard_name(shard, len(digests))
+        check_digest(self.folder / f"{name}.json", digests[shard], remedy=REMEDY)
+        facts = read_sealed(self.folder / f"{name}.json", FORMAT, remedy=REMEDY)
+        place = self.folder / f"{name}.safetensors"
+        check_digest(place, facts["tensors"], remedy=REMEDY)
+        return place
 
     @cached_property
     def _texts(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self.check_texts())
+
+    def check_texts(self) -> Path:
+        """The texts' file, as it was written."""
         place = self.folder / "texts.parquet"
         check_digest(place, self.manifest["texts"], remedy=REMEDY)
-        return pq.ParquetFile(place)
+        return place
 
     @cached_property
     def _labels(self) -> Path:
+        return self.check_labels()
+
+    def check_labels(self) -> Path:
+        """The labels' file, as it was written."""
         facts = read_sealed(self.folder / f"labels-{self.labels}.json", FORMAT, remedy=REMEDY)
         place = self.folder / f"labels-{self.labels}.parquet"
         check_digest(place, facts["table"], remedy=REMEDY)
@@ -246,6 +258,31 @@ def open_answers(folder: Path, labels: str | None = None) -> Answers | None:
             raise CheckpointError(f"{folder}: there are {len(found)} sets of labels, say which: {[f.stem for f in found]}")
         labels = found[0].stem.removeprefix("labels-")
     return Answers(folder, manifest, labels)
+
+
+def store_faults(folder: Path) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong) for every file of a complete store that is missing or not as it was written."""
+    checks: list[Callable[[], Any]] = []
+    try:
+        stored = open_answers(folder, labels="")
+        if stored is None:
+            yield "manifest.json", "is missing: the extraction is not finished"
+            return
+        checks += [partial(stored.check_shard, i) for i in range(len(stored.manifest["shards"]))]
+        checks += [stored.check_texts]
+    except CheckpointError as error:
+        yield "manifest.json", str(error)
+        return
+    labels = sorted(
+        {file.stem.removeprefix("labels-") for file in folder.glob("labels-*") if file.suffix in (".json", ".parquet")}
+    )
+    checks += [replace(stored, labels=key).check_labels for key in labels]
+    for check in checks:
+        try:
+            check()
+        except CheckpointError as error:
+            place, _, fault = str(error).partition(": ")
+            yield Path(place).name, fault
 
 
 def find_shard(folder: Path, name: str, rows: int) -> dict[str, Any] | None:

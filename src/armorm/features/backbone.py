@@ -23,6 +23,8 @@ from safetensors import SafetensorError
 from armorm.disk import hash_files, writing_folder
 from armorm.errors import BackboneError, MissingExtra, StorageError
 from armorm.features.spec import FINAL, Part
+from armorm.sums import NAME as SUMS
+from armorm.sums import check_model, write_sums
 
 EMBEDDED = "smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -122,6 +124,7 @@ def load_tokenizer(
 ) -> Any:
     """A backbone's tokenizer without its weights. Raises BackboneError when it isn't there or can't be read."""
     folder = located(name, dtype)
+    check_model(Path(folder), weights=False)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, **({} if Path(folder).is_dir() else {"revision": revision})
@@ -160,6 +163,7 @@ def load_headed(
 def _load(kind: Any, folder: str, dtype: DType, revision: str | None, **options: Any) -> tuple[Any, Any, list[str]]:
     # Model, tokenizer, and the weights that the files lack or hold in another shape: transformers fills them with random numbers.
     common: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
+    check_model(Path(folder))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
     loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, info = kind.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **common, **options)
@@ -270,7 +274,7 @@ def _dense_copy(gguf: Path, dtype: DType) -> Path:
     with gguf.open("rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     folder = user_cache_path("armorm") / "backbones" / f"{gguf.stem}-{digest[:12]}-{dtype}-{transformers.__version__}"
-    if (folder / "complete").exists():
+    if (folder / SUMS).exists():
         return folder
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
@@ -284,9 +288,9 @@ def _dense_copy(gguf: Path, dtype: DType) -> Path:
         with writing_folder(folder) as beside:
             dense.save_pretrained(beside)
             tokenizer.save_pretrained(beside)
-            (beside / "complete").touch()
+            write_sums(beside)
     except (OSError, StorageError) as error:
-        if not (folder / "complete").exists():  # another process may have finished the same copy first
+        if not (folder / SUMS).exists():  # another process may have finished the same copy first
             raise BackboneError(f"{gguf}: can't be converted into {folder}: {error}") from error
     return folder
 

@@ -28,12 +28,13 @@ from safetensors.torch import save_file
 
 from armorm.conversation import Conversation
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, texts_of
-from armorm.disk import digest_of, read_sealed, remove_leftovers, storage_errors, write_sealed, writing
+from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, shard_name
 from armorm.features.backbone import Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
+from armorm.owner import owning
 from armorm.rendering import VERSION, Renderer, Rendering
 
 Row = RatedResponse | PreferencePair | BenchmarkItem
@@ -169,6 +170,22 @@ def store_answers(
     if (stored := open_answers(home, labels)) is not None:
         _write_labels(home, rows)
         return stored
+    with owning(home):
+        return _extract(home, source, rows, decoder, settings, known, progress)
+
+
+def _extract(
+    home: Path,
+    source: str,
+    rows: Sequence[Row],
+    decoder: Decoder,
+    settings: ExtractionSettings,
+    known: Known | None,
+    progress: OnProgress | None,
+) -> Answers:
+    if (stored := open_answers(home, labels_key(rows))) is not None:  # another process finished it in between
+        _write_labels(home, rows)
+        return stored
     backbone, renderer = decoder.load()
     _check_space(home, rows, backbone.width, settings)
     parts = {"response": settings.response, "prompt": settings.prompt, "batch_tokens": settings.batch_tokens}
@@ -197,7 +214,6 @@ def write_answers(
     digests = []
     with storage_errors(home):
         home.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(home)
         for i, part in enumerate(shards):
             name = shard_name(i, len(shards))
             shard = find_shard(home, name, len(part))

@@ -34,12 +34,14 @@ from armorm.features.spec import FeatureSpec
 from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
+from armorm.owner import owning
 from armorm.progress import Reporter
-from armorm.report.audit_report import write_audit
+from armorm.report.audit_report import FILES, write_audit
 from armorm.report.provenance import provenance
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
 from armorm.scorers import AnswerFeatures, Reading
 from armorm.scoring.table import ScoreTable
+from armorm.sums import require_ours
 
 FORMAT = 2
 PORTION = 128
@@ -77,28 +79,30 @@ def run_audit(
     scorer = ModelScorer.load(model, **reading)
     rival = _rival(scorer.model, model, run, reporter)
     folder = out or Path("runs") / "audit" / folder_name(model) / folder_name(file.name.split(".")[0])
+    require_ours(folder, FILES)
     panel = _Panel(scorer, rival)
     cases = _cases(items, panel.header, wanted, seed)
-    key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
-    kept = Kept(folder / "audit-scores.jsonl", key)
-    _score(cases, panel, kept, reporter, file.name)
-    views, originals, changes = _before_and_after(cases, wanted, panel, kept)
-    results = AuditResults(
-        format=FORMAT,
-        **provenance(),
-        model=model,
-        file=str(file),
-        seed=seed,
-        prompts=len({case.group for case, _ in _whole(cases, kept)}),
-        left_out=dict(Counter(left_out) + Counter(_refused(cases, kept))),
-        rival=None if rival is None else RivalFacts(feature=rival.feature, strength=rival.strength),
-        views=tuple(view_facts(view, originals, seed=seed) for view in views),
-        perturbations=tuple(change_facts(change, views, originals, seed=seed) for change in changes),
-        objectives=originals.objectives,
-        max_tokens=scorer.longest,
-        **_how_read(cases, kept),
-    )
-    write_audit(results, folder)
+    with owning(folder):
+        key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
+        kept = Kept(folder / "audit-scores.jsonl", key)
+        _score(cases, panel, kept, reporter, file.name)
+        views, originals, changes = _before_and_after(cases, wanted, panel, kept)
+        results = AuditResults(
+            format=FORMAT,
+            **provenance(),
+            model=model,
+            file=str(file),
+            seed=seed,
+            prompts=len({case.group for case, _ in _whole(cases, kept)}),
+            left_out=dict(Counter(left_out) + Counter(_refused(cases, kept))),
+            rival=None if rival is None else RivalFacts(feature=rival.feature, strength=rival.strength),
+            views=tuple(view_facts(view, originals, seed=seed) for view in views),
+            perturbations=tuple(change_facts(change, views, originals, seed=seed) for change in changes),
+            objectives=originals.objectives,
+            max_tokens=scorer.longest,
+            **_how_read(cases, kept),
+        )
+        write_audit(results, folder)
     return results.model_copy(update={"folder": str(folder)})
 
 

@@ -32,9 +32,10 @@ from armorm.errors import DataError
 from armorm.features.backbone import check_positions
 from armorm.model.folder import local
 from armorm.model.scorer import ModelScorer
+from armorm.owner import owning
 from armorm.progress import Reporter, counting
 from armorm.recipe import Suite
-from armorm.report.bench_report import write_bench
+from armorm.report.bench_report import FILES, write_bench
 from armorm.report.provenance import provenance
 from armorm.rivals.pairwise import PairwiseModel, has_words
 from armorm.rivals.sequence_head import SequenceHead, has_one_logit
@@ -42,6 +43,7 @@ from armorm.run.methods import Graded
 from armorm.run.rows import read_suite
 from armorm.scorers import Reading
 from armorm.scoring.profile import Profile
+from armorm.sums import require_ours
 
 FORMAT = 2
 
@@ -72,19 +74,21 @@ def run_benchmark(
     if not items:
         raise DataError(f"{suite.name}: no usable item (left out: {read.faults.drops or 'nothing'}): check the file's fields")
     folder = out or Path("runs") / "bench" / folder_name(model) / folder_name(suite.name)
-    start = time.perf_counter()
-    kept = folder / ("verdicts.jsonl" if isinstance(scorer, PairwiseModel) else "scores.jsonl")
-    judged = _judged(items, scorer, kept, f"scoring {suite.name}", reporter)
-    more: dict[str, Any] = {"max_tokens": scorer.longest}
-    if judged.compared is not None:
-        more["position"] = position_bias(judged.compared, [item.group for item in items], seed=seed)
-    if profile is not None and isinstance(scorer, ModelScorer):
-        kept = folder / f"scores-{profile.fingerprint}.jsonl"
-        steered = _judged(items, replace(scorer, profile=profile), kept, f"scoring under {profile.name}", reporter)
-        more["profile"] = _steered(profile, Graded.by(suite, items), judged.scores, steered.scores, seed)
-    seconds = round(time.perf_counter() - start, 1)
-    results = _results(model, suite, read, items, judged, seed=seed, seconds=seconds, **more)
-    write_bench(results, folder)
+    require_ours(folder, FILES)
+    with owning(folder):
+        start = time.perf_counter()
+        kept = folder / ("verdicts.jsonl" if isinstance(scorer, PairwiseModel) else "scores.jsonl")
+        judged = _judged(items, scorer, kept, f"scoring {suite.name}", reporter)
+        more: dict[str, Any] = {"max_tokens": scorer.longest}
+        if judged.compared is not None:
+            more["position"] = position_bias(judged.compared, [item.group for item in items], seed=seed)
+        if profile is not None and isinstance(scorer, ModelScorer):
+            kept = folder / f"scores-{profile.fingerprint}.jsonl"
+            steered = _judged(items, replace(scorer, profile=profile), kept, f"scoring under {profile.name}", reporter)
+            more["profile"] = _steered(profile, Graded.by(suite, items), judged.scores, steered.scores, seed)
+        seconds = round(time.perf_counter() - start, 1)
+        results = _results(model, suite, read, items, judged, seed=seed, seconds=seconds, **more)
+        write_bench(results, folder)
     return results.model_copy(update={"folder": str(folder)})
 
 

@@ -4,14 +4,14 @@ In: a model's name, a file, what to write for a row.  Out: rows in the file's or
 Cost: the engine's. A window (at most 512 answers or 4 MB of text) is held, scored at once and written in the file's order; a kill
 loses that window at most.
 
-Beside OUT stands `OUT.progress.json`: how far it is and what it depends on (the input's hash, the model's, the settings).
+Beside OUT stands `OUT.progress.json`: how far it is, the digest of what is written, and what it depends on (the input's hash, the
+model's, the settings). A file that is finished is checked against it wherever it is read as a file of scores.
 Windows begin at the same rows in every run, so a run that was stopped gives the same scores as one that was not.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,18 +25,20 @@ import pyarrow.parquet as pq
 from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
-from armorm.data.row_writing import RowWriter, remove_unfinished, row_writer
+from armorm.data.row_writing import RowWriter, row_writer
 from armorm.data.shapes import Columns, RowFormat
-from armorm.disk import write_json
-from armorm.errors import DataError
+from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed
+from armorm.errors import ArmormError, DataError, StorageError
 from armorm.model.scorer import ModelScorer
+from armorm.owner import owning
 from armorm.progress import Reporter
 from armorm.scorers import Reading
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 from armorm.scoring.table import ScoreTable
 
-FORMAT = 2
+FORMAT = 3
+ENDING = ".progress.json"
 WINDOW_ANSWERS = 512
 WINDOW_CHARACTERS = 4_000_000
 OURS = ("score", "scores", "error", "truncated", "notes")
@@ -332,38 +334,61 @@ def write_scores(
     records(file)  # says at once what is wrong with the file
     inputs = {"input": fingerprint(file), "model": model_key, "job": job.name, "settings": dict(job.settings)}
     inputs["rows"] = rows.to_json()
-    progress = _begun(out, writer, inputs, tally or Tally())
-    start, before = time.perf_counter(), progress.tally.rows
-    in_place = progress.complete and out.exists()
-    if not progress.complete:
-        if before:
-            reporter.say(f"{out}: going on behind row {before:,}")
-        for window in _score_windows(file, score, job, reporter, progress.tally, rows):
-            writer.append(window)
-            progress.written += len(window)
-            progress.state = writer.state
-            progress.write()
-        if not progress.written:  # an empty file is a file too
-            writer.append([])
-        progress.complete, progress.state = True, writer.state
-        progress.write()
-    if not in_place:
-        writer.finish()
-    remove_unfinished(out)
+    start = time.perf_counter()
+    with owning(out):
+        progress = _begun(out, writer, inputs, tally or Tally())
+        before = progress.tally.rows
+        if not progress.output:
+            if before:
+                reporter.say(f"{out}: going on behind row {before:,}")
+            for window in _score_windows(file, score, job, reporter, progress.tally, rows):
+                writer.append(window)
+                progress.note(writer, len(window))
+            if not progress.written:  # an empty file is a file too
+                writer.append([])
+            _finish(progress, writer)
+        if not out.exists():
+            writer.place()
+        writer.remove()
     return Finished(out, before, round(time.perf_counter() - start, 2), progress.tally)
+
+
+def _finish(progress: _Progress, writer: RowWriter) -> None:
+    progress.note(writer, 0)
+    output, rows = writer.assemble()
+    if rows != progress.written:
+        raise StorageError(
+            f"{writer.path}: {progress.written:,} rows were written and {rows:,} are there: remove it and begin anew"
+        )
+    progress.output = output
+    progress.write()
 
 
 @dataclass
 class _Progress:
+    # `written` rows, up to the writer's `state` and `digest`; `output`: the digest of the whole file, once that is made.
     path: Path
     inputs: dict[str, Any]
     tally: Tally
     written: int = 0
     state: int = 0
-    complete: bool = False
+    digest: str = ""
+    output: str = ""
+
+    def note(self, writer: RowWriter, rows: int) -> None:
+        self.written += rows
+        self.state, self.digest = writer.state, writer.digest
+        self.write()
 
     def write(self) -> None:
-        write_json(self.path, {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "path"}})
+        write_sealed(self.path, {"format": FORMAT, **{k: v for k, v in asdict(self).items() if k != "path"}})
+
+    @classmethod
+    def read(cls, path: Path, *, remedy: str) -> _Progress:
+        """Raises CheckpointError for a file that is damaged, or of another format."""
+        facts = read_sealed(path, FORMAT, remedy=remedy)
+        del facts["format"]
+        return cls(path, **{**facts, "tally": Tally(**facts["tally"])})
 
 
 def how_scored(out: Path, asked: RowFormat) -> RowFormat:
@@ -372,14 +397,16 @@ def how_scored(out: Path, asked: RowFormat) -> RowFormat:
     Raises DataError for anything asked for that was read in another way then. The file of another job is read as asked.
     """
     path = _progress_file(out)
-    try:
-        inputs = json.loads(path.read_text(encoding="utf-8"))["inputs"]
-        known = inputs["rows"] if inputs["job"] == "score" else None
-        then = None if known is None else RowFormat(Columns.model_validate(known["columns"]), known["cells"], known["answer"])
-    except (OSError, ValueError, KeyError, TypeError):
+    if not path.is_file():
         return asked
-    if then is None:
+    progress = _Progress.read(path, remedy="remove it, and say how the rows are read")
+    if progress.inputs["job"] != "score":
         return asked
+    if not progress.output:
+        raise DataError(f"{out}: is not whole, its scoring was stopped: run it again, and it goes on from there")
+    _check_output(out, progress)
+    known = progress.inputs["rows"]
+    then = RowFormat(Columns.model_validate(known["columns"]), known["cells"], known["answer"])
     wanted, had = _flat(asked), _flat(then)
     if other := {name: value for name, value in wanted.items() if had.get(name) != value}:
         now = ", ".join(f"{name}={value}" for name, value in other.items())
@@ -396,29 +423,54 @@ def _flat(how: RowFormat) -> dict[str, Any]:
 
 
 def _progress_file(out: Path) -> Path:
-    return out.with_name(f"{out.name}.progress.json")
+    return out.with_name(f"{out.name}{ENDING}")
 
 
 def _begun(out: Path, writer: RowWriter, inputs: dict[str, Any], tally: Tally) -> _Progress:
     path = _progress_file(out)
     if not path.is_file():
-        if out.exists():
-            raise DataError(f"{out} is there already, and no {path.name} says what it holds: remove it or choose another file")
-        writer.resume(0)
-        return _Progress(path, inputs, tally)
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        same = facts["format"] == FORMAT
-        counted = Tally(**facts["tally"]) if same else tally
-        known = _Progress(path, facts["inputs"], counted, *(facts[k] for k in ("written", "state", "complete")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: can't be read: remove {out}* and begin anew") from error
-    if not same or known.inputs != inputs:
-        other = [name for name in inputs if known.inputs.get(name) != inputs[name]] or ["format"]
+        writer.begin()
+        progress = _Progress(path, inputs, tally)
+        progress.note(writer, 0)
+        return progress
+    known = _Progress.read(path, remedy=f"remove {out.name}* and begin anew")
+    if other := [name for name in inputs if known.inputs.get(name) != inputs[name]]:
         raise DataError(f"{out} was begun with another {' and '.join(other)}: remove {out}* or choose another file")
-    if not (known.complete and out.exists()):
-        writer.resume(known.state)
+    if not known.output:
+        if out.exists():
+            raise DataError(f"{out} is there already, and {path.name} says that it is not finished: move it away")
+        writer.resume(known.state, known.digest)
+    elif out.exists():
+        _check_output(out, known)
+    elif not writer.is_assembled(known.output):
+        raise DataError(f"{out} was finished and is not there any more: remove {path.name} and begin anew")
     return known
+
+
+def output_faults(progress: Path) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong) with a score file and the `OUT.progress.json` beside it, given the latter's path."""
+    out = progress.with_name(progress.name.removesuffix(ENDING))
+    try:
+        known = _Progress.read(progress, remedy=f"remove {out.name}* and begin anew")
+        if not known.output:
+            yield out.name, "is not finished: run the same command again, and it goes on from there"
+        elif not out.is_file():
+            yield out.name, "is missing"
+        else:
+            _check_output(out, known)
+    except ArmormError as error:
+        place, _, fault = str(error).partition(": ")
+        yield Path(place).name, fault
+
+
+def _check_output(out: Path, progress: _Progress) -> None:
+    with storage_errors(out):
+        found = digest_of(out)
+    if found != progress.output:
+        raise DataError(
+            f"{out}: is not as it was written (damaged, or changed since): remove {out}* and score again; where the change is "
+            f"meant, remove {progress.path.name}"
+        )
 
 
 def count_rows(file: Path) -> int:

@@ -42,6 +42,7 @@ from armorm.scoring.score import Score
 from armorm.scoring.steer import Heads
 from armorm.scoring.table import Basis, Profiles
 from armorm.scoring.uncertainty import Uncertainty
+from armorm.sums import check_model, listing_written
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
@@ -111,13 +112,15 @@ class RewardModel(PreTrainedModel):
     # -- saving, loading -----------------------------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Write a Hugging Face folder: safetensors, config, tokenizer. Never pickles."""
-        super().save_pretrained(save_directory, **kwargs)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
-        if (profile := self.profile) is not None:
-            profile.to_yaml(Path(save_directory) / FILE)
-        self.save_beside(Path(save_directory))
+        """Write a Hugging Face folder: safetensors, config, tokenizer, and a list of their digests. Never pickles."""
+        folder = Path(save_directory)
+        with listing_written(folder):
+            super().save_pretrained(save_directory, **kwargs)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(save_directory)
+            if (profile := self.profile) is not None:
+                profile.to_yaml(folder / FILE)
+            self.save_beside(folder)
 
     def save_beside(self, folder: Path) -> None:
         """Write what is kept beside the weights: uncertainty and reference, where the model has them."""
@@ -145,6 +148,7 @@ class RewardModel(PreTrainedModel):
             kwargs["config"] = config
         # What a file lacks or holds in another shape is found in `info`; transformers alone would fill it with random numbers.
         ours = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        check_model(Path(name))
         with loading_errors(str(name)):
             model, info = super().from_pretrained(name, *args, **{**kwargs, **ours})
         if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):

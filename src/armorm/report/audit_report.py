@@ -19,10 +19,12 @@ from armorm.report.markdown import render_markdown
 from armorm.report.plots import Figure, Panel, dot_plot, heat_map, standalone
 from armorm.report.reading import reading_sentences
 from armorm.report.tables import Cell, Grid, Report, Row, block, estimate, table
+from armorm.sums import listing
 
 KINDS = {"same": "Should not matter", "worse": "Should hurt"}
 
 _NAMED, _DRAWN = 0.005, 0.05  # the smallest shifts that the tables name, and that the pictures show
+FILES = ("audit.json", "audit.svg", "audit.md", "audit.html")
 _SHARES = (-0.02, 1.02)  # and some air
 
 
@@ -103,12 +105,13 @@ def _length(results: AuditResults) -> Grid:
 
 def write_audit(results: AuditResults, folder: Path) -> None:
     """Write all files into `folder` (made if absent), the facts first. Raises `MissingExtra`, `StorageError`."""
-    write_json(folder / "audit.json", results.to_json())
     report, figure = audit_report(results), _shift_figure(results)
-    if figure is not None:
-        write_text(folder / "audit.svg", standalone(figure))
-    write_text(folder / "audit.md", render_markdown(report, picture="audit.svg" if figure else ""))
-    write_text(folder / "audit.html", render_audit_page(results))
+    with listing(folder, FILES):
+        write_json(folder / "audit.json", results.to_json())
+        if figure is not None:
+            write_text(folder / "audit.svg", standalone(figure))
+        write_text(folder / "audit.md", render_markdown(report, picture="audit.svg" if figure else ""))
+        write_text(folder / "audit.html", render_audit_page(results))
 
 
 def render_audit_page(results: AuditResults) -> str:

@@ -22,7 +22,9 @@ from armorm.report.plots import Figure as Plot
 from armorm.report.plots import Panel, dot_plot
 from armorm.report.reading import reading_sentences
 from armorm.report.tables import Cell, Grid, Report, Row, block, difference, has_value, share_of, table
+from armorm.sums import listing
 
+FILES = ("results.json", "results.csv", "report.html")
 _COUNTED = ("ties as halves", "n", "ties", "unscored")
 _NUMBERS = ("value", "low", "high", "halves", "n", "ties", "unscored")
 
@@ -138,9 +140,10 @@ def _notes(results: BenchResults) -> Iterator[str]:
 
 def write_bench(results: BenchResults, folder: Path) -> None:
     """Write all files into `folder` (made if absent), the facts first. Raises `MissingExtra`, `StorageError`."""
-    write_json(folder / "results.json", results.to_json())
-    write_text(folder / "results.csv", render_csv(results))
-    write_text(folder / "report.html", render_bench_page(results))
+    with listing(folder, FILES):
+        write_json(folder / "results.json", results.to_json())
+        write_text(folder / "results.csv", render_csv(results))
+        write_text(folder / "report.html", render_bench_page(results))
 
 
 def render_bench_page(results: BenchResults) -> str:

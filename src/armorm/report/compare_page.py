@@ -42,7 +42,9 @@ from armorm.report.plots import (
     title_of,
 )
 from armorm.report.tables import Report
+from armorm.sums import listing
 
+FILES = ("results.json", "compare.svg", "compare.md", "compare.tex", "report.html")
 _COLOURS = {"armorm": ACCENT, "bradley-terry": SECOND, "baseline": SOFT}
 _COLOURS |= {family: light for family, (light, _) in FAMILY_COLOURS.items()}
 _ROW = 0.26  # inches
@@ -55,13 +57,14 @@ def write_compare(results: CompareResults, folder: Path) -> None:
 
     Raises `MissingExtra` without jinja2 or matplotlib, `StorageError` where a file can't be written.
     """
-    write_json(folder / "results.json", results.to_json())
     figure, report = compare_plot(results), compare_report(results)
-    if figure is not None:
-        write_text(folder / "compare.svg", standalone(figure))
-    write_text(folder / "compare.md", render_markdown(report, picture="compare.svg" if figure else ""))
-    write_text(folder / "compare.tex", render_latex(report, "compare"))
-    write_text(folder / "report.html", render_compare_page(results, report, figure))
+    with listing(folder, FILES):
+        write_json(folder / "results.json", results.to_json())
+        if figure is not None:
+            write_text(folder / "compare.svg", standalone(figure))
+        write_text(folder / "compare.md", render_markdown(report, picture="compare.svg" if figure else ""))
+        write_text(folder / "compare.tex", render_latex(report, "compare"))
+        write_text(folder / "report.html", render_compare_page(results, report, figure))
 
 
 def render_compare_page(results: CompareResults, report: Report, figure: Figure | None) -> str:

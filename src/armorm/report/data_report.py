@@ -22,6 +22,7 @@ from armorm.numbers import count, decimal, ends, general, hundredths, percent, s
 from armorm.report.html import render_html
 from armorm.report.plots import Figure, Histogram, Panel, dot_plot, heat_map, histograms
 from armorm.report.tables import Grid, Report, Row, estimate, has_value, share_of, table
+from armorm.sums import listing
 
 SHOWN = 60
 MOST_OBJECTIVES = 4
@@ -232,8 +233,9 @@ def write_inspection(facts: Inspection, folder: Path) -> Path:
 
     Raises `MissingExtra` without jinja2 or matplotlib, `StorageError` where a file can't be written.
     """
-    write_json(folder / "inspect.json", facts.to_json())
-    write_text(folder / "inspect.html", render_data_page(facts))
+    with listing(folder, ("inspect.json", "inspect.html")):
+        write_json(folder / "inspect.json", facts.to_json())
+        write_text(folder / "inspect.html", render_data_page(facts))
     return folder / "inspect.html"
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from armorm.conversation import Conversation
 from armorm.disk import write_text
+from armorm.errors import DataError
 from armorm.numbers import count, decimal, percent, shorten, signed
 from armorm.report.html import Bar, Level, level_bars, render_html, term_bars
 from armorm.report.tables import Grid, Row, grid, table
@@ -23,6 +24,7 @@ from armorm.results import Result
 from armorm.scoring.explain import Change, Difference, Explanation, Term, bar, term_columns
 from armorm.scoring.reference import Alike
 
+GENERATOR = b'<meta name="generator" content="armorm">'
 _PROMPT = 90  # characters of a prompt that are shown
 
 
@@ -135,7 +137,10 @@ class Fit(Result):
 
 
 def write_explain_page(explained: Explained, path: Path) -> None:
-    """Write the page. Raises `MissingExtra` without jinja2, `StorageError` where it can't be written."""
+    """Write the page, over an earlier one too. Raises `MissingExtra` without jinja2, DataError where something else is there
+    already, `StorageError` where it can't be written."""
+    if path.is_symlink() or (path.exists() and not (path.is_file() and GENERATOR in path.read_bytes()[:2000])):
+        raise DataError(f"{path}: is there already and is no page of armorm's: remove it or choose another file")
     write_text(path, render_explain_page(explained))
 
 

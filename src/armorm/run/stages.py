@@ -2,23 +2,30 @@
 
 In: a stage's inputs as JSON facts, a function that computes its value into a folder, one that reads it from there.
 Out: `Stage`: the value, and the facts it reported.
-Cost: one hash. A stage is built beside its place and renamed when whole, so a killed run leaves nothing half-written.
+Cost: a SHA-256 of the stage's files where it is found finished. A stage is built beside its place and renamed when whole, so a
+killed run leaves nothing half-written. Only a folder that holds a `stage.json` is ever replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from armorm.disk import read_sealed, write_sealed, writing_folder
-from armorm.errors import CheckpointError
+from armorm.disk import digest_of, read_sealed, write_sealed, writing_folder
+from armorm.errors import CheckpointError, DataError
+from armorm.sums import NAME as SUMS
+from armorm.sums import check_sums, read_sums, save_sums, write_sums
 
 FORMAT = 1
+FILE = "stage.json"
+AGAIN = "it is computed again"
 Value = TypeVar("Value")
 
 
@@ -44,18 +51,36 @@ def read_nothing(_folder: Path) -> None:
     """The value of a stage that leaves files and facts only."""
 
 
-def find_stage(folder: Path, key: str, read: Callable[[Path], Value]) -> Stage[Value] | None:
-    """A stage that is finished with this key, or None; one whose stage.json is damaged is not there.
+def require_stage_folder(folder: Path) -> None:
+    """Raises DataError for a folder that holds something and is no stage's: it would be replaced."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise DataError(f"{folder}: is there already and is no folder of a run: choose another folder for the run")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
+        raise DataError(
+            f"{folder}: is there already, and no {FILE} says that a run wrote it: move it away, or choose another folder for the "
+            "run"
+        )
 
-    Raises what `read` raises: CheckpointError for a damaged part.
+
+def find_stage(
+    folder: Path, key: str, read: Callable[[Path], Value], damaged: Callable[[str], None] = lambda _said: None
+) -> Stage[Value] | None:
+    """A stage that is finished with this key, or None; one of whose files is missing or damaged is not there.
+
+    `damaged` is told of such a file.
     """
     try:
-        stage = read_sealed(folder / "stage.json", FORMAT, remedy="")
-    except CheckpointError:
+        stage = read_sealed(folder / FILE, FORMAT, remedy=AGAIN)
+        if stage["key"] != key:
+            return None
+        if not read_sums(folder):
+            raise CheckpointError(f"{folder / SUMS}: is missing: {AGAIN}")
+        check_sums(folder, remedy=AGAIN)
+        return Stage(folder, key, read(folder), stage["facts"], stage["seconds"], fresh=False)
+    except CheckpointError as error:
+        if (folder / FILE).exists():
+            damaged(str(error))
         return None
-    if stage["key"] != key:
-        return None
-    return Stage(folder, key, read(folder), stage["facts"], stage["seconds"], fresh=False)
 
 
 def run_stage(
@@ -63,19 +88,51 @@ def run_stage(
     inputs: Mapping[str, Any],
     compute: Callable[[Path], tuple[Value, Mapping[str, Any]]],
     read: Callable[[Path], Value],
+    damaged: Callable[[str], None] = lambda _said: None,
 ) -> Stage[Value]:
     """Compute a stage into `folder`, or find it there with the same inputs.
 
-    `compute` gets an empty folder to write its value into, and returns it with JSON facts; `read` reads the value back. Raises
-    StorageError when the folder can't be written, and what the two raise.
+    `compute` gets an empty folder to write its value into, and returns it with JSON facts; `read` reads the value back. Files of
+    somebody else's that lie in an earlier stage's folder are carried over. Raises DataError for a folder that is no stage's,
+    StorageError when it can't be written, and what the two raise.
     """
     key = key_of(inputs)
-    if (stage := find_stage(folder, key, read)) is not None:
+    require_stage_folder(folder)
+    if (stage := find_stage(folder, key, read, damaged)) is not None:
         return stage
     start = time.perf_counter()
     with writing_folder(folder) as beside:
         value, told = compute(beside)
         facts = json.loads(json.dumps(told))
         seconds = round(time.perf_counter() - start, 2)
-        write_sealed(beside / "stage.json", {"format": FORMAT, "key": key, "seconds": seconds, "facts": facts})
+        write_sealed(beside / FILE, {"format": FORMAT, "key": key, "seconds": seconds, "facts": facts})
+        write_sums(beside)
+        _carry_over(folder, beside)
     return Stage(folder, key, value, facts, seconds, fresh=True)
+
+
+def forget_stage(folder: Path) -> None:
+    """Have a finished stage computed again next time."""
+    with suppress(CheckpointError):
+        stage = read_sealed(folder / FILE, FORMAT, remedy=AGAIN)
+        write_sealed(folder / FILE, {**stage, "key": ""})
+        save_sums(folder, {**read_sums(folder), FILE: digest_of(folder / FILE)})
+
+
+def _carry_over(before: Path, after: Path) -> None:
+    # What lies in the folder and was not written by the stage is its owner's.
+    try:
+        ours = set(read_sums(before)) | {SUMS}
+    except CheckpointError:
+        return
+    if ours == {SUMS}:
+        return
+    for file in sorted(f for f in before.rglob("*") if f.is_file() or f.is_symlink()):
+        name = file.relative_to(before).as_posix()
+        place = after / name
+        if name in ours:
+            continue
+        if place.exists():
+            raise DataError(f"{file}: stands where the run writes a file of its own: move it away and run this again")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, place, follow_symlinks=False)

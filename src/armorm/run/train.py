@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 from armorm import __version__
 from armorm.data.splits import Split
 from armorm.data.summary import summarise
-from armorm.disk import write_text
+from armorm.disk import digest_of, write_marked
 from armorm.errors import CheckpointError
 from armorm.features.spec import FINAL
 from armorm.fit.debias import Debias
 from armorm.fit.method import Fitted
 from armorm.fit.parts import load_debias
 from armorm.objectives import Objectives
+from armorm.owner import owning
 from armorm.progress import Reporter
 from armorm.recipe import STARTER, Recipe
 from armorm.report.provenance import provenance
@@ -44,10 +45,14 @@ from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
 from armorm.run.planted import Evidence, planted_table
 from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
 from armorm.run.rows import Rows, read_rows
-from armorm.run.stages import Stage, read_nothing, run_stage
+from armorm.run.stages import Stage, read_nothing, require_stage_folder, run_stage
 from armorm.scoring.uncertainty import Uncertainty
+from armorm.sums import NAME as SUMS
+from armorm.sums import save_sums
 
 HELD_OUT = "held-out pairs"
+RECIPE = "recipe.yaml"
+STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
 Value = TypeVar("Value")
 Facts = dict[str, Any]
 
@@ -66,9 +71,11 @@ def train(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: 
     """Run all stages into `out`.
 
     `features` is where features are kept (default: inside `out`), so that several runs can share them. Raises what the
-    stages raise: DataError, BackboneError, FitError, CheckpointError, StorageError.
+    stages raise: DataError (also for a folder that holds something else, or that another process writes), BackboneError,
+    FitError, CheckpointError, StorageError.
     """
-    return Training(recipe, out, features or out / "features", reporter or Reporter()).run()
+    with owning(out):
+        return Training(recipe, out, features or out / "features", reporter or Reporter()).run()
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +118,7 @@ class Training:
 
     def run(self) -> Run:
         """All stages; what is there already is found."""
-        write_text(self.out / "recipe.yaml", self.recipe.to_yaml())
+        self._begin()
         about = self._extract()
         inputs = {"ratings": self._keys("ratings"), **self._settings("probe", "features")}
         self.probe = self._stage("probe", inputs, self._fit_probe, lambda at: FittedProbe.load(at, self.recipe.probe.folds))
@@ -130,7 +137,21 @@ class Training:
         inputs = {"model": model.key, "bench": self.rival.key, "facts": facts}
         report = self._stage("report", inputs, lambda at: self._report(at, facts, about), read_nothing)
         results = read_result(RunResults, report.folder / "results.json")
+        self._finish()
         return Run(self.out, results, report.folder / "report.html", tuple(self._computed))
+
+    def _begin(self) -> None:
+        """Raises DataError, before anything is computed, where something else would be replaced."""
+        for name in STAGES:
+            require_stage_folder(self.out / name)
+        write_marked(self.out / RECIPE, self.recipe.to_yaml())
+
+    def _finish(self) -> None:
+        """A list of the whole: the recipe, and the stages' and stores' own lists."""
+        stores = [store.folder / "manifest.json" for store in self.stores.all if store.folder.is_relative_to(self.out)]
+        lists = [self.out / RECIPE, *(self.out / name / SUMS for name in STAGES), *stores]
+        sums = {place.relative_to(self.out).as_posix(): digest_of(place) for place in lists}
+        save_sums(self.out, sums)
 
     # -- the stages, in order ------------------------------------------------------------------------------------------------
 
@@ -253,7 +274,7 @@ class Training:
     ) -> Stage[Value]:
         splits = self.recipe.splits.model_dump()
         common = {"armorm": __version__, "objectives": self.objectives.to_json(), "seed": self.recipe.seed, "splits": splits}
-        stage = run_stage(self.out / name, {**common, **inputs}, compute, read)
+        stage = run_stage(self.out / name, {**common, **inputs}, compute, read, self.context.reporter.warn)
         self.context.reporter.say(f"{name}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
         self._seconds[name] = stage.seconds
         if stage.fresh:

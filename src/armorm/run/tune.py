@@ -13,9 +13,10 @@ from typing import Any
 from armorm import __version__
 from armorm.data.reading import cap_rows
 from armorm.data.splits import Split
-from armorm.disk import write_json, write_text
-from armorm.errors import FitError, MissingExtra
+from armorm.disk import storage_errors, write_json, write_text
+from armorm.errors import DataError, FitError, MissingExtra
 from armorm.objectives import Objectives
+from armorm.owner import owning
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, TrainingObjective
 from armorm.rendering import VERSION
@@ -23,7 +24,7 @@ from armorm.report.provenance import provenance
 from armorm.report.tuning import TuningResults, write_curve
 from armorm.run.extraction import LazyBackbone
 from armorm.run.rows import Rows, read_rows, side_of
-from armorm.run.stages import Stage, find_stage, key_of, read_nothing, run_stage
+from armorm.run.stages import Stage, find_stage, key_of, read_nothing, require_stage_folder, run_stage
 from armorm.tuning.loop import Curve, Job
 from armorm.tuning.pairs import train_bradley_terry, train_pairwise
 from armorm.tuning.regression import train_regression
@@ -53,7 +54,8 @@ def tune(
     objectives = recipe.load_objectives()
     work = _Work(recipe, objective, objectives, rows or read_rows(recipe, objectives, reporter), reporter)
     key = key_of(work.inputs)
-    found = find_stage(folder, key, read_nothing)
+    require_stage_folder(folder)
+    found = find_stage(folder, key, read_nothing, reporter.warn)
     processes.wait_for_everyone()  # all have looked before the first begins
     stage = found or _trained(work, folder, key, processes)
     reporter.say(f"{objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
@@ -66,7 +68,8 @@ def _trained(work: _Work, folder: Path, key: str, processes: Any) -> Stage[None]
     with processes.main_process_first():
         _claim(checkpoints, key)
     if processes.is_main_process:
-        stage = run_stage(folder, work.inputs, lambda at: (None, work.train(at, checkpoints)), read_nothing)
+        with owning(folder):
+            stage = run_stage(folder, work.inputs, lambda at: (None, work.train(at, checkpoints)), read_nothing)
     else:
         beside = checkpoints / f"process-{processes.process_index}"
         stage = Stage(folder, key, None, work.train(beside, checkpoints), 0.0, fresh=True)
@@ -143,6 +146,9 @@ class _Work:
 def _claim(checkpoints: Path, key: str) -> None:
     # Checkpoints of other settings or rows are of no use; the first process that comes here clears them away.
     marker = checkpoints / "key"
-    if checkpoints.is_dir() and (not marker.is_file() or marker.read_text(encoding="utf-8") != key):
-        shutil.rmtree(checkpoints)
+    if checkpoints.exists() and not marker.is_file() and (not checkpoints.is_dir() or any(checkpoints.iterdir())):
+        raise DataError(f"{checkpoints}: is there already and holds no checkpoints of a training: move it away")
+    if marker.is_file() and marker.read_text(encoding="utf-8", errors="replace") != key:
+        with storage_errors(checkpoints):
+            shutil.rmtree(checkpoints)
     write_text(marker, key)

@@ -19,6 +19,7 @@ from armorm.errors import BackboneError, MissingExtra
 from armorm.features.backbone import DType, load_headed, located
 from armorm.recipe import BackboneSettings, Lora
 from armorm.rendering import Renderer
+from armorm.sums import write_sums
 
 Head = Literal["logits", "words"]
 """`logits`: a linear head on the last token, one output per name; `words`: the language model's own."""
@@ -136,3 +137,4 @@ def save_trained(trainer: Any, decoder: Decoder, lora: Lora | None, folder: Path
         merged.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         merged.to(getattr(torch, decoder.settings.dtype)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
+    write_sums(folder / "model")

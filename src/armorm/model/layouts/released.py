@@ -31,6 +31,7 @@ from armorm.features.spec import FeatureSpec
 from armorm.model.config import RewardModelConfig
 from armorm.model.marks import marks_of
 from armorm.objectives import Objective, Objectives
+from armorm.sums import listing_written
 
 if TYPE_CHECKING:
     from armorm.model.reward_model import RewardModel
@@ -185,12 +186,13 @@ def save_released(model: RewardModel, folder: Path, *, max_shard_size: str = SHA
     """Write the model into `folder`, which exists. Raises CheckpointError with everything that the layout can't say."""
     if faults := released_faults(model):
         raise CheckpointError("this model can't be written in the released layout:\n" + "\n".join(f"  - {f}" for f in faults))
-    save_torch_state_dict(_tensors(model), folder, max_shard_size=max_shard_size)
-    if model.tokenizer is not None:
-        _save_tokenizer(model.tokenizer, folder)
-    model.save_beside(folder)
-    text = json.dumps(_facts(model), indent=2, sort_keys=True, ensure_ascii=False)
-    write_text(folder / "config.json", text + "\n")
+    with listing_written(folder):
+        save_torch_state_dict(_tensors(model), folder, max_shard_size=max_shard_size)
+        if model.tokenizer is not None:
+            _save_tokenizer(model.tokenizer, folder)
+        model.save_beside(folder)
+        text = json.dumps(_facts(model), indent=2, sort_keys=True, ensure_ascii=False)
+        write_text(folder / "config.json", text + "\n")
 
 
 def _tensors(model: RewardModel) -> dict[str, Tensor]:

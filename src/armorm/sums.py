@@ -1,0 +1,154 @@
+"""What a folder holds of ours: a list of its files with their digests, in the form of `sha256sum`.
+
+In: a folder.  Out: `SHA256SUMS`, written last; files that are missing, cut or not as they were written, by name.
+Cost: a SHA-256 of every file that is listed, streamed.
+
+The list does two things. A file that stands in it is ours, and a later run may replace it; everything else in the folder is
+somebody's own and is never touched. And a bit that flipped, or a file that went missing, is found before it
+reaches a number. `sha256sum -c SHA256SUMS` checks the same without this package. Its last line seals the list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from armorm.disk import digest_of, give_rights, storage_errors, write_text
+from armorm.errors import CheckpointError, DataError
+
+NAME = "SHA256SUMS"
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_SEAL = "# sealed "
+MODEL_REMEDY = f"copy the folder again, or make it anew; where the change is meant, remove {NAME}"
+_NOT_READ = ("stage.json", "README.md")
+UNFINISHED = "0" * 64
+
+
+def write_sums(folder: Path, files: Iterable[str] | None = None) -> None:
+    """List these files of a folder (default: all below it) with their digests. Raises StorageError."""
+    names = sorted(files if files is not None else _below(folder))
+    save_sums(folder, {name: digest_of(folder / name) for name in names})
+
+
+def save_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    """Write a folder's list: digests by file. Raises StorageError."""
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    whole = f"{text}{_SEAL}{_digest(text)}\n"
+    if not (folder / NAME).is_file() or (folder / NAME).read_bytes() != whole.encode("utf-8", "surrogateescape"):
+        write_text(folder / NAME, whole)
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """The folder's list: digests by file; nothing where there is no list. Raises CheckpointError for one that is damaged."""
+    place = folder / NAME
+    try:
+        text = place.read_bytes().decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise CheckpointError(f"{place}: can't be read ({error.strerror})") from error
+    body, _, seal = text.rpartition(_SEAL)
+    found = [_LINE.fullmatch(line) for line in body.splitlines()]
+    if seal != f"{_digest(body)}\n" or None in found:
+        raise CheckpointError(f"{place}: damaged (it is not as it was written)")
+    return {line[2]: line[1] for line in found if line is not None}
+
+
+def faults_of(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong) for each listed file that is missing or not as it was written; of these `names` alone where given.
+
+    A list that is damaged is the one fault.
+    """
+    try:
+        sums = read_sums(folder)
+    except CheckpointError as error:
+        yield NAME, str(error).removeprefix(f"{folder / NAME}: ")
+        return
+    wanted = None if names is None else set(names)
+    for name, digest in sums.items():
+        if wanted is None or name in wanted:
+            try:
+                if digest == UNFINISHED:
+                    yield name, "is not finished (the run that wrote it was stopped)"
+                elif digest_of(folder / name) != digest:
+                    yield name, "damaged (it is not as it was written)"
+            except OSError as error:
+                yield name, "is missing" if isinstance(error, FileNotFoundError) else f"can't be read ({error.strerror})"
+
+
+def check_sums(folder: Path, *, remedy: str, names: Iterable[str] | None = None) -> None:
+    """Raises CheckpointError for the first listed file that is missing or not as it was written."""
+    for name, fault in faults_of(folder, names):
+        raise CheckpointError(f"{folder / name}: {fault}: {remedy}")
+
+
+def require_ours(folder: Path, names: Iterable[str]) -> None:
+    """Raises DataError where one of these files is in the folder and does not stand in its list: it is somebody's own."""
+    there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
+    if there and (own := [name for name in there if name not in _listed(folder)]):
+        raise DataError(
+            f"{folder / own[0]}: is there already, and no {NAME} says that armorm wrote it: move it away, or choose another "
+            "folder"
+        )
+
+
+@contextmanager
+def listing(folder: Path, names: Iterable[str]) -> Iterator[None]:
+    """For a block that writes these files of a folder (some may stay away): they are listed from the start, so that a run which
+    is killed in between may be repeated, and with their digests at the end. Raises DataError as `require_ours` does."""
+    names = list(names)
+    require_ours(folder, names)
+    known = _listed(folder)
+    with storage_errors(folder):
+        save_sums(folder, {**dict.fromkeys(names, UNFINISHED), **known})
+        yield
+        written = {name: digest_of(folder / name) for name in names if (folder / name).is_file()}
+        save_sums(folder, {name: digest for name, digest in {**known, **written}.items() if (folder / name).is_file()})
+
+
+@contextmanager
+def listing_written(folder: Path) -> Iterator[None]:
+    """For a block that saves a model in a folder: what it writes there is listed, with the rights that the umask leaves."""
+    before = _states(folder)
+    yield
+    written = [name for name, state in _states(folder).items() if before.get(name) != state and name != NAME]
+    give_rights(folder, written)
+    write_sums(folder, written)
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    found = [entry for entry in os.scandir(folder) if entry.is_file()] if folder.is_dir() else []
+    return {entry.name: (entry.stat().st_ino, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in found}
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    try:
+        return read_sums(folder)
+    except CheckpointError:
+        return {}
+
+
+def check_model(folder: Path, *, weights: bool = True) -> None:
+    """Raises CheckpointError for a model's folder with a file that is not as it was saved; without a list, nothing is known.
+
+    `weights`: the safetensors too, which are most of the cost.
+    """
+    try:
+        names = [name for name in read_sums(folder) if name not in _NOT_READ]
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: {MODEL_REMEDY}") from error
+    check_sums(folder, remedy=MODEL_REMEDY, names=[name for name in names if weights or not name.endswith(".safetensors")])
+
+
+def _below(folder: Path) -> Iterator[str]:
+    for file in folder.rglob("*"):
+        if file.is_file() and file.name != NAME:
+            yield file.relative_to(folder).as_posix()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

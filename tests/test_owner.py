@@ -1,0 +1,103 @@
+"""One owner for what is being written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from armorm.errors import DataError
+from armorm.owner import owning
+
+HOLD = """
+import sys, pathlib
+from armorm.owner import owning
+with owning(pathlib.Path(sys.argv[1])):
+    print(1, flush=True)
+    input()
+"""
+
+
+def hold(place: Path) -> None:
+    """Hold a place for a moment."""
+    with owning(place):
+        pass
+
+
+def held(place: Path) -> subprocess.Popen[str]:
+    """Another process that holds a place until it is told to end."""
+    found = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert found.stdout is not None
+    assert found.stdout.readline() == "1\n"
+    return found
+
+
+def test_a_second_process_is_told_who_holds_the_place(tmp_path: Path):
+    other = held(tmp_path / "out.jsonl")
+    with pytest.raises(DataError, match=rf"out\.jsonl: is being written by process {other.pid} .*wait until it is done"):
+        hold(tmp_path / "out.jsonl")
+    hold(tmp_path / "other.jsonl")  # which nobody holds
+    other.communicate("\n")
+    hold(tmp_path / "out.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_held_is_free(tmp_path: Path):
+    other = held(tmp_path / "run")
+    other.kill()
+    other.communicate()
+    hold(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_has_one_owner_whatever_way_leads_to_it(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "way").symlink_to(tmp_path / "run")
+    with owning(tmp_path / "run"), pytest.raises(DataError, match="is being written"), owning(tmp_path / "way"):
+        pass
+
+
+def test_threads_of_one_process_are_owners_each(tmp_path: Path):
+    refused: list[str] = []
+
+    def second() -> None:
+        try:
+            hold(tmp_path / "run")
+        except DataError as error:
+            refused.append(str(error))
+
+    with owning(tmp_path / "run"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1
+    assert f"process {os.getpid()}" in refused[0]
+
+
+def test_only_one_of_many_gets_it(tmp_path: Path):
+    wins, inside, most = [0], [0], [0]
+
+    def work() -> None:
+        for _ in range(20):
+            try:
+                with owning(tmp_path / "run"):
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                    wins[0] += 1
+                    inside[0] -= 1
+            except DataError:
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1
+    assert wins[0] >= 8
