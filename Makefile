@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check lint format types docs open-data clean
+.PHONY: demo test torture check lint format types docs open-data clean
 
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
 
 test: $(READY)  ## all tests, with every array's shape checked
 	$(BIN)/pytest
+
+MINUTES ?= 5
+torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60
+	$(BIN)/python -m tests.torture --minutes $(MINUTES) --json runs/torture.json
 
 check: lint types test  ## what CI runs
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
+TORTURE = ROOT / "docs" / "results" / "torture.json"
 
 
 def help_text() -> str:
@@ -121,6 +123,17 @@ def benchmarks_table() -> str:
     )
 
 
+def torture_table() -> str:
+    """The table of the last long run of the attacks, with where it was made; a sentence where none is kept."""
+    if not TORTURE.is_file():
+        return "No run is kept here: the command above makes one."
+    facts = json.loads(TORTURE.read_text(encoding="utf-8"))
+    outcomes = import_module(f"{__package__}.torture.outcomes" if __package__ else "torture.outcomes")
+    where = f"{facts['minutes']:g} minutes, seed {facts['seed']}, {facts['machine']}, Python {facts['python']}, "
+    libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
+    return f"{outcomes.markdown_table(facts['attacks'])}\n\n{where}{libraries}, commit {facts['commit']}."
+
+
 def _rows(published: int) -> str:
     return f"{published:,}" if published else "not known"
 
@@ -138,6 +151,7 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "rating-sources": ("docs/sources.md", rating_sources_table),
     "pair-sources": ("docs/sources.md", pair_sources_table),
     "benchmarks": ("docs/benchmarks.md", benchmarks_table),
+    "torture": ("docs/reliability.md", torture_table),
 }
 
 
