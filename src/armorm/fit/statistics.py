@@ -145,6 +145,20 @@ class RidgeStatistics:
         return tuple(j for j, part in enumerate(self.parts) if column in part.columns)
 
 
+def eigen_of(gram: Float[np.ndarray, "d d"]) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
+    """Eigenvalues of a gram matrix, least first and none below 0, and its eigenvectors. Raises FitError where it overflowed."""
+    try:
+        if not np.isfinite(gram).all():
+            raise np.linalg.LinAlgError
+        s, V = np.linalg.eigh(gram)
+    except np.linalg.LinAlgError:
+        raise FitError(
+            "the features are too large for sums of their squares: divide them by their largest value, or read them at another "
+            "layer (`features.response`)"
+        ) from None
+    return np.maximum(s, 0.0), V  # a gram matrix has no negative eigenvalues, rounding has
+
+
 def _parts(mask: Bool[np.ndarray, "r k"]) -> Iterator[tuple[Bool[np.ndarray, " k"], Bool[np.ndarray, " r"]]]:
     # Parts and the rows of each. Either choice lets every objective's rows be a disjoint union of parts; take the fewer.
     patterns = np.unique(mask[mask.any(axis=1)], axis=0)

@@ -12,7 +12,7 @@ from typing import Any
 from armorm.data.files import expand
 from armorm.data.summary import SourceFacts
 from armorm.features.backbone import located
-from armorm.recipe import Recipe, Source, Suite, load_recipe
+from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
 from armorm.run.rows import survey_rows
@@ -31,7 +31,7 @@ def plan(path: Path) -> dict[str, Any]:
         "objectives": list(objectives.names),
         "ratings": [_place(s) for s in recipe.ratings],
         "pairs": [_place(s) for s in recipe.pairs],
-        "bench": [{"name": "held-out pairs", "share of prompts": recipe.splits.test}, *(_suite(s) for s in recipe.bench)],
+        "bench": [{"name": HELD_OUT, "share of prompts": recipe.splits.test}, *(_suite(s) for s in recipe.bench)],
         "rows": [_counts(facts) for facts in found],
         "faults": faults,
         **({"not checked": unchecked} if unchecked else {}),

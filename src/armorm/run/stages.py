@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from armorm.disk import read_sealed, write_sealed, writing_folder
+from armorm.disk import numbers_or_null, read_sealed, write_sealed, writing_folder
 from armorm.errors import CheckpointError
 
 FORMAT = 1
@@ -75,7 +75,7 @@ def run_stage(
     start = time.perf_counter()
     with writing_folder(folder) as beside:
         value, told = compute(beside)
-        facts = json.loads(json.dumps(told))
+        facts = json.loads(json.dumps(numbers_or_null(told), allow_nan=False))
         seconds = round(time.perf_counter() - start, 2)
         write_sealed(beside / "stage.json", {"format": FORMAT, "key": key, "seconds": seconds, "facts": facts})
     return Stage(folder, key, value, facts, seconds, fresh=True)

@@ -27,7 +27,7 @@ from armorm.fit.method import Fitted
 from armorm.fit.parts import load_debias
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
-from armorm.recipe import STARTER, Recipe
+from armorm.recipe import HELD_OUT, STARTER, Recipe
 from armorm.report.provenance import provenance
 from armorm.report.run_page import write_run
 from armorm.report.run_results import RunResults
@@ -47,7 +47,6 @@ from armorm.run.rows import Rows, read_rows
 from armorm.run.stages import Stage, read_nothing, run_stage
 from armorm.scoring.uncertainty import Uncertainty
 
-HELD_OUT = "held-out pairs"
 Value = TypeVar("Value")
 Facts = dict[str, Any]
 
