@@ -1,6 +1,6 @@
 """Whether a model's own numbers can score: its heads' tensors and the settings of its gate.
 
-In: a model, the name that errors call it by.  Out: nothing, or CheckpointError that names the tensor.  Cost: one look at the heads.
+In: a model, the name that errors call it by.  Out: nothing, or CheckpointError naming the tensor.  Cost: one look at the heads.
 
 A NaN in a head makes every score NaN, and a best answer of n is then any of them.
 """

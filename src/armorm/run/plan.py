@@ -11,7 +11,7 @@ from typing import Any
 
 from armorm.data.files import expand
 from armorm.data.summary import SourceFacts
-from armorm.features.backbone import located
+from armorm.features.backbone import check_local, device_of, located
 from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
@@ -22,9 +22,12 @@ def plan(path: Path) -> dict[str, Any]:
     """What a recipe reads, fits and judges. Raises RecipeError with every fault."""
     recipe = load_recipe(path)
     objectives = recipe.load_objectives()
+    response, prompt = recipe.features.parts
+    device_of(recipe.backbone.device)
+    settings = recipe.backbone
+    check_local(settings.model, [*response, *prompt], dtype=settings.dtype, max_tokens=settings.max_tokens)
     renderer, unchecked = _renderer(recipe)
     found, faults = survey_rows(recipe, objectives, renderer=renderer)
-    response, prompt = recipe.features.parts
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone.model,
