@@ -114,7 +114,7 @@ def plain_number(text: str) -> float:
 def is_finite(value: Any) -> bool:
     """Whether this is a number, neither NaN nor infinite, and no bool."""
     try:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
     except OverflowError:  # a whole number beyond all floats
         return False
 

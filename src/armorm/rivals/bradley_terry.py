@@ -87,6 +87,8 @@ def _fit(differences: Float[np.ndarray, "p w"], strength: float) -> Float[np.nda
 
 def save_bradley_terry(folder: Path, rival: BradleyTerry) -> None:
     """Write `bradley-terry.safetensors` and `.json` into `folder`. Raises StorageError."""
+    if not np.isfinite(rival.weights).all():
+        raise FitError("Bradley–Terry: weights: NaN or infinity came out of the fit, and is not saved: check its features")
     facts = {name: getattr(rival, name) for name in ("strength", "feature", "name", "label")}
     save_part(folder, PART, {"weights": rival.weights}, facts, FORMAT)
 
