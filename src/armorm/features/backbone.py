@@ -335,7 +335,8 @@ def _plain_config(config: Any) -> Any:
 
 
 def _template(path: Path) -> str:
-    return read_text(path, "chat template", error=BackboneError, remedy="give the path of a Jinja file")
+    missing, remedy = "No such file or directory", "give the path of a Jinja file with the chat template"
+    return read_text(path, "chat template", error=BackboneError, missing=missing, remedy=remedy)
 
 
 def _first_line(error: Exception) -> str:
