@@ -5,7 +5,6 @@ In: what a command found.  Out: stdout.  Cost: none (rich is imported when somet
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,10 @@ def print_result(facts: Any, show: Callable[[], Report], *, json_: bool, then: s
 
 def print_json(facts: Any) -> None:
     """A typed result, or plain values."""
+    from armorm.disk import json_text
+
     plain = facts.to_json() if hasattr(facts, "to_json") else facts
-    print(json.dumps(plain, ensure_ascii=False, indent=1))
+    print(json_text(plain), end="")
 
 
 def print_report(report: Report) -> None:

@@ -21,9 +21,11 @@ import transformers
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
+from armorm.bounds import shown
 from armorm.disk import hash_files, writing_folder
 from armorm.errors import BackboneError, MissingExtra, StorageError
 from armorm.features.spec import FINAL, Part
+from armorm.small_files import read_text, shown_sentence
 from armorm.sums import NAME as SUMS
 from armorm.sums import check_model, faults_of, write_sums
 
@@ -62,11 +64,7 @@ class Backbone:
 
     def check(self, parts: Iterable[Part]) -> None:
         """Raises BackboneError for a layer that this backbone hasn't got."""
-        wrong = sorted({p.layer for p in parts if p.layer != FINAL and int(p.layer) >= self.layers}, key=int)
-        if wrong:
-            raise BackboneError(
-                f"{self.name} has {self.layers} blocks: no layer {', '.join(wrong)}; use 1 to {self.layers - 1}, or 'final'"
-            )
+        _check_layers(self.name, self.layers, parts)
 
     def cut(self, parts: Iterable[Part]) -> None:
         """Drop the blocks behind the deepest layer that any part reads; nothing of theirs is needed any more."""
@@ -80,6 +78,12 @@ class Backbone:
         config.num_hidden_layers = depth
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:depth]
+
+
+def _check_layers(name: str, layers: int, parts: Iterable[Part]) -> None:
+    wrong = sorted({p.layer for p in parts if p.layer != FINAL and int(p.layer) >= layers}, key=int)
+    if wrong:
+        raise BackboneError(f"{name} has {layers} blocks: no layer {', '.join(wrong)}; use 1 to {layers - 1}, or 'final'")
 
 
 def load_backbone(
@@ -172,12 +176,45 @@ def _load(kind: Any, folder: str, dtype: DType, revision: str | None, **options:
 
 
 def device_of(name: str) -> torch.device:
-    """A device by name; "auto" is a GPU where there is one."""
+    """A device by name; "auto" is a GPU where there is one. Raises BackboneError for one that this machine does not have."""
     if name != "auto":
-        return torch.device(name)
+        return _named_device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _named_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"there are {torch.cuda.device_count()} GPUs")
+        torch.zeros(1, device=device)
+    except Exception as error:  # torch raises half a dozen kinds, by device
+        raise BackboneError(
+            f"device {shown(name)} can't be used here ({shown_sentence(_first_line(error))}): give auto, cpu, or a GPU of this "
+            "machine (cuda, cuda:1, mps)"
+        ) from None
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
+def check_local(name: str, parts: Iterable[Part], *, dtype: DType = "bfloat16", max_tokens: int | None = None) -> None:
+    """What a decoder's config.json says, where it is on this machine: whether it has these layers and so many positions.
+
+    Raises BackboneError where it has not. No weight is read.
+    """
+    folder = located(name, dtype)
+    if not Path(folder).is_dir():
+        return
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        layers = int(config.get_text_config().num_hidden_layers)
+    except Exception as error:  # of any kind: the file may hold anything
+        raise BackboneError(_not_loaded(name, error)) from error
+    _check_layers(name, layers, parts)
+    check_positions(config, max_tokens)
 
 
 def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = None, chat_template: Path | None = None) -> str:
@@ -314,10 +351,8 @@ def _plain_config(config: Any) -> Any:
 
 
 def _template(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BackboneError(f"chat template {path}: {error.strerror}; give the path of a Jinja file") from error
+    missing, remedy = "No such file or directory", "give the path of a Jinja file with the chat template"
+    return read_text(path, "chat template", error=BackboneError, missing=missing, remedy=remedy)
 
 
 def _first_line(error: Exception) -> str:

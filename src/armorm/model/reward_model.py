@@ -33,6 +33,7 @@ from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.padding import check_ids
 from armorm.model.segments import find_segments
+from armorm.model.soundness import check_gate_settings, check_heads
 from armorm.rendering import Renderer, Rendering
 from armorm.scoring.engine import Engine, join_pooled
 from armorm.scoring.explain import Difference, Explanation, explain
@@ -95,6 +96,7 @@ class RewardModel(PreTrainedModel):
         self.prompt_spec = FeatureSpec.parse(config.prompt_feature)
         facts = dict(config.backbone_config)
         self.model = AutoModel.from_config(CONFIG_MAPPING[facts.pop("model_type")].from_dict(facts))
+        check_gate_settings(config.gating_temperature, config.gate_scale)
         width, k = config.hidden_size, len(self.objectives)
         self.regression_layer = nn.Linear(width * len(self.response_spec.parts), k, bias=config.probe_bias)
         self.reward_transform_matrix = nn.Parameter(torch.eye(k + len(config.computed), k))
@@ -159,6 +161,7 @@ class RewardModel(PreTrainedModel):
         model.tokenizer = read_tokenizer(str(name), hub)
         if is_released(facts):
             finish_released(model, facts)
+        check_heads(model, str(name))
         if (folder := folder_beside(str(name), hub)) is not None:
             model.uncertainty = Uncertainty.load(folder, model.objectives)
             model.reference = Reference.load(folder, model.objectives.names)
