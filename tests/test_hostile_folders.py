@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
 
 from armorm.errors import ArmormError, BackboneError, CheckpointError
-from armorm.features.backbone import load_backbone
+from armorm.features import loading
+from armorm.features.backbone import fingerprint, load_backbone, load_tokenizer
+from armorm.model.folder import local
 from armorm.model.reward_model import RewardModel
 from armorm.recipe import BackboneSettings
 from armorm.rivals.judge.local import LocalModel
@@ -243,7 +249,7 @@ def test_a_tokenizers_file_of_any_kind(file, own_model, headed, tmp_path):
 DAMAGED_TEMPLATES = [
     "{% for m in messages %}",
     "{{ messages[0]['content' }}",
-    "{% for m in messagfs %}{{ m.content.nothing.more }}{% endfor %}",
+    "{% for m in messages %}{{ m.contents.nothing.more }}{% endfor %}",
     "{{ messages.content.nothing }}",
     "{{ 1 / 0 }}",
     "{{ messages | no_such_filter }}",
@@ -295,7 +301,7 @@ def test_a_tokenizer_of_more_tokens_than_the_decoder_has(own_model, tmp_path):
     last = max(facts["model"]["vocab"].values())
     facts["model"]["vocab"] |= {f"more{i}": last + 1 + i for i in range(50)}
     (copy / "tokenizer.json").write_text(json.dumps(facts))
-    with pytest.raises(CheckpointError, match="its tokenizer knows .* tokens, its decoder"):
+    with pytest.raises(CheckpointError, match=r"its tokenizer knows .* tokens, its decoder"):
         RewardModel.from_pretrained(copy)
 
 
@@ -423,7 +429,7 @@ def test_foreign_code_is_never_run(headed, tmp_path):
 
 # -- names and places --------------------------------------------------------------------------------------------------------
 
-NAMES = ["~no-such-user-9/model", "a\0b", "x" * 5000, "/" + "y" * 5000, "", " ", "./x\ny", "a/b/c", "/dev/null", "~"]
+NAMES = ["~no-such-user-9/model", "a\0b", "x" * 5000, "/" + "y" * 5000, "", " ", "./x\ny", "a/b/c", "/dev/null"]
 
 
 @pytest.mark.parametrize("number", range(len(NAMES)))

@@ -203,6 +203,9 @@ def check_tokenizer(tokenizer: Any, said: Said, rows: int | None = None) -> None
     """Raises what `said` makes of a chat template that is damaged or endless, or of more tokens than a decoder's `rows`."""
     if rows is not None and tokenizer.vocab_size > rows:
         raise said(f"its tokenizer knows {tokenizer.vocab_size:,} tokens, its decoder {rows:,}: copy both again, from one model")
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise said(f"tokenizer_config.json: model_max_length is {tokenizer.model_max_length!r}")
+    tokenizer.decode(tokenizer.encode("a b"))
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         return
@@ -269,7 +272,7 @@ def _extent(node: Any) -> float:
     # The size of what constants make: a number's own, a text's or list's length; 0 where something else takes part.
     if isinstance(node, nodes.Const):
         value = node.value
-        return abs(value) if isinstance(value, int | float) else len(value) if isinstance(value, str) else 0.0
+        return float(abs(value)) if isinstance(value, int | float) else float(len(value)) if isinstance(value, str) else 0.0
     if isinstance(node, nodes.List | nodes.Tuple):
         return float(len(node.items))
     if not isinstance(node, nodes.Mul | nodes.Pow):
