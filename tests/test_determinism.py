@@ -1,4 +1,4 @@
-"""The same recipe, seed and machine: the same bytes, whatever the process; the same numbers but for rounding, however it is batched."""
+"""The same recipe, seed and machine give the same bytes in any process, and the same numbers but for rounding in any batch."""
 
 from __future__ import annotations
 

@@ -26,9 +26,10 @@ from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
 from armorm.features.forward import run_whole
+from armorm.features.loading import loading_errors
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import FORMAT, RewardModelConfig
-from armorm.model.folder import folder_beside, loading_errors, read_facts, read_tokenizer
+from armorm.model.folder import check_built, checkpoint_error, folder_beside, read_facts, read_tokenizer
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.padding import check_ids
@@ -151,14 +152,15 @@ class RewardModel(PreTrainedModel):
         # What a file lacks or holds in another shape is found in `info`; transformers alone would fill it with random numbers.
         ours = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         check_model(Path(name))
-        with loading_errors(str(name)):
+        with loading_errors(checkpoint_error(str(name))):
+            check_built(cls, kwargs.get("config") or RewardModelConfig.from_pretrained(name, **hub), str(name))
             model, info = super().from_pretrained(name, *args, **{**kwargs, **ours})
         if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
             raise CheckpointError(
                 f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
                 "copy them again"
             )
-        model.tokenizer = read_tokenizer(str(name), hub)
+        model.tokenizer = read_tokenizer(str(name), hub, model.get_input_embeddings().weight.shape[0])
         if is_released(facts):
             finish_released(model, facts)
         check_heads(model, str(name))
