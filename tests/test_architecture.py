@@ -15,6 +15,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # From the ground up. A unit may import itself and whatever stands on a lower line; units on one line don't know each other.
 FLOORS = (
     ("errors",),
+    ("user_files", "user_json"),
     ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress"),
     ("kept", "numbers", "rendering", "results", "scorers"),
     ("data",),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from armorm.errors import ConversationError
+from armorm.user_json import JsonFault, read_json
 
 
 class Message(TypedDict):
@@ -402,6 +403,6 @@ def texts_in(value: Any) -> Iterator[str]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except JsonFault:
         return None
