@@ -15,8 +15,9 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # From the ground up. A unit may import itself and whatever stands on a lower line; units on one line don't know each other.
 FLOORS = (
     ("errors",),
-    ("user_files", "user_json"),
+    ("bounded", "user_files", "user_json"),
     ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress"),
+    ("rounds",),
     ("kept", "numbers", "rendering", "results", "scorers"),
     ("data",),
     ("features",),

@@ -82,7 +82,7 @@ REMEDIES = {
     "not-json": "mend or remove the line: each must be one complete JSON object",
     "not-csv": "mend the quotes and the number of cells: each record needs as many as the header",
     "not-utf8": "save the file as UTF-8",
-    "too-long": "make the row shorter: at most 64 MiB are read",
+    "too-long": "make it shorter: a row of a file may have 64 MiB, a question with its answer 4 Mi characters",
     "too-deep": "make the row flatter: at most 100 objects and lists within each other are read",
     "repeated-key": "name each field of an object once: either value may be meant",
     "not-readable": "write the cell anew, or leave its column out: it holds no value of its column's type",

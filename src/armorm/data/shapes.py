@@ -90,6 +90,10 @@ class RowFormat:
         return {"columns": self.columns.model_dump(mode="json", exclude_defaults=True), "cells": self.cells, "answer": self.span}
 
 
+MOST_TURNS = 2**22
+"""The turns that a row's answers may have before them, all taken together."""
+
+
 class RowFault(Exception):  # noqa: N818 - one row's fault, caught by whoever reads rows
     """What is wrong with a row: a name, what was seen, a remedy."""
 
@@ -178,6 +182,9 @@ def read_texts(
     system, tools = (values.get(c) if c else None for c in (columns.system, columns.tools))
     if system == "":
         notes["empty-system"] = None
+    if len(found.answers) * len(found.context) > MOST_TURNS:
+        seen = f"{len(found.answers)} answers to {len(found.context)} turns"
+        raise RowFault("too-long", seen, "spread its answers over several rows")
     conversations, faults = list[tuple[Message, ...]](), list[RowFault | None]()
     for answer in found.answers:
         try:
@@ -292,8 +299,8 @@ def _whole(context: Sequence[Any], answer: Any, system: Any, notes: dict[str, No
     systems = [{"role": "system", "content": system}] if system not in (None, "") else []
     if _speaker(turns[0]) in ("user", "system", "human"):
         systems += [turn for turn in context[:1] if _speaker(turn) == "system"]
-        said = [_said(turn) for turn in turns]
-        if any(_said(turn) not in said for turn in context if _speaker(turn) != "system"):
+        said = {_written(turn) for turn in turns}
+        if any(_written(turn) not in said for turn in context if _speaker(turn) != "system"):
             notes["prompt not read: the answers are whole conversations"] = None
         whole = turns
     else:
@@ -303,6 +310,10 @@ def _whole(context: Sequence[Any], answer: Any, system: Any, notes: dict[str, No
     if any(_said(one) != _said(whole[0]) for one in systems):
         notes["system not read: the messages have their own"] = None
     return whole
+
+
+def _written(turn: Any) -> str:
+    return json.dumps(_said(turn), sort_keys=True, default=repr)
 
 
 def _said(turn: Any) -> Any:
