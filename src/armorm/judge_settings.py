@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from armorm.user_files import is_file, user_path
+
 TEMPLATES = ("pairwise-1", "pairwise-short-1", "pointwise-1", "pointwise-short-1")
 """The package's own templates. A text that changes gets a new number: verdicts under the old one stay what they were."""
 
@@ -73,7 +75,7 @@ class JudgeSettings(BaseModel):
     @property
     def template_file(self) -> Path | None:
         """The file of a template of one's own; None for the package's."""
-        return None if self.template in TEMPLATES else Path(os.path.expandvars(self.template)).expanduser()
+        return None if self.template in TEMPLATES else user_path(os.path.expandvars(self.template))
 
     @field_validator("endpoint")
     @classmethod
@@ -103,6 +105,6 @@ class JudgeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _template_there(self) -> JudgeSettings:
-        if self.template_file is not None and not self.template_file.is_file():
+        if self.template_file is not None and not is_file(self.template_file):
             raise ValueError(f"template: {self.template!r} is neither {', '.join(TEMPLATES)} nor a file that is there")
         return self

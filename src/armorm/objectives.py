@@ -7,7 +7,6 @@ A reward is always "higher is better" in [0, 1], except for neutral objectives (
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -19,6 +18,8 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from armorm.errors import DataError, ObjectiveMismatch
+from armorm.user_files import read_text, shown
+from armorm.user_json import JsonFault, read_json
 
 
 class Direction(StrEnum):
@@ -199,9 +200,9 @@ class Objectives(Sequence[Objective]):
 
     @classmethod
     def from_file(cls, path: Path) -> Objectives:
+        """From a JSON file. Raises DataError where it can't be read, and as `from_json` does."""
+        text = read_text(path, remedy="it should list the objectives (name, min, max, direction)")
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file; it should list the objectives (name, min, max, direction)") from None
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: not JSON: {error}") from None
+            return cls.from_json(read_json(text), where=str(path))
+        except JsonFault as fault:
+            raise DataError(f"{shown(path)}: not JSON ({fault.name}): mend it, or write it anew") from None

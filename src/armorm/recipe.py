@@ -30,6 +30,7 @@ from armorm.fit.gate_settings import GateSettings
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective, Objectives, ScaleMap
 from armorm.rendering import Rendering
+from armorm.user_files import fault_of, user_path
 
 STARTER = "starter"
 RESPONSE_TOKENS = "response-tokens"
@@ -373,7 +374,7 @@ class Recipe(_Settings):
             from armorm.data.starter import build
 
             return build(self.seed).objectives
-        return Objectives.from_file(Path(os.path.expandvars(self.objectives)).expanduser())
+        return Objectives.from_file(user_path(os.path.expandvars(self.objectives)))
 
     def _map_of(self, name: str) -> dict[str, ScaleMap]:
         return next(({"scale_map": m} for pattern, m in self.scale_map.items() if fnmatch.fnmatch(name, pattern)), {})
@@ -462,8 +463,13 @@ def _contradictions(recipe: Recipe, given: Any) -> Iterator[str]:
             else:
                 yield from _unknown_nuisances(recipe, known)
         yield from _missing_files(recipe)
-    if recipe.backbone.chat_template and not Path(recipe.backbone.chat_template).expanduser().is_file():
-        yield f"backbone.chat_template: no such file: {recipe.backbone.chat_template}"
+    if template := recipe.backbone.chat_template:
+        try:
+            fault = fault_of(user_path(template))
+        except ArmormError as error:
+            fault = str(error)
+        if fault:
+            yield f"backbone.chat_template: {fault}: {template}"
     names = [s.name for s in recipe.bench]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         yield f"bench: named twice: {', '.join(twice)}"

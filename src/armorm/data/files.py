@@ -36,6 +36,7 @@ from armorm.data.cells import list_in, messages_in
 from armorm.data.csv_rows import csv_rows
 from armorm.data.json_rows import Item, json_lines, json_rows
 from armorm.errors import DataError
+from armorm.numbers import shorten
 from armorm.user_files import MISSING, fault_of, here, is_file, is_folder, open_file, require_file, shown, user_path
 from armorm.user_json import JsonFault, read_json
 
@@ -161,7 +162,8 @@ def _with_lists(record: Record, decided: set[str], *, forced: bool) -> Record | 
         turns = _reader_of(name)(value)
         if name in decided and turns:
             values[name] = turns
-            notes.append(f"{name}: JSON text read as messages" if messages_in(value) else f"{name}: JSON text read as a list")
+            kind = "messages" if messages_in(value) else "a list"
+            notes.append(f"{shorten(name, 40)}: JSON text read as {kind}")
         elif is_python_repr(value):
             return BadRecord(record.row, "python-repr", REMEDIES["python-repr"], record.where, record.values)
         elif name in decided and not forced:

@@ -32,6 +32,7 @@ from armorm.conversation import (
 from armorm.data.cells import list_in, messages_in
 from armorm.data.files import Cells
 from armorm.errors import ConversationError
+from armorm.numbers import shorten
 
 Format = Literal["auto", "messages", "swift", "sharegpt", "nemo", "alpaca", "openrlhf", "prompt", "implicit"]
 Kind = Literal["one", "many", "pair"]
@@ -94,12 +95,16 @@ MOST_TURNS = 2**22
 """The turns that a row's answers may have before them, all taken together."""
 
 
+SEEN = 200
+"""The characters that a message shows of what was seen."""
+
+
 class RowFault(Exception):  # noqa: N818 - one row's fault, caught by whoever reads rows
     """What is wrong with a row: a name, what was seen, a remedy."""
 
     def __init__(self, name: str, what: str, remedy: str) -> None:
         super().__init__(name, what, remedy)
-        self.name, self.what, self.remedy = name, what, remedy
+        self.name, self.what, self.remedy = name, shorten(what, SEEN), shorten(remedy, 2 * SEEN)
 
     @classmethod
     def of(cls, error: ConversationError) -> RowFault:
@@ -224,9 +229,9 @@ def _looks(values: Mapping[str, Any], columns: Columns) -> Iterator[str]:
     for name, value in values.items():
         if isinstance(value, str) and name not in read:
             if messages_in(value):
-                yield f"{name}: JSON text kept as text"
+                yield f"{shorten(str(name), 40)}: JSON text kept as text"
             elif is_python_repr(value):
-                yield f"{name}: Python's print of a list kept as text"
+                yield f"{shorten(str(name), 40)}: Python's print of a list kept as text"
 
 
 def bare_text(answer: Answer) -> str:

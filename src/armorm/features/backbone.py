@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from armorm.disk import hash_files, writing_folder
 from armorm.errors import BackboneError, MissingExtra, StorageError
 from armorm.features.spec import FINAL, Part
+from armorm.user_files import is_file, is_folder, read_text, shown, user_path
 
 EMBEDDED = "smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -202,12 +203,12 @@ def located(name: str, dtype: DType = "bfloat16") -> str:
     if name == EMBEDDED:
         gguf = _embedded_gguf()
         return EMBEDDED_HUB_ID if gguf is None else str(_dense_copy(gguf, dtype))
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.suffix == ".gguf":
-        if not path.is_file():
-            raise BackboneError(f"{path}: no such GGUF file")
+        if not is_file(path):
+            raise BackboneError(f"{shown(path)}: no such GGUF file")
         return str(_dense_copy(path, dtype))
-    if path.is_dir():
+    if is_folder(path):
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BackboneError(f"{name}: no such folder; name a folder, a .gguf file, a hub id (owner/name) or '{EMBEDDED}'")
@@ -238,7 +239,7 @@ def check_positions(config: Any, max_tokens: int | None) -> None:
 def architecture_of(folder: str) -> str:
     """The class that a local folder's config.json names; "" where there is none."""
     try:
-        facts = json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))
+        facts = json.loads((user_path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
     named = (facts.get("architectures") if isinstance(facts, dict) else None) or [""]
@@ -298,10 +299,7 @@ def _plain_config(config: Any) -> Any:
 
 
 def _template(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BackboneError(f"chat template {path}: {error.strerror}; give the path of a Jinja file") from error
+    return read_text(path, kind=BackboneError, remedy="give the path of a Jinja file as the chat template")
 
 
 def _first_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ from armorm.model.config import RewardModelConfig
 from armorm.model.layouts.released import is_released
 from armorm.scoring.reference import FILES as REFERENCE_FILES
 from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
+from armorm.user_files import user_path
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -48,7 +49,7 @@ def read_facts(name: str, hub: Mapping[str, Any]) -> dict[str, Any]:
 
 def local(name: str) -> str:
     """A model's name, with the home folder in place of a `~`. Raises CheckpointError as `check_name` does."""
-    found = str(Path(name).expanduser()) if name.startswith("~") else name
+    found = str(user_path(name)) if name.startswith("~") else name
     check_name(found)
     return found
 

@@ -19,6 +19,7 @@ from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
 from armorm.rendering import Renderer
 from armorm.run.rows import Rows
+from armorm.user_files import user_path
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class LazyBackbone:
         return {
             "dtype": s.dtype,
             "revision": s.revision,
-            "chat_template": Path(s.chat_template).expanduser() if s.chat_template else None,
+            "chat_template": user_path(s.chat_template) if s.chat_template else None,
         }
 
     @cached_property

@@ -19,6 +19,7 @@ from armorm.errors import BackboneError, MissingExtra
 from armorm.features.backbone import DType, load_headed, located
 from armorm.recipe import BackboneSettings, Lora
 from armorm.rendering import Renderer
+from armorm.user_files import read_text, user_path
 
 Head = Literal["logits", "words"]
 """`logits`: a linear head on the last token, one output per name; `words`: the language model's own."""
@@ -64,7 +65,7 @@ class Decoder:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False, **revision)
             if self.settings.chat_template:
-                tokenizer.chat_template = Path(self.settings.chat_template).expanduser().read_text(encoding="utf-8")
+                tokenizer.chat_template = read_text(user_path(self.settings.chat_template), kind=BackboneError)
         except (OSError, ValueError, KeyError) as error:
             raise BackboneError(f"{self.settings.model} has no tokenizer that can be read: {error}") from error
         tokenizer.pad_token = _padding(tokenizer)
