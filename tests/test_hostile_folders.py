@@ -31,6 +31,11 @@ WRONG = (None, "x", -1, 0, 3.5, 2**40, 10**9, [], ["x"], {}, {"a": []}, True, fl
 """Values of every kind; few fields take more than two of them."""
 
 
+def spoilt(folder: Path, place: Path) -> Path:
+    """A copy of a folder that is to be spoilt: no list says how its files were written."""
+    return Path(shutil.copytree(folder, place, ignore=shutil.ignore_patterns("SHA256SUMS")))
+
+
 @pytest.fixture(scope="session")
 def own_model(tiny_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / "model"
@@ -117,7 +122,7 @@ WHOLE = ["", "[]", "null", "7", '"x"', "{", "{}", "[" * 100_000, '{"a":' * 50_00
 
 def test_config_json_of_any_kind(own_model, tmp_path):
     for i, text in enumerate(WHOLE):
-        folder = Path(shutil.copytree(own_model, tmp_path / str(i)))
+        folder = spoilt(own_model, tmp_path / str(i))
         (folder / "config.json").write_bytes(text.encode("latin-1"))
         error = only_ours(use_model, folder)
         assert isinstance(error, CheckpointError), text[:20]
@@ -156,7 +161,7 @@ OWN_FIELDS = [
 @pytest.mark.parametrize("field", OWN_FIELDS)
 def test_a_field_of_a_models_config_of_any_kind(field, own_model, tmp_path):
     for i, value in enumerate(WRONG):
-        folder = Path(shutil.copytree(own_model, tmp_path / str(i)))
+        folder = spoilt(own_model, tmp_path / str(i))
         change(folder, "config.json", **{field: value})
         only_ours(use_model, folder)
 
@@ -182,7 +187,7 @@ DECODER_FIELDS = [
 @pytest.mark.parametrize("field", DECODER_FIELDS)
 def test_a_field_of_a_decoders_config_of_any_kind(field, use, headed, tmp_path):
     for i, value in enumerate(WRONG if use == "head" else WRONG[1:6:4]):
-        folder = Path(shutil.copytree(headed["score" if use == "head" else "words"], tmp_path / str(i)))
+        folder = spoilt(headed["score" if use == "head" else "words"], tmp_path / str(i))
         change(folder, "config.json", **{field: value})
         only_ours(USES[use], folder)
 
@@ -190,7 +195,7 @@ def test_a_field_of_a_decoders_config_of_any_kind(field, use, headed, tmp_path):
 @pytest.mark.parametrize("field", DECODER_FIELDS)
 def test_a_field_of_a_models_decoder_of_any_kind(field, own_model, tmp_path):
     for i, value in enumerate(WRONG):
-        folder = Path(shutil.copytree(own_model, tmp_path / str(i)))
+        folder = spoilt(own_model, tmp_path / str(i))
         facts = json.loads((folder / "config.json").read_text())["backbone_config"]
         change(folder, "config.json", backbone_config=facts | {field: value})
         only_ours(use_model, folder)
@@ -228,7 +233,7 @@ SETTINGS = [
 )
 def test_a_field_of_a_tokenizer_of_any_kind(file, field, own_model, tmp_path):
     for i, value in enumerate(WRONG):
-        folder = Path(shutil.copytree(own_model, tmp_path / str(i)))
+        folder = spoilt(own_model, tmp_path / str(i))
         change(folder, file, **{field: value})
         only_ours(use_model, folder)
 
@@ -237,7 +242,7 @@ def test_a_field_of_a_tokenizer_of_any_kind(file, field, own_model, tmp_path):
 def test_a_tokenizers_file_of_any_kind(file, own_model, headed, tmp_path):
     for i, text in enumerate(WHOLE):
         for use, folder in ((use_model, own_model), (use_backbone, headed["words"]), (use_pairwise, headed["words"])):
-            copy = Path(shutil.copytree(folder, tmp_path / f"{i}{use.__name__}"))
+            copy = spoilt(folder, tmp_path / f"{i}{use.__name__}")
             (copy / file).write_bytes(text.encode("latin-1"))
             error = only_ours(use, copy)
             if file == "tokenizer.json":
@@ -268,7 +273,7 @@ DAMAGED_TEMPLATES = [
 @pytest.mark.parametrize("template", DAMAGED_TEMPLATES)
 def test_a_damaged_template_is_called_so_and_blamed_on_no_conversation(template, own_model, headed, tmp_path):
     for use, folder in ((use_model, own_model), (use_backbone, headed["words"]), (use_judge, headed["words"])):
-        copy = Path(shutil.copytree(folder, tmp_path / use.__name__))
+        copy = spoilt(folder, tmp_path / use.__name__)
         (copy / "chat_template.jinja").write_text(template)
         error = only_ours(use, copy)
         assert isinstance(error, CheckpointError | BackboneError)
@@ -278,7 +283,7 @@ def test_a_damaged_template_is_called_so_and_blamed_on_no_conversation(template,
 
 def test_an_endless_template_is_given_up(own_model, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "TEMPLATE_SECONDS", 0.5)
-    copy = Path(shutil.copytree(own_model, tmp_path / "copy"))
+    copy = spoilt(own_model, tmp_path / "copy")
     loops = "{% for i in range(300) %}" * 3
     (copy / "chat_template.jinja").write_text(f"{loops}{{{{ i }}}}{'{% endfor %}' * 3}")
     with pytest.raises(CheckpointError, match="takes more than 0 s for two words"):
@@ -286,7 +291,7 @@ def test_an_endless_template_is_given_up(own_model, tmp_path, monkeypatch):
 
 
 def test_a_template_that_refuses_in_its_own_words_is_not_damaged(own_model, tmp_path):
-    copy = Path(shutil.copytree(own_model, tmp_path / "copy"))
+    copy = spoilt(own_model, tmp_path / "copy")
     template = (copy / "chat_template.jinja").read_text()
     (copy / "chat_template.jinja").write_text("{% generation %}{% endgeneration %}{{ '  ' * 4 }}" + template)
     assert RewardModel.from_pretrained(copy).tokenizer is not None
@@ -296,7 +301,7 @@ def test_a_template_that_refuses_in_its_own_words_is_not_damaged(own_model, tmp_
 
 
 def test_a_tokenizer_of_more_tokens_than_the_decoder_has(own_model, tmp_path):
-    copy = Path(shutil.copytree(own_model, tmp_path / "copy"))
+    copy = spoilt(own_model, tmp_path / "copy")
     facts = json.loads((copy / "tokenizer.json").read_text())
     last = max(facts["model"]["vocab"].values())
     facts["model"]["vocab"] |= {f"more{i}": last + 1 + i for i in range(50)}
@@ -331,7 +336,7 @@ HEADERS = [
 @pytest.mark.parametrize("number", range(len(HEADERS)))
 def test_weights_with_a_hostile_header(number, own_model, headed, tmp_path):
     for use, folder in ((use_model, own_model), (use_backbone, headed["words"]), (use_head, headed["score"])):
-        copy = Path(shutil.copytree(folder, tmp_path / use.__name__))
+        copy = spoilt(folder, tmp_path / use.__name__)
         (copy / "model.safetensors").write_bytes(HEADERS[number])
         error = only_ours(use, copy)
         assert isinstance(error, CheckpointError | BackboneError)
@@ -355,7 +360,7 @@ INDEXES = [
 @pytest.mark.parametrize("number", range(len(INDEXES)))
 def test_an_index_that_names_no_file_beside_it(number, own_model, headed, tmp_path):
     for use, folder in ((use_model, own_model), (use_backbone, headed["words"]), (use_pairwise, headed["words"])):
-        copy = Path(shutil.copytree(folder, tmp_path / use.__name__))
+        copy = spoilt(folder, tmp_path / use.__name__)
         (copy / "model.safetensors").rename(copy / "held.safetensors")
         (copy / "model.safetensors.index.json").write_text(json.dumps(INDEXES[number]))
         assert isinstance(only_ours(use, copy), CheckpointError | BackboneError)
@@ -370,7 +375,7 @@ def test_weights_of_other_shapes_and_types(use, own_model, headed, tmp_path):
     }[use]
     whole = load_file(folder / "model.safetensors")
     for i, change_of in enumerate((lambda t: t[:1], lambda t: t.reshape(-1), lambda t: t[None], lambda t: t.bool())):
-        copy = Path(shutil.copytree(folder, tmp_path / str(i)))
+        copy = spoilt(folder, tmp_path / str(i))
         name = next(n for n in whole if "q_proj" in n)
         save_file(whole | {name: change_of(whole[name]).contiguous()}, copy / "model.safetensors", {"format": "pt"})
         only_ours(call, copy)
@@ -382,17 +387,17 @@ def test_weights_of_other_shapes_and_types(use, own_model, headed, tmp_path):
 @pytest.mark.parametrize("size", [2**40, 2**31, 10**9, 10**100])
 @pytest.mark.parametrize("field", ["hidden_size", "vocab_size", "num_hidden_layers", "intermediate_size", "num_attention_heads"])
 def test_an_absurd_size_is_refused_before_anything_is_allocated(field, size, own_model, headed, tmp_path):
-    folder = Path(shutil.copytree(headed["words"], tmp_path / "b"))
+    folder = spoilt(headed["words"], tmp_path / "b")
     change(folder, "config.json", **{field: size})
     assert isinstance(only_ours(use_backbone, folder), BackboneError)
-    folder = Path(shutil.copytree(own_model, tmp_path / "m"))
+    folder = spoilt(own_model, tmp_path / "m")
     facts = json.loads((folder / "config.json").read_text())["backbone_config"]
     change(folder, "config.json", backbone_config=facts | {field: size})
     assert isinstance(only_ours(use_model, folder), CheckpointError)
 
 
 def test_wide_gates_are_refused_too(own_model, tmp_path):
-    folder = Path(shutil.copytree(own_model, tmp_path / "m"))
+    folder = spoilt(own_model, tmp_path / "m")
     change(folder, "config.json", gate_hidden=[2**40, 2**40])
     with pytest.raises(CheckpointError, match="can't be loaded"):
         RewardModel.from_pretrained(folder)
@@ -404,7 +409,7 @@ def test_wide_gates_are_refused_too(own_model, tmp_path):
 @pytest.mark.parametrize("key", ["attn_implementation", "experts_implementation"])
 def test_a_kernel_on_the_hub_is_never_fetched(key, own_model, headed, tmp_path):
     for use, folder in ((use_model, own_model), (use_backbone, headed["words"])):
-        copy = Path(shutil.copytree(folder, tmp_path / use.__name__))
+        copy = spoilt(folder, tmp_path / use.__name__)
         change(copy, "config.json", **{key: "someone/kernel"})
         error = only_ours(use, copy)
         assert "names code on the hub" in str(error)
@@ -412,13 +417,13 @@ def test_a_kernel_on_the_hub_is_never_fetched(key, own_model, headed, tmp_path):
 
 def test_an_adapters_base_is_never_fetched(own_model, headed, tmp_path):
     for use, folder in ((use_model, own_model), (use_backbone, headed["words"])):
-        copy = Path(shutil.copytree(folder, tmp_path / use.__name__))
+        copy = spoilt(folder, tmp_path / use.__name__)
         (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/model", "peft_type": "LORA"}))
         assert "holds an adapter" in str(only_ours(use, copy))
 
 
 def test_foreign_code_is_never_run(headed, tmp_path):
-    copy = Path(shutil.copytree(headed["words"], tmp_path / "copy"))
+    copy = spoilt(headed["words"], tmp_path / "copy")
     (copy / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     change(copy, "config.json", model_type="evil", auto_map={"AutoConfig": "evil.C", "AutoModel": "evil.M"})
     change(copy, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]})
@@ -456,7 +461,7 @@ def test_a_name_that_is_none(number, armorm, tmp_path):
 @pytest.mark.parametrize("kind", ["fifo", "socket", "loop", "folder", "device"])
 def test_a_place_that_is_no_file(file, kind, own_model, headed, tmp_path, monkeypatch):
     for use, folder in ((use_model, own_model), (use_backbone, headed["words"])):
-        copy = Path(shutil.copytree(folder, tmp_path / use.__name__))
+        copy = spoilt(folder, tmp_path / use.__name__)
         (copy / file).unlink()
         if kind == "fifo":
             os.mkfifo(copy / file)
