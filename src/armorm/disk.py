@@ -198,6 +198,18 @@ def load_part(folder: Path, name: str, format: int, *, remedy: str) -> tuple[dic
     return load_file(place), facts
 
 
+@contextmanager
+def reading_facts(place: Path, *, remedy: str) -> Iterator[None]:
+    """Turns what a field of another kind, or none, leads to in the block into a CheckpointError about the file it is in."""
+    try:
+        yield
+    except ArmormError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise CheckpointError(f"{place}: does not hold what it should ({said}): {remedy}") from error
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, streamed."""
     with path.open("rb") as file:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from armorm.disk import load_part, save_part
+from armorm.disk import load_part, reading_facts, save_part
 from armorm.errors import CheckpointError, FitError
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
@@ -31,7 +31,8 @@ def save_probe(folder: Path, probe: Probe, feature: str) -> None:
 def load_probe(folder: Path) -> tuple[Probe, str]:
     """The probe and the spec of the feature it reads. Raises CheckpointError, as all of these do."""
     t, objectives, facts = _load(folder, "probe")
-    return Probe(objectives, t["weights"], t["intercepts"], t["alphas"]), facts["feature"]
+    with reading_facts(folder / "probe.json", remedy=REMEDY):
+        return Probe(objectives, t["weights"], t["intercepts"], t["alphas"]), str(facts["feature"])
 
 
 def save_debias(folder: Path, debias: Debias) -> None:
@@ -40,7 +41,8 @@ def save_debias(folder: Path, debias: Debias) -> None:
 
 def load_debias(folder: Path) -> Debias:
     t, objectives, facts = _load(folder, "debias")
-    return Debias(objectives, tuple(facts["computed"]), t["matrix"])
+    with reading_facts(folder / "debias.json", remedy=REMEDY):
+        return Debias(objectives, tuple(facts["computed"]), t["matrix"])
 
 
 def save_gate(folder: Path, gate: Gate, name: str = "gate") -> None:
@@ -52,10 +54,11 @@ def save_gate(folder: Path, gate: Gate, name: str = "gate") -> None:
 
 def load_gate(folder: Path, name: str = "gate") -> Gate:
     t, objectives, facts = _load(folder, name)
-    layers = range(facts["layers"])
-    weights, biases = (tuple(t[f"layers.{i}.{kind}"] for i in layers) for kind in ("weight", "bias"))
     try:
-        return Gate(objectives, weights, biases, facts["temperature"], facts["scale"])
+        with reading_facts(folder / f"{name}.json", remedy=REMEDY):
+            layers = range(facts["layers"])
+            weights, biases = (tuple(t[f"layers.{i}.{kind}"] for i in layers) for kind in ("weight", "bias"))
+            return Gate(objectives, weights, biases, facts["temperature"], facts["scale"])
     except FitError as error:
         raise CheckpointError(f"{folder / name}.json: {error}") from error
 
@@ -70,7 +73,8 @@ def _load(folder: Path, name: str) -> tuple[dict[str, np.ndarray], Objectives, d
     tensors, facts = load_part(folder, name, FORMAT, remedy=REMEDY)
     if wrong := [key for key, tensor in tensors.items() if not _sound(key, tensor)]:
         raise CheckpointError(f"{folder / name}.safetensors: {', '.join(wrong)} holds NaN or infinity: {REMEDY}")
-    return tensors, Objectives.from_json(facts["objectives"], where=f"{folder / name}.json"), facts
+    with reading_facts(folder / f"{name}.json", remedy=REMEDY):
+        return tensors, Objectives.from_json(facts["objectives"], where=f"{folder / name}.json"), facts
 
 
 def _sound(key: str, tensor: np.ndarray) -> bool:

@@ -28,7 +28,7 @@ from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
 from armorm.data.row_writing import RowWriter, row_writer
 from armorm.data.shapes import Columns, RowFormat
-from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed
+from armorm.disk import digest_of, read_sealed, reading_facts, storage_errors, write_sealed
 from armorm.errors import ArmormError, DataError, StorageError
 from armorm.model.scorer import ModelScorer
 from armorm.owner import owning
@@ -389,7 +389,8 @@ class _Progress:
         """Raises CheckpointError for a file that is damaged, or of another format."""
         facts = read_sealed(path, FORMAT, remedy=remedy)
         del facts["format"]
-        return cls(path, **{**facts, "tally": Tally(**facts["tally"])})
+        with reading_facts(path, remedy=remedy):
+            return cls(path, **{**facts, "tally": Tally(**facts["tally"])})
 
 
 def how_scored(out: Path, asked: RowFormat) -> RowFormat:

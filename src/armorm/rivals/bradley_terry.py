@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from armorm.disk import load_part, save_part
+from armorm.disk import load_part, reading_facts, save_part
 from armorm.errors import CheckpointError, FitError
 from armorm.scorers import AnswerFeatures
 
@@ -98,6 +98,7 @@ def load_bradley_terry(folder: Path) -> BradleyTerry | None:
     if not (folder / f"{PART}.json").is_file():
         return None
     tensors, facts = load_part(folder, PART, FORMAT, remedy=REMEDY)
-    if not np.isfinite(tensors["weights"]).all():
-        raise CheckpointError(f"{folder / PART}.safetensors: weights holds NaN or infinity: {REMEDY}")
-    return BradleyTerry(tensors["weights"], facts["strength"], facts["feature"], facts["name"], facts["label"])
+    with reading_facts(folder / f"{PART}.json", remedy=REMEDY):
+        if not np.isfinite(tensors["weights"]).all():
+            raise CheckpointError(f"{folder / PART}.safetensors: weights holds NaN or infinity: {REMEDY}")
+        return BradleyTerry(tensors["weights"], facts["strength"], facts["feature"], facts["name"], facts["label"])

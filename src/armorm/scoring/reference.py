@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from armorm.disk import load_part, save_part
+from armorm.disk import load_part, reading_facts, save_part
 from armorm.errors import CheckpointError, ObjectiveMismatch
 from armorm.numbers import shorten
 
 FORMAT = 2
 NAME = "reference"
 FILES = (f"{NAME}.safetensors", f"{NAME}.json")
+REMEDY = "copy both again, or train the model"
 SCORE = "score"
 LEVELS = 101
 LONGEST = 300
@@ -130,16 +131,26 @@ class Reference:
         path = folder / f"{NAME}.json"
         if not path.is_file():
             return None
-        tensors, facts = load_part(folder, NAME, FORMAT, remedy="copy both again, or train the model")
-        names, prompts = tuple(facts["objectives"]), facts["prompts"]
+        tensors, facts = load_part(folder, NAME, FORMAT, remedy=REMEDY)
+        with reading_facts(path, remedy=REMEDY):
+            return cls._of(tensors, facts, path, objectives)
+
+    @classmethod
+    def _of(
+        cls, tensors: dict[str, np.ndarray], facts: dict[str, Any], path: Path, objectives: Sequence[str] | None
+    ) -> Reference:
+        names, prompts, answers = tuple(map(str, facts["objectives"])), facts["prompts"], int(facts["answers"])
+        gates, quantiles = tensors["gates"], tensors["quantiles"]
         if objectives is not None and tuple(objectives) != names:
             raise ObjectiveMismatch(
                 f"{path} is of {', '.join(names)}, the model of {', '.join(objectives)}: copy the model's own"
             )
-        if facts["answers"] and not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-            raise CheckpointError(f"{folder / NAME}.safetensors: holds NaN or infinity: copy it again")
-        texts, sources = (tuple(p[key] for p in prompts) for key in ("text", "source"))
-        return cls(names, facts["answers"], tensors["quantiles"], texts, sources, tensors["gates"])
+        if answers and not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise CheckpointError(f"{path.with_suffix('.safetensors')}: holds NaN or infinity: copy it again")
+        texts, sources = (tuple(str(p[key]) for p in prompts) for key in ("text", "source"))
+        if gates.shape != (len(texts), len(names)) or quantiles.shape[1:] != (len(names) + 1,):
+            raise ValueError(f"arrays of {gates.shape} and {quantiles.shape} for {len(texts)} prompts")
+        return cls(names, answers, quantiles, texts, sources, gates)
 
 
 def draw_prompts(texts: Iterable[str], *, most: int = 2000, seed: int = 0) -> list[int]:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from armorm.disk import load_part, save_part
+from armorm.disk import load_part, reading_facts, save_part
 from armorm.errors import CheckpointError, FitError, ObjectiveMismatch
 from armorm.fit.posterior import Directions, Posterior
 from armorm.objectives import Objectives
 
 FORMAT = 2
 NAME = "uncertainty"
+REMEDY = "remove its folder, and copy the model again or train it"
 FILES = (f"{NAME}.safetensors", f"{NAME}.json")
 
 
@@ -112,15 +113,22 @@ class Uncertainty:
         path = folder / f"{NAME}.json"
         if not path.is_file():
             return None
-        tensors, facts = load_part(folder, NAME, FORMAT, remedy="remove its folder, and copy the model again or train it")
+        tensors, facts = load_part(folder, NAME, FORMAT, remedy=REMEDY)
+        with reading_facts(path, remedy=REMEDY):
+            return cls._of(tensors, facts, path, objectives)
+
+    @classmethod
+    def _of(cls, tensors: dict[str, np.ndarray], facts: dict[str, Any], path: Path, objectives: Objectives | None) -> Uncertainty:
         named = Objectives.from_json(facts["objectives"], where=str(path))
         if objectives is not None and objectives.names != named.names:
             raise ObjectiveMismatch(
                 f"the model has {objectives}, {path} has {named}: copy both {NAME} files of this model, or remove them"
             )
         if wrong := [key for key, tensor in tensors.items() if not _sound(key, tensor)]:
-            raise CheckpointError(f"{folder / NAME}.safetensors: {', '.join(wrong[:3])} holds NaN or infinity: copy it again")
-        return cls(named, _posterior(facts, tensors), tensors["reach"], facts["level"])
+            raise CheckpointError(
+                f"{path.with_suffix('.safetensors')}: {', '.join(wrong[:3])} holds NaN or infinity: copy it again"
+            )
+        return cls(named, _posterior(facts, tensors), tensors["reach"], float(facts["level"]))
 
     def _own(self, coefficients: Float[np.ndarray, "n q"]) -> Float[np.ndarray, "n k"]:
         if coefficients.shape[1] < len(self.objectives):
