@@ -239,12 +239,16 @@ def located(name: str, dtype: DType = "bfloat16") -> str:
     if name == EMBEDDED:
         gguf = _embedded_gguf()
         return EMBEDDED_HUB_ID if gguf is None else str(_dense_copy(gguf, dtype))
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, of a user who is not here
+        raise BackboneError(f"backbone {shown(name)}: is no path ({shown_sentence(str(error))}); name a folder") from None
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not is_file:
             raise BackboneError(f"{path}: no such GGUF file")
         return str(_dense_copy(path, dtype))
-    if path.is_dir():
+    if is_folder:
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BackboneError(f"{name}: no such folder; name a folder, a .gguf file, a hub id (owner/name) or '{EMBEDDED}'")
