@@ -138,6 +138,40 @@ def test_what_means_nothing_is_refused_before_anything_runs(
     assert any(word in said for word in (next(iter(changes)), "device", "layer", "max_tokens", ", line ")), said
 
 
+LONG_WORD = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": LONG_WORD},
+        {LONG_WORD: 1},
+        {"seed": LONG_WORD},
+        {"backbone": {"model": "./" + LONG_WORD}},
+        {"backbone": {"chat_template": LONG_WORD}},
+        {"objectives": LONG_WORD},
+        {"objectives": [{"name": LONG_WORD, "min": 1, "max": 0}]},
+        {"ratings": [LONG_WORD]},
+        {"ratings": [{"path": LONG_WORD}]},
+        {"ratings": [{"path": "~nobody9/x.jsonl"}]},
+        {"pairs": [{"path": "a/" * 5000}]},
+        {"backbone": {"model": "~nobody9/model"}},
+        {"ratings": [{"hub": LONG_WORD}]},
+        {"bench": [LONG_WORD]},
+        {"features": {"response": [LONG_WORD]}},
+        {"debias": {"nuisances": [LONG_WORD]}},
+        {f"unknown-{i}": i for i in range(5000)},
+    ],
+    ids=lambda c: str(c)[:40],
+)
+def test_an_error_does_not_repeat_a_value_without_end(changes: dict[str, Any], own_rows: Path, tiny_folder: Path, tmp_path: Path):
+    copy = tmp_path / "recipe.yaml"
+    copy.write_bytes(write_recipe(own_rows, tiny_folder, **changes).read_bytes())
+    with pytest.raises(ArmormError) as caught:
+        plan(copy)
+    assert len(str(caught.value)) < 10_000
+
+
 @pytest.mark.parametrize("changes", RUN, ids=lambda c: str(c)[:60])
 def test_what_the_dry_run_takes_ends_well_or_with_an_error_of_ours(
     changes: dict[str, Any], own_rows: Path, tiny_folder: Path, tmp_path: Path, features: Path

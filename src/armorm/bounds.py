@@ -131,6 +131,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 2 * LONGEST_SEEN else text[: 2 * LONGEST_SEEN - 1] + "…"
 
 
+def readable(said: str) -> str:
+    """A sentence in which words without end, and the whole, are cut: it may repeat a value of a megabyte."""
+    cut = re.sub(r"\S{200,}", lambda word: f"{word[0][: LONGEST_SEEN - 1]}…", said[: 100 * LONGEST_SEEN])
+    return cut if len(cut) <= 20 * LONGEST_SEEN else cut[: 20 * LONGEST_SEEN - 1] + "…"
+
+
 def _printed(value: Any) -> str:
     try:
         return repr(value).encode("utf-8", "backslashreplace").decode()

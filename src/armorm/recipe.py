@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from armorm.bounds import BatchTokens, Count, Decay, Finite, Name, Rate, Rows, Seed, Share, Strength, Tokens, shown
+from armorm.bounds import BatchTokens, Count, Decay, Finite, Name, Rate, Rows, Seed, Share, Strength, Tokens, readable, shown
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.files import Cells
 from armorm.data.shapes import Columns
@@ -38,6 +38,8 @@ RESPONSE_TOKENS = "response-tokens"
 HELD_OUT = "held-out pairs"
 """What the pairs of the test split are called beside the suites."""
 MOST_OF_A_LIST = 1000
+MOST_FAULTS = 50
+"""Faults of a recipe that are told at once."""
 _HUB_ID = re.compile(r"(?!\.)[\w.-]{1,96}(/(?!\.)[\w.-]{1,96})?", re.ASCII)
 
 
@@ -411,7 +413,9 @@ def load_recipe(path: Path | str) -> Recipe:
 
 
 def _all_faults(path: Path, faults: list[str]) -> str:
-    return f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n" + "\n".join(f"  - {f}" for f in faults)
+    more = [f"and {len(faults) - MOST_FAULTS:,} more"] if len(faults) > MOST_FAULTS else []
+    told = [*map(readable, faults[:MOST_FAULTS]), *more]
+    return f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n" + "\n".join(f"  - {f}" for f in told)
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
@@ -529,5 +533,5 @@ def _missing_files(recipe: Recipe) -> Iterator[str]:
             whole = isinstance(source, Suite) or source.source is not None
             try:
                 expand(source.path, folders=whole)
-            except ArmormError as error:
-                yield f"{key}: {error}"
+            except (ArmormError, OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, of a user who is not here
+                yield f"{key}: {error if isinstance(error, ArmormError) else f'{shown(source.path)}: is no path ({error})'}"

@@ -21,9 +21,10 @@ from armorm.bench.outcomes import Outcomes
 from armorm.bench.published import published
 from armorm.bench.run import Scores
 from armorm.compare.ablations import fit_without_masking, load_without_masking, rival_methods
-from armorm.compare.contenders import Arena, Contender, Suites, from_features, training_costs
+from armorm.compare.contenders import FAMILIES, Arena, Contender, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
+from armorm.disk import folder_name
 from armorm.errors import RecipeError
 from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
@@ -68,6 +69,10 @@ def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter
     """
     if not recipe.bench:
         raise RecipeError("bench: missing; a comparison needs at least one suite to compare on")
+    own = {*FAMILIES, TRAINED_RIVAL, *(name for name, _ in TRAINED.values()), "fitted-weights"}
+    taken = {folder_name(name).casefold() for name in own | {f"fixed-{w.name}" for w in recipe.compare.fixed_weights}}
+    if clash := [j.name for j in recipe.compare.judges if folder_name(j.name).casefold() in taken]:
+        raise RecipeError(f"compare.judges: {', '.join(clash)}: another method of the table is called so: give it another name")
     require_ours(out / "compare", FILES)
     with owning(out):
         return _Comparison(recipe, out, features or out / "features", reporter or Reporter()).run()

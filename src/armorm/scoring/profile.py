@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from armorm.bounds import Factor, Finite, Magnitude, Weight, shown
+from armorm.bounds import Factor, Finite, Magnitude, Weight, readable, shown
 from armorm.disk import write_text
 from armorm.errors import RecipeError
 from armorm.small_files import read_yaml, yaml_text
@@ -25,6 +25,7 @@ from armorm.small_files import read_yaml, yaml_text
 TOLERANCE = 1e-9
 PENALTY = 10.0
 FILE = "profile.yaml"
+MOST_FAULTS = 50
 
 
 class Constraint(BaseModel):
@@ -85,7 +86,7 @@ class Profile(BaseModel):
         try:
             return cls.model_validate(dict(facts))
         except ValidationError as error:
-            raise RecipeError("\n".join(f"{where}: {_fault(e)}" for e in error.errors())) from None
+            raise RecipeError("\n".join(readable(f"{where}: {_fault(e)}") for e in error.errors()[:MOST_FAULTS])) from None
 
     @classmethod
     def from_yaml(cls, path: Path) -> Profile:
@@ -125,7 +126,7 @@ class Profile(BaseModel):
         """
         faults = [*self._unknown(objectives, nuisances), *self._contradictions(), *self._infeasible(objectives)]
         if faults:
-            raise RecipeError("\n".join(f"profile {self.name}: {fault}" for fault in faults))
+            raise RecipeError("\n".join(readable(f"profile {self.name}: {fault}") for fault in faults[:MOST_FAULTS]))
 
     def _unknown(self, objectives: Sequence[str], nuisances: Sequence[str] | None) -> Iterator[str]:
         used = {key: getattr(self, key) for key in ("weights", "scale", "drop", "floor", "cap", "fix")}
