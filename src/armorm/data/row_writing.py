@@ -30,7 +30,9 @@ from armorm.errors import DataError
 JsonRow = Mapping[str, Any]
 CHUNK = 4096
 GROUP_ROWS = 10_000
-_NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError)
+LEVELS = 24
+"""A column of more objects and lists within each other is written as JSON text."""
+_NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError, RecursionError)
 
 
 def row_writer(path: Path) -> RowWriter:
@@ -147,6 +149,7 @@ class Parquet:
     def append(self, rows: Sequence[JsonRow]) -> None:
         names = list(dict.fromkeys(name for row in rows for name in row))
         columns = {name: [row.get(name) for row in rows] for name in names}
+        columns = {name.encode("utf-8", "backslashreplace").decode(): values for name, values in columns.items()}
         typed = {name: _column(values) for name, values in columns.items()}
         encoded = [name for name, column in typed.items() if column is None]
         texts = {name: _json_column(columns[name]) if column is None else column for name, column in typed.items()}
@@ -198,7 +201,7 @@ def _column(values: list[Any]) -> Any | None:
         column = pa.array(values)
     except _NOT_ONE_TYPE:
         return None
-    if _has_empty_struct(column.type):
+    if _is_deep(column.type) or _has_empty_struct(column.type):
         return None
     whole = not _has_free_mapping(column.type) or without_nothing(column.to_pylist()) == without_nothing(values)
     return column if whole else None
@@ -206,6 +209,14 @@ def _column(values: list[Any]) -> Any | None:
 
 def _json_column(values: list[Any]) -> Any:
     return pa.array([_json_text(v) for v in values], pa.string())
+
+
+def _is_deep(kind: Any) -> bool:
+    # Readers refuse tables of more levels, and one of ours is two or three of Parquet's.
+    level = [kind]
+    for _ in range(LEVELS):
+        level = [one.field(i).type for one in level for i in range(one.num_fields)]
+    return bool(level)
 
 
 def _has_empty_struct(kind: Any) -> bool:
