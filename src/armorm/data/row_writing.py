@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from armorm.data.files import FREE, JSON_COLUMNS, json_columns, without_nothing
 from armorm.disk import storage_errors, writing
 from armorm.errors import DataError
+from armorm.user_files import is_folder
 
 JsonRow = Mapping[str, Any]
 CHUNK = 4096
@@ -42,7 +43,7 @@ def row_writer(path: Path) -> RowWriter:
     drops what was written after a state (DataError: less than that is there). `finish` puts the whole file in its place; it may
     be repeated where it was interrupted.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise DataError(f"{path}: is a folder; name a file")
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         return JsonLines(path)

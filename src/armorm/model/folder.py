@@ -23,7 +23,7 @@ from armorm.model.config import RewardModelConfig
 from armorm.model.layouts.released import is_released
 from armorm.scoring.reference import FILES as REFERENCE_FILES
 from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
-from armorm.user_files import user_path
+from armorm.user_files import is_file, is_folder, shown, user_path
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -57,9 +57,11 @@ def local(name: str) -> str:
 def check_name(name: str) -> None:
     """Raises CheckpointError for a path where nothing is, and for a folder with an adapter alone, an encoder, or no model."""
     folder = Path(name)
-    if not folder.exists():
+    if not is_folder(folder) and not is_file(folder):
         if _looks_like_path(name):
-            raise CheckpointError(f"{name}: no such folder; give a run's model folder (runs/NAME/model) or a hub id (owner/name)")
+            raise CheckpointError(
+                f"{shown(name)}: no such folder; give a run's model folder (runs/NAME/model) or a hub id (owner/name)"
+            )
         return
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
