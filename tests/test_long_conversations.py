@@ -147,6 +147,8 @@ def test_a_question_that_is_too_long_is_refused_before_the_template_sees_it(new_
             with pytest.raises(ConversationError, match="too-long: the last question and its answer have"):
                 ask(messages)
         assert work.calls == 0
+    with pytest.raises(ConversationError, match="too-long: a text has 6,000"):
+        renderer.plain("x" * 6000)
 
 
 @given(st.integers(1, 300), st.integers(0, 300), st.integers(-3, 400))
