@@ -83,3 +83,17 @@ def test_a_string_is_a_text_whatever_it_looks_like():
         assert answers(response=text) == answers(completion=text) == answers(responses=[text]) == (text,)
         assert answers(chosen=text, rejected="no") == (text, "no")
     assert answers(completion=[TURN]) == answers(completion=TURN) == ("yes",)
+
+
+@pytest.mark.parametrize(
+    "text", [" " * 10**6 + "x", "1" * 10**6 + "x", "." + "1" * 10**6 + "x", "[" + " " * 10**6 + "x", "1e" + "1" * 10**6 + "_"]
+)
+def test_a_long_cell_is_looked_at_in_one_pass(text):
+    assert number(text) is rating(text) is messages_in(text) is None
+    assert not is_python_repr(text)
+
+
+def test_numbers_are_spelt_in_one_way():
+    assert [rating(v) for v in ("1.", ".5", "+3", "-2.5e-1", "1E2", "infinity", " 7\n")] == [1, 0.5, 3, -0.25, 100, math.inf, 7]
+    odd = ("1_0", "_1", "0x10", "５", "1 0", "1,5", "1e", ".", "e5", "--1", "½", "1e5_0", "Ⅳ", "")
+    assert [rating(v) for v in odd] == [None] * len(odd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 
@@ -147,6 +148,8 @@ def test_a_question_that_is_too_long_is_refused_before_the_template_sees_it(new_
             with pytest.raises(ConversationError, match="too-long: the last question and its answer have"):
                 ask(messages)
         assert work.calls == 0
+    with pytest.raises(ConversationError, match="too-long: a text has 6,000"):
+        renderer.plain("x" * 6000)
 
 
 @given(st.integers(1, 300), st.integers(0, 300), st.integers(-3, 400))
@@ -229,6 +232,16 @@ def test_what_is_remembered_has_a_weight():
     assert double(11) == double(11) == 22  # too heavy to be kept
     assert asked[-2:] == [11, 11]
     assert double.bytes <= 10
+
+
+def test_a_copy_remembers_for_itself(new_tokenizer):
+    renderer = Renderer(new_tokenizer(), max_tokens=64)
+    want = renderer.render(talk(2))
+    other = copy.deepcopy(renderer)
+    assert len(renderer._frame) == 1
+    assert len(other._frame) == 0
+    assert other.render(talk(2)) == want
+    assert other._frame._compute.__self__ is other
 
 
 def test_prompts_of_any_size_leave_a_bounded_memory(new_tokenizer, monkeypatch):

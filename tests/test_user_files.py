@@ -13,6 +13,7 @@ from armorm.data.opening import Request, open_source
 from armorm.errors import ArmormError, BackboneError, CheckpointError, DataError, RecipeError
 from armorm.features.backbone import _template
 from armorm.jobs.score_file import count_rows
+from armorm.model.folder import local
 from armorm.model.layouts.public_parts import _tensors
 from armorm.objectives import Objectives
 from armorm.rivals.judge.template import template_of
@@ -107,6 +108,13 @@ def test_a_name_that_is_no_utf8_is_read_and_shown(tmp_path):
     with pytest.raises(DataError) as refused:
         records(path.with_name(os.fsdecode(b"s\xff.jsonl")))
     str(refused.value).encode()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "nothing", "nul", "long", "under-a-file"])
+def test_a_model_that_is_no_folder_is_refused_at_once(odd, kind):
+    with pytest.raises(CheckpointError) as refused:
+        local(str(odd(kind, "")))
+    assert len(str(refused.value)) < 900
 
 
 @pytest.mark.parametrize("name", ["~nobody9/x.jsonl", "~nobody9"])

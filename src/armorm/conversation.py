@@ -181,7 +181,7 @@ def kind_of(value: Any) -> str:
 
 def is_python_repr(text: str) -> bool:
     """Whether a text is how Python prints messages, calls or tools."""
-    return bool(re.match(r"\s*\[?\s*\{\s*'(?:role|content|from|value|type|name|function)'\s*:", text))
+    return bool(re.match(r"\s*+(?:\[\s*+)?\{\s*+'(?:role|content|from|value|type|name|function)'\s*:", text))
 
 
 def is_utf8(text: str) -> bool:

@@ -188,7 +188,12 @@ class Renderer:
         return _Fitted(context, *self._ids(frame, body, answer), (*frame.notes, *notes))
 
     def plain(self, text: str) -> Ids:
-        """The tokens of a text by itself, without the white space around it; nothing in it becomes a special token."""
+        """The tokens of a text by itself, without the white space around it; nothing in it becomes a special token.
+
+        Raises ConversationError for more than `LONGEST` characters.
+        """
+        if len(text) > LONGEST:
+            raise Fault("too-long", f"a text has {len(text):,} characters").error()
         return encode(self.tokenizer, text.strip(), special=False)
 
     def with_bos(self, ids: Ids) -> Ids:

@@ -14,9 +14,7 @@ from armorm.user_json import JsonFault, read_json
 
 NOT_AVAILABLE = frozenset({"n/a", "na", "nan", "none", "null"})
 """How sets write that there is no value, letter case aside."""
-_NUMBER = re.compile(
-    r"\s*[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf|infinity|nan)\s*", re.IGNORECASE
-)
+_NUMBER = re.compile(r"\s*+[+-]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?|infinity|inf|nan)\s*+", re.IGNORECASE)
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 

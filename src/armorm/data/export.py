@@ -27,6 +27,7 @@ from armorm.data.rows import PreferencePair, RatedResponse, conversations_of
 from armorm.disk import numbers_or_null, writing
 from armorm.errors import DataError
 from armorm.objectives import Objectives
+from armorm.user_files import is_folder
 
 FORMAT = 1
 GROUP_ROWS = 10_000
@@ -57,7 +58,7 @@ def export(opened: Opened, path: Path) -> Exported:
     Raises DataError for a path that doesn't end in .parquet, for an objective named like another column, and when no row is
     left; StorageError when the file can't be written.
     """
-    if path.suffix != ".parquet" or path.is_dir():
+    if path.suffix != ".parquet" or is_folder(path):
         raise DataError(f"{path}: rows are exported as one Parquet file: name one that ends in .parquet")
     if path.exists() or path.is_symlink():
         raise DataError(f"{path}: is there already: remove it or choose another file")

@@ -26,12 +26,15 @@ import pyarrow.parquet as pq
 from armorm.data.files import FREE, JSON_COLUMNS, json_columns, without_nothing
 from armorm.disk import digest_of, numbers_or_null, storage_errors, writing
 from armorm.errors import DataError
+from armorm.user_files import is_folder
 
 JsonRow = Mapping[str, Any]
 CHUNK = 4096
 BLOCK = 1 << 20
 GROUP_ROWS = 10_000
-_NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError)
+LEVELS = 24
+"""A column of more objects and lists within each other is written as JSON text."""
+_NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError, RecursionError)
 
 
 def row_writer(path: Path) -> RowWriter:
@@ -42,7 +45,7 @@ def row_writer(path: Path) -> RowWriter:
     is there, or it is not as it was written). `assemble` makes the whole file and gives its digest and its number of rows;
     `place` puts it in its place. Each may be repeated where it was interrupted.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise DataError(f"{path}: is a folder; name a file")
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         return JsonLines(path)
@@ -176,6 +179,7 @@ class Parquet:
     def append(self, rows: Sequence[JsonRow]) -> None:
         names = list(dict.fromkeys(name for row in rows for name in row))
         columns = {name: [row.get(name) for row in rows] for name in names}
+        columns = {name.encode("utf-8", "backslashreplace").decode(): values for name, values in columns.items()}
         typed = {name: _column(values) for name, values in columns.items()}
         encoded = [name for name, column in typed.items() if column is None]
         texts = {name: _json_column(columns[name]) if column is None else column for name, column in typed.items()}
@@ -249,7 +253,7 @@ def _column(values: list[Any]) -> Any | None:
         column = pa.array(values)
     except _NOT_ONE_TYPE:
         return None
-    if _has_empty_struct(column.type):
+    if _is_deep(column.type) or _has_empty_struct(column.type):
         return None
     whole = not _has_free_mapping(column.type) or without_nothing(column.to_pylist()) == without_nothing(values)
     return column if whole else None
@@ -257,6 +261,14 @@ def _column(values: list[Any]) -> Any | None:
 
 def _json_column(values: list[Any]) -> Any:
     return pa.array([_json_text(v) for v in values], pa.string())
+
+
+def _is_deep(kind: Any) -> bool:
+    # Readers refuse tables of more levels, and one of ours is two or three of Parquet's.
+    level = [kind]
+    for _ in range(LEVELS):
+        level = [one.field(i).type for one in level for i in range(one.num_fields)]
+    return bool(level)
 
 
 def _has_empty_struct(kind: Any) -> bool:

@@ -303,8 +303,8 @@ def _whole(context: Sequence[Any], answer: Any, system: Any, notes: dict[str, No
     systems = [{"role": "system", "content": system}] if system not in (None, "") else []
     if _speaker(turns[0]) in ("user", "system", "human"):
         systems += [turn for turn in context[:1] if _speaker(turn) == "system"]
-        said = {_written(turn) for turn in turns}
-        if any(_written(turn) not in said for turn in context if _speaker(turn) != "system"):
+        before = {_written(turn) for turn in context if _speaker(turn) != "system"}
+        if before and not before <= {_written(turn) for turn in turns}:
             notes["prompt not read: the answers are whole conversations"] = None
         whole = turns
     else:

@@ -39,6 +39,7 @@ from armorm.objectives import Objectives
 from armorm.scoring.profile import Profile
 from armorm.scoring.reference import FILES as REFERENCE_FILES
 from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
+from armorm.user_files import shown
 
 
 def checkpoint_error(name: str) -> Said:
@@ -94,7 +95,9 @@ def check_name(name: str) -> None:
     folder, said = folder_of(name, CheckpointError), checkpoint_error(name)
     if folder is None:
         if _looks_like_path(name):
-            raise CheckpointError(f"{name}: no such folder; give a run's model folder (runs/NAME/model) or a hub id (owner/name)")
+            raise CheckpointError(
+                f"{shown(name)}: no such folder; give a run's model folder (runs/NAME/model) or a hub id (owner/name)"
+            )
         return
     with loading_errors(said):
         check_files(folder, said)
