@@ -62,13 +62,18 @@ class Ended:
         """ok, refused, interrupted, killed, traceback or hang."""
         if self.hung:
             return "hang"
-        if any(mark in self.err or mark in self.out for mark in FAULTS):
+        if self.broken:
             return "traceback"
         if self.code == 0:
             return "ok"
         if self.code in (1, 2) and ("error:" in self.err or "Error" in self.err or "Usage:" in self.err):
             return "refused"
         return {INTERRUPTED: "interrupted", -signal.SIGKILL: "killed"}.get(self.code, "traceback")
+
+    @property
+    def broken(self) -> bool:
+        """Whether it printed a traceback or the like."""
+        return any(mark in self.err or mark in self.out for mark in FAULTS)
 
     @property
     def told(self) -> str:

@@ -10,7 +10,7 @@ import random
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tests.torture.world import Job
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
 STOPPED = ("score-jsonl", "score-gz", "score-parquet")
 WINDOWS = 3
+FAULTY = 2
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Flips(Attack):
         )[0]
         with self.world.folder() as place:
             yield from way(draw, place)
+
+    def _ways(self) -> tuple[Callable[[random.Random, Path], Iterator[Outcome]], ...]:
+        return (self._of_run, self._of_features, self._of_model, self._of_stopped, self._of_finished, self._verified)
 
     def hurt(self, draw: random.Random, path: Path) -> Hurt | None:
         """Damage a file; None for one that is empty."""
@@ -118,6 +122,24 @@ class Flips(Attack):
         files = [p for p in _files(place) if "model" not in p.relative_to(place).parts and p.suffix not in PAGES]
         if (hurt := self.hurt(draw, draw.choice(files))) is not None:
             yield self._judged(job, place, hurt, place, f"{job.name}, finished: ")
+
+    def _verified(self, draw: random.Random, place: Path) -> Iterator[Outcome]:
+        """Any file of a finished result; `verify` names it."""
+        job = self.world.jobs[draw.choices(("train", *STOPPED, "bench", "audit", "export"), (8, 1, 1, 1, 1, 1, 1))[0]]
+        self._copy(job.name, place)
+        files = [p for p in _files(place) if p.name not in UNTOLD and "model" not in p.relative_to(place).parts[:1]]
+        if (hurt := self.hurt(draw, draw.choice(_even(draw, files)))) is None:
+            return
+        ended = self.world.do(["verify", "."], place)
+        how, kind = self._how(hurt, place, "verify"), f"{job.name}, verified: {_kind(hurt.path, place)}"
+        if ended.verdict == "ok":
+            yield Outcome("silent", kind, "not noticed", how, ended.rss)
+        elif ended.code == FAULTY and not ended.broken and hurt.path.name not in ended.out + ended.err:
+            yield Outcome("unnamed", kind, ended.told, {**how, "said": ended.out[-1500:]}, ended.rss)
+        elif ended.code == FAULTY and not ended.broken:
+            yield Outcome("refused", kind, ended.error or "named", how, ended.rss)
+        else:
+            yield _told(ended, kind, how, "silent")
 
     # -- small change --------------------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 def _content(path: Path) -> str:
     data = path.read_bytes()
     if path.name == SUMS:
-        return " ".join(sorted(line.split("  ", 1)[-1] for line in data.decode(errors="replace").splitlines()))
+        return " ".join(sorted(line.split("  ", 1)[-1] for line in data.decode(errors="replace").splitlines() if line[:1] != "#"))
     if path.suffix == ".json":
         try:
             return json.dumps(_lasting(json.loads(data)), sort_keys=True)
