@@ -45,7 +45,7 @@ class Hurt:
 class Flips(Attack):
     """One flipped bit."""
 
-    name, weight = "flips", 5.0
+    name, weight = "flips", 9.0
 
     def prepare(self) -> None:
         """Results of scoring that were stopped behind some windows."""
@@ -168,7 +168,7 @@ class Flips(Attack):
 class Cuts(Flips):
     """A file cut at any place, or deleted."""
 
-    name, weight = "cuts", 3.0
+    name, weight = "cuts", 5.0
 
     def hurt(self, draw: random.Random, path: Path) -> Hurt | None:
         before = path.read_bytes()

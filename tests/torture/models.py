@@ -83,7 +83,7 @@ class Configs(Folders):
 class Headers(Folders):
     """The header of model.safetensors: its length, names, types, shapes and offsets."""
 
-    name, weight = "headers", 1.5
+    name, weight = "headers", 1.0
 
     def other(self, kind: str) -> tuple[str, str]:
         return ("silent", "other numbers of a file that was changed") if kind == "model" else super().other(kind)
@@ -110,7 +110,7 @@ class Headers(Folders):
 class Templates(Folders):
     """Chat templates: changed, endless, greedy, and those that try to reach what they may not."""
 
-    name, weight = "templates", 1.5
+    name, weight = "templates", 1.0
     batch, patience = 30, 20.0
 
     def inputs(self, draw: random.Random) -> Iterator[tuple[str, Any]]:

@@ -72,7 +72,7 @@ class Line:
         if outcome.verdict == "refused":
             self.errors[outcome.told or "error"] += outcome.count
         if outcome.verdict in BROKEN:
-            alike = (outcome.verdict, outcome.kind, re.sub(r"\d+|/\S+|'.*?'|\(value.*", "*", outcome.told))
+            alike = (outcome.verdict, outcome.kind, _alike(outcome))
             if alike in self.found:
                 self.found[alike]["count"] += outcome.count
             elif len(self.found) < KEPT_FINDINGS:
@@ -105,6 +105,14 @@ class Line:
             "errors": dict(self.errors.most_common()),
             "kinds": {kind: dict(counts) for kind, counts in sorted(self.kinds.items())},
         }
+
+
+def _alike(outcome: Outcome) -> str:
+    """What findings of one cause share: the exception and the innermost place of ours, or the words without numbers and paths."""
+    if outcome.verdict == "traceback":
+        places = re.findall(r'armorm/(\S+\.py)", line \d+, in (\w+)', str(outcome.how.get("said", "")))
+        return f"{outcome.told.partition(':')[0]} {places[-1] if places else ''}"
+    return re.sub(r"\d+|/\S+|'.*?'", "*", outcome.told)
 
 
 def total(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

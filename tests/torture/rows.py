@@ -27,7 +27,7 @@ SAME = 4
 class Rows(Hostile):
     """Rows, and files whose bytes are changed."""
 
-    name, weight, batch, patience = "rows", 4.0, 600, 20.0
+    name, weight, batch, patience = "rows", 6.0, 600, 20.0
 
     def inputs(self, draw: random.Random) -> Iterator[tuple[str, Any]]:
         from armorm.data.shapes import SHAPES

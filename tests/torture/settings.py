@@ -54,7 +54,7 @@ SAFE = ("seed", "name", "splits", "probe", "debias", "gate", "features", "exampl
 class Recipes(Hostile):
     """Recipes that are loaded, and planned where they are taken."""
 
-    name, weight, batch = "recipes", 2.5, 250
+    name, weight, batch = "recipes", 2.0, 250
     planned: ClassVar[int] = 8
 
     def begin(self, place: Path) -> None:
