@@ -1,4 +1,4 @@
-"""The same recipe, seed and machine: the same bytes in every process; threads and batches move numbers by rounding alone."""
+"""The same recipe, seed and machine give the same bytes in any process, and the same numbers but for rounding in any batch."""
 
 from __future__ import annotations
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-from armorm.disk import write_sealed, writing
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from armorm.disk import save_part, storage_errors, write_json, write_sealed, writing, writing_folder
+from armorm.errors import StorageError
 
 
 def test_threads_that_write_one_file_at_once_leave_it_whole(tmp_path: Path):
@@ -21,6 +29,66 @@ def test_threads_that_write_one_file_at_once_leave_it_whole(tmp_path: Path):
         list(pool.map(write, range(4)))
     assert place.read_text() in {f"{n}" * 1000 for n in range(4)}
     assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
+
+
+def gone() -> int:
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_what_a_killed_process_left_goes_with_the_next_attempt_and_nothing_else_does(tmp_path: Path):
+    dead, own = gone(), os.getpid()
+    left = [f"facts.json.1.{dead}.part", f"facts.json.2.{dead}.before"]
+    kept = [
+        f"facts.json.1.{own}.part",  # is being written
+        f"other.json.1.{dead}.part",  # another file's
+        "facts.json.part",
+        "facts.json.note.part",
+        f"facts.json.{dead}.part",
+        "facts.json.1.99999999999999999999.part",
+        "facts.json.1.-1.part",
+    ]
+    for name in (*left, *kept, "facts.json"):
+        (tmp_path / name).write_text(name)
+    write_json(tmp_path / "facts.json", {"is": 1})
+    assert {file.name for file in tmp_path.iterdir()} == {*kept, "facts.json"}
+
+
+def test_a_folder_that_was_aside_when_its_process_was_killed_is_put_back(tmp_path: Path):
+    aside = tmp_path / f"model.1.{gone()}.before"
+    aside.mkdir()
+    (aside / "weights").write_text("old")
+    with pytest.raises(KeyboardInterrupt), writing_folder(tmp_path / "model"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    with writing_folder(tmp_path / "model") as beside:
+        (beside / "weights").write_text("new")
+    assert (tmp_path / "model" / "weights").read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("said", ["No space left on device (os error 28)", "IO error: Disk quota exceeded"])
+def test_a_full_disk_is_found_in_any_librarys_error(tmp_path: Path, said: str):
+    with pytest.raises(StorageError, match="the disk is full"), storage_errors(tmp_path):
+        raise Exception(said)
+    with pytest.raises(ZeroDivisionError), storage_errors(tmp_path):
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002])
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path: Path, mask: int):
+    before = os.umask(mask)
+    try:
+        save_part(tmp_path, "part", {"a": np.zeros(3)}, {}, 1)
+        with writing_folder(tmp_path / "folder") as beside:
+            save_file({"a": np.zeros(3)}, beside / "a.safetensors")
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~mask}
+    assert len(files) == 3
 
 
 def test_what_breaks_while_it_is_written_leaves_what_was_there(tmp_path: Path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -135,8 +136,17 @@ def write_json(path: Path, facts: Any) -> None:
 
 
 def json_text(facts: Any) -> str:
-    """Facts as JSON, one field a line."""
-    return json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+    """Facts as JSON, one field a line; numbers that are none (NaN, ∞) become null."""
+    return json.dumps(numbers_or_null(facts), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def numbers_or_null(value: Any) -> Any:
+    """A value in which what JSON has no number for (NaN, ∞) is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: numbers_or_null(one) for key, one in value.items()}
+    return list(map(numbers_or_null, value)) if isinstance(value, list | tuple) else value
 
 
 def write_sealed(path: Path, facts: Mapping[str, Any]) -> None:

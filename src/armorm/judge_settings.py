@@ -5,12 +5,14 @@ In: plain values, as they stand in a recipe.  Out: `JudgeSettings`, checked.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from armorm.bounds import BatchTokens, Name, PerMinute, Price, Seconds, Seed, shown
+from armorm.small_files import expanded, is_file
 
 TEMPLATES = ("pairwise-1", "pairwise-short-1", "pointwise-1", "pointwise-short-1")
 """The package's own templates. A text that changes gets a new number: verdicts under the old one stay what they were."""
@@ -41,26 +43,26 @@ class JudgeSettings(BaseModel):
     writes nothing: for models that are too small to keep to a form.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1)
+    name: Name
     model: str | None = Field(default=None, min_length=1)
     local: str | None = Field(default=None, min_length=1)
     template: str = "pairwise-1"
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=10**6)
     endpoint: str | None = None
     key_env: str = DEFAULT_KEY
-    seed: int | None = 0
+    seed: Seed | None = 0
     concurrency: int = Field(default=8, ge=1, le=256)
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    tokens_per_minute: float | None = Field(default=None, gt=0)
-    timeout: float = Field(default=120.0, gt=0)
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+    timeout: Seconds = 120.0
     retries: int = Field(default=5, ge=0, le=20)
-    price_in: float | None = Field(default=None, ge=0)
-    price_out: float | None = Field(default=None, ge=0)
+    price_in: Price | None = None
+    price_out: Price | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     device: str = "auto"
-    batch_tokens: int = Field(default=8192, ge=64)
+    batch_tokens: BatchTokens = 8192
     verdict: Literal["reply", "log-probabilities"] = "reply"
 
     @property
@@ -73,7 +75,7 @@ class JudgeSettings(BaseModel):
     @property
     def template_file(self) -> Path | None:
         """The file of a template of one's own; None for the package's."""
-        return None if self.template in TEMPLATES else Path(os.path.expandvars(self.template)).expanduser()
+        return None if self.template in TEMPLATES else expanded(self.template)
 
     @field_validator("endpoint")
     @classmethod
@@ -103,6 +105,6 @@ class JudgeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _template_there(self) -> JudgeSettings:
-        if self.template_file is not None and not self.template_file.is_file():
-            raise ValueError(f"template: {self.template!r} is neither {', '.join(TEMPLATES)} nor a file that is there")
+        if self.template_file is not None and not is_file(self.template_file):
+            raise ValueError(f"template: {shown(self.template)} is neither {', '.join(TEMPLATES)} nor a file that is there")
         return self

@@ -7,7 +7,6 @@ A reward is always "higher is better" in [0, 1], except for neutral objectives (
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -18,7 +17,12 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from armorm.bounds import Finite, is_finite, plain_number, shown
 from armorm.errors import DataError, ObjectiveMismatch
+from armorm.small_files import read_json, shown_sentence
+
+NARROWEST = 1e-9
+"""A scale's width, in units of its ends: below it, ratings are rounding."""
 
 
 class Direction(StrEnum):
@@ -55,9 +59,9 @@ class Objective(BaseModel):
 
     name: str = Field(min_length=1)
     source: str = ""
-    min: float
-    max: float
-    categories: dict[str, float] | None = None
+    min: Finite
+    max: Finite
+    categories: dict[str, Finite] | None = None
     direction: Direction = Direction.HIGHER
     rater: str = ""
     licence: str = ""
@@ -68,14 +72,14 @@ class Objective(BaseModel):
     @classmethod
     def _ends_from_categories(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("categories") and "min" not in given and "max" not in given:
-            values = list(given["categories"].values())
-            return {**given, "min": min(values), "max": max(values)}
+            values = [v for v in _values_of(given["categories"]) if is_finite(v)]
+            return {**given, "min": min(values), "max": max(values)} if values else given
         return given
 
     @model_validator(mode="after")
     def _ends_in_order(self) -> Objective:
-        if not (math.isfinite(self.min) and math.isfinite(self.max) and self.min < self.max):
-            raise ValueError(f"objective {self.name!r}: the scale must have min < max, got {self.min} and {self.max}")
+        if not self.max - self.min >= NARROWEST * max(1.0, abs(self.min), abs(self.max)):
+            raise ValueError(f"objective {shown(self.name)}: the scale must have min < max, got {self.min} and {self.max}")
         return self
 
     @property
@@ -90,13 +94,14 @@ class Objective(BaseModel):
         """
         if self.categories is not None and not isinstance(value, int | float):
             if str(value) not in self.categories:
-                raise ValueError(f"{value!r} is none of the categories {sorted(self.categories)}")
+                raise ValueError(f"{shown(value)} is none of the categories {shown(sorted(self.categories))}")
             return float(self.categories[str(value)])
-        if isinstance(value, str):
-            value = float(value)
-        number = float(value)
+        try:
+            number = plain_number(value) if isinstance(value, str) else float(value)
+        except OverflowError:
+            number = math.inf
         if not math.isfinite(number):
-            raise ValueError(f"{value!r} is not a finite number")
+            raise ValueError(f"{shown(value)} is not a finite number")
         if not self.min <= number <= self.max:
             raise ValueError(f"{number:g} is outside the scale [{self.min:g}, {self.max:g}]")
         return number
@@ -121,6 +126,10 @@ class Objective(BaseModel):
         """The inverse of `to_unit`: reward(s) → the raw scale (predictions may lie outside it)."""
         slope, offset = self._line
         return (unit - offset) / slope
+
+
+def _values_of(categories: Any) -> list[Any]:
+    return list(categories.values()) if isinstance(categories, Mapping) else []
 
 
 class Objectives(Sequence[Objective]):
@@ -192,16 +201,13 @@ class Objectives(Sequence[Objective]):
             try:
                 read.append(Objective.model_validate(entry))
             except ValidationError as error:
-                faults += [f"{where}[{i}].{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+                faults += [f"{where}[{i}].{'.'.join(map(str, e['loc']))}: {shown_sentence(e['msg'])}" for e in error.errors()]
         if faults:
             raise DataError("\n".join(faults))
         return cls(read)
 
     @classmethod
     def from_file(cls, path: Path) -> Objectives:
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file; it should list the objectives (name, min, max, direction)") from None
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: not JSON: {error}") from None
+        """From a JSON file. Raises DataError as `from_json` does, and where the file is missing or no JSON."""
+        remedy = "it should list the objectives (name, min, max, direction)"
+        return cls.from_json(read_json(path, "file", error=DataError, remedy=remedy), where=str(path))

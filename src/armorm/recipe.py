@@ -9,37 +9,41 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from armorm.bounds import BatchTokens, Count, Decay, Finite, Name, Rate, Rows, Seed, Share, Strength, Tokens, shown
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.files import Cells
 from armorm.data.shapes import Columns
 from armorm.data.sources.registry import objectives_of, pair_source, rating_source
-from armorm.errors import ArmormError, RecipeError
+from armorm.disk import folder_name
+from armorm.errors import ArmormError, FitError, RecipeError
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
 from armorm.fit.gate_settings import GateSettings
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective, Objectives, ScaleMap
 from armorm.rendering import Rendering
+from armorm.small_files import expanded, is_file, read_yaml, shown_sentence, yaml_text
 
 STARTER = "starter"
 RESPONSE_TOKENS = "response-tokens"
-Share = Annotated[float, Field(ge=0, lt=1)]
+HELD_OUT = "held-out pairs"
+"""What the pairs of the test split are called beside the suites."""
+MOST_OF_A_LIST = 1000
+_HUB_ID = re.compile(r"(?!\.)[\w.-]{1,96}(/(?!\.)[\w.-]{1,96})?", re.ASCII)
 
 
 class _Settings(BaseModel):
     """A part of the recipe: keys that it doesn't know are faults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(_Settings):
@@ -56,11 +60,11 @@ class Source(_Settings):
     path: str | None = None
     hub: str | None = None
     builtin: Literal["starter"] | None = None
-    name: str | None = None
+    name: Name | None = None
     split: str | None = None
     subset: str | None = None
     revision: str | None = None
-    cap: int | None = Field(default=None, ge=1)
+    cap: Rows | None = None
     section: str | None = None
     columns: Columns = Columns()
     cells: Cells = "auto"
@@ -75,6 +79,8 @@ class Source(_Settings):
         places = (self.hub, self.builtin, *(() if self.source else (self.path,)), self.source)
         if sum(x is not None for x in places) != 1:
             raise ValueError("give exactly one of source, path, hub and builtin (a source may have a path besides)")
+        if self.hub and not _HUB_ID.fullmatch(self.hub):
+            raise ValueError(f"hub: {shown(self.hub)} is no data set of the hub: give owner/name")
         if self.source and (self.subset or self.columns != Columns() or self.cells != "auto"):
             raise ValueError(f"{self.source} knows its own subset and columns: leave them out, or read the set by path or hub")
         return self
@@ -87,7 +93,7 @@ class BackboneSettings(_Settings):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     device: str = "auto"
-    max_tokens: int = Field(default=2048, ge=16)
+    max_tokens: Tokens = 2048
     chat_template: str | None = None
     rendering: Rendering = Rendering()
 
@@ -133,19 +139,19 @@ PromptSpec = Annotated[str, AfterValidator(_prompt_spec)]
 class StoreToo(_Settings):
     """Features that no stage reads yet, saved in the same pass for later choices."""
 
-    response: list[Spec] = []
-    prompt: list[PromptSpec] = []
+    response: list[Spec] = Field(default=[], max_length=MOST_OF_A_LIST)
+    prompt: list[PromptSpec] = Field(default=[], max_length=MOST_OF_A_LIST)
 
 
 class FeatureSettings(_Settings):
     """`response`: one feature, or several candidates of which held-out probe quality chooses; `prompt`: the gate's."""
 
-    response: list[Spec] = Field(default=["final:last"], min_length=1)
+    response: list[Spec] = Field(default=["final:last"], min_length=1, max_length=MOST_OF_A_LIST)
     prompt: PromptSpec = "final:last"
     store_too: StoreToo = StoreToo()
     store_dtype: Literal["float32", "bfloat16", "float16"] = "float16"
-    shard_rows: int = Field(default=512, ge=1)
-    batch_tokens: int = Field(default=4096, ge=64)
+    shard_rows: Rows = 512
+    batch_tokens: BatchTokens = 4096
 
     @property
     def candidates(self) -> list[FeatureSpec]:
@@ -168,8 +174,8 @@ class FeatureSettings(_Settings):
 class ProbeSettings(_Settings):
     """`alphas`: the strengths of the ridge to choose from, by cross-validation over `folds` of the prompts."""
 
-    alphas: list[Annotated[float, Field(gt=0)]] = Field(default=[10.0**e for e in range(-4, 9)], min_length=1)
-    folds: int = Field(default=5, ge=2)
+    alphas: list[Strength] = Field(default=[10.0**e for e in range(-4, 9)], min_length=1, max_length=MOST_OF_A_LIST)
+    folds: int = Field(default=5, ge=2, le=MOST_OF_A_LIST)
     intercept: bool = False
 
 
@@ -190,10 +196,10 @@ class Suite(_Settings):
     own from a `source`. `sections` renames sections or subsets of your own, e.g. {math-prm: reasoning, "hep-*": reasoning}.
     """
 
-    name: str = ""
+    name: Name = ""
     benchmark: str | None = None
     path: str | None = None
-    cap: int | None = Field(default=None, ge=1)
+    cap: Rows | None = None
     source: Source | None = None
     sections: dict[str, str] = {}
 
@@ -233,9 +239,9 @@ class Suite(_Settings):
 class Lora(_Settings):
     """Low-rank adapters on every linear layer of the decoder, in place of training all its weights."""
 
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.05, ge=0, lt=1)
+    rank: int = Field(default=16, ge=1, le=65536)
+    alpha: float = Field(default=32, gt=0, le=1e6)
+    dropout: Share = 0.05
 
 
 class TuningSettings(_Settings):
@@ -246,22 +252,24 @@ class TuningSettings(_Settings):
     """
 
     lora: Lora | None = Lora()
-    epochs: float = Field(default=1.0, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    micro_batch: int = Field(default=2, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
+    epochs: float = Field(default=1.0, gt=0, le=1e6)
+    steps: Rows | None = None
+    batch_size: Rows = 16
+    micro_batch: Rows = 2
+    learning_rate: Rate = 1e-4
     warmup: Share = 0.05
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_tokens: int | None = Field(default=None, ge=16)
+    weight_decay: Decay = 0.0
+    max_tokens: Tokens | None = None
     gradient_checkpointing: bool = False
-    save_every: int = Field(default=50, ge=1)
-    evaluate: int = Field(default=200, ge=0)
+    save_every: Rows = 50
+    evaluate: Count = 200
 
     @model_validator(mode="after")
     def _whole_batches(self) -> TuningSettings:
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch {self.micro_batch}")
+        if self.learning_rate * self.weight_decay >= 1:
+            raise ValueError("learning_rate times weight_decay is 1 or more, which turns the weights about: lower one of them")
         return self
 
 
@@ -292,8 +300,8 @@ class TuningRecipe(TuningSettings):
 class RowCaps(_Settings):
     """At most so many rows of each source."""
 
-    ratings: int | None = Field(default=None, ge=1)
-    pairs: int | None = Field(default=None, ge=1)
+    ratings: Rows | None = None
+    pairs: Rows | None = None
 
 
 class FixedWeightsRecipe(_Settings):
@@ -302,9 +310,9 @@ class FixedWeightsRecipe(_Settings):
     `objectives` names what stands for a preset's attributes here, e.g. {helpfulness: just-eval-helpfulness}.
     """
 
-    name: str
+    name: Name
     preset: str | None = None
-    weights: dict[str, float] | None = None
+    weights: dict[str, Finite] | None = None
     objectives: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -322,7 +330,7 @@ class CompareRecipe(_Settings):
     are run again on the decoders trained to order pairs and to predict ratings, and on the frozen one beside them.
     """
 
-    items: int | None = Field(default=None, ge=1)
+    items: Rows | None = None
     train: list[TrainingObjective] = []
     rows: RowCaps = RowCaps()
     features: FeatureSettings | None = None
@@ -337,8 +345,8 @@ class Recipe(_Settings):
     their own. Those come first, in the released model's order.
     """
 
-    name: str
-    seed: int = 0
+    name: Name
+    seed: Seed = 0
     backbone: BackboneSettings = BackboneSettings()
     objectives: str | list[dict[str, Any]] | None = None
     scale_map: dict[str, ScaleMap] = {}
@@ -353,7 +361,7 @@ class Recipe(_Settings):
     gate: GateSettings = GateSettings()
     tuning: TuningRecipe = TuningRecipe()
     compare: CompareRecipe = CompareRecipe()
-    examples: int = Field(default=6, ge=0)
+    examples: int = Field(default=6, ge=0, le=MOST_OF_A_LIST)
 
     def load_objectives(self) -> Objectives:
         """The objectives with the recipe's scale maps applied. Raises DataError naming every faulty entry."""
@@ -373,25 +381,20 @@ class Recipe(_Settings):
             from armorm.data.starter import build
 
             return build(self.seed).objectives
-        return Objectives.from_file(Path(os.path.expandvars(self.objectives)).expanduser())
+        return Objectives.from_file(expanded(self.objectives))
 
     def _map_of(self, name: str) -> dict[str, ScaleMap]:
         return next(({"scale_map": m} for pattern, m in self.scale_map.items() if fnmatch.fnmatch(name, pattern)), {})
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as it may be loaded again."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml_text(self.model_dump(mode="json"))
 
 
 def load_recipe(path: Path | str) -> Recipe:
     """Read and check a recipe. Raises RecipeError with every fault, each with its key and a remedy."""
     path = Path(path)
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe; the project's own are in recipes/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is no YAML: {error}") from None
+    given = read_yaml(path, "recipe", remedy="the project's own are in recipes/")
     if not isinstance(given, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     try:
@@ -399,6 +402,8 @@ def load_recipe(path: Path | str) -> Recipe:
     except ValidationError as error:
         faults = [_sentence(e) for e in error.errors()] + [f for _, f in _unset_variables(given)]
         raise RecipeError(_all_faults(path, faults)) from None
+    except FitError as error:  # settings that contradict each other
+        raise RecipeError(_all_faults(path, [str(error)])) from None
     if faults := list(_contradictions(recipe, given)):
         raise RecipeError(_all_faults(path, faults))
     return recipe
@@ -416,7 +421,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{key}: no such key" + (f"; did you mean {close[0]!r}?" if close else f"; the keys here are {', '.join(names)}")
     if error["type"] == "missing":
         return f"{key}: missing; add it"
-    seen = "" if key.endswith("key_env") else f" (got {error.get('input')!r})"  # it may be the key itself
+    seen = "" if key.endswith("key_env") else f" (got {shown(error.get('input'))})"  # it may be the key itself
     return f"{key}: {error['msg'].removeprefix('Value error, ')}{seen}"
 
 
@@ -443,9 +448,16 @@ def _models_in(annotation: Any) -> Iterator[Any]:
 
 
 def _unset_variables(given: Any) -> Iterator[tuple[str, str]]:
-    for name in sorted(set(re.findall(r"\$\{(\w+)\}", json.dumps(given, default=str)))):
+    for name in sorted({name for text in _texts_in(given) for name in re.findall(r"\$\{(\w+)\}", text)}):
         if name not in os.environ:
             yield name, f"the environment variable {name} is not set: {name}=/path/to/it armorm train …"
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts_in(inner)
 
 
 def _contradictions(recipe: Recipe, given: Any) -> Iterator[str]:
@@ -462,11 +474,24 @@ def _contradictions(recipe: Recipe, given: Any) -> Iterator[str]:
             else:
                 yield from _unknown_nuisances(recipe, known)
         yield from _missing_files(recipe)
-    if recipe.backbone.chat_template and not Path(recipe.backbone.chat_template).expanduser().is_file():
-        yield f"backbone.chat_template: no such file: {recipe.backbone.chat_template}"
-    names = [s.name for s in recipe.bench]
+    if recipe.backbone.chat_template and not is_file(expanded(recipe.backbone.chat_template)):
+        yield f"backbone.chat_template: no such file: {shown_sentence(recipe.backbone.chat_template)}"
+    yield from _shared_names("bench", [s.name for s in recipe.bench])
+    yield from _shared_names("compare.judges", [j.name for j in recipe.compare.judges])
+    yield from _shared_names("compare.fixed_weights", [w.name for w in recipe.compare.fixed_weights])
+    if HELD_OUT in (s.name for s in recipe.bench):
+        yield f"bench: {HELD_OUT!r} is what the test split's pairs are called: give the suite another name"
+
+
+def _shared_names(key: str, names: Sequence[str]) -> Iterator[str]:
+    # Names that are the same, or that would be one folder (on some file systems case makes no difference).
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        yield f"bench: named twice: {', '.join(twice)}"
+        yield f"{key}: named twice: {', '.join(twice)}"
+    places: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        places.setdefault(folder_name(name).casefold(), []).append(name)
+    for alike in (alike for alike in places.values() if len(alike) > 1):
+        yield f"{key}: {' and '.join(map(repr, alike))} would share a folder: give one another name"
 
 
 def _unknown_names(recipe: Recipe) -> Iterator[str]:

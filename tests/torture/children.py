@@ -147,6 +147,8 @@ def _be(work: Work, place: Path, out: Path, err: Path, error: Path) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _bound_memory()
         code = _done(work, error)
+    except BaseException:
+        traceback.print_exc()
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
@@ -187,4 +189,5 @@ def _errors_as_the_command_line() -> Any:
 
 def _bound_memory() -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + BEYOND, size + BEYOND))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)  # a child of a child has room of its own
+    resource.setrlimit(resource.RLIMIT_AS, (size + BEYOND, hard))

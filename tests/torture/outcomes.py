@@ -79,6 +79,19 @@ class Line:
                 about = {"verdict": outcome.verdict, "kind": outcome.kind, "told": outcome.told, "count": outcome.count}
                 self.found[alike] = {"attack": self.attack, **about, "command": command, **outcome.how}
 
+    def merge(self, other: Line) -> None:
+        """Add another lane's tally of the same attack."""
+        self.verdicts.update(other.verdicts)
+        for kind, counts in other.kinds.items():
+            self.kinds.setdefault(kind, Counter()).update(counts)
+        self.errors.update(other.errors)
+        for alike, about in other.found.items():
+            known = self.found.setdefault(alike, {**about, "count": 0})
+            known["count"] += about["count"]
+        self.rss, self.seconds = max(self.rss, other.rss), self.seconds + other.seconds
+        self.missed, self.left_behind = self.missed + other.missed, self.left_behind + other.left_behind
+        self.note = self.note or other.note
+
     @property
     def findings(self) -> list[dict[str, Any]]:
         return list(self.found.values())

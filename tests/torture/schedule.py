@@ -42,20 +42,18 @@ def side_by_side(
     """The same in several processes at once; lane n makes every move whose number leaves n when divided by the lanes."""
     if lanes == 1:
         return share(attacks, seconds, seed, tell=tell)
-    world = attacks[0].world
+    home = attacks[0].world.base / "work"
+    told = [home / f"lane{lane}.lines" for lane in range(lanes)]
     started = []
-    for lane in range(lanes):
-        place = world.base / "home" / f"lane{lane}"
-        place.mkdir()
-        started.append(
-            Child(lambda n=lane: _lane(attacks, seconds, seed, n, lanes, world.base / "home" / f"lane{n}.lines", tell), place)
-        )
+    for lane, out in enumerate(told):
+        (home / f"lane{lane}").mkdir(exist_ok=True)
+        started.append(Child(lambda n=lane, o=out: _lane(attacks, seconds, seed, n, lanes, o, tell), home, name=f"lane{lane}"))
     lines = {attack.name: Line(attack.name) for attack in attacks}
-    for lane, child in enumerate(started):
+    for lane, (child, out) in enumerate(zip(started, told, strict=True)):
         ended = child.wait(2 * seconds + 600)
         if ended.verdict != "ok":
             raise RuntimeError(f"lane {lane}: {ended.told}\n{ended.err}")
-        for line in pickle.loads((world.base / "home" / f"lane{lane}.lines").read_bytes()):
+        for line in pickle.loads(out.read_bytes()):
             lines[line.attack].merge(line)
     return list(lines.values())
 

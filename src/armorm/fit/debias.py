@@ -53,6 +53,11 @@ class Debias:
                 f"the debiasing matrix is {self.matrix.shape}; {len(self.objectives)} objectives and {len(self.computed)} "
                 f"computed nuisances need {needed}: fit the debiasing again"
             )
+        if not np.isfinite(self.matrix).all():
+            raise FitError(
+                "the debiasing has coefficients that are NaN or infinite: a nuisance varies too little beside a reward: leave it "
+                "out of `debias.nuisances`"
+            )
 
     @classmethod
     def identity(cls, objectives: Objectives, computed: tuple[str, ...] = ()) -> Debias:

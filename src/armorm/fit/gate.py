@@ -7,7 +7,7 @@ Cost: `steps` batches through the MLP; the features stay in the type they came i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 
+from armorm.bounds import COLDEST, HOTTEST, STEEPEST, finite, shown
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate_settings import GateSettings
@@ -47,6 +48,13 @@ class Gate:
             raise ObjectiveMismatch(
                 f"the gate weighs {widths[-1][0]} objectives, the list names {len(self.objectives)}: train the gate on this list"
             )
+        if not (COLDEST <= finite(self.temperature) <= HOTTEST and 0 <= finite(self.scale) <= STEEPEST):
+            raise FitError(
+                f"the gate's temperature is {shown(self.temperature)} and its β {shown(self.scale)}: numbers from {COLDEST:g} to "
+                f"{HOTTEST:g} and from 0 to {STEEPEST:g} are wanted: train the gate again"
+            )
+        if not gate_is_finite(self.weights, self.biases):
+            raise FitError("the gate has weights that are NaN or infinite: train it again, with a lower `learning_rate`")
 
     @classmethod
     def constant(cls, objectives: Objectives, weights: Float[np.ndarray, " k"], *, scale: float = 1.0, width: int = 0) -> Gate:
@@ -82,6 +90,14 @@ class Gate:
         return weights / weights.sum(axis=-1, keepdims=True)  # over k
 
 
+def gate_is_finite(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray]) -> bool:
+    """Whether a gate's layers give weights for any prompt: all numbers finite but for logits of −∞, and one of those at least."""
+    hidden = [*weights, *biases[:-1]]
+    last = biases[-1]
+    whole = all(np.isfinite(layer).all() for layer in hidden)
+    return whole and bool(np.isfinite(last[~np.isneginf(last)]).all() and np.isfinite(last).any())
+
+
 @dataclass(frozen=True, eq=False)
 class GateFit:
     """A gate and its training. `best_step` is where its weights come from; `validation_accuracies`: one per seed, at its best
@@ -111,8 +127,8 @@ def fit_gate(
     same gate; the global random state is untouched. `progress(done, all)` counts steps over all seeds.
 
     Raises TypeError for rewards that did not come from `Debias.apply`; FitError for no training pairs or values that are
-    not finite; ObjectiveMismatch for another number of objectives. An objective whose reward is the same in every pair's two
-    answers (a zeroed nuisance) gets the weight 0.
+    not finite or never differ, and for training that diverges; ObjectiveMismatch for another number of objectives. An objective
+    whose reward is the same in every pair's two answers (a zeroed nuisance) gets the weight 0.
     """
     differences = _differences(chosen, rejected, objectives)
     if not len(prompts) == len(differences) == len(validation):
@@ -123,11 +139,13 @@ def fit_gate(
     bad = int((~np.isfinite(prompts).all(axis=1)).sum())
     if bad:
         raise FitError(f"{bad} of {len(prompts)} prompts have features that are NaN or infinite: extract them again")
+    _check_signal(differences[~validation], objectives)
     pairs = Pairs(prompts, differences, validation, standardize=settings.standardize)
     fits = [
         train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps) for i in range(settings.seeds)
     ]
-    best = min(range(len(fits)), key=lambda i: fits[i].loss if validation.any() else i)
+    losses = [fit.loss if math.isfinite(fit.loss) else math.inf for fit in fits]  # none without validation pairs
+    best = int(np.argmin(losses))
     layers = [(W.numpy(), b.numpy()) for W, b in pairs.fold_standardising(fits[best].layers)]
     gate = Gate(objectives, tuple(W for W, _ in layers), tuple(b for _, b in layers), settings.temperature, fits[best].scale)
     accuracies = tuple(fit.accuracy for fit in fits)
@@ -151,12 +169,24 @@ def fit_constant_gate(
     train = differences[~validation]
     if not len(train):
         raise FitError("no pair is left to train on: mark fewer pairs for validation")
+    _check_signal(train, objectives)
     live = (differences != 0).any(axis=0)
     bounds = [(0, None) if alive else (0, 0) for alive in live]
     solution = minimize(_loss_and_gradient, live.astype(np.float64), args=(train,), jac=True, bounds=bounds)
     scale = float(solution.x.sum())
+    if not math.isfinite(scale):
+        raise FitError("no constant weights can be found: the rewards are too large or too small to weigh: fit the probe again")
     weights = solution.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
     return Gate.constant(objectives, weights, scale=scale)
+
+
+def _check_signal(train: Float[np.ndarray, "p k"], objectives: Objectives) -> None:
+    if len(train) and not (train.astype(np.float32) != 0).any():  # the gate is trained in float32
+        raise FitError(
+            f"in none of the {len(train)} training pairs does a debiased reward differ between the two answers "
+            f"({', '.join(objectives.names[:5])}): there is nothing to weigh. Take objectives out of `debias.nuisances` (those "
+            "in it are zeroed), rate answers that differ, or choose another `features.response`"
+        )
 
 
 def _loss_and_gradient(
@@ -180,7 +210,8 @@ def _differences(chosen: object, rejected: object, objectives: Objectives) -> Fl
             f"chosen rewards are {a.shape}, rejected {b.shape}, and there are {len(objectives)} objectives: "
             "give both answers' rewards by the same probe"
         )
-    bad = int((~np.isfinite(a - b).all(axis=1)).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        bad = int((~np.isfinite((a - b).astype(np.float32)).all(axis=1)).sum())
     if bad:
         raise FitError(f"{bad} of {len(a)} pairs have rewards that are NaN or infinite: leave those pairs out")
     return np.asarray(a - b, dtype=np.float64)

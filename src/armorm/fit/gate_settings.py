@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Annotated, Any, get_type_hints
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
+from armorm.bounds import shown
 from armorm.errors import FitError
 
-_WORDS = ((Gt, "gt", "above"), (Ge, "ge", "at least"), (Lt, "lt", "below"))
+_WORDS = ((Gt, "gt", "above"), (Ge, "ge", "at least"), (Lt, "lt", "below"), (Le, "le", "at most"))
+MOST_STEPS = 10**8
 
 
 @dataclass(frozen=True)
@@ -27,31 +30,42 @@ class GateSettings:
     Raises FitError that names every value out of its bounds.
     """
 
-    hidden: Annotated[int, Gt(0)] = 1024
-    hidden_layers: Annotated[int, Ge(0)] = 3
-    temperature: Annotated[float, Gt(0)] = 1.0
+    hidden: Annotated[int, Gt(0), Le(65_536)] = 1024
+    hidden_layers: Annotated[int, Ge(0), Le(64)] = 3
+    temperature: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    learning_rate: Annotated[float, Gt(0)] = 1e-3
-    scale_learning_rate: Annotated[float | None, Ge(0)] = None
-    scale_init: float = 100.0
-    weight_decay: Annotated[float, Ge(0)] = 0.0
-    steps: Annotated[int, Gt(0)] = 10_000
-    batch_size: Annotated[int, Gt(0)] = 1024
+    learning_rate: Annotated[float, Gt(0), Le(1)] = 1e-3
+    scale_learning_rate: Annotated[float | None, Ge(0), Le(1e3)] = None
+    scale_init: Annotated[float, Ge(1e-3), Le(1e6)] = 100.0
+    weight_decay: Annotated[float, Ge(0), Le(100)] = 0.0
+    steps: Annotated[int, Gt(0), Le(MOST_STEPS)] = 10_000
+    batch_size: Annotated[int, Gt(0), Le(MOST_STEPS)] = 1024
     standardize: bool = True
-    evaluate_every: Annotated[int, Gt(0)] = 50
-    patience: Annotated[int | None, Gt(0)] = 10
-    seeds: Annotated[int, Gt(0)] = 1
+    evaluate_every: Annotated[int, Gt(0), Le(MOST_STEPS)] = 50
+    patience: Annotated[int | None, Gt(0), Le(MOST_STEPS)] = 10
+    seeds: Annotated[int, Gt(0), Le(1000)] = 1
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         faults = [fault for name, hint in hints.items() for fault in _faults(name, getattr(self, name), hint)]
         if faults:
             raise FitError(f"gate settings: {'; '.join(faults)}")
+        if self.learning_rate * self.weight_decay >= 1:
+            raise FitError(
+                f"gate settings: learning_rate {self.learning_rate:g} times weight_decay {self.weight_decay:g} is 1 or more: "
+                "each step would turn the weights about; lower one of them"
+            )
 
 
 def _faults(name: str, value: Any, hint: Any) -> Iterator[str]:
-    bounds = getattr(hint, "__metadata__", ()) if value is not None else ()
+    bounds, whole = getattr(hint, "__metadata__", ()), hint.__args__[0] if hasattr(hint, "__args__") else hint
+    if not bounds or (value is None and type(None) in getattr(whole, "__args__", ())):
+        return
+    wanted, kind = (Real, "a number") if "float" in str(whole) else (Integral, "a whole number")
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        yield f"{name} must be {kind}, got {shown(value)}"
+        return
     for bound in bounds:
-        kind, end, word = next((k, getattr(bound, field), w) for k, field, w in _WORDS if isinstance(bound, k))
-        if not {Gt: value > end, Ge: value >= end, Lt: value < end}[kind]:
-            yield f"{name} must be {word} {end}, got {value}"
+        bounded, end, word = next((k, getattr(bound, field), w) for k, field, w in _WORDS if isinstance(bound, k))
+        if not {Gt: value > end, Ge: value >= end, Lt: value < end, Le: value <= end}[bounded]:  # NaN is within no bounds
+            yield f"{name} must be {word} {end:,}, got {shown(value)}"

@@ -3,6 +3,7 @@
 In: `Pairs` (prompt features, differences of debiased rewards, which pairs validate) and `GateSettings`.  Out: `Trained`
 layers with their curve.  Cost: a pass and a backward pass through the MLP per step; the validation pairs per evaluation.
 
+No step makes β negative (`Scale`), which would teach the gate the reverse of the pairs.
 Only r'_chosen − r'_rejected is kept of the rewards: a pair has one weight vector g, so R_chosen − R_rejected = g · difference.
 """
 
@@ -43,6 +44,17 @@ class GateCurve:
 def bradley_terry_loss(margins: Float[Tensor, " b"], scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """−log σ(β (R_chosen − R_rejected)), averaged over pairs (eq. 5)."""
     return softplus(-scale * margins).mean()
+
+
+class Scale:
+    """β as a number θ without bounds: β = θ from 1 on, and exp(θ − 1) below, which is above 0 and as steep where the two meet."""
+
+    def __init__(self, initial: float) -> None:
+        self.theta = torch.tensor(initial if initial >= 1 else 1 + math.log(initial), requires_grad=True)
+
+    @property
+    def value(self) -> Float[Tensor, ""]:
+        return torch.where(self.theta >= 1, self.theta, torch.exp(self.theta.clamp(max=1) - 1))
 
 
 class Pairs:
@@ -115,20 +127,22 @@ def train_layers(
         # An objective whose reward never differs (a zeroed nuisance) has no gradient, but could serve as a place to put weight
         # away. Its logit is −∞ from the start and stays there: its weight is exactly 0.
         layers[-1][1][(pairs.differences == 0).all(dim=0)] = -math.inf
-    scale = torch.tensor(float(settings.scale_init), requires_grad=True)
-    optimizer, schedule = _optimizer(layers, scale, settings)
+    scale = Scale(float(settings.scale_init))
+    optimizer, schedule = _optimizer(layers, scale.theta, settings)
     log, recent, everything = _Log(settings.patience), [], settings.seeds * settings.steps
     batches = _batches(len(pairs.train), settings.batch_size, generator)
     for step in range(1, settings.steps + 1):
         at = pairs.train[next(batches)]
-        loss = bradley_terry_loss(_margins(layers, pairs, at, settings, generator), scale)
+        loss = bradley_terry_loss(_margins(layers, pairs, at, settings, generator), scale.value)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         recent.append(float(loss.detach()))
+        _check_step(step, recent[-1], scale, settings)
         if step % settings.evaluate_every == 0 or step == settings.steps:
-            log.note(step, float(np.mean(recent)), layers, scale, _evaluate(layers, scale, pairs, settings))
+            beta = scale.value.detach()
+            log.note(step, float(np.mean(recent)), layers, beta, _evaluate(layers, beta, pairs, settings))
             recent = []
             if progress:
                 progress(done + step, everything)
@@ -137,6 +151,16 @@ def train_layers(
     if progress and step < settings.steps:
         progress(done + settings.steps, everything)
     return log.result(seed)
+
+
+def _check_step(step: int, loss: float, scale: Scale, settings: GateSettings) -> None:
+    beta = float(scale.value.detach())
+    if not math.isfinite(loss) or not 0 < beta < math.inf:
+        rates = f"`learning_rate` ({settings.learning_rate:g}) and `scale_learning_rate` ({settings.scale_learning_rate})"
+        raise FitError(
+            f"the gate's training diverged at step {step} (loss {loss:g}, β {beta:g}): lower {rates}, or raise `temperature` "
+            f"({settings.temperature:g})"
+        )
 
 
 def accuracy(margins: Float[np.ndarray, " p"]) -> float:
@@ -157,13 +181,13 @@ def _new_layers(d: int, k: int, settings: GateSettings, generator: torch.Generat
 
 
 def _optimizer(
-    layers: Layers, scale: Tensor, settings: GateSettings
+    layers: Layers, theta: Tensor, settings: GateSettings
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     rate = settings.learning_rate if settings.scale_learning_rate is None else settings.scale_learning_rate
     optimizer = torch.optim.AdamW(
         [
             {"params": [t for layer in layers for t in layer], "weight_decay": settings.weight_decay},
-            {"params": [scale], "lr": rate, "weight_decay": 0.0},
+            {"params": [theta], "lr": rate, "weight_decay": 0.0},
         ],
         lr=settings.learning_rate,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from armorm.disk import load_part, save_part
+from armorm.errors import CheckpointError, FitError
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
@@ -53,13 +54,27 @@ def load_gate(folder: Path, name: str = "gate") -> Gate:
     t, objectives, facts = _load(folder, name)
     layers = range(facts["layers"])
     weights, biases = (tuple(t[f"layers.{i}.{kind}"] for i in layers) for kind in ("weight", "bias"))
-    return Gate(objectives, weights, biases, facts["temperature"], facts["scale"])
+    try:
+        return Gate(objectives, weights, biases, facts["temperature"], facts["scale"])
+    except FitError as error:
+        raise CheckpointError(f"{folder / name}.json: {error}") from error
 
 
 def _save(folder: Path, name: str, tensors: Mapping[str, np.ndarray], objectives: Objectives, facts: Mapping[str, Any]) -> None:
+    if wrong := [key for key, tensor in tensors.items() if not _sound(key, tensor)]:
+        raise FitError(f"{name}: {', '.join(wrong)}: NaN or infinity came out of the fit, and is not saved: check its settings")
     save_part(folder, name, tensors, {"objectives": objectives.to_json(), **facts}, FORMAT)
 
 
 def _load(folder: Path, name: str) -> tuple[dict[str, np.ndarray], Objectives, dict[str, Any]]:
     tensors, facts = load_part(folder, name, FORMAT, remedy=REMEDY)
+    if wrong := [key for key, tensor in tensors.items() if not _sound(key, tensor)]:
+        raise CheckpointError(f"{folder / name}.safetensors: {', '.join(wrong)} holds NaN or infinity: {REMEDY}")
     return tensors, Objectives.from_json(facts["objectives"], where=f"{folder / name}.json"), facts
+
+
+def _sound(key: str, tensor: np.ndarray) -> bool:
+    # A gate's last biases may be −∞, which `Gate` looks after; public scripts say no strengths.
+    if key == "alphas" or tensor.dtype.kind != "f":
+        return True
+    return bool(np.isfinite(tensor[~np.isneginf(tensor)] if key.endswith(".bias") else tensor).all())

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.probe import NO_VARIANCE, Probe
-from armorm.fit.statistics import RidgeStatistics, SharedStatistics
+from armorm.fit.statistics import RidgeStatistics, SharedStatistics, eigen_of
 
 BLOCK = 2048  # rows that are in float64 at one time
 RANKS = (16, 32, 64, 128, 256, 512)
@@ -203,28 +203,33 @@ def fit_posterior(statistics: RidgeStatistics, probe: Probe, *, intercept: bool 
 def directions(sums: SharedStatistics, alphas: Float[np.ndarray, " c"], *, intercept: bool) -> Directions:
     """All eigenvectors of the gram matrix, strongest first."""
     gram, _, mean, _ = sums.centred(intercept=intercept)
-    s, V = np.linalg.eigh(gram)
-    values = np.maximum(s[::-1], 0.0)
-    return Directions(sums.columns, sums.n, mean, np.ascontiguousarray(V[:, ::-1]), values, alphas, alphas.astype(np.float64))
+    s, V = eigen_of(gram)
+    return Directions(
+        sums.columns, sums.n, mean, np.ascontiguousarray(V[:, ::-1]), s[::-1].copy(), alphas, alphas.astype(np.float64)
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Leverage:
-    """Exact leverages at one strength: a Cholesky factor of A, asked block by block."""
+    """Exact leverages at one strength: a root R of A⁻¹ = R R', asked block by block."""
 
-    factor: tuple[np.ndarray, bool]
+    root: Float[np.ndarray, "d d"]
     mean: Float[np.ndarray, " d"]
     constant: float
 
     @classmethod
     def of(cls, sums: SharedStatistics, alpha: float, *, intercept: bool) -> Leverage:
         gram, _, mean, _ = sums.centred(intercept=intercept)
-        A = gram + alpha * np.eye(len(gram))
-        return cls(cho_factor(A, lower=True), mean, 1 / sums.n if intercept else 0.0)
+        try:
+            root = solve_triangular(cholesky(gram + alpha * np.eye(len(gram)), lower=True), np.eye(len(gram)), lower=True).T
+        except LinAlgError:  # beside a gram matrix without full rank a small strength is rounding
+            s, V = eigen_of(gram)
+            root = V / np.sqrt(s + alpha)
+        return cls(root, mean, 1 / sums.n if intercept else 0.0)
 
     def __call__(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         x = features.astype(np.float64) - self.mean
-        return (x * cho_solve(self.factor, x.T).T).sum(axis=1) + self.constant
+        return ((x @ self.root) ** 2).sum(axis=1) + self.constant
 
 
 @dataclass(frozen=True)

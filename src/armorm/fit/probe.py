@@ -15,8 +15,9 @@ from operator import add
 import numpy as np
 from jaxtyping import Float
 
+from armorm.bounds import STRONGEST, WEAKEST, shown
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.statistics import RidgeStatistics, SharedStatistics
+from armorm.fit.statistics import RidgeStatistics, SharedStatistics, eigen_of
 from armorm.objectives import Objectives
 
 BLOCK = 8192  # rows that are in float64 at one time
@@ -39,6 +40,9 @@ class Probe:
                 f"a probe of {len(self.objectives)} objectives has {len(self.weights)} rows of weights, "
                 f"{len(self.intercepts)} intercepts and {len(self.alphas)} strengths: fit the probe again"
             )
+
+        if not (np.isfinite(self.weights).all() and np.isfinite(self.intercepts).all()):
+            raise FitError("the probe has weights that are NaN or infinite: its features are too large: fit it on scaled ones")
 
     def predict(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
         """Rewards [n k] on the [0, 1] scale (predictions may lie outside it). Raises FitError for another width."""
@@ -125,8 +129,7 @@ def solve_ridge_path(
 
     X'X = V diag(s) V'  ⇒  (X'X + alpha I)⁻¹ X'y = V diag(1 / (s + alpha)) V' X'y
     """
-    s, V = np.linalg.eigh(gram)
-    s = np.maximum(s, 0.0)  # a Gram matrix has no negative eigenvalues, rounding has
+    s, V = eigen_of(gram)
     turned = (V.T @ moment).T  # [c d]
     return (turned / (s + alphas[:, None, None])) @ V.T
 
@@ -205,7 +208,11 @@ def _check(folds: Sequence[RidgeStatistics], objectives: Objectives, alphas: Seq
         )
     grid = np.unique(np.array(alphas, dtype=np.float64))
     if not len(grid) or not np.isfinite(grid).all() or grid[0] <= 0:
-        raise FitError(f"alphas must be positive numbers, got {list(alphas)}")
+        raise FitError(f"alphas must be positive numbers, got {shown(list(alphas))}")
+    if grid[0] < WEAKEST or grid[-1] > STRONGEST:
+        raise FitError(
+            f"alphas must lie between {WEAKEST:g} and {STRONGEST:g}, where they are no rounding, got {shown(list(alphas))}"
+        )
     return grid
 
 

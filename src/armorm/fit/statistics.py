@@ -23,6 +23,10 @@ from armorm.errors import FitError, ObjectiveMismatch
 
 BLOCK = 8192
 """Rows that are held in float64 at a time."""
+TOO_LARGE = (
+    "the features are too large for sums of their squares: divide them by their largest value, or read them at another layer "
+    "(`features.response`)"
+)
 SUMS = ("feature_sum", "moment", "label_sum", "label_square_sum")
 
 
@@ -93,7 +97,7 @@ class RidgeStatistics:
     def from_rows(cls, features: Float[np.ndarray, "n d"], ratings: Float[np.ndarray, "n k"]) -> RidgeStatistics:
         """Statistics of some rows: features of any float type, ratings on the [0, 1] scale with NaN for a missing label.
 
-        Raises FitError for features that are not finite, and for infinite ratings.
+        Raises FitError for features that are not finite or whose squares are not, and for infinite ratings.
         """
         _check_rows(features, ratings)
         mask = ~np.isnan(ratings)
@@ -145,6 +149,17 @@ class RidgeStatistics:
         return tuple(j for j, part in enumerate(self.parts) if column in part.columns)
 
 
+def eigen_of(gram: Float[np.ndarray, "d d"]) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
+    """Eigenvalues of a gram matrix, least first and none below 0, and its eigenvectors. Raises FitError where it overflowed."""
+    try:
+        if not np.isfinite(gram).all():
+            raise np.linalg.LinAlgError
+        s, V = np.linalg.eigh(gram)
+    except np.linalg.LinAlgError:
+        raise FitError(TOO_LARGE) from None
+    return np.maximum(s, 0.0), V  # a gram matrix has no negative eigenvalues, rounding has
+
+
 def _parts(mask: Bool[np.ndarray, "r k"]) -> Iterator[tuple[Bool[np.ndarray, " k"], Bool[np.ndarray, " r"]]]:
     # Parts and the rows of each. Either choice lets every objective's rows be a disjoint union of parts; take the fewer.
     patterns = np.unique(mask[mask.any(axis=1)], axis=0)
@@ -164,9 +179,12 @@ def _sums(
     for start in range(0, len(rows), BLOCK):
         at = rows[start : start + BLOCK]
         X, Y = features[at].astype(np.float64), labels[at].astype(np.float64)
-        gram += X.T @ X
-        total += X.sum(axis=0)
-        moment += X.T @ Y
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram += X.T @ X
+            total += X.sum(axis=0)
+            moment += X.T @ Y
+    if not np.isfinite(gram).all():
+        raise FitError(TOO_LARGE)
     y = labels[rows].astype(np.float64)
     whole = SharedStatistics(tuple(range(k)), len(rows), gram, total, moment, y.sum(axis=0), (y * y).sum(axis=0))
     return whole.only(_columns(part))

@@ -33,6 +33,7 @@ from armorm.model.scorer import ModelScorer
 from armorm.owner import owning
 from armorm.progress import Reporter
 from armorm.scorers import Reading
+from armorm.scoring.engine import NOT_FINITE
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 from armorm.scoring.table import ScoreTable
@@ -43,7 +44,6 @@ WINDOW_ANSWERS = 512
 WINDOW_CHARACTERS = 4_000_000
 OURS = ("score", "scores", "error", "truncated", "notes")
 """Columns of the output that replace the input's own."""
-NOT_FINITE = "not-finite: the model gives this answer no finite number; score it in float32, or leave it out"
 
 ScoreAll = Callable[[Sequence[Conversation]], ScoreTable]
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from armorm.bounds import finite, is_finite, shown
 from armorm.conversation import Message, turns_of
 from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, group_neighbours
 from armorm.data.files import records
@@ -41,7 +42,7 @@ def best_of_job(*, top_k: int = 1) -> Job:
 
     def write(answered: Answered) -> dict[str, Any]:
         row = answered.row
-        scores = [(score, j) for j, score in enumerate(answered.scores) if score is not None]
+        scores = [(score, j) for j, score in enumerate(answered.scores) if score is not None and math.isfinite(score)]
         if row.error or not scores:
             return {"id": row.id, "best": None, "score": None, **error_of(answered)}
         ranked = sorted(scores, key=lambda one: (-one[0], one[1]))
@@ -107,7 +108,7 @@ def _scores_of(row: AnswerRow, where: str) -> tuple[float, ...]:
     if ("scores" if row.many else "score") not in row.values:
         raise DataError(f"{where}: has no scores: give a file that `armorm score MODEL FILE --out SCORED` wrote")
     if isinstance(given, list) and len(given) == len(row.answers):
-        return tuple(float(s) if isinstance(s, int | float) and not isinstance(s, bool) else math.nan for s in given)
+        return tuple(finite(s) for s in given)
     if given is None:
         return (math.nan,) * len(row.answers)
     raise DataError(f"{where}: {len(row.answers)} answers, and scores that don't match: score the file again")
@@ -131,8 +132,10 @@ def select(
     `rows` says how, where the file is not one that was scored with such settings, which then hold.
     """
     rows = how_scored(file, rows)
-    if keep_top is not None and not 0 < keep_top <= 1:
-        raise DataError(f"`keep_top` is {keep_top:g}: give a share above 0 and up to 1, such as 0.2")
+    if keep_top is not None and not 0 < finite(keep_top) <= 1:
+        raise DataError(f"`keep_top` is {shown(keep_top)}: give a share above 0 and up to 1, such as 0.2")
+    if min_score is not None and not is_finite(min_score):
+        raise DataError(f"`min_score` is {shown(min_score)}: give a number that scores can be compared with")
     if keep_top is None and min_score is None:
         raise DataError("nothing to select by: give `keep_top` (a share), `min_score` (a number), or both")
     scores, prompts = array("d"), array("Q")
@@ -202,8 +205,8 @@ def build_pairs(
     one pair, however often they come. The counts are filled while the rows are read: prompts whose answers stand apart in the
     file are `scattered`.
     """
-    if not (margin >= 0 and math.isfinite(margin)):
-        raise DataError(f"`margin` is {margin:g}: give a difference of scores, 0 or more")
+    if not finite(margin) >= 0:
+        raise DataError(f"`margin` is {shown(margin)}: give a difference of scores, 0 or more")
     counts = Counts()
     return _pairs(file, margin, every, counts, how_scored(file, rows)), counts
 

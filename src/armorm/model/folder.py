@@ -6,25 +6,44 @@ Cost: a listing, and JSON.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from safetensors import SafetensorError
+from annotated_types import Ge, Gt
+from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictBool, StrictInt, StrictStr, ValidationError
 from transformers import AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
-from armorm.errors import CheckpointError, DataError
+from armorm.errors import CheckpointError, DataError, RecipeError
+from armorm.features.loading import (
+    VOCABULARIES,
+    Said,
+    check_config,
+    check_files,
+    check_sizes,
+    check_tokenizer,
+    check_weights,
+    first_line,
+    folder_of,
+    loading_errors,
+    weights_in,
+)
+from armorm.features.spec import FINAL, FeatureSpec
 from armorm.model.config import RewardModelConfig
 from armorm.model.layouts.released import is_released
+from armorm.objectives import Objectives
+from armorm.scoring.profile import Profile
 from armorm.scoring.reference import FILES as REFERENCE_FILES
 from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+def checkpoint_error(name: str) -> Said:
+    """Errors about a folder or hub id that can't be loaded as a reward model."""
+    return lambda fault: CheckpointError(f"{name} can't be loaded as a reward model: {fault}")
 
 
 def read_facts(name: str, hub: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,48 +51,61 @@ def read_facts(name: str, hub: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises CheckpointError for a folder without config or weights, and for another kind of model.
     """
-    folder = Path(name)
+    said = checkpoint_error(name)
     check_name(name)
-    with loading_errors(name):
+    with loading_errors(said):
         facts, _ = PreTrainedConfig.get_config_dict(name, **hub)
-    if facts.get("model_type") != RewardModelConfig.model_type and not is_released(facts):
-        raise CheckpointError(
-            f"{name}: its config.json says {_kind_in(facts)}, which is no reward model of named objectives; give a run's model "
-            "folder (runs/NAME/model), or one in the released ArmoRM's layout; `armorm bench` judges models with one label too"
-        )
-    if folder.is_dir():
-        check_weights(folder)
+        own = facts.get("model_type") == RewardModelConfig.model_type
+        if not own and not is_released(facts):
+            raise CheckpointError(
+                f"{name}: its config.json says {_kind_in(facts)}, which is no reward model of named objectives; give a run's "
+                "model folder (runs/NAME/model), or one in the released ArmoRM's layout; `armorm bench` judges models with one "
+                "label too"
+            )
+        check_config(facts, said)
+        if own:
+            _check_own(facts, said)
+        if Path(name).is_dir():
+            check_weights(Path(name), said)
     return facts
+
+
+def check_built(build: Callable[[Any], Any], config: Any, name: str) -> None:
+    """Raises CheckpointError for a config of which no model can be built, or one that its weights can't hold."""
+    said = checkpoint_error(name)
+    decoder = CONFIG_MAPPING[config.backbone_config["model_type"]].from_dict(dict(config.backbone_config))
+    depth = decoder.get_text_config().num_hidden_layers
+    parts = [part for text in (config.response_feature, config.prompt_feature) for part in FeatureSpec.parse(text).parts]
+    if any(part.layer != FINAL and int(part.layer) > depth for part in parts):
+        raise said(f"config.json says {depth} layers, its features are of {', '.join(map(str, parts))}: copy the files again")
+    check_sizes(decoder, weights_in(Path(name) if Path(name).is_dir() else None), said, lambda: build(config))
 
 
 def local(name: str) -> str:
     """A model's name, with the home folder in place of a `~`. Raises CheckpointError as `check_name` does."""
-    found = str(Path(name).expanduser()) if name.startswith("~") else name
+    folder = folder_of(name, CheckpointError)
+    found = name if folder is None else str(folder)
     check_name(found)
     return found
 
 
 def check_name(name: str) -> None:
     """Raises CheckpointError for a path where nothing is, and for a folder with an adapter alone, an encoder, or no model."""
-    folder = Path(name)
-    if not folder.exists():
+    folder, said = folder_of(name, CheckpointError), checkpoint_error(name)
+    if folder is None:
         if _looks_like_path(name):
             raise CheckpointError(f"{name}: no such folder; give a run's model folder (runs/NAME/model) or a hub id (owner/name)")
         return
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
+    with loading_errors(said):
+        check_files(folder, said)
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{name}: no config.json in it; give a run's model folder (runs/NAME/model)")
+        facts, _ = PreTrainedConfig.get_config_dict(str(folder))
+        if _is_encoder(facts):
             raise CheckpointError(
-                f"{name}: holds an adapter (adapter_config.json) and not the decoder that it was trained on: merge the two with "
-                "peft's `merge_and_unload()`, write the result with `save_pretrained`, and give that folder"
+                f"{name}: its config.json says {_kind_in(facts)}, an encoder, which can be neither a backbone nor a rival: give "
+                "a model with a causal decoder (Llama, Qwen, Gemma, …), or train one on the same data"
             )
-        raise CheckpointError(f"{name}: no config.json in it; give a run's model folder (runs/NAME/model)")
-    with loading_errors(name):
-        facts, _ = PreTrainedConfig.get_config_dict(name)
-    if _is_encoder(facts):
-        raise CheckpointError(
-            f"{name}: its config.json says {_kind_in(facts)}, an encoder, which can be neither a backbone nor a rival: give a "
-            "model with a causal decoder (Llama, Qwen, Gemma, …), or train one on the same data"
-        )
 
 
 def _looks_like_path(name: str) -> bool:
@@ -84,7 +116,7 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _is_encoder(facts: Mapping[str, Any]) -> bool:
-    masked = facts.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not facts.get("is_decoder")
+    masked = facts.get("model_type") in [*MODEL_FOR_MASKED_LM_MAPPING_NAMES] and not facts.get("is_decoder")
     return bool(masked or facts.get("is_encoder_decoder"))
 
 
@@ -95,52 +127,80 @@ def _kind_in(facts: Mapping[str, Any]) -> str:
     return f"{kind} with {labels} labels" if labels > 1 else str(kind)
 
 
-@contextmanager
-def loading_errors(name: str) -> Iterator[None]:
-    """Turns what transformers raises in the block into a CheckpointError about the model."""
+Count = Annotated[StrictInt, Ge(1)]
+Token = Annotated[StrictInt, Ge(0)]
+
+
+class _Own(BaseModel):
+    # What kinds of values config.json holds in this package's own layout; what it lacks has a default.
+    model_config = ConfigDict(extra="ignore")
+    objectives: list[dict[str, Any]]
+    computed: list[StrictStr] = []
+    response_feature: StrictStr = ""
+    prompt_feature: StrictStr = ""
+    backbone_config: dict[str, Any]
+    backbone_layers: Token = 0
+    architectures: list[StrictStr] | None = None
+    backbone_name: StrictStr = ""
+    gate_hidden: list[Count] = []
+    gating_temperature: Annotated[FiniteFloat, Gt(0)] = 1.0
+    gate_scale: FiniteFloat = 1.0
+    probe_bias: StrictBool = False
+    max_tokens: Count = 1
+    rendering: dict[str, StrictStr] | None = None
+    empty_score: FiniteFloat | None = None
+    header_ids: list[Token] = []
+    closing_ids: list[Token] = []
+    question_ids: list[list[Token]] = []
+    empty_ids: list[Token] = []
+    profile: dict[str, Any] | None = None
+    armorm_format: StrictInt = 0
+
+
+def _check_own(facts: Mapping[str, Any], said: Said) -> None:
     try:
-        yield
-    except SafetensorError as error:
-        raise CheckpointError(f"{name}: a safetensors file is damaged or cut short ({error}): copy it again") from error
-    except (OSError, ValueError, KeyError, DataError) as error:
-        raise CheckpointError(f"{name} can't be loaded as a reward model: {str(error).splitlines()[0]}") from error
+        _Own.model_validate(facts)
+        Objectives.from_json(facts["objectives"], where="config.json: objectives")
+        if facts.get("profile") is not None:
+            Profile.from_json(facts["profile"], where="config.json: profile")
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False, include_input=False)]
+        raise said(f"config.json is damaged ({'; '.join(faults[:5])}): copy it again") from error
+    except (DataError, RecipeError) as error:
+        raise said(f"{first_line(error)}: copy config.json again") from error
 
 
 def folder_beside(name: str, hub: Mapping[str, Any]) -> Path | None:
     """The folder that holds what is kept beside the weights: the model's own, or the hub's snapshot where it has such files."""
     if Path(name).is_dir():
         return Path(name)
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    kept = [cached_file(name, file, **quiet, **hub) for file in (*UNCERTAINTY_FILES, *REFERENCE_FILES)]
+    kept = [cached_file(name, file, **_QUIET, **hub) for file in (*UNCERTAINTY_FILES, *REFERENCE_FILES)]
     return next((Path(file).parent for file in kept if file), None)
 
 
-def read_tokenizer(name: str, hub: Mapping[str, Any]) -> Any:
-    """The tokenizer beside the weights, or None: the model then takes token ids alone, and `score` says what is missing."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
-    except (OSError, ValueError, KeyError):
+def read_tokenizer(name: str, hub: Mapping[str, Any], rows: int) -> Any:
+    """The tokenizer beside the weights of a decoder of `rows` tokens, or None where there are no files of one.
+
+    Without it a model takes token ids alone, and `score` says what is missing. Raises CheckpointError where a file of it is
+    damaged or lacking.
+    """
+    files = (*VOCABULARIES, "tokenizer_config.json")
+    here = [(Path(name) / f).is_file() if Path(name).is_dir() else cached_file(name, f, **_QUIET, **hub) for f in files]
+    if not any(here):
         return None
-    # Where there are no files, some classes make one up of special tokens alone.
-    return tokenizer if len(tokenizer) > len(tokenizer.added_tokens_decoder) else None
+
+    def said(fault: str) -> CheckpointError:
+        return CheckpointError(
+            f"{name}: its tokenizer can't be read, a file of it is missing or damaged ({fault}): copy it again"
+        )
+
+    with loading_errors(said):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
+        # Where there is no vocabulary, some classes make one up of special tokens alone.
+        if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+            raise said("it holds special tokens alone")
+        check_tokenizer(tokenizer, said, rows)
+    return tokenizer
 
 
-def check_weights(folder: Path) -> None:
-    """Raises CheckpointError for a folder without safetensors, or whose index names files that are not there."""
-    if (folder / SINGLE).is_file():
-        return
-    if not (folder / INDEX).is_file():
-        pickled = sorted(f.name for f in folder.iterdir() if f.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-        what = f"only pickled weights ({', '.join(pickled[:2])}), which are never read" if pickled else "no weights"
-        raise CheckpointError(
-            f"{folder} holds {what}: it needs {SINGLE}, or {INDEX} and its shards. Download the safetensors, or load the "
-            "model where you trust it and write them with its `save_pretrained`"
-        )
-    try:
-        shards = {str(shard) for shard in json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / INDEX} is no index of safetensors ({error}): copy it again") from error
-    if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
-        raise CheckpointError(
-            f"{folder} lacks {', '.join(missing[:3])} ({len(missing)} of {len(shards)} shards): copy or download them again"
-        )
+_QUIET = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}

@@ -26,13 +26,15 @@ from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
 from armorm.features.forward import run_whole
+from armorm.features.loading import loading_errors
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import FORMAT, RewardModelConfig
-from armorm.model.folder import folder_beside, loading_errors, read_facts, read_tokenizer
+from armorm.model.folder import check_built, checkpoint_error, folder_beside, read_facts, read_tokenizer
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.padding import check_ids
 from armorm.model.segments import find_segments
+from armorm.model.soundness import check_gate_settings, check_heads
 from armorm.rendering import Renderer, Rendering
 from armorm.scoring.engine import Engine, join_pooled
 from armorm.scoring.explain import Difference, Explanation, explain
@@ -95,6 +97,7 @@ class RewardModel(PreTrainedModel):
         self.prompt_spec = FeatureSpec.parse(config.prompt_feature)
         facts = dict(config.backbone_config)
         self.model = AutoModel.from_config(CONFIG_MAPPING[facts.pop("model_type")].from_dict(facts))
+        check_gate_settings(config.gating_temperature, config.gate_scale)
         width, k = config.hidden_size, len(self.objectives)
         self.regression_layer = nn.Linear(width * len(self.response_spec.parts), k, bias=config.probe_bias)
         self.reward_transform_matrix = nn.Parameter(torch.eye(k + len(config.computed), k))
@@ -149,16 +152,18 @@ class RewardModel(PreTrainedModel):
         # What a file lacks or holds in another shape is found in `info`; transformers alone would fill it with random numbers.
         ours = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         check_model(Path(name))
-        with loading_errors(str(name)):
+        with loading_errors(checkpoint_error(str(name))):
+            check_built(cls, kwargs.get("config") or RewardModelConfig.from_pretrained(name, **hub), str(name))
             model, info = super().from_pretrained(name, *args, **{**kwargs, **ours})
         if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
             raise CheckpointError(
                 f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
                 "copy them again"
             )
-        model.tokenizer = read_tokenizer(str(name), hub)
+        model.tokenizer = read_tokenizer(str(name), hub, model.get_input_embeddings().weight.shape[0])
         if is_released(facts):
             finish_released(model, facts)
+        check_heads(model, str(name))
         if (folder := folder_beside(str(name), hub)) is not None:
             model.uncertainty = Uncertainty.load(folder, model.objectives)
             model.reference = Reference.load(folder, model.objectives.names)

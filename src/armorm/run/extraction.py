@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from armorm.features.answers import Answers
-from armorm.features.backbone import Backbone, fingerprint, load_backbone, load_tokenizer
+from armorm.features.backbone import Backbone, check_positions, fingerprint, load_backbone, load_tokenizer
 from armorm.features.storing import ExtractionSettings, Known, OnProgress, Row, store_answers
 from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
 from armorm.rendering import Renderer
 from armorm.run.rows import Rows
+from armorm.small_files import expanded
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class LazyBackbone:
         return {
             "dtype": s.dtype,
             "revision": s.revision,
-            "chat_template": Path(s.chat_template).expanduser() if s.chat_template else None,
+            "chat_template": expanded(s.chat_template) if s.chat_template else None,
         }
 
     @cached_property
@@ -76,6 +77,7 @@ class LazyBackbone:
     def _loaded(self) -> tuple[Backbone, Renderer]:
         self.say(f"loading {self.settings.model} (a GGUF file is converted the first time, about half a minute)")
         backbone = load_backbone(self.settings.model, device=self.settings.device, **self.options)
+        check_positions(backbone.model.config, self.settings.max_tokens)
         backbone.cut(self.parts)
         return backbone, self.renderer  # it knows the contexts already that it checked
 

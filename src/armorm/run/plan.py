@@ -11,8 +11,8 @@ from typing import Any
 
 from armorm.data.files import expand
 from armorm.data.summary import SourceFacts
-from armorm.features.backbone import located
-from armorm.recipe import Recipe, Source, Suite, load_recipe
+from armorm.features.backbone import check_local, device_of, located
+from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
 from armorm.run.rows import survey_rows
@@ -22,16 +22,19 @@ def plan(path: Path) -> dict[str, Any]:
     """What a recipe reads, fits and judges. Raises RecipeError with every fault."""
     recipe = load_recipe(path)
     objectives = recipe.load_objectives()
+    response, prompt = recipe.features.parts
+    device_of(recipe.backbone.device)
+    settings = recipe.backbone
+    check_local(settings.model, [*response, *prompt], dtype=settings.dtype, max_tokens=settings.max_tokens)
     renderer, unchecked = _renderer(recipe)
     found, faults = survey_rows(recipe, objectives, renderer=renderer)
-    response, prompt = recipe.features.parts
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone.model,
         "objectives": list(objectives.names),
         "ratings": [_place(s) for s in recipe.ratings],
         "pairs": [_place(s) for s in recipe.pairs],
-        "bench": [{"name": "held-out pairs", "share of prompts": recipe.splits.test}, *(_suite(s) for s in recipe.bench)],
+        "bench": [{"name": HELD_OUT, "share of prompts": recipe.splits.test}, *(_suite(s) for s in recipe.bench)],
         "rows": [_counts(facts) for facts in found],
         "faults": faults,
         **({"not checked": unchecked} if unchecked else {}),

@@ -10,6 +10,7 @@ ratings and pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -76,9 +77,13 @@ def fit_probe_stage(
         fit = fit_probe(folds, context.objectives, alphas=settings.alphas, intercept=settings.intercept)
         reporter.say(f"probe on {spec}: mean held-out Pearson {fit.mean_cv_pearson:.3f}")
         tried[str(spec)] = fit.mean_cv_pearson
-        if best is None or fit.mean_cv_pearson > best[1].mean_cv_pearson:
+        if math.isfinite(fit.mean_cv_pearson) and (best is None or fit.mean_cv_pearson > best[1].mean_cv_pearson):
             best = str(spec), fit, folds
-    assert best is not None  # a recipe has candidates
+    if best is None:
+        raise FitError(
+            f"the probe predicts the same for every held-out answer, on each of {', '.join(tried)}: the features don't vary, or "
+            "the prompts are too few: name other layers in `features.response`, or give more rated prompts"
+        )
     feature, fit, folds = best
     for warning in fit.warnings:
         reporter.warn(warning)

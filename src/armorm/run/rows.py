@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
+from armorm.bounds import name_fault, shown
 from armorm.conversation import Span
 from armorm.data.benchmarks.registry import benchmark, benchmark_items
 from armorm.data.files import BadRecord, Cells, Found, Record, expand, hub_records, in_cells, records
@@ -173,6 +174,8 @@ class _Reader:
             yield name, stream(found, source=name, columns=source.columns, span=span, where=where, **more)
 
     def _kept(self, kind: Kind, name: str, read: Read[Row], cap: int | None) -> tuple[Row, ...]:
+        if fault := name_fault(name.replace("/", "-")):  # a data set of the hub is called owner/name
+            raise RecipeError(f"{kind}: the source {shown(name)}: {fault} (its `name`, or its file's)")
         if (kind, name) in self.seen:
             raise RecipeError(f"two {kind} sources are called {name!r}: give one of them another `name`")
         read = self._rendered(name, read)

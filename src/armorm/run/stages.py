@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from armorm.disk import digest_of, read_sealed, write_sealed, writing_folder
+from armorm.disk import digest_of, numbers_or_null, read_sealed, write_sealed, writing_folder
 from armorm.errors import CheckpointError, DataError
 from armorm.sums import NAME as SUMS
 from armorm.sums import check_sums, read_sums, save_sums, write_sums
@@ -103,7 +103,7 @@ def run_stage(
     start = time.perf_counter()
     with writing_folder(folder) as beside:
         value, told = compute(beside)
-        facts = json.loads(json.dumps(told))
+        facts = json.loads(json.dumps(numbers_or_null(told), allow_nan=False))
         seconds = round(time.perf_counter() - start, 2)
         write_sealed(beside / FILE, {"format": FORMAT, "key": key, "seconds": seconds, "facts": facts})
         write_sums(beside)

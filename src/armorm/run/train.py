@@ -28,7 +28,7 @@ from armorm.fit.parts import load_debias
 from armorm.objectives import Objectives
 from armorm.owner import owning
 from armorm.progress import Reporter
-from armorm.recipe import STARTER, Recipe
+from armorm.recipe import HELD_OUT, STARTER, Recipe
 from armorm.report.provenance import provenance
 from armorm.report.run_page import write_run
 from armorm.report.run_results import RunResults
@@ -50,7 +50,6 @@ from armorm.scoring.uncertainty import Uncertainty
 from armorm.sums import NAME as SUMS
 from armorm.sums import save_sums
 
-HELD_OUT = "held-out pairs"
 RECIPE = "recipe.yaml"
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
 Value = TypeVar("Value")

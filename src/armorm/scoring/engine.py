@@ -29,6 +29,7 @@ from armorm.scoring.table import Basis, Profiles, ScoreTable, refusal
 
 Renderings = list[Rendered | None]
 Faults = tuple[str | None, ...]
+NOT_FINITE = "not-finite: the model gives this answer no finite number; score it in float32, or leave it out"
 Steerings = tuple[Steering | None, ...]
 
 
@@ -139,9 +140,10 @@ class Engine:
             places.append(at)
             for spec in kept:
                 features[str(spec)][at] = join_pooled(pooled.response, spec).cpu().numpy()
+        columns = _scatter(places, heads, n, basis)
+        faults = _with_silent(faults, columns)
         truncated = np.array([row is not None and row.truncated for row in rendered], dtype=np.bool_)
         notes = tuple(() if row is None else row.notes for row in rendered)
-        columns = _scatter(places, heads, n, basis)
         return ScoreTable(basis, columns, tokens.numpy(), truncated, faults, steerings, features, notes)
 
     def _stream(self, rendered: Sequence[Rendered], kept: Sequence[FeatureSpec]) -> Iterator[Pooled]:
@@ -157,6 +159,12 @@ class Engine:
             share=not self.exact,
         )
         return (one for pooled in found for one in _row_by_row(pooled)) if self.exact else found
+
+
+def _with_silent(faults: Faults, columns: Heads) -> Faults:
+    # A row whose heads gave a number that is none is refused too: a score of NaN is no score.
+    sound = torch.stack([torch.isfinite(column).all(dim=1) for column in columns]).all(dim=0).tolist()
+    return tuple(fault or (None if good else NOT_FINITE) for fault, good in zip(faults, sound, strict=True))
 
 
 def _row_by_row(pooled: Pooled) -> Iterator[Pooled]:

@@ -13,18 +13,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from armorm.bounds import Factor, Finite, Magnitude, Weight, shown
 from armorm.disk import write_text
 from armorm.errors import RecipeError
-
-Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+from armorm.small_files import read_yaml, yaml_text
 
 TOLERANCE = 1e-9
 PENALTY = 10.0
@@ -71,7 +67,7 @@ class Profile(BaseModel):
 
     name: str = "unnamed"
     description: str = ""
-    weights: dict[str, Positive] = {}
+    weights: dict[str, Magnitude] = {}
     blend: Weight | None = None
     scale: dict[str, Factor] = {}
     drop: tuple[str, ...] = ()
@@ -79,7 +75,7 @@ class Profile(BaseModel):
     cap: dict[str, Weight] = {}
     fix: dict[str, Weight] = {}
     constraints: tuple[Constraint, ...] = ()
-    nuisances: dict[str, Positive] = {}
+    nuisances: dict[str, Magnitude] = {}
 
     @classmethod
     def from_json(cls, facts: Any, *, where: str = "profile") -> Profile:
@@ -94,16 +90,12 @@ class Profile(BaseModel):
     @classmethod
     def from_yaml(cls, path: Path) -> Profile:
         """From a file; the file's stem is its name unless it says one. Raises RecipeError as `from_json`, or without a file."""
-        try:
-            facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(
-                f"{path}: the profile can't be read ({error.strerror}); see recipes/profiles/ for examples"
-            ) from None
-        except UnicodeDecodeError:
-            raise RecipeError(f"{path}: is not UTF-8 text; write the profile as YAML") from None
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        facts = read_yaml(
+            path,
+            "profile",
+            missing="the profile can't be read (No such file or directory)",
+            remedy="see recipes/profiles/ for examples",
+        )
         named = {"name": path.stem, **facts} if isinstance(facts, Mapping) else facts
         return cls.from_json(named, where=str(path))
 
@@ -113,7 +105,7 @@ class Profile(BaseModel):
 
     def to_yaml(self, path: Path) -> None:
         """Raises StorageError where the file can't be written."""
-        write_text(path, yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True))
+        write_text(path, yaml_text(self.to_json()))
 
     @property
     def fingerprint(self) -> str:
@@ -206,7 +198,7 @@ def _fault(error: Any) -> str:
         known = list(Constraint.model_fields if error["loc"][0] == "constraints" else Profile.model_fields)
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         return f"{key}: no such key" + (f"; did you mean {close[0]!r}?" if close else f"; the keys here are {', '.join(known)}")
-    return f"{key}: {str(error['msg']).removeprefix('Value error, ')} (got {error.get('input')!r})"
+    return f"{key}: {str(error['msg']).removeprefix('Value error, ')} (got {shown(error.get('input'))})"
 
 
 def _kind(value: Any) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.disk import load_part, save_part
-from armorm.errors import ObjectiveMismatch
+from armorm.errors import CheckpointError, ObjectiveMismatch
 from armorm.numbers import shorten
 
 FORMAT = 2
@@ -136,6 +136,8 @@ class Reference:
             raise ObjectiveMismatch(
                 f"{path} is of {', '.join(names)}, the model of {', '.join(objectives)}: copy the model's own"
             )
+        if facts["answers"] and not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise CheckpointError(f"{folder / NAME}.safetensors: holds NaN or infinity: copy it again")
         texts, sources = (tuple(p[key] for p in prompts) for key in ("text", "source"))
         return cls(names, facts["answers"], tensors["quantiles"], texts, sources, tensors["gates"])
 

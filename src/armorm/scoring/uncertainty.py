@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.disk import load_part, save_part
-from armorm.errors import ObjectiveMismatch
+from armorm.errors import CheckpointError, FitError, ObjectiveMismatch
 from armorm.fit.posterior import Directions, Posterior
 from armorm.objectives import Objectives
 
@@ -89,6 +89,10 @@ class Uncertainty:
             tensors |= {f"parts.{i}.{name}": getattr(part, name) for name in ("vectors", "values", "alphas", "tails")}
             if p.intercept:
                 tensors[f"parts.{i}.mean"] = part.mean
+        if wrong := [key for key, tensor in tensors.items() if not _sound(key, tensor)]:
+            raise FitError(
+                f"{', '.join(wrong[:3])} of the uncertainty came out NaN or infinite: check the ratings and the features"
+            )
         facts = {
             "objectives": self.objectives.to_json(),
             "width": p.width,
@@ -114,6 +118,8 @@ class Uncertainty:
             raise ObjectiveMismatch(
                 f"the model has {objectives}, {path} has {named}: copy both {NAME} files of this model, or remove them"
             )
+        if wrong := [key for key, tensor in tensors.items() if not _sound(key, tensor)]:
+            raise CheckpointError(f"{folder / NAME}.safetensors: {', '.join(wrong[:3])} holds NaN or infinity: copy it again")
         return cls(named, _posterior(facts, tensors), tensors["reach"], facts["level"])
 
     def _own(self, coefficients: Float[np.ndarray, "n q"]) -> Float[np.ndarray, "n k"]:
@@ -123,6 +129,11 @@ class Uncertainty:
                 "give one for each objective, computed nuisances after them"
             )
         return coefficients[:, : len(self.objectives)]
+
+
+def _sound(key: str, tensor: np.ndarray) -> bool:
+    # An objective that could not be fitted has no σ and no reach.
+    return not np.isinf(tensor).any() and (key in ("sigma", "reach") or not np.isnan(tensor).any())
 
 
 def _posterior(facts: dict[str, Any], tensors: dict[str, np.ndarray]) -> Posterior:

@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from armorm.errors import BackboneError, MissingExtra
-from armorm.features.backbone import DType, load_headed, located
+from armorm.features.backbone import DType, load_headed, load_tokenizer, located
 from armorm.recipe import BackboneSettings, Lora
 from armorm.rendering import Renderer
 from armorm.sums import write_sums
@@ -61,13 +61,9 @@ class Decoder:
     @property
     def tokenizer(self) -> Any:
         """Its tokenizer, with the recipe's chat template, padding with a token that never ends an answer."""
-        revision = {} if Path(self._folder).is_dir() else {"revision": self.settings.revision}
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False, **revision)
-            if self.settings.chat_template:
-                tokenizer.chat_template = Path(self.settings.chat_template).expanduser().read_text(encoding="utf-8")
-        except (OSError, ValueError, KeyError) as error:
-            raise BackboneError(f"{self.settings.model} has no tokenizer that can be read: {error}") from error
+        template = Path(self.settings.chat_template).expanduser() if self.settings.chat_template else None
+        settings = self.settings
+        tokenizer = load_tokenizer(settings.model, dtype=settings.dtype, revision=settings.revision, chat_template=template)
         tokenizer.pad_token = _padding(tokenizer)
         return tokenizer
 

@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from armorm.errors import FitError
 from armorm.recipe import BackboneSettings, TuningSettings
+from armorm.sums import NAME as SUMS
+from armorm.sums import faults_of, write_sums
 from armorm.tuning.decoder import Decoder, load_trainable, save_trained
 
 KEPT_CHECKPOINTS = 2
@@ -83,8 +85,10 @@ class Job:
 
     @property
     def checkpoint(self) -> str | None:
-        """The last checkpoint, where there is one."""
-        return get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+        """The last checkpoint that is whole, where there is one."""
+        found = self.checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if self.checkpoints.is_dir() else ()
+        whole = [at for at in found if _step_of(at) and (at / SUMS).is_file() and not any(faults_of(at))]
+        return str(max(whole, key=_step_of)) if whole else None
 
     def arguments(self, *, evaluate: bool) -> dict[str, Any]:
         """The trainer's arguments, by transformers' names. Raises FitError for a batch that the processes can't share."""
@@ -143,6 +147,11 @@ class Job:
         return curve_of(trainer.state.log_history)
 
 
+def _step_of(checkpoint: Path) -> int:
+    step = checkpoint.name.rpartition("-")[2]
+    return int(step) if step.isdecimal() else 0
+
+
 def _inputs_as_they_are(model: Any) -> AbstractContextManager[None]:
     # Adapters bring their inputs to float32, and autocast, to which the choice is left here, brings them back: the same numbers.
     if not hasattr(model, "peft_config"):
@@ -183,6 +192,11 @@ class _Watch(transformers.TrainerCallback):
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self.before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
         self.start, self.tokens = time.perf_counter(), state.num_input_tokens_seen
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:  # the other processes' random states are theirs to write
+            at = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            write_sums(at, [file.name for file in at.iterdir() if file.is_file() and not file.name.startswith("rng_state")])
 
     def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         row = state.log_history[-1]

@@ -18,6 +18,7 @@ from armorm.model.config import RewardModelConfig
 from armorm.model.gating import GatingNetwork
 from armorm.model.marks import marks_of
 from armorm.model.reward_model import RewardModel
+from armorm.model.soundness import check_heads
 from armorm.rendering import Renderer
 
 
@@ -32,7 +33,7 @@ def assemble(
     """Put the fitted method on its decoder, which is cut to the depth that is needed; `prompt` is what the gate reads.
 
     `gate_scale` multiplies the gate's weights when scoring; it is not β, which is `gate.scale`. Raises BackboneError when the
-    parts were fitted on features of another width.
+    parts were fitted on features of another width, CheckpointError for parts with numbers that are none.
     """
     probe, debias, gate, response = fitted.probe, fitted.debias, fitted.gate, FeatureSpec.parse(fitted.feature)
     needed = (backbone.width * len(response.parts), backbone.width * len(prompt.parts))
@@ -71,6 +72,7 @@ def assemble(
     model.gating.layers = nn.ModuleList(_linear(w, b) for w, b in zip(layers, gate.biases, strict=True))
     model.gating.logit_scale = nn.Parameter(torch.tensor([gate.scale], dtype=torch.float32))
     model.tokenizer = backbone.tokenizer
+    check_heads(model, "the model put together")
     return model.requires_grad_(False).eval().to(backbone.device)
 
 

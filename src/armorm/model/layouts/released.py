@@ -191,7 +191,7 @@ def save_released(model: RewardModel, folder: Path, *, max_shard_size: str = SHA
         if model.tokenizer is not None:
             _save_tokenizer(model.tokenizer, folder)
         model.save_beside(folder)
-        text = json.dumps(_facts(model), indent=2, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(_facts(model), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         write_text(folder / "config.json", text + "\n")
 
 
@@ -244,4 +244,4 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     file = folder / "tokenizer_config.json"
     facts = json.loads(file.read_text(encoding="utf-8"))
     facts |= {"tokenizer_class": "PreTrainedTokenizerFast"} if (folder / "tokenizer.json").is_file() else {}
-    write_text(file, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
