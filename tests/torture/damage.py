@@ -225,6 +225,6 @@ def _kind(path: Path, root: Path) -> str:
     # A file's place without what tells its namesakes apart: features/*/shard-*.safetensors.
     inside = path.relative_to(root).parts
     return "/".join(
-        re.sub(r"-[0-9a-f]{16}|\d{3,}|-of-\d+|(?<=without-fold-)\d|(?<=part-)\d+|\.\d+\.\d+(?=\.part)", "*", one)
+        re.sub(r"-[0-9a-f]{16}|\d{5,}|-of-\d+|(?<=without-fold-)\d|(?<=part-)\d+|\.\d+\.\d+(?=\.part)", "*", one)
         for one in inside
     )
