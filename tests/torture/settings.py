@@ -154,7 +154,10 @@ class Trained(Attack):
         base = yaml.safe_load((self.world.inputs / "rows" / "recipe.yaml").read_text())
         for _ in range(40):
             part = draw.choice(SAFE)
-            changed = base | mutated(draw, {part: base.get(part, draw.choice((0, 1, -1, 2**40)))})
+            hostile = mutated(draw, {part: base.get(part, draw.choice((0, 1, -1, 2**40)))})
+            if not isinstance(hostile, dict):
+                continue
+            changed = base | hostile
             with self.world.folder() as place:
                 (place / "recipe.yaml").write_bytes(_yaml(changed))
                 planned = self.world.do(["train", "recipe.yaml", "--dry-run"], place, limit=30)
