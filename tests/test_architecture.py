@@ -15,9 +15,10 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # From the ground up. A unit may import itself and whatever stands on a lower line; units on one line don't know each other.
 FLOORS = (
     ("errors",),
-    ("bounds",),
+    ("bounded", "bounds", "user_files", "user_json"),
     ("small_files",),
     ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress"),
+    ("rounds",),
     ("kept", "numbers", "owner", "rendering", "results", "scorers", "sums"),
     ("data",),
     ("features",),

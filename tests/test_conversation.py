@@ -72,7 +72,7 @@ FAULTS = [
     ([*turns("hi", "hello"), {"role": "system", "content": "late"}, *turns("a", "b")], "not-alternating"),
     ([{"role": "system", "content": "only"}, {"role": "assistant", "content": "b"}], "not-alternating"),
 ]
-BY_OTHERS = {"python-repr", "template-refuses", "tool-calls-unread", "tool-turns-unread", "answer-unread"}
+BY_OTHERS = {"python-repr", "too-long", "template-refuses", "tool-calls-unread", "tool-turns-unread", "answer-unread"}
 """Faults that a file's reader or a chat template finds."""
 
 

@@ -65,7 +65,7 @@ def test_faulty_lines_keep_their_number_and_reading_goes_on(tmp_path):
         (3, "not-json"),
         (4, "not-an-object"),
         (5, "not-utf8"),
-        (6, "not-json"),
+        (6, "too-deep"),
         (7, {"a": 2}),
     ]
     bad = [r for r in records(path) if isinstance(r, BadRecord)]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from armorm.errors import ConversationError
+from armorm.user_json import JsonFault, read_json
 
 
 class Message(TypedDict):
@@ -77,6 +78,7 @@ class Fault(str):
         "not-alternating": "start with the user (a system message may come first) and let the assistant answer each user's turn",
         "no-answer": "end the conversation with the assistant's answer",
         "not-utf8": "remove the unpaired surrogates or bytes that are no UTF-8",
+        "too-long": "make it shorter: a question with its answer may have 4 Mi characters, a row of a file 64 MiB",
         "template-refuses": "change the conversation, or the chat template; a system message can be merged into the user's turn",
         "tool-calls-unread": "the chat template shows no tool calls, so that all would score alike: use one that does",
         "tool-turns-unread": "the chat template shows no turns of tools: use one that does",
@@ -129,8 +131,12 @@ def parse_conversation(given: Any, *, tools: Any = None) -> Parsed:
     if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
         messages = [Message(role="system", content=system), *messages]
     listed = _tools(tools)
+    known = set(map(_written, listed))
     for message in messages:  # wherever they stand, they are the conversation's
-        listed += [tool for tool in message.pop("tools", ()) if tool not in listed]
+        for tool in message.pop("tools", ()):
+            if (written := _written(tool)) not in known:
+                known.add(written)
+                listed.append(tool)
     if messages[0]["role"] == "system" and not messages[0]["content"].strip():
         notes["empty-system"] = None
         messages = messages[1:]
@@ -231,21 +237,44 @@ def prompt_group(messages: Iterable[Message]) -> str:
     numbers, combining marks) is kept: prompts that are only alike are near, not the same.
     """
     first = next((m["content"] for m in messages if m["role"] == "user"), "")
-    whole = " ".join(unicodedata.normalize("NFC", first).split()).casefold()
+    whole = " ".join(_composed(first).split()).casefold()
     normal = quoted[1] if (quoted := _QUOTED.fullmatch(whole)) else whole
-    for ordinary in _ORDINARY:
-        normal = ordinary.sub(" ", normal)
+    normal = _STOPS.sub(_without_stop, _EXCLAIMED.sub(" ", normal))
+    normal = _QUOTES.sub(" ", normal)
     normal = " ".join(normal.split()) or whole  # a prompt of nothing but marks keeps them
     return "g" + hashlib.sha256(normal.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 _QUOTED = re.compile(r"['‘「]([^'‘’「」]+)['’」]")
-_ORDINARY = (
-    re.compile(r"(?<![\d)!])(?<![\d)]\s)(?<!\b\w)[!！]+(?=[\"”»]*(?:\s|$))"),  # 5! and n! are numbers
-    re.compile(r"(?<=[^\s\"“„«‘'(\[])[,.;:?…、。，；：？]+(?=[\"”»]*(?:\s|$))|(?<=\s)[?？…]+(?=[\"”»]*$)"),
-    re.compile(r"(?:^|(?<=\s))[\"“„«¿¡]+|[\"”»]+(?=\s|$)|(?<!\d)(?<!\d\s)—(?!\s?\d)"),
-)
-"""Marks that part or quote sentences and say nothing else."""
+_EXCLAIMED = re.compile(r"(?<![\d)!！])(?<![\d)]\s)(?<!\b\w)[!！]++(?=[\"”»]*+(?:\s|$))")  # 5! and n! are numbers
+_STOPS = re.compile(r"(?<![,.;:?…、。，；：？])[,.;:?…、。，；：？]++(?=([\"”»]*+)(?:\s|($)))")
+_QUOTES = re.compile(r"(?:^|(?<=\s))[\"“„«¿¡]++(?:[\"”»]++(?=\s|$))?|(?<![\"”»])[\"”»]++(?=\s|$)|(?<!\d)(?<!\d\s)—(?!\s?\d)")
+"""Marks that part or quote sentences and say nothing else. A run of them is looked at once, so that time follows the length."""
+_OPENED = re.compile(r"[\s\"“„«‘'(\[]")
+_MOST_MARKS = 100
+"""So many combining marks behind one letter are brought into order; Python takes quadratic time for it."""
+
+
+def _without_stop(found: re.Match[str]) -> str:
+    # The marks behind a word; of those that stand by themselves or open something, the first stays.
+    run, start = found[0], found.start()
+    before = found.string[start - 1] if start else " "
+    asks = before.isspace() and start > 0 and not run.strip("?？…") and found[2] is not None
+    return " " if asks or not _OPENED.match(before) else run[0] + " " * (len(run) > 1)
+
+
+def _composed(text: str) -> str:
+    return "".join(unicodedata.normalize("NFC", piece) for piece in _between_runs(text))
+
+
+def _between_runs(text: str) -> Iterator[str]:
+    start = marks = 0
+    for i, letter in enumerate(text) if not text.isascii() else ():
+        marks = marks + 1 if unicodedata.combining(letter) else 0
+        if marks == _MOST_MARKS:
+            yield text[start : i + 1]
+            start, marks = i + 1, 0
+    yield text[start:]
 
 
 # -- one message -----------------------------------------------------------------------------------------------------------------
@@ -360,6 +389,10 @@ def _tools(given: Any) -> list[dict[str, Any]]:
     return [dict(tool) for tool in listed]
 
 
+def _written(tool: dict[str, Any]) -> str:
+    return json.dumps(tool, sort_keys=True, default=str)
+
+
 def _order_fault(messages: Sequence[Message]) -> Fault | None:
     if not messages or messages[-1]["role"] != "assistant":
         return Fault("no-answer")
@@ -402,6 +435,6 @@ def texts_in(value: Any) -> Iterator[str]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except JsonFault:
         return None

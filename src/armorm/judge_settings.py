@@ -12,7 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from armorm.bounds import BatchTokens, Name, PerMinute, Price, Seconds, Seed, shown
-from armorm.small_files import expanded, is_file
+from armorm.small_files import expanded
+from armorm.user_files import is_file
 
 TEMPLATES = ("pairwise-1", "pairwise-short-1", "pointwise-1", "pointwise-short-1")
 """The package's own templates. A text that changes gets a new number: verdicts under the old one stay what they were."""

@@ -30,7 +30,8 @@ from armorm.fit.gate_settings import GateSettings
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective, Objectives, ScaleMap
 from armorm.rendering import Rendering
-from armorm.small_files import expanded, is_file, read_yaml, shown_sentence, yaml_text
+from armorm.small_files import expanded, read_yaml, shown_sentence, yaml_text
+from armorm.user_files import is_file
 
 STARTER = "starter"
 RESPONSE_TOKENS = "response-tokens"

@@ -2,7 +2,8 @@
 
 In: a conversation, a tokenizer with a chat template.  Out: `Rendered`: three token segments (prompt, answer, closing), so every
 position is a sum of lengths.
-Cost: one template rendering per conversation and a few per distinct prompt, one tokenisation per text.
+Cost: one template rendering per conversation and a few per distinct prompt, one tokenisation per text. Of a conversation
+that does not fit, what stays is found from the newest turns backwards, in a few renderings of about what fits.
 
 What is scored is the template's own rendering of the whole conversation. The prompt is what it has in common whatever the answer
 is, up to the header that opens one; the closing is what always stands behind an answer; the answer is what is between them, white
@@ -21,12 +22,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from functools import cached_property, lru_cache
+from sys import getsizeof
 from threading import Lock
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict
 
+from armorm.bounded import Remembered
 from armorm.conversation import (
     REASONING,
     Answer,
@@ -40,9 +43,16 @@ from armorm.conversation import (
     turns_of,
 )
 from armorm.errors import BackboneError, ConversationError
+from armorm.rounds import Rounds, most
 
 VERSION = 2
 """Changes whenever the same conversation may give other tokens; it is part of every key."""
+LONGEST = 2**22
+"""The characters of the longest question with its answer that is rendered (4 Mi), and of the turns that are kept at most."""
+WHOLE = 2**20
+"""A conversation of so many characters is shown to the template whole, also where only its newest turns fit."""
+REMEMBERED = 2**26
+"""The bytes of prompts, and of their tokens, that a renderer keeps (64 MiB each)."""
 SystemTurn = Literal["own", "merged"]
 Ids = tuple[int, ...]
 
@@ -107,7 +117,8 @@ class Renderer:
 
     `max_tokens` bounds a whole conversation: the oldest turns (a question and all that answers it; the system message stays) go
     first, then tokens from the left of the remaining prompt, and only an answer that is itself too long loses its own
-    beginning; its end always stays. Raises BackboneError when there is no chat template.
+    beginning; its end always stays. Of a conversation of more than `WHOLE` characters the template sees only what stays. Raises
+    BackboneError when there is no chat template.
     """
 
     def __init__(self, tokenizer: Any, *, max_tokens: int, rendering: Rendering = Rendering()) -> None:  # noqa: B008 - frozen
@@ -121,8 +132,8 @@ class Renderer:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.rendering = rendering
-        self._frame = lru_cache(maxsize=4096)(self._frame_of)
-        self._prompt_ids = lru_cache(maxsize=4096)(self._prompt_ids_of)
+        self._frame = Remembered(self._frame_of, _frame_bytes, REMEMBERED)
+        self._prompt_ids = Remembered(self._prompt_ids_of, ids_bytes, REMEMBERED)
         self._shows = lru_cache(maxsize=None)(self._shows_in)
         self._bos = bos_of(tokenizer)
         specials = "|".join(map(re.escape, _specials_of(tokenizer)))
@@ -133,21 +144,48 @@ class Renderer:
     def render(self, messages: Any) -> Rendered:
         """The conversation as segments. Raises ConversationError when it is none, or when the template refuses it."""
         parsed, context, answer = self._split(messages)
-        body, frame, notes = self._compose(context, answer)
-        prompt, ids, closing = self._ids(frame, body, answer)
-        turns = 0
-        while len(prompt) + len(ids) + len(closing) > self.max_tokens and (shorter := _without_oldest(context)):
-            turns += len(context) - len(shorter)
-            context = shorter
-            body, frame, notes = self._compose(context, answer)
-            prompt, ids, closing = self._ids(frame, body, answer)
-        return self._cut(prompt, ids, closing, turns, tuple(dict.fromkeys((*parsed.notes, *frame.notes, *notes))))
+        fitted = self._fitted(context, answer)
+        notes = tuple(dict.fromkeys((*parsed.notes, *fitted.notes)))
+        return self._cut(fitted, len(context) - len(fitted.context), notes)
 
     def check(self, messages: Any) -> tuple[str, ...]:
         """What `render` would note, without tokenising. Raises what `render` raises."""
         parsed, context, answer = self._split(messages)
-        _, frame, notes = self._compose(context, answer)
+        rounds = self._rounds(context, answer)
+        _, frame, notes = self._compose(rounds.newest(rounds.within(WHOLE)), answer)
         return tuple(dict.fromkeys((*parsed.notes, *frame.notes, *notes)))
+
+    # -- what fits -----------------------------------------------------------------------------------------------------------
+
+    def _fitted(self, context: tuple[Message, ...], answer: Answer) -> _Fitted:
+        """As many of the newest rounds as fit, the last one at least."""
+        rounds = self._rounds(context, answer)
+        tried: dict[int, _Fitted] = {}
+
+        def fits(n: int) -> bool:
+            if rounds.size(n) > LONGEST:
+                return False
+            tried[n] = self._tokens(rounds.newest(n), answer)
+            return len(tried[n]) <= self.max_tokens
+
+        every, guess, candidates = rounds.count, 1, rounds.count
+        if rounds.size(every) <= WHOLE:
+            if fits(every) or every == 1:
+                return tried[every]
+            guess, candidates = rounds.within(rounds.size(every) * self.max_tokens / len(tried[every])), every - 1
+        return tried[most(candidates, fits, guess=guess)]
+
+    def _rounds(self, context: tuple[Message, ...], answer: Answer) -> Rounds:
+        # Refuses what no template should see, and turns that the template would not show, whether or not they will be dropped.
+        rounds = Rounds(context, answer)
+        if rounds.size(1) > LONGEST:
+            raise Fault("too-long", f"the last question and its answer have {rounds.size(1):,} characters").error()
+        self._unread([*context, *turns_of(answer)], None)
+        return rounds
+
+    def _tokens(self, context: tuple[Message, ...], answer: Answer) -> _Fitted:
+        body, frame, notes = self._compose(context, answer)
+        return _Fitted(context, *self._ids(frame, body, answer), (*frame.notes, *notes))
 
     def plain(self, text: str) -> Ids:
         """The tokens of a text by itself, without the white space around it; nothing in it becomes a special token."""
@@ -194,8 +232,9 @@ class Renderer:
             raise Fault("answer-unread").error()
         if not broken:
             notes.append("special-token-in-text")
-        self._check_calls(turns, body)
-        if not all(self._holds(m, body) for m in turns):
+        shown = _Shown(_unmarked(body))
+        self._check_calls(turns, shown)
+        if not all(self._holds(m, shown) for m in turns):
             notes.append("text-left-out")
         return body, frame, notes
 
@@ -215,8 +254,9 @@ class Renderer:
         prompt = _common_start([befores[0], *self._openings(context)])
         notes = self._unread(context, None)
         notes += [] if broken else ["special-token-in-text"]
-        notes += ["text-left-out"] if not all(self._holds(m, prompt) for m in context if m["role"] != "system") else []
-        self._check_calls(context, prompt)
+        shown = _Shown(_unmarked(prompt))
+        notes += ["text-left-out"] if not all(self._holds(m, shown) for m in context if m["role"] != "system") else []
+        self._check_calls(context, _Shown(shown.text))
         return Frame(prompt, afters[0], tuple(notes))
 
     def _openings(self, context: list[Message]) -> list[str]:
@@ -276,17 +316,16 @@ class Renderer:
         notes += ["tools"] if (tools or any(m.get("tools") for m in turns)) and not self._shows("tools") else []
         return [f"{note} not in the template" for note in notes]
 
-    def _check_calls(self, turns: Sequence[Message], marked: str) -> None:
+    def _check_calls(self, turns: Sequence[Message], shown: _Shown) -> None:
         # A template may show calls, and yet not all of one turn.
-        shown = _unmarked(marked)
         for call in (call["function"] for m in turns for call in m.get("tool_calls", ())):
             said = (text for text in texts_in([call.get("name"), call.get("arguments")]) if text.strip())
             if not all(text in shown or json.dumps(text, ensure_ascii=False)[1:-1] in shown for text in said):
                 raise Fault("tool-calls-unread", "not all of them are shown").error()
 
-    def _holds(self, message: Message, marked: str) -> bool:
+    def _holds(self, message: Message, shown: _Shown) -> bool:
         # Whether a turn's text, and its reasoning if the template shows any, stands in a rendering; blocks may be written anew.
-        text, shown = message["content"].strip(), _unmarked(marked)
+        text = message["content"].strip()
         if message["role"] == "tool" and json.dumps(text, ensure_ascii=False)[1:-1] in shown:
             return True
         said = [text, *(str(message.get(key) or "") for key in REASONING if self._shows(key))]
@@ -342,8 +381,9 @@ class Renderer:
         # Whether the tokenizer can read the literals of special tokens as text.
         return all(len(encode(self.tokenizer, literal, special=False)) > 1 for literal in _specials_of(self.tokenizer))
 
-    def _cut(self, prompt: Ids, answer: Ids, closing: Ids, turns: int, notes: tuple[str, ...]) -> Rendered:
-        over = len(prompt) + len(answer) + len(closing) - self.max_tokens
+    def _cut(self, fitted: _Fitted, turns: int, notes: tuple[str, ...]) -> Rendered:
+        prompt, answer, closing = fitted.prompt, fitted.answer, fitted.closing
+        over = len(fitted) - self.max_tokens
         if over <= 0:
             return Rendered(prompt, answer, closing, turns, 0, notes)
         # Keep the BOS and at least the header that opens the answer: the gate reads the prompt's last token.
@@ -441,6 +481,8 @@ def _unmarked(text: str) -> str:
 
 def _common_start(texts: Sequence[str]) -> str:
     low, high = min(texts), max(texts)  # what these two share, all share
+    if high.startswith(low):
+        return low
     return low[: next((i for i, letter in enumerate(low) if letter != high[i]), len(low))]
 
 
@@ -488,13 +530,37 @@ def _merge_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return ({**merged, "tools": system["tools"]} if system.get("tools") else merged, *rest)
 
 
-def _without_oldest(context: tuple[Message, ...]) -> tuple[Message, ...] | None:
-    # One question and all that answers it less; None when only the last question (and the system message) is left.
-    head = 1 if context and context[0]["role"] == "system" else 0
-    users = [i for i, m in enumerate(context) if m["role"] == "user"]
-    if len(users) < 2:
-        return None
-    kept = context[:head] + context[users[1] :]
-    if not head and (tools := context[0].get("tools")):
-        kept = ({**kept[0], "tools": tools}, *kept[1:])
-    return kept
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    # What stays of a conversation, and its tokens.
+    context: tuple[Message, ...]
+    prompt: Ids
+    answer: Ids
+    closing: Ids
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer) + len(self.closing)
+
+
+class _Shown:
+    """A rendering, in which texts are looked for: first behind the last one that was found, since they mostly come in order."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self._place = text, 0
+
+    def __contains__(self, text: str) -> bool:
+        place = self.text.find(text, self._place)
+        place = self.text.find(text) if place < 0 else place
+        if place >= 0:
+            self._place = place
+        return place >= 0
+
+
+def _frame_bytes(turns: tuple[tuple[str, str, str], ...], frame: Frame) -> int:
+    return 512 * (len(turns) + 1) + sum(getsizeof(text) for turn in turns for text in turn) + getsizeof(frame.prompt)
+
+
+def ids_bytes(text: str, ids: Ids) -> int:
+    """What a text and its tokens weigh in memory."""
+    return 512 + getsizeof(text) + 40 * len(ids)

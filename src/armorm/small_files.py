@@ -113,14 +113,6 @@ def expanded(text: str) -> Path:
         return path
 
 
-def is_file(path: Path) -> bool:
-    """Whether a file is there; False for what can't be a path."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def yaml_text(facts: Any) -> str:
     """Plain values as YAML that `read_yaml` reads back: no anchors, keys in their order."""
     return str(yaml.dump(facts, Dumper=_Dumper, sort_keys=False, allow_unicode=True))

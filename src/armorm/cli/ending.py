@@ -1,7 +1,7 @@
 """How the program ends: streams that may be closed, full or not UTF-8, signals, and errors that nobody expected.
 
 In: a command to run.  Out: its exit code: 2 for the caller's faults, 1 for ours and the machine's, 130 when it was stopped, 141
-where nobody reads what it prints.  Cost: none.
+where nobody reads what it prints.
 """
 
 from __future__ import annotations

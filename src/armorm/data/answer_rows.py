@@ -14,6 +14,7 @@ from armorm.data.cells import is_nothing
 from armorm.data.files import BadRecord, Record
 from armorm.data.shapes import RowFault, RowFormat, read_texts
 from armorm.errors import DataError
+from armorm.numbers import shorten
 
 ANSWER_COLUMNS = (
     *("messages", "prompt", "system", "tools", "response", "completion", "responses", "completions", "chosen", "rejected"),
@@ -64,7 +65,8 @@ def answer_rows(found: Iterable[Record | BadRecord], how: RowFormat = RowFormat(
         seen |= one.values.keys()
         yield answer_row(one, how)
     if unseen and seen:
-        raise DataError(f"no row has the column {min(unseen)!r}; the columns are {', '.join(sorted(seen)[:40])}")
+        there = shorten(", ".join(map(str, sorted(seen)[:40])), 1000)
+        raise DataError(f"no row has the column {min(unseen)!r}; the columns are {there}")
 
 
 def answer_row(record: Record | BadRecord, how: RowFormat = RowFormat()) -> AnswerRow:  # noqa: B008 - frozen

@@ -5,11 +5,12 @@ In: a value as its file has it.  Out: plain numbers and lists.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from decimal import Decimal
 from typing import Any
+
+from armorm.user_json import JsonFault, read_json
 
 NOT_AVAILABLE = frozenset({"n/a", "na", "nan", "none", "null"})
 """How sets write that there is no value, letter case aside."""
@@ -83,6 +84,6 @@ def _is_turn(turn: Any) -> bool:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except JsonFault:
         return None

@@ -2,7 +2,8 @@
 
 In: a path (.jsonl, .json, .csv, each also .gz, and .parquet), a glob pattern, or a hub data set.
 Out: `Record`s with their row number; a row that can't be read comes as a `BadRecord` in its place, and reading goes on.
-Cost: one pass; JSON Lines, CSV and Parquet are streamed, a .json list is held in memory.
+Cost: one pass; all formats are streamed, and a row has a limit of 64 MiB and 100 levels, so that memory follows neither the
+file nor its longest line.
 
 Rows are counted from 1: lines of a .jsonl file, entries of a .json list, records below the header of a .csv file. A .json file
 that starts with an object instead of a list is read as JSON Lines (SHP's files are such), or is that one row.
@@ -13,7 +14,6 @@ column on the first rows and counted in a note; a later cell that is none is the
 
 from __future__ import annotations
 
-import csv
 import glob
 import gzip
 import hashlib
@@ -23,17 +23,22 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
-from io import BufferedReader
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from armorm.conversation import is_python_repr, is_utf8
+from armorm.conversation import is_python_repr
+from armorm.data.blocks import LONGEST_ROW
 from armorm.data.cells import list_in, messages_in
+from armorm.data.csv_rows import csv_rows
+from armorm.data.json_rows import Item, json_lines, json_rows
 from armorm.errors import DataError
+from armorm.numbers import shorten
+from armorm.user_files import MISSING, fault_of, here, is_file, is_folder, open_file, require_file, shown, user_path
+from armorm.user_json import JsonFault, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,10 @@ REMEDIES = {
     "not-json": "mend or remove the line: each must be one complete JSON object",
     "not-csv": "mend the quotes and the number of cells: each record needs as many as the header",
     "not-utf8": "save the file as UTF-8",
+    "too-long": "make it shorter: a row of a file may have 64 MiB, a question with its answer 4 Mi characters",
+    "too-deep": "make the row flatter: at most 100 objects and lists within each other are read",
+    "repeated-key": "name each field of an object once: either value may be meant",
+    "not-readable": "write the cell anew, or leave its column out: it holds no value of its column's type",
     "truncated-file": "fetch the file again: it ends too early or is damaged from here on",
     "not-an-object": "give one JSON object with named fields per row",
     "not-messages": "this column holds messages as JSON text in other rows: write this one so, or have its cells read as text",
@@ -90,6 +99,9 @@ JSON_COLUMNS = b"armorm.json"
 """Where the metadata of a Parquet file's schema lists the columns that hold JSON text."""
 FREE = ("arguments", "parameters", "function")
 """Keys of calls and tools whose mappings have keys of their own (a call's function holds its name and its arguments)."""
+_SWELLING = 100
+"""A column that grows more than so many times when it is unpacked is made to fill memory."""
+_BATCH = 2**30
 DECIDED_ON = 256
 """How many rows of a file say what its columns hold."""
 
@@ -104,11 +116,9 @@ def records(path: Path, cells: Cells = "auto") -> Iterator[Record | BadRecord]:
     reader = _READERS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
     if reader is None or path.name.endswith(".parquet.gz"):
         raise DataError(
-            f"{path}: the format is not known; files may end in .jsonl, .ndjson, .json, .csv (each also .gz), .parquet"
+            f"{shown(path)}: the format is not known; files may end in .jsonl, .ndjson, .json, .csv (each also .gz), .parquet"
         )
-    if not path.is_file():
-        seen = "is a folder, name the files in it (a pattern such as folder/*.jsonl will do)" if path.is_dir() else "no such file"
-        raise DataError(f"{path}: {seen}")
+    require_file(path)
     found = _in_file(path, reader)
     listless = path.name.lower().removesuffix(".gz").endswith(".csv")
     return in_cells(found, "text" if cells == "auto" and not listless else cells)
@@ -121,7 +131,7 @@ def in_cells(found: Iterator[Record | BadRecord], cells: Cells) -> Iterator[Reco
 
 def _with_messages(found: Iterator[Record | BadRecord], *, forced: bool) -> Iterator[Record | BadRecord]:
     """Rows in which the columns that hold JSON text of messages (or lists, in columns that list answers) hold lists."""
-    first = list(islice(found, DECIDED_ON))
+    first = _first_rows(found)
     rows = [one.values for one in first if isinstance(one, Record)]
     names = dict.fromkeys(name for values in rows for name in values)
     texts = {name: [v for values in rows if isinstance(v := values.get(name), str) and v.strip()] for name in names}
@@ -129,6 +139,17 @@ def _with_messages(found: Iterator[Record | BadRecord], *, forced: bool) -> Iter
     decided = {name for name, seen in texts.items() if read[name] and (forced or 2 * read[name] > len(seen))}
     for one in chain(first, found):
         yield one if isinstance(one, BadRecord) else _with_lists(one, decided, forced=forced)
+
+
+def _first_rows(found: Iterator[Record | BadRecord]) -> list[Record | BadRecord]:
+    # So many rows as tell what their columns hold; fewer where they are long, since all of them are held.
+    first, size = list[Record | BadRecord](), 0
+    for one in islice(found, DECIDED_ON):
+        first.append(one)
+        size += sum(len(v) for v in one.values.values() if isinstance(v, str))
+        if size > LONGEST_ROW:
+            break
+    return first
 
 
 def _with_lists(record: Record, decided: set[str], *, forced: bool) -> Record | BadRecord:
@@ -141,7 +162,8 @@ def _with_lists(record: Record, decided: set[str], *, forced: bool) -> Record | 
         turns = _reader_of(name)(value)
         if name in decided and turns:
             values[name] = turns
-            notes.append(f"{name}: JSON text read as messages" if messages_in(value) else f"{name}: JSON text read as a list")
+            kind = "messages" if messages_in(value) else "a list"
+            notes.append(f"{shorten(name, 40)}: JSON text read as {kind}")
         elif is_python_repr(value):
             return BadRecord(record.row, "python-repr", REMEDIES["python-repr"], record.where, record.values)
         elif name in decided and not forced:
@@ -159,20 +181,20 @@ def expand(pattern: str, *, folders: bool = False) -> list[Path]:
     Raises DataError for an environment variable that is not set and for a pattern that no file matches.
     """
     missing = [a or b for a, b in _VARIABLE.findall(pattern) if (a or b) not in os.environ]
+    asked = shown(pattern)
     if missing:
-        raise DataError(f"{pattern}: the environment variable {missing[0]} is not set: set it to the folder that holds the files")
-    plain = Path(_VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], pattern)).expanduser()
-    if plain.is_file() or (folders and plain.is_dir()):
+        raise DataError(f"{asked}: the environment variable {missing[0]} is not set: set it to the folder that holds the files")
+    plain = user_path(_VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], pattern))
+    if is_file(plain) or (folders and is_folder(plain)):
         return [plain]
-    escaped = _VARIABLE.sub(lambda m: glob.escape(os.environ[m[1] or m[2]]), pattern)
-    files = sorted(Path(p) for p in glob.glob(str(Path(escaped).expanduser()), recursive=True) if Path(p).is_file())  # noqa: PTH207
-    if not files and plain.is_dir():
-        raise DataError(f"{pattern}: is a folder, name the files in it (a pattern such as folder/*.jsonl will do)")
-    if not files:
-        raise DataError(
-            f"{pattern}: no file matches ({plain}): check the folder and the ending; relative paths start at {Path.cwd()}"
-        )
-    return files
+    escaped = user_path(_VARIABLE.sub(lambda m: glob.escape(os.environ[m[1] or m[2]]), pattern))
+    if files := sorted(file for p in glob.glob(str(escaped), recursive=True) if is_file(file := Path(p))):  # noqa: PTH207
+        return files
+    if (fault := fault_of(plain)) not in (None, MISSING):
+        raise DataError(f"{asked}: {fault}")
+    raise DataError(
+        f"{asked}: no file matches ({shown(plain)}): check the folder and the ending; relative paths start at {here()}"
+    )
 
 
 def hub_records(
@@ -199,16 +221,14 @@ def hub_records(
 
 def fingerprint(path: Path) -> str:
     """The sha256 of a file's bytes, in hex."""
-    with _open(path) as stream:
+    with open_file(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
-_Item = tuple[int, Any]  # the row and its fields, or the row and the name of its fault
 
-
-def _in_file(path: Path, reader: Callable[[Path], Iterator[_Item]]) -> Iterator[Record | BadRecord]:
+def _in_file(path: Path, reader: Callable[[Path], Iterator[Item]]) -> Iterator[Record | BadRecord]:
     where = str(path)
     row = 0
     try:
@@ -221,152 +241,76 @@ def _in_file(path: Path, reader: Callable[[Path], Iterator[_Item]]) -> Iterator[
         yield BadRecord(row + 1, "truncated-file", REMEDIES["truncated-file"], where)
 
 
-def _open(path: Path, *, unzip: bool = False) -> BufferedReader | gzip.GzipFile:
-    try:
-        return gzip.open(path, "rb") if unzip and path.suffix == ".gz" else path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}") from None
-
-
-def _json(path: Path) -> Iterator[_Item]:
-    return _json_lines(path) if _holds_lines(path) else _json_list(path)
-
-
-def _holds_lines(path: Path) -> bool:
-    # Two lines or more, the first one a whole object: then it is neither a list nor one object spread over lines.
-    with _open(path, unzip=True) as stream:
-        lines = list(islice((text for text in stream if text.strip()), 2))
-    return len(lines) == 2 and isinstance(_object(lines[0].decode("utf-8-sig", "replace")), dict)
-
-
-def _json_lines(path: Path) -> Iterator[_Item]:
-    with _open(path, unzip=True) as stream:
-        for row, line in enumerate(stream, start=1):
-            try:
-                text = line.decode("utf-8-sig" if row == 1 else "utf-8")
-            except UnicodeDecodeError:
-                yield row, "not-utf8"
-                continue
-            if text.strip():
-                yield row, _object(text)
-
-
-def _object(text: str) -> dict[str, Any] | str:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return "not-json"
-    return value if isinstance(value, dict) else "not-an-object"
-
-
-def _json_list(path: Path) -> Iterator[_Item]:
-    # Entry by entry, so that the entries before a break are still read.
-    with _open(path, unzip=True) as stream:
-        text = stream.read().decode("utf-8-sig", "surrogateescape")
-    place = _after_space(text, 0)
-    if text[place : place + 1] == "{":
-        yield 1, _object(text) if is_utf8(text) else "not-utf8"
-        return
-    if text[place : place + 1] != "[":
-        yield 1, "not-json"
-        return
-    place = _after_space(text, place + 1)
-    if text[place : place + 1] == "]":
-        return
-    for row in count(1):
-        start = place
-        try:
-            value, place = _DECODER.raw_decode(text, place)
-        except (ValueError, RecursionError):
-            yield row, "not-json" if place < len(text) else "truncated-file"
-            return
-        if not is_utf8(text[start:place]):
-            yield row, "not-utf8"
-        else:
-            yield row, value if isinstance(value, dict) else "not-an-object"
-        place = _after_space(text, place)
-        if text[place : place + 1] != ",":
-            break
-        place = _after_space(text, place + 1)
-    if place == len(text):
-        yield row + 1, "truncated-file"
-    elif text[place] != "]" or _after_space(text, place + 1) < len(text):
-        yield row + 1, "not-json"
-
-
-_DECODER = json.JSONDecoder()
-
-
-def _after_space(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place
-
-
-def _csv(path: Path) -> Iterator[_Item]:
-    csv.field_size_limit(2**31 - 1)  # answers may be longer than the module's 128 KiB
-    with _open(path, unzip=True) as stream:
-        lines = (line.decode("utf-8-sig" if i == 0 else "utf-8", "surrogateescape") for i, line in enumerate(stream))
-        cells = csv.reader(lines, strict=True)
-        header = _next_cells(cells) or []
-        if isinstance(header, str) or not all(map(is_utf8, header)):
-            raise DataError(f"{path}: the header can't be read: {REMEDIES['not-utf8' if isinstance(header, list) else header]}")
-        if len(set(header)) < len(header):
-            raise DataError(f"{path}: columns of the header share a name: {', '.join(header)}: give each its own")
-        number = 0
-        while (row_cells := _next_cells(cells)) is not None:
-            if row_cells == []:  # a blank line
-                continue
-            number += 1
-            if isinstance(row_cells, str):
-                yield number, row_cells
-            elif not all(map(is_utf8, row_cells)):
-                yield number, "not-utf8"
-            elif len(row_cells) != len(header):
-                yield number, "not-csv"
-            else:
-                yield number, dict(zip(header, row_cells, strict=True))
-
-
-def _next_cells(cells: Iterator[list[str]]) -> list[str] | str | None:
-    try:
-        return next(cells, None)
-    except csv.Error as error:
-        return "truncated-file" if "end of data" in str(error) else "not-csv"
-
-
-def _parquet(path: Path) -> Iterator[_Item]:
+def _parquet(path: Path) -> Iterator[Item]:
     row = 0
     try:
         with pq.ParquetFile(path) as file:
-            encoded = json_columns(file.schema_arrow)
-            for batch in file.iter_batches(batch_size=256):
-                for i in range(batch.num_rows):
-                    row += 1
-                    yield row, _parquet_row(batch, i, encoded)
-    except (pa.ArrowException, OSError):
-        yield row + 1, "truncated-file"
+            encoded = _columns_in(path, file.schema_arrow)
+            for group in range(file.num_row_groups):
+                facts = file.metadata.row_group(group)
+                if _is_bomb(facts):
+                    yield from ((row + i, "too-long") for i in range(1, facts.num_rows + 1))
+                    row += facts.num_rows
+                    continue
+                for batch in file.iter_batches(batch_size=_batch_rows(facts), row_groups=[group]):
+                    for i in range(batch.num_rows):
+                        row += 1
+                        yield row, _parquet_row(batch.slice(i, 1), encoded)
+    except (pa.ArrowException, OSError) as error:
+        yield row + 1, "too-deep" if "deeply nested" in str(error) else "truncated-file"
+
+
+def _columns_in(path: Path, schema: Any) -> frozenset[str]:
+    if repeated := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise DataError(f"{shown(path)}: columns share the name {shown(repeated[0])!r}: give each its own")
+    return json_columns(schema)
+
+
+def _is_bomb(group: Any) -> bool:
+    # A column that would be far larger than its bytes on the disk, or a single row that is too long.
+    columns = [group.column(i) for i in range(group.num_columns)]
+    swells = any(c.total_uncompressed_size > max(4 * LONGEST_ROW, _SWELLING * c.total_compressed_size) for c in columns)
+    return swells or (group.num_rows == 1 and group.total_byte_size > LONGEST_ROW)
+
+
+def _batch_rows(group: Any) -> int:
+    # One value of a column's dictionary may stand in every row: so many rows as fit even then.
+    longest = max((group.column(i).total_uncompressed_size for i in range(group.num_columns)), default=0)
+    return max(1, min(256, _BATCH // max(longest, 1)))
 
 
 def json_columns(schema: Any) -> frozenset[str]:
     """The columns of a Parquet file of ours that hold JSON text for values of no one type."""
-    names = json.loads((schema.metadata or {}).get(JSON_COLUMNS, b"[]"))
-    return frozenset(names)
-
-
-def _parquet_row(batch: Any, i: int, encoded: Set[str]) -> dict[str, Any] | str:
     try:
-        values: dict[str, Any] = batch.slice(i, 1).to_pylist()[0]
+        names = json.loads((schema.metadata or {}).get(JSON_COLUMNS, b"[]"))
+    except (ValueError, RecursionError):
+        return frozenset()
+    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+
+
+def _parquet_row(row: Any, encoded: Set[str]) -> dict[str, Any] | str:
+    if row.nbytes > LONGEST_ROW:
+        return "too-long"
+    try:
+        values: dict[str, Any] = row.to_pylist()[0]
+        return {name: _decoded(value) if name in encoded else without_nothing(value) for name, value in values.items()}
     except UnicodeDecodeError:
         return "not-utf8"
-    return {name: _decoded(value) if name in encoded else without_nothing(value) for name, value in values.items()}
+    except JsonFault as fault:
+        return fault.name
+    except RecursionError:
+        return "too-deep"
+    except (ValueError, OverflowError, ImportError):  # a date that Python has not, a time zone that the machine has not
+        return "not-readable"
 
 
 def _decoded(value: Any) -> Any:
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:  # written over by another program
-        return value
+        return read_json(value) if isinstance(value, str) else value
+    except JsonFault as fault:
+        if fault.name != "not-json":
+            raise
+        return value  # written over by another program
 
 
 def without_nothing(value: Any) -> Any:
@@ -385,10 +329,10 @@ def _is_free(key: str, value: Any) -> bool:
     return key in FREE and not (key == "function" and isinstance(value, dict) and "arguments" in value)
 
 
-_READERS: dict[str, Callable[[Path], Iterator[_Item]]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json,
-    ".csv": _csv,
+_READERS: dict[str, Callable[[Path], Iterator[Item]]] = {
+    ".jsonl": json_lines,
+    ".ndjson": json_lines,
+    ".json": json_rows,
+    ".csv": csv_rows,
     ".parquet": _parquet,
 }

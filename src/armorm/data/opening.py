@@ -214,7 +214,7 @@ def objectives_in(path: Path) -> Objectives | None:
         return None
     try:
         facts = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
-    except (pa.ArrowException, OSError, ValueError):
+    except (pa.ArrowException, OSError, ValueError, RecursionError):
         return None
     listed = facts.get("objectives") if isinstance(facts, dict) else None
     return Objectives.from_json(listed, where=str(path)) if listed else None

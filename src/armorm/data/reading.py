@@ -21,6 +21,7 @@ from armorm.data.files import BadRecord, Found, Record, Skipped
 from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedResponse, Row
 from armorm.data.shapes import Columns, RowFault, Texts, bare_text, read_texts
 from armorm.errors import DataError
+from armorm.numbers import shorten
 from armorm.objectives import Objective, Objectives
 
 OnFault = Literal["drop", "fail"]
@@ -337,7 +338,7 @@ class _Tally:
         if absent and self.columns:
             raise DataError(
                 f"{self.where}: no row has the column {absent[0]!r} that the recipe names; "
-                f"the columns are {', '.join(sorted(self.columns)[:40])}"
+                f"the columns are {shorten(', '.join(sorted(self.columns)[:40]), 1000)}"
             )
 
 

@@ -33,6 +33,7 @@ from armorm.conversation import (
 from armorm.data.cells import list_in, messages_in
 from armorm.data.files import Cells
 from armorm.errors import ConversationError
+from armorm.numbers import shorten
 
 Format = Literal["auto", "messages", "swift", "sharegpt", "nemo", "alpaca", "openrlhf", "prompt", "implicit"]
 Kind = Literal["one", "many", "pair"]
@@ -91,12 +92,18 @@ class RowFormat:
         return {"columns": self.columns.model_dump(mode="json", exclude_defaults=True), "cells": self.cells, "answer": self.span}
 
 
+MOST_TURNS = 2**22
+"""The turns that a row's answers may have before them, all taken together."""
+SEEN = 200
+"""The characters that a message shows of what was seen."""
+
+
 class RowFault(Exception):  # noqa: N818 - one row's fault, caught by whoever reads rows
     """What is wrong with a row: a name, what was seen, a remedy."""
 
     def __init__(self, name: str, what: str, remedy: str) -> None:
         super().__init__(name, what, remedy)
-        self.name, self.what, self.remedy = name, what, remedy
+        self.name, self.what, self.remedy = name, shorten(what, SEEN), shorten(remedy, 2 * SEEN)
 
     @classmethod
     def of(cls, error: ConversationError) -> RowFault:
@@ -179,6 +186,9 @@ def read_texts(
     system, tools = (values.get(c) if c else None for c in (columns.system, columns.tools))
     if system == "":
         notes["empty-system"] = None
+    if len(found.answers) * len(found.context) > MOST_TURNS:
+        seen = f"{len(found.answers)} answers to {len(found.context)} turns"
+        raise RowFault("too-long", seen, "spread its answers over several rows")
     conversations, faults = list[tuple[Message, ...]](), list[RowFault | None]()
     for answer in found.answers:
         try:
@@ -218,9 +228,9 @@ def _looks(values: Mapping[str, Any], columns: Columns) -> Iterator[str]:
     for name, value in values.items():
         if isinstance(value, str) and name not in read:
             if messages_in(value):
-                yield f"{name}: JSON text kept as text"
+                yield f"{shorten(str(name), 40)}: JSON text kept as text"
             elif is_python_repr(value):
-                yield f"{name}: Python's print of a list kept as text"
+                yield f"{shorten(str(name), 40)}: Python's print of a list kept as text"
 
 
 def bare_text(answer: Answer) -> str:
@@ -293,8 +303,8 @@ def _whole(context: Sequence[Any], answer: Any, system: Any, notes: dict[str, No
     systems = [{"role": "system", "content": system}] if system not in (None, "") else []
     if _speaker(turns[0]) in ("user", "system", "human"):
         systems += [turn for turn in context[:1] if _speaker(turn) == "system"]
-        said = [_said(turn) for turn in turns]
-        if any(_said(turn) not in said for turn in context if _speaker(turn) != "system"):
+        said = {_written(turn) for turn in turns}
+        if any(_written(turn) not in said for turn in context if _speaker(turn) != "system"):
             notes["prompt not read: the answers are whole conversations"] = None
         whole = turns
     else:
@@ -304,6 +314,10 @@ def _whole(context: Sequence[Any], answer: Any, system: Any, notes: dict[str, No
     if any(_said(one) != _said(whole[0]) for one in systems):
         notes["system not read: the messages have their own"] = None
     return whole
+
+
+def _written(turn: Any) -> str:
+    return json.dumps(_said(turn), sort_keys=True, default=repr)
 
 
 def _said(turn: Any) -> Any:

@@ -41,6 +41,7 @@ from armorm.features.spec import FINAL, Part
 from armorm.small_files import read_text, shown_sentence
 from armorm.sums import NAME as SUMS
 from armorm.sums import check_model, faults_of, write_sums
+from armorm.user_files import user_path
 
 EMBEDDED = "smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -302,7 +303,7 @@ def check_positions(config: Any, max_tokens: int | None) -> None:
 def architecture_of(folder: str) -> str:
     """The class that a local folder's config.json names; "" where there is none."""
     try:
-        facts = json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))
+        facts = json.loads((user_path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
     named = (facts.get("architectures") if isinstance(facts, dict) else None) or [""]

@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.conversation import Conversation
@@ -476,7 +477,10 @@ def _check_output(out: Path, progress: _Progress) -> None:
 def count_rows(file: Path) -> int:
     """How many rows a file holds, for the estimate of the time left: lines, where only reading it all would tell."""
     if file.suffix == ".parquet":
-        return int(pq.read_metadata(file).num_rows)
+        try:
+            return int(pq.read_metadata(file).num_rows)
+        except (pa.ArrowException, OSError):  # as below
+            return 1
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
         try:
             lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))

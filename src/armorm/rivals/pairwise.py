@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -22,12 +22,13 @@ import transformers
 from jaxtyping import Float
 from scipy.special import expit
 
+from armorm.bounded import Remembered
 from armorm.conversation import Conversation, Message, parse_conversation, split_answer, text_of, written_out
 from armorm.errors import BackboneError, ConversationError, DataError
 from armorm.features.backbone import DType, architecture_of, device_of, fingerprint, load_headed, longest_of
 from armorm.features.forward import clone_shallowly, last_states, pad_right
 from armorm.features.packing import pack
-from armorm.rendering import Rendered, Renderer, encode
+from armorm.rendering import REMEMBERED, Rendered, Renderer, encode, ids_bytes
 from armorm.scorers import Preferences
 
 Verdict = Literal["A", "B"]
@@ -113,7 +114,7 @@ class PairRenderer:
             raise BackboneError(
                 f"max_tokens is {max_tokens}, of which the frame around a pair takes {fixed}: use at least {fixed + LEAST_ROOM}"
             )
-        self._plain = lru_cache(maxsize=4096)(renderer.plain)
+        self._plain = Remembered(renderer.plain, ids_bytes, REMEMBERED)
 
     def render(self, a: Conversation, b: Conversation) -> RenderedPair:
         """The pair with `a`'s answer shown as A.

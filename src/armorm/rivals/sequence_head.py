@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from armorm.features.packing import pack
 from armorm.features.spec import FINAL
 from armorm.rendering import VERSION, Rendered, Renderer
 from armorm.scorers import Scored
+from armorm.user_files import user_path
 
 
 @dataclass(eq=False)
@@ -57,7 +57,7 @@ class SequenceHead:
     @property
     def fingerprint(self) -> str:
         """A hash of the folder's weights, config and tokenizer, and of how they are read; a hub model is known by its id."""
-        path = Path(self.folder).expanduser()
+        path = user_path(self.folder)
         digest = hashlib.sha256(self.folder.encode() if not path.is_dir() else b"")
         digest.update(repr((VERSION, self.longest, self.exact)).encode())
         if path.is_dir():

@@ -20,6 +20,7 @@ from armorm.features.backbone import DType, load_headed, load_tokenizer, located
 from armorm.recipe import BackboneSettings, Lora
 from armorm.rendering import Renderer
 from armorm.sums import write_sums
+from armorm.user_files import user_path
 
 Head = Literal["logits", "words"]
 """`logits`: a linear head on the last token, one output per name; `words`: the language model's own."""
@@ -61,7 +62,7 @@ class Decoder:
     @property
     def tokenizer(self) -> Any:
         """Its tokenizer, with the recipe's chat template, padding with a token that never ends an answer."""
-        template = Path(self.settings.chat_template).expanduser() if self.settings.chat_template else None
+        template = user_path(self.settings.chat_template) if self.settings.chat_template else None
         settings = self.settings
         tokenizer = load_tokenizer(settings.model, dtype=settings.dtype, revision=settings.revision, chat_template=template)
         tokenizer.pad_token = _padding(tokenizer)

@@ -13,6 +13,7 @@ from pathlib import Path
 from armorm.data.files import BadRecord, Record, expand, hub_records, records
 from armorm.data.sources.source import Place
 from armorm.errors import DataError
+from armorm.user_files import is_file, is_folder
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
 SPLITS = frozenset({"train", "test", "validation", "valid", "val", "dev"})
@@ -41,11 +42,11 @@ def files_at(place: Place, path: str) -> list[Path]:
     `harmless-base/train.jsonl.gz`); else, where no path names any split, every data file. Raises DataError when none is left.
     """
     named = expand(path, folders=True)
-    if not named[0].is_dir():
+    if not is_folder(named[0]):
         return named
     folder = named[0]
     within = folder / place.data_dir if place.data_dir and (folder / place.data_dir).is_dir() else folder
-    every = sorted(f for f in within.rglob("*") if f.is_file() and f.name.endswith(ENDINGS) and not _hidden(f, within))
+    every = sorted(f for f in within.rglob("*") if is_file(f) and f.name.endswith(ENDINGS) and not _hidden(f, within))
     chosen = _matching(every, within, place)
     if not chosen:
         seen = ", ".join(str(f.relative_to(within)) for f in every[:8]) or "no data file at all"
@@ -57,7 +58,7 @@ def files_at(place: Place, path: str) -> list[Path]:
 
 def _matching(files: list[Path], folder: Path, place: Place) -> list[Path]:
     if place.files:
-        return sorted({f for p in _patterns(place) for f in folder.glob(p) if f.is_file() and not _hidden(f, folder)})
+        return sorted({f for p in _patterns(place) for f in folder.glob(p) if is_file(f) and not _hidden(f, folder)})
     words = {f: _words(f.relative_to(folder)) for f in files}
     named = [f for f in files if place.split in words[f]]
     return named or [f for f in files if not words[f] & SPLITS]

@@ -30,6 +30,7 @@ from armorm.model.layouts.released import PROMPT, RESPONSE, released_objectives
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
 from armorm.rendering import Renderer
+from armorm.user_files import require_file
 
 LAYER = re.compile(r"layers\.(\d+)\.(weight|bias)")
 
@@ -119,8 +120,7 @@ def _only(path: Path, tensors: Mapping[str, Tensor]) -> np.ndarray:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     # Named tensors of a file; a bare tensor's name is "".
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give a .pt or .safetensors file with a part's tensors")
+    require_file(path, kind=CheckpointError, remedy="give a .pt or .safetensors file with a part's tensors")
     try:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:

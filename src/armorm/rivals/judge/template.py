@@ -20,6 +20,7 @@ from typing import Literal
 from armorm.conversation import Conversation, split_answer, text_of, written_out
 from armorm.errors import ConversationError, RecipeError
 from armorm.judge_settings import TEMPLATES
+from armorm.small_files import read_text
 
 TemplateKind = Literal["pairwise", "pointwise"]
 NEEDED: Mapping[TemplateKind, frozenset[str]] = {
@@ -71,10 +72,7 @@ def template_of(name: str, file: Path | None = None) -> Template:
             raise RecipeError(f"template: no {name!r}; the package's own are {', '.join(TEMPLATES)}; or name a text file")
         text = files("armorm.rivals.judge").joinpath("templates", f"{name}.txt").read_text(encoding="utf-8")
         return Template(name, text.strip(), _kind_of(name, text))
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"template {file}: can't be read as UTF-8 text: {error}; give the path of a text file") from error
+    text = read_text(file, "template", remedy="give the path of a text file as the template")
     return Template(file.stem, text.strip(), _kind_of(str(file), text))
 
 

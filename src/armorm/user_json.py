@@ -1,0 +1,71 @@
+"""JSON that people and other programs wrote: read strictly and within limits, with a name for what is wrong.
+
+In: a text.  Out: its value, or `JsonFault`.  Cost: one parse; where brackets are many, a look at their depth before.
+
+What Python takes beyond JSON is decided here: NaN and Infinity are the numbers of that name, as tables and Python write them; a
+reader of rows takes the first for nothing, and no scale holds the second. A key that stands twice in one object is refused, since
+either value may be meant.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+DEEPEST = 100
+"""Objects and lists within each other: more is no row."""
+
+
+class JsonFault(ValueError):  # noqa: N818 - named for what was seen
+    """What is wrong with a text that should be JSON: "not-json", "too-deep" or "repeated-key"."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def read_json(text: str) -> Any:
+    """The value of a text. Raises JsonFault."""
+    value, end = read_first(text)
+    if text[end:].strip(_SPACE):
+        raise JsonFault("not-json")
+    return value
+
+
+def read_first(text: str) -> tuple[Any, int]:
+    """The first value in a text, and where it ends. Raises JsonFault."""
+    if text.count("[") + text.count("{") > DEEPEST and _depth(text) > DEEPEST:
+        raise JsonFault("too-deep")
+    try:
+        return _DECODER.raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
+    except JsonFault:
+        raise
+    except (ValueError, RecursionError):
+        raise JsonFault("not-json") from None
+
+
+def _depth(text: str) -> int:
+    # How many brackets are open at most, those in strings aside.
+    depth = deepest = 0
+    for found in _MARKS.finditer(text):
+        if (mark := found[0][0]) in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark != '"':
+            depth -= 1
+    return deepest
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise JsonFault("repeated-key")
+    return found
+
+
+_MARKS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+_SPACE = " \t\r\n"
+_CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_CONSTANTS.__getitem__)

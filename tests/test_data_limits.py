@@ -1,0 +1,237 @@
+"""No row, line, list or page makes a reader hold more than its limits; what is refused has a name, and reading goes on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from itertools import chain, repeat
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from armorm.data import blocks, files
+from armorm.data.blocks import BLOCK, Ended, TooLong, entries_in, lines_in
+from armorm.data.files import BadRecord, records
+from armorm.errors import DataError
+from armorm.user_json import DEEPEST, JsonFault, read_json
+
+
+def found(path):
+    return [(r.row, r.fault if isinstance(r, BadRecord) else r.values) for r in records(path)]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Readers whose longest row has 64 bytes."""
+    monkeypatch.setattr(blocks, "LONGEST_ROW", 64)
+    monkeypatch.setattr(files, "LONGEST_ROW", 64)
+    return 64
+
+
+class Pieces:
+    """A stream that gives its bytes in pieces of a few."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self.data, self.size = data, size
+
+    def read1(self, size: int, /) -> bytes:
+        piece, self.data = self.data[: self.size], self.data[self.size :]
+        return piece
+
+
+LONG = "x" * 80
+TOO_LONG = {
+    "rows.jsonl": (f'{{"a": 1}}\n\n{{"a": "{LONG}"}}\n{{"a": 3}}\n', [(1, {"a": 1}), (3, "too-long"), (4, {"a": 3})]),
+    "end.jsonl": (f'{{"a": 1}}\n{{"a": "{LONG}', [(1, {"a": 1}), (2, "too-long")]),
+    "blank.jsonl": (" " * 80 + '\n{"a": 2}\n', [(1, "too-long"), (2, {"a": 2})]),
+    "list.json": (f'[{{"a": 1}}, {{"a": "]{LONG},"}},\n{{"a": 3}}]', [(1, {"a": 1}), (2, "too-long"), (3, {"a": 3})]),
+    "deep.json": ("[" + "[" * 80 + "]" * 80 + ', {"a": 2}]', [(1, "too-long"), (2, {"a": 2})]),
+    "one.json": (f'{{"a":\n"{LONG}"}}', [(1, "too-long")]),
+    "lines.json": (f'{{"a": "{LONG}"}}\n{{"a": 2}}\n', [(1, "too-long"), (2, {"a": 2})]),
+    "cell.csv": (f"a,b\n1,2\n3,{LONG}\n5,6\n", [(1, {"a": "1", "b": "2"}), (2, "too-long"), (3, {"a": "5", "b": "6"})]),
+    "quoted.csv": (
+        f'a,b\n1,"2\n\n2"\n3,"{LONG}\n""z"",\n\n{LONG}"\n5,6\n',
+        [(1, {"a": "1", "b": "2\n\n2"}), (2, "too-long"), (3, {"a": "5", "b": "6"})],
+    ),
+    "many.csv": ("a\n1\n" + "," * 80 + "\n3\n", [(1, {"a": "1"}), (2, "too-long"), (3, {"a": "3"})]),
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", TOO_LONG)
+def test_a_row_that_is_too_long_is_passed_over_and_the_next_one_keeps_its_number(tmp_path, short, name, zipped):
+    text, expected = TOO_LONG[name]
+    path = tmp_path / (f"{name}.gz" if zipped else name)
+    path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
+    assert found(path) == expected
+
+
+def test_a_header_that_is_too_long_is_refused(tmp_path, short):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"a,{LONG}\n1,2\n")
+    with pytest.raises(DataError, match=r"header can't be read \(too-long\)"):
+        list(records(path))
+
+
+def test_a_row_of_a_table_that_is_too_long_is_passed_over(tmp_path, short):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"a": ["1", LONG, "3"], "b": ["", "", ""]}), path)
+    assert found(path) == [(1, {"a": "1", "b": ""}), (2, "too-long"), (3, {"a": "3", "b": ""})]
+
+
+def test_a_group_of_rows_that_swells_is_passed_over_unread(tmp_path, short, monkeypatch):
+    path = tmp_path / "rows.parquet"
+    with pq.ParquetWriter(path, pa.schema([("a", pa.string())]), compression="zstd", use_dictionary=False) as writer:
+        for texts in (["1"], ["y" * 10**6] * 3, ["5"]):
+            writer.write_table(pa.table({"a": texts}))
+    read = []
+    batches = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda file, **how: read.extend(how["row_groups"]) or batches(file, **how)
+    )
+    assert found(path) == [(1, {"a": "1"}), *((row, "too-long") for row in (2, 3, 4)), (5, {"a": "5"})]
+    assert read == [0, 2]
+
+
+def test_a_value_of_a_dictionary_that_stands_in_every_row_is_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"a": ["z" * 10**5] * 1000}), path, compression="none")
+    sizes = []
+    batches = pq.ParquetFile.iter_batches
+
+    def watched(file, **how):
+        for batch in batches(file, **how):
+            sizes.append(batch.nbytes)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
+    monkeypatch.setattr(files, "_BATCH", 10**6)
+    assert len(found(path)) == 1000
+    assert max(sizes) < 2 * 10**6
+
+
+def test_a_table_that_is_too_deep_or_names_a_column_twice_is_refused(tmp_path):
+    kind = pa.int64()
+    for _ in range(DEEPEST + 1):
+        kind = pa.list_(kind)
+    pq.write_table(pa.table({"a": pa.nulls(1, kind)}), tmp_path / "deep.parquet")
+    assert found(tmp_path / "deep.parquet") == [(1, "too-deep")]
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["b", "b"]), tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match="share the name 'b'"):
+        list(records(tmp_path / "twice.parquet"))
+
+
+def test_a_cell_that_python_can_not_hold_faults_its_row(tmp_path):
+    path = tmp_path / "rows.parquet"
+    far = pa.array([0, 2**60], pa.int64()).cast(pa.timestamp("ms"))
+    pq.write_table(pa.table({"a": far}), path)
+    assert [fault for _, fault in found(path)][1] == "not-readable"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ('{"a": 1, "b": 2, "a": 3}', "repeated-key"),
+        ('{"a": {"b": 1, "b": 1}}', "repeated-key"),
+        ('{"a": [{"b": 1, "c": 2, "b": 1}]}', "repeated-key"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "too-deep"),
+        ('{"a": ' * 900 + "1" + "}" * 900, "too-deep"),
+        ('{"a\\ud800": 1}', "not-utf8"),
+    ],
+    ids=range(6),
+)
+def test_a_row_that_json_does_not_settle_is_named_and_reading_goes_on(tmp_path, ending, row, fault):
+    path = tmp_path / f"rows.{ending}"
+    rows = (row, '{"z": 2}')
+    path.write_text("\n".join(rows) if ending == "jsonl" else f"[{','.join(rows)}]")
+    assert found(path) == [(1, fault), (2, {"z": 2})]
+
+
+def test_brackets_in_texts_and_beside_each_other_are_no_depth():
+    text = json.dumps({"a": '["\\' + "[{" * 500, "b": [[1]] * 500, "c": "\\" * 3})
+    assert read_json(text) == json.loads(text)
+    deepest = "[" * DEEPEST + "]" * DEEPEST
+    assert read_json(deepest) == json.loads(deepest)
+    with pytest.raises(JsonFault, match="too-deep"):
+        read_json(f"[{deepest}]")
+
+
+# -- lines and entries, however they come ---------------------------------------------------------------------------------------
+
+BITS = st.lists(st.sampled_from(["\n", " ", '"', "\\", "a", "é", ",", "[", "]", "{", "}", "\r\n"]), max_size=60).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(BITS, st.integers(1, 7))
+def test_lines_are_those_of_the_whole_text(text, size):
+    data = text.encode()
+    expected = [(i, line) for i, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+    assert [(i, line.rstrip(b"\n")) for i, line in lines_in(Pieces(data, size))] == expected
+
+
+VALUES = st.recursive(
+    st.none() | st.integers(-9, 9) | st.text(st.sampled_from('a"\\,[]{}é\n'), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(VALUES, max_size=5), st.sampled_from([None, 1]), st.integers(1, 9))
+def test_entries_are_those_of_the_list(values, indent, size):
+    text = json.dumps(values, ensure_ascii=False, indent=indent).encode()
+    *entries, end = entries_in(Pieces(text[1:], size))
+    assert [json.loads(entry) for entry in entries] == values
+    assert end == Ended()
+
+
+def test_a_list_is_read_in_blocks(monkeypatch):
+    blank, taken = b" " * BLOCK, []
+
+    class Endless:
+        def __init__(self):
+            self.blocks = chain([b'{"a": "'], repeat(b"x" * BLOCK, 70), [b'"}, 7, '], repeat(blank, 3), [b"8]"])
+
+        def read1(self, size, /):
+            taken.append(size)
+            return next(self.blocks, b"")
+
+    assert list(map(type, entries_in(Endless()))) == [TooLong, bytes, bytes, Ended]
+    assert set(taken) == {BLOCK}
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------------------
+
+PEAK = """
+import sys
+from pathlib import Path
+from armorm.data.files import records
+path = Path(sys.argv[1])
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
+before = peak()
+seen = [(r.row, getattr(r, "fault", "")) for r in records(path)]
+print(peak() - before, seen)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="asks Linux for the peak of the memory")
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [("rows.jsonl.gz", b'{"a": "', b'"}\n{"a": 2}\n'), ("rows.json.gz", b'[{"a": "', b'"}, {"a": 2}]')],
+)
+def test_memory_does_not_follow_the_line(tmp_path, name, before, after):
+    path = tmp_path / name
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.writelines(chain([before], repeat(b"x" * BLOCK, 300), [after]))
+    done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+    peak, _, seen = done.stdout.partition(" ")
+    assert seen.strip() == "[(1, 'too-long'), (2, '')]"
+    assert int(peak) < 160
