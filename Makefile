@@ -13,7 +13,7 @@ test: $(READY)  ## all tests, with every array's shape checked
 
 MINUTES ?= 5
 torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60
-	$(BIN)/python -m tests.torture --minutes $(MINUTES) --json runs/torture.json
+	$(BIN)/python -m tests.torture --minutes $(MINUTES) --lanes 2 --json runs/torture.json
 
 check: lint types test  ## what CI runs
 

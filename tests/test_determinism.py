@@ -14,7 +14,7 @@ from small_run import write_recipe, write_rows
 from torture.numbers import differing, numbers
 
 TOLERANCE = 1e-5
-"""As docs/reliability.md states it, for float32: of features, relative to their largest; of rewards and gates."""
+"""As docs/reliability.md states it, for float32: relative to the largest value of each tensor."""
 
 
 def trained(recipe: Path, out: Path, **environment: str) -> Path:
@@ -49,12 +49,13 @@ def largest_difference(one: Path, other: Path, kind: str) -> float:
     before, after = tensors_of(one, kind), tensors_of(other, kind)
     assert before
     assert before.keys() == after.keys()
-    shares = [
-        np.abs(before[name].astype(float) - after[name].astype(float)).max(initial=0)
-        / max(1e-9, np.abs(before[name]).max(initial=0))
-        for name in before
-        if before[name].dtype.kind == "f"
-    ]
+    shares = []
+    for name, known in before.items():
+        if known.dtype.kind == "f":
+            same = (known == after[name]) | (np.isnan(known) & np.isnan(after[name]))  # infinities and NaN among them
+            apart = np.abs(np.where(same, 0, known) - np.where(same, 0, after[name]))
+            largest = np.abs(known[np.isfinite(known)]).max(initial=1e-9)
+            shares.append(float(apart.max(initial=0) / largest))
     return max(shares)
 
 
@@ -69,18 +70,14 @@ def test_two_processes_with_other_hash_seeds_write_the_same_bytes(first: tuple[P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["two threads", "small batches", "large batches"])
-def test_threads_and_batches_move_numbers_by_rounding_alone(
-    first: tuple[Path, Path], tmp_path: Path, way: str, tiny_folder: Path
-):
+@pytest.mark.parametrize("way", ["two threads", "small batches"])
+def test_threads_and_batches_move_numbers_by_rounding_alone(first: tuple[Path, Path], tmp_path: Path, way: str):
     recipe, one = first
-    batch = {"small batches": 128, "large batches": 16384}.get(way)
-    if batch is not None:
-        write_rows(tmp_path / "rows")
+    if way == "small batches":
         text = recipe.read_text(encoding="utf-8")
         recipe = tmp_path / "recipe.yaml"
-        recipe.write_text(text.replace("shard_rows: 16", f"shard_rows: 16\n  batch_tokens: {batch}"), encoding="utf-8")
+        recipe.write_text(text.replace("shard_rows: 16", "shard_rows: 16\n  batch_tokens: 128"), encoding="utf-8")
     other = trained(recipe, tmp_path / "other", OMP_NUM_THREADS="2" if way == "two threads" else "1")
     assert largest_difference(one, other, "features/*/shard-*.safetensors") <= TOLERANCE
     for kind in ("probe/*.safetensors", "debias/*.safetensors", "gate/*.safetensors", "model/model.safetensors"):
-        assert largest_difference(one, other, kind) <= 100 * TOLERANCE, kind
+        assert largest_difference(one, other, kind) <= TOLERANCE, kind

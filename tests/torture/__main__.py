@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.torture.attack import Attack
 from tests.torture.children import import_everything
 from tests.torture.outcomes import Line, markdown_table, text_table, total
 from tests.torture.registry import ATTACKS
-from tests.torture.schedule import move, share
+from tests.torture.schedule import move, side_by_side
 from tests.torture.world import WINDOW, World
 
 
@@ -53,13 +54,14 @@ def _tortured(given: argparse.Namespace, base: Path) -> int:
         print(json.dumps(found, indent=1))
         return int(not all(counts["with"] and not counts["without"] for counts in found.values()))
     attacks = [ATTACKS[name](world) for name in given.only]
+    for attack in attacks:
+        attack.prepare()
     if given.at is None:
-        lines = share(attacks, 60 * given.minutes, given.seed, tell=_tell)
+        lines = side_by_side(attacks, 60 * given.minutes, given.seed, given.lanes, tell=_telling())
     else:
         lines = [Line(attack.name) for attack in attacks]
         for attack, line in zip(attacks, lines, strict=True):
-            attack.prepare()
-            move(attack, given.seed, given.at, line, _tell)
+            move(attack, given.seed, given.at, line, _telling())
     return _reported(given, attacks, lines)
 
 
@@ -72,7 +74,7 @@ def _reported(given: argparse.Namespace, attacks: list[Attack], lines: list[Line
     if given.json is not None:
         from armorm.disk import write_json
 
-        about = {**_about(), "minutes": given.minutes, "seed": given.seed}
+        about = {**_about(), "minutes": given.minutes, "lanes": given.lanes, "seed": given.seed}
         write_json(
             given.json, {**about, "attacks": facts, "all": total(facts), "findings": [f for n in lines for f in n.findings]}
         )
@@ -100,15 +102,22 @@ def _smaller_windows() -> None:
     score_file.WINDOW_ANSWERS = WINDOW
 
 
-def _tell(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+def _telling() -> Callable[[str], None]:
+    # On this process's stderr, from the forks that have another as well.
+    own = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+
+    def tell(text: str) -> None:
+        with contextlib.suppress(OSError):
+            print(text, file=own, flush=True)
+
+    return tell
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lanes", type=int, default=1, help="processes that attack side by side, each on a core")
     parser.add_argument("--only", default="", help=f"names, separated by commas: {', '.join(ATTACKS)}")
     parser.add_argument("--at", type=int, help="one move alone, of this number: as a finding's command has it")
     parser.add_argument("--json", type=Path, help="write everything there")

@@ -62,13 +62,18 @@ class Ended:
         """ok, refused, interrupted, killed, traceback or hang."""
         if self.hung:
             return "hang"
-        if any(mark in self.err or mark in self.out for mark in FAULTS):
+        if self.broken:
             return "traceback"
         if self.code == 0:
             return "ok"
         if self.code in (1, 2) and ("error:" in self.err or "Error" in self.err or "Usage:" in self.err):
             return "refused"
         return {INTERRUPTED: "interrupted", -signal.SIGKILL: "killed"}.get(self.code, "traceback")
+
+    @property
+    def broken(self) -> bool:
+        """Whether it printed a traceback or the like."""
+        return any(mark in self.err or mark in self.out for mark in FAULTS)
 
     @property
     def told(self) -> str:
@@ -142,6 +147,8 @@ def _be(work: Work, place: Path, out: Path, err: Path, error: Path) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _bound_memory()
         code = _done(work, error)
+    except BaseException:
+        traceback.print_exc()
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
@@ -182,4 +189,5 @@ def _errors_as_the_command_line() -> Any:
 
 def _bound_memory() -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + BEYOND, size + BEYOND))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)  # a child of a child has room of its own
+    resource.setrlimit(resource.RLIMIT_AS, (size + BEYOND, hard))

@@ -10,7 +10,7 @@ import random
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tests.torture.world import Job
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
 STOPPED = ("score-jsonl", "score-gz", "score-parquet")
 WINDOWS = 3
+FAULTY = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Hurt:
 class Flips(Attack):
     """One flipped bit."""
 
-    name, weight = "flips", 5.0
+    name, weight = "flips", 9.0
 
     def prepare(self) -> None:
         """Results of scoring that were stopped behind some windows."""
@@ -64,6 +65,9 @@ class Flips(Attack):
         )[0]
         with self.world.folder() as place:
             yield from way(draw, place)
+
+    def _ways(self) -> tuple[Callable[[random.Random, Path], Iterator[Outcome]], ...]:
+        return (self._of_run, self._of_features, self._of_model, self._of_stopped, self._of_finished, self._verified)
 
     def hurt(self, draw: random.Random, path: Path) -> Hurt | None:
         """Damage a file; None for one that is empty."""
@@ -119,6 +123,24 @@ class Flips(Attack):
         if (hurt := self.hurt(draw, draw.choice(files))) is not None:
             yield self._judged(job, place, hurt, place, f"{job.name}, finished: ")
 
+    def _verified(self, draw: random.Random, place: Path) -> Iterator[Outcome]:
+        """Any file of a finished result; `verify` names it."""
+        job = self.world.jobs[draw.choices(("train", *STOPPED, "bench", "audit", "export"), (8, 1, 1, 1, 1, 1, 1))[0]]
+        self._copy(job.name, place)
+        files = [p for p in _files(place) if p.name not in UNTOLD and "model" not in p.relative_to(place).parts[:1]]
+        if (hurt := self.hurt(draw, draw.choice(_even(draw, files)))) is None:
+            return
+        ended = self.world.do(["verify", "."], place)
+        how, kind = self._how(hurt, place, "verify"), f"{job.name}, verified: {_kind(hurt.path, place)}"
+        if ended.verdict == "ok":
+            yield Outcome("silent", kind, "not noticed", how, ended.rss)
+        elif ended.code == FAULTY and not ended.broken and hurt.path.name not in ended.out + ended.err:
+            yield Outcome("unnamed", kind, ended.told, {**how, "said": ended.out[-1500:]}, ended.rss)
+        elif ended.code == FAULTY and not ended.broken:
+            yield Outcome("refused", kind, ended.error or "named", how, ended.rss)
+        else:
+            yield _told(ended, kind, how, "silent")
+
     # -- small change --------------------------------------------------------------------------------------------------------
 
     def _copy(self, name: str, place: Path) -> None:
@@ -146,7 +168,7 @@ class Flips(Attack):
 class Cuts(Flips):
     """A file cut at any place, or deleted."""
 
-    name, weight = "cuts", 3.0
+    name, weight = "cuts", 5.0
 
     def hurt(self, draw: random.Random, path: Path) -> Hurt | None:
         before = path.read_bytes()
@@ -203,6 +225,6 @@ def _kind(path: Path, root: Path) -> str:
     # A file's place without what tells its namesakes apart: features/*/shard-*.safetensors.
     inside = path.relative_to(root).parts
     return "/".join(
-        re.sub(r"-[0-9a-f]{16}|\d{3,}|-of-\d+|(?<=without-fold-)\d|(?<=part-)\d+|\.\d+\.\d+(?=\.part)", "*", one)
+        re.sub(r"-[0-9a-f]{16}|\d{5,}|-of-\d+|(?<=without-fold-)\d|(?<=part-)\d+|\.\d+\.\d+(?=\.part)", "*", one)
         for one in inside
     )

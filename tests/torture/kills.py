@@ -28,7 +28,7 @@ SWALLOWED = 0.5
 class Kills(Attack):
     """One SIGKILL, sometimes two in a row, and the run that ends what was begun."""
 
-    name, weight = "kills", 5.0
+    name, weight = "kills", 8.0
     signals: tuple[int, ...] = (signal.SIGKILL,)
 
     def attack(self, draw: random.Random) -> Iterator[Outcome]:

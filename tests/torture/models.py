@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.torture.hostile import VALUES, Hostile, mutated, mutated_bytes
+from tests.torture.numbers import SUMS
 
 CONVERSATIONS = [
     [{"role": "user", "content": f"What is {n} + {n}?"}, {"role": "assistant", "content": "fine thank you " * n}]
@@ -27,21 +28,24 @@ class Folders(Hostile):
     """A folder with one file changed; the folder is loaded and three conversations go through it."""
 
     batch, patience = 40, 25.0
-    folders = ("model", "decoder")
+    folders = ("model", "model, unlisted", "decoder")
+    """A model with the list of its files' digests, one without (its owner means the change), a decoder."""
 
     def begin(self, place: Path) -> None:
         import logging
 
         logging.disable(logging.CRITICAL)
-        self._homes = {"model": self.world.golden / "train" / "run" / "model", "decoder": self.world.inputs / "tiny"}
+        self._homes = {kind: self._home(kind) for kind in self.folders}
         self._known = {kind: _through(kind, home) for kind, home in self._homes.items()}
 
     def attempt(self, place: Path, given: Any) -> tuple[str, str]:
         kind, name, data = given
-        folder = place / kind
+        folder = place / kind.replace(", ", "-")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self._homes[kind], folder)
         (folder / name).write_bytes(data)
+        if kind != "model":
+            (folder / SUMS).unlink(missing_ok=True)
         import torch
 
         torch.manual_seed(0)
@@ -55,7 +59,7 @@ class Folders(Hostile):
         return "survived", "other numbers"
 
     def _home(self, kind: str) -> Path:
-        return self.world.golden / "train" / "run" / "model" if kind == "model" else self.world.inputs / "tiny"
+        return self.world.golden / "train" / "run" / "model" if kind != "decoder" else self.world.inputs / "tiny"
 
 
 class Configs(Folders):
@@ -79,7 +83,7 @@ class Configs(Folders):
 class Headers(Folders):
     """The header of model.safetensors: its length, names, types, shapes and offsets."""
 
-    name, weight = "headers", 1.5
+    name, weight = "headers", 1.0
 
     def other(self, kind: str) -> tuple[str, str]:
         return ("silent", "other numbers of a file that was changed") if kind == "model" else super().other(kind)
@@ -106,7 +110,7 @@ class Headers(Folders):
 class Templates(Folders):
     """Chat templates: changed, endless, greedy, and those that try to reach what they may not."""
 
-    name, weight = "templates", 1.5
+    name, weight = "templates", 1.0
     batch, patience = 30, 20.0
 
     def inputs(self, draw: random.Random) -> Iterator[tuple[str, Any]]:
@@ -144,7 +148,7 @@ NASTY = (
 
 def _through(kind: str, folder: Path) -> list[float]:
     """Numbers of three conversations, by a model or by a decoder that is to become one."""
-    if kind == "model":
+    if kind != "decoder":
         import armorm
 
         model = armorm.RewardModel.from_pretrained(str(folder))

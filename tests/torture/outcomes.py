@@ -72,12 +72,25 @@ class Line:
         if outcome.verdict == "refused":
             self.errors[outcome.told or "error"] += outcome.count
         if outcome.verdict in BROKEN:
-            alike = (outcome.verdict, outcome.kind, re.sub(r"\d+|/\S+|'.*?'|\(value.*", "*", outcome.told))
+            alike = (outcome.verdict, outcome.kind, _alike(outcome))
             if alike in self.found:
                 self.found[alike]["count"] += outcome.count
             elif len(self.found) < KEPT_FINDINGS:
                 about = {"verdict": outcome.verdict, "kind": outcome.kind, "told": outcome.told, "count": outcome.count}
                 self.found[alike] = {"attack": self.attack, **about, "command": command, **outcome.how}
+
+    def merge(self, other: Line) -> None:
+        """Add another lane's tally of the same attack."""
+        self.verdicts.update(other.verdicts)
+        for kind, counts in other.kinds.items():
+            self.kinds.setdefault(kind, Counter()).update(counts)
+        self.errors.update(other.errors)
+        for alike, about in other.found.items():
+            known = self.found.setdefault(alike, {**about, "count": 0})
+            known["count"] += about["count"]
+        self.rss, self.seconds = max(self.rss, other.rss), self.seconds + other.seconds
+        self.missed, self.left_behind = self.missed + other.missed, self.left_behind + other.left_behind
+        self.note = self.note or other.note
 
     @property
     def findings(self) -> list[dict[str, Any]]:
@@ -105,6 +118,14 @@ class Line:
             "errors": dict(self.errors.most_common()),
             "kinds": {kind: dict(counts) for kind, counts in sorted(self.kinds.items())},
         }
+
+
+def _alike(outcome: Outcome) -> str:
+    """What findings of one cause share: the exception and the innermost place of ours, or the words without numbers and paths."""
+    if outcome.verdict == "traceback":
+        places = re.findall(r'armorm/(\S+\.py)", line \d+, in (\w+)', str(outcome.how.get("said", "")))
+        return f"{outcome.told.partition(':')[0]} {places[-1] if places else ''}"
+    return re.sub(r"\d+|/\S+|'.*?'", "*", outcome.told)
 
 
 def total(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

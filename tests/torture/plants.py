@@ -37,7 +37,7 @@ def prove(world: World) -> dict[str, dict[str, int]]:
     for name, plant in PLANTS.items():
         counts = {}
         for how, put in (("without", _nothing), ("with", plant.put)):
-            ended = run(lambda p=plant, f=put: _count(world, p, f), world.base, limit=240, name=name)
+            ended = run(lambda p=plant, f=put: _count(world, p, f), world.base / "work", limit=240, name=f"lane-{how}")
             if ended.verdict != "ok":
                 raise AssertionError(f"{name}: {ended.told}\n{ended.err}")
             counts[how] = json.loads(ended.out.strip().splitlines()[-1])

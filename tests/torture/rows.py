@@ -20,6 +20,7 @@ from tests.torture.outcomes import Outcome
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet", ".ndjson")
 COMMANDS = ("score", "best-of", "data validate", "data inspect", "data export", "explain", "audit")
+DEEP = 40
 SAME = 4
 """One row in so many is read from a file too."""
 
@@ -27,7 +28,7 @@ SAME = 4
 class Rows(Hostile):
     """Rows, and files whose bytes are changed."""
 
-    name, weight, batch, patience = "rows", 4.0, 600, 20.0
+    name, weight, batch, patience = "rows", 6.0, 600, 20.0
 
     def inputs(self, draw: random.Random) -> Iterator[tuple[str, Any]]:
         from armorm.data.shapes import SHAPES
@@ -56,6 +57,10 @@ class Rows(Hostile):
             return self._read(list(records(path)))
         if not isinstance(given, dict):
             given = {"prompt": given}
+        if _depth(given) > DEEP:  # the reader of files names such a row before anything goes through it
+            path = place / "rows.jsonl"
+            path.write_text(json.dumps(given) + "\n", encoding="utf-8")
+            return self._read(list(records(path)))
         found = self._read([Record(1, given, "rows.jsonl")])
         if len(shown_as(given)) % SAME == 0 and _is_json(given):
             path = place / "rows.jsonl"
@@ -150,6 +155,14 @@ def file_of(suffix: str, rows: list[dict[str, Any]]) -> bytes:
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     names = {str(key) for row in rows for key in row}
     return {name: [v if isinstance(v := row.get(name), str) else None for row in rows] for name in sorted(names) if name != "row"}
+
+
+def _depth(value: Any) -> int:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        level = [b for a in level if isinstance(a, dict | list) for b in (a.values() if isinstance(a, dict) else a)]
+    return depth
 
 
 def _is_json(row: dict[str, Any]) -> bool:

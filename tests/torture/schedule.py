@@ -5,12 +5,15 @@ In: attacks, a budget.  Out: a `Line` for each.  Cost: the budget, and what the 
 
 from __future__ import annotations
 
+import pickle
 import random
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tests.torture.attack import Attack
+from tests.torture.children import Child
 from tests.torture.outcomes import Line, Outcome
 
 SHOWN = 400
@@ -24,8 +27,6 @@ def share(
     lines = {attack.name: Line(attack.name) for attack in attacks}
     done = dict.fromkeys(lines, 0)
     end = time.perf_counter() + seconds
-    for attack in attacks:
-        _timed(lines[attack.name], attack.prepare)
     while time.perf_counter() < end or not all(done.values()):
         attack = min(attacks, key=lambda a: (done[a.name] > 0, lines[a.name].seconds / a.weight))
         line, number = lines[attack.name], first + done[attack.name] * every
@@ -33,6 +34,35 @@ def share(
         _timed(line, lambda a=attack, n=number, into=line: move(a, seed, n, into, tell))
         line.missed, line.left_behind, line.note = attack.missed, attack.left_behind, attack.note
     return list(lines.values())
+
+
+def side_by_side(
+    attacks: Sequence[Attack], seconds: float, seed: int, lanes: int, tell: Callable[[str], None] = print
+) -> list[Line]:
+    """The same in several processes at once; lane n makes every move whose number leaves n when divided by the lanes."""
+    if lanes == 1:
+        return share(attacks, seconds, seed, tell=tell)
+    home = attacks[0].world.base / "work"
+    told = [home / f"lane{lane}.lines" for lane in range(lanes)]
+    started = []
+    for lane, out in enumerate(told):
+        (home / f"lane{lane}").mkdir(exist_ok=True)
+        started.append(Child(lambda n=lane, o=out: _lane(attacks, seconds, seed, n, lanes, o, tell), home, name=f"lane{lane}"))
+    lines = {attack.name: Line(attack.name) for attack in attacks}
+    for lane, (child, out) in enumerate(zip(started, told, strict=True)):
+        ended = child.wait(2 * seconds + 600)
+        if ended.verdict != "ok":
+            raise RuntimeError(f"lane {lane}: {ended.told}\n{ended.err}")
+        for line in pickle.loads(out.read_bytes()):
+            lines[line.attack].merge(line)
+    return list(lines.values())
+
+
+def _lane(
+    attacks: Sequence[Attack], seconds: float, seed: int, lane: int, lanes: int, out: Path, tell: Callable[[str], None]
+) -> None:
+    attacks[0].world.enter(lane)
+    out.write_bytes(pickle.dumps(share(attacks, seconds, seed, first=lane, every=lanes, tell=tell)))
 
 
 def move(attack: Attack, seed: int, number: int, line: Line, tell: Callable[[str], None] = print) -> None:

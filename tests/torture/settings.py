@@ -54,7 +54,7 @@ SAFE = ("seed", "name", "splits", "probe", "debias", "gate", "features", "exampl
 class Recipes(Hostile):
     """Recipes that are loaded, and planned where they are taken."""
 
-    name, weight, batch = "recipes", 2.5, 250
+    name, weight, batch = "recipes", 2.0, 250
     planned: ClassVar[int] = 8
 
     def begin(self, place: Path) -> None:
@@ -154,7 +154,10 @@ class Trained(Attack):
         base = yaml.safe_load((self.world.inputs / "rows" / "recipe.yaml").read_text())
         for _ in range(40):
             part = draw.choice(SAFE)
-            changed = base | mutated(draw, {part: base.get(part, draw.choice((0, 1, -1, 2**40)))})
+            hostile = mutated(draw, {part: base.get(part, draw.choice((0, 1, -1, 2**40)))})
+            if not isinstance(hostile, dict):
+                continue
+            changed = base | hostile
             with self.world.folder() as place:
                 (place / "recipe.yaml").write_bytes(_yaml(changed))
                 planned = self.world.do(["train", "recipe.yaml", "--dry-run"], place, limit=30)

@@ -55,6 +55,7 @@ class World:
         self.inputs, self.golden, self.others, self.work = (self.base / n for n in ("inputs", "golden", "others", "work"))
         for folder in (self.inputs, self.golden, self.others, self.work, self.base / "home"):
             folder.mkdir(parents=True)
+        self._enter("lane0")
         self.jobs = {job.name: job for job in _jobs(self.inputs)}
 
     def prepare(self) -> None:
@@ -66,7 +67,7 @@ class World:
             self.durations[job.name] = self._done(run(job.words, self.golden / job.name), job.name).seconds
             self.numbers[job.name] = numbers(self.golden / job.name / job.leaves)
         with self.folder() as place:
-            for name in ("train", "score-jsonl", "bench", "audit"):
+            for name in ("train", "score-jsonl", "bench"):
                 job = self.jobs[name]
                 self.place_of(job, place / name)
                 self._done(run(job.words, place / name), name)
@@ -74,6 +75,15 @@ class World:
                     raise AssertionError(f"{name}: two undisturbed runs differ in {wrong}")
         self.six = self._done(run(self.reading("model"), self.golden / "bench"), "six conversations").out
         self._before = self.snapshot()
+
+    def enter(self, lane: int) -> None:
+        """Be one of several processes that attack side by side: with folders of its own, on the same ground."""
+        self._enter(f"lane{lane}")
+        self._before = self.snapshot()
+
+    def _enter(self, name: str) -> None:
+        self.work = self.base / "work" / name
+        self.work.mkdir(exist_ok=True)
 
     def reading(self, model: str) -> tuple[str, ...]:
         """The words that score six conversations, with everything that a score is made of, on stdout."""
@@ -104,15 +114,15 @@ class World:
     def snapshot(self) -> dict[str, tuple[Any, ...]]:
         """Everything that is no attack's own: contents of others' files, marks of inputs and results, names beside them."""
         found: dict[str, tuple[Any, ...]] = {}
-        for path in (self.base, self.work, *self.base.rglob("*")):
+        top = [p for p in self.base.iterdir() if p.name != "work"]
+        for path in (*top, *(p for one in top for p in one.rglob("*"))):
             inside = path.relative_to(self.base)
-            if inside.parts[:1] == ("work",) and len(inside.parts) > 1:
-                continue
             about = path.lstat()
             sized = (about.st_size, about.st_mtime_ns, about.st_ino) if path.is_file() else ()
             content = hashlib.sha256(path.read_bytes()).hexdigest() if self.others in path.parents and path.is_file() else ""
             found[str(inside)] = (about.st_mode, *sized, content)
-        found["work"] = (*sorted(p.name for p in self.work.iterdir()),)
+        strange = [p.name for p in (self.base / "work").iterdir() if "lane" not in p.name]
+        found["work"] = (*strange, *sorted(p.name for p in self.work.iterdir()))
         return found
 
     def touched(self) -> list[str]:
