@@ -100,7 +100,7 @@ def _said_of_the_system(error: OSError) -> tuple[str, int]:
     place = f"{os.fsdecode(error.filename)[:300]}: " if isinstance(error.filename, str | bytes) else ""
     said = error.strerror or str(error)
     if error.errno in _FULL:
-        where = place or "what it is written to: "
+        where = place or "stdout: "
         return f"{where}the disk is full ({said}); what is complete is kept: make room and run it again", 1
     if not place:
         return f"stdout can't be written ({said}): lead it to a file or a program, or use the option that writes a file", 1
@@ -110,23 +110,11 @@ def _said_of_the_system(error: OSError) -> tuple[str, int]:
 
 
 def _print_error(message: str) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    text = Text.assemble(("error:", "bold red"), f" {readable(message)}")
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+    from armorm.progress import Terminal
 
-
-def readable(text: str) -> str:
-    """A text that moves no cursor and rings no bell: control characters but line ends become replacement characters."""
-    if text.isprintable():
-        return text
-    return "".join(c if c == "\n" or c == "\t" or not _is_control(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _is_control(letter: str) -> bool:
-    code = ord(letter)
-    return code < 0x20 or 0x7F <= code < 0xA0 or code in (0x2028, 0x2029) or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    Terminal(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), f" {message}"))
 
 
 # -- streams ---------------------------------------------------------------------------------------------------------------------
