@@ -31,6 +31,7 @@ from armorm.features.loading import (
     check_tokenizer,
     check_weights,
     folder_of,
+    give_rights,
     loading_errors,
     weights_in,
 )
@@ -332,6 +333,7 @@ def _convert(gguf: Path, dtype: DType, folder: Path) -> None:
     dense.load_state_dict({k: v.to(getattr(torch, dtype)) for k, v in model.state_dict().items()})
     dense.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    give_rights(folder)
 
 
 def _gguf_damaged(fault: str) -> BackboneError:

@@ -199,6 +199,13 @@ def weights_in(folder: Path | None) -> int | None:
     return sum(file.stat().st_size for file in files)
 
 
+def give_rights(folder: Path) -> None:
+    """Gives a written model's weights the rights of its other files: safetensors are written for their owner alone."""
+    like = next(file for file in sorted(folder.glob("*config.json")))
+    for file in folder.glob("*.safetensors"):
+        file.chmod(stat.S_IMODE(like.stat().st_mode))
+
+
 def check_tokenizer(tokenizer: Any, said: Said, rows: int | None = None) -> None:
     """Raises what `said` makes of a chat template that is damaged or endless, or of more tokens than a decoder's `rows`."""
     if rows is not None and tokenizer.vocab_size > rows:

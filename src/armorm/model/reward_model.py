@@ -26,7 +26,7 @@ from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
 from armorm.features.forward import run_whole
-from armorm.features.loading import loading_errors
+from armorm.features.loading import give_rights, loading_errors
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import FORMAT, RewardModelConfig
 from armorm.model.folder import check_built, checkpoint_error, folder_beside, read_facts, read_tokenizer
@@ -119,6 +119,7 @@ class RewardModel(PreTrainedModel):
         if (profile := self.profile) is not None:
             profile.to_yaml(Path(save_directory) / FILE)
         self.save_beside(Path(save_directory))
+        give_rights(Path(save_directory))
 
     def save_beside(self, folder: Path) -> None:
         """Write what is kept beside the weights: uncertainty and reference, where the model has them."""

@@ -17,6 +17,7 @@ import transformers
 
 from armorm.errors import BackboneError, MissingExtra
 from armorm.features.backbone import DType, load_headed, load_tokenizer, located
+from armorm.features.loading import give_rights
 from armorm.recipe import BackboneSettings, Lora
 from armorm.rendering import Renderer
 
@@ -132,3 +133,5 @@ def save_trained(trainer: Any, decoder: Decoder, lora: Lora | None, folder: Path
         merged.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         merged.to(getattr(torch, decoder.settings.dtype)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
+    for written in ("model", *(("adapter",) if lora else ())):
+        give_rights(folder / written)

@@ -27,6 +27,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from armorm.disk import write_text
 from armorm.errors import BackboneError, CheckpointError, ConversationError
+from armorm.features.loading import give_rights
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import RewardModelConfig
 from armorm.model.marks import marks_of
@@ -191,6 +192,7 @@ def save_released(model: RewardModel, folder: Path, *, max_shard_size: str = SHA
     model.save_beside(folder)
     text = json.dumps(_facts(model), indent=2, sort_keys=True, ensure_ascii=False)
     write_text(folder / "config.json", text + "\n")
+    give_rights(folder)
 
 
 def _tensors(model: RewardModel) -> dict[str, Tensor]:
