@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check lint format types docs open-data clean
+.PHONY: demo test check audit lint format types docs open-data clean
 
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
@@ -11,7 +11,10 @@ demo: $(READY)  ## train on the synthetic starter set, print the tables, write t
 test: $(READY)  ## all tests, with every array's shape checked
 	$(BIN)/pytest
 
-check: lint types test  ## what CI runs
+check: lint types audit test  ## what CI runs
+
+audit: $(READY)  ## known weaknesses of the pinned packages; passed over where the advisories can't be reached
+	$(BIN)/python -m tests.advisories
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from advisories import judged
 from rich.table import Table
 from small_run import Armorm, write_recipe
 
@@ -191,3 +192,32 @@ def test_weights_have_the_rights_of_the_other_files(tiny_model, tmp_path):
         os.umask(before)
     rights = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "m").iterdir()}
     assert set(rights.values()) == {0o644}, rights
+
+
+# -- promises ----------------------------------------------------------------------------------------------------------------
+
+
+def test_every_promise_names_tests_that_are_there():
+    root = Path(__file__).parents[1]
+    text = (root / "SECURITY.md").read_text(encoding="utf-8")
+    named = {word for word in text.split("`") if word.startswith("tests/")}
+    assert len(named) >= 10
+    assert not [name for name in named if not (root / name).is_file()]
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "code", "said"),
+    [
+        ('{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}', "", 0, "1 packages without"),
+        ('{"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1"}]}]}', "Found 1", 1, "a 1: CVE-1"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "not on PyPI"}]}', "", 0, "passed over"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "x"}, {"name": "b", "vulns": []}]}', "", 0, "not looked up: a"),
+        ("", "requests.exceptions.ConnectionError: Max retries exceeded", 0, "passed over"),
+        ("", "No module named pip_audit", 1, "No module named pip_audit"),
+        ("[]", "", 1, "nothing was said"),
+    ],
+)
+def test_a_known_weakness_fails_and_a_silent_service_does_not(out, err, code, said):
+    found, text = judged(out, err)
+    assert found == code
+    assert said in text
