@@ -1,7 +1,7 @@
 """How the program ends: streams that may be closed, full or not UTF-8, signals, and errors that nobody expected.
 
 In: a command to run.  Out: its exit code: 2 for the caller's faults, 1 for ours and the machine's, 130 when it was stopped, 141
-where nobody reads what it prints.  Cost: none.
+where nobody reads what it prints.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def run(command: Callable[[], Any]) -> None:
     """Run a command; whatever it ends in becomes one message on stderr and an exit code."""
     with _streams(), _stops() as stop:
         code = _code_of(command, stop)
+        stop.over = True
         with suppress(ValueError):  # no second signal disturbs the farewell
             for kind in _STOPS:
                 signal.signal(kind, signal.SIG_IGN)
@@ -191,7 +192,7 @@ class _Stop:
     """Whether it was asked to stop. An interruption that a callback swallowed is raised again a moment later."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.over = False
         self.before = sys.unraisablehook
 
     def __call__(self, _signum: int, _frame: FrameType | None) -> None:
@@ -200,14 +201,19 @@ class _Stop:
 
     def swallowed(self, told: Any) -> None:
         if self.asked and isinstance(told.exc_value, KeyboardInterrupt):
-            again = threading.Timer(0.05, signal.raise_signal if os.name == "nt" else self._again, [signal.SIGINT])
+            again = threading.Timer(0.05, self._again)
             again.daemon = True
             again.start()
         elif not self.asked:
             self.before(told)
 
-    def _again(self, kind: signal.Signals) -> None:
-        signal.pthread_kill(threading.main_thread().ident or 0, kind)
+    def _again(self) -> None:
+        if self.over:
+            return
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        else:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
