@@ -39,6 +39,7 @@ def run(command: Callable[[], Any]) -> None:
             for kind in _STOPS:
                 signal.signal(kind, signal.SIG_IGN)
         if code == INTERRUPTED:
+            eval("0")  # else Python, interrupted in an `exec` of its own, would end by the signal instead of with the code
             print("\nstopped; what is complete is kept: run the same command again and it goes on from there", file=sys.stderr)
     if code:
         sys.exit(code)

@@ -262,11 +262,12 @@ def check_positions(config: Any, max_tokens: int | None) -> None:
 def architecture_of(folder: str) -> str:
     """The class that a local folder's config.json names; "" where there is none."""
     try:
-        facts = json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        place = Path(folder).expanduser() / "config.json"
+        facts = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    except (OSError, ValueError, RuntimeError, RecursionError):
         return ""
-    named = (facts.get("architectures") if isinstance(facts, dict) else None) or [""]
-    return str(named[0])
+    named = facts.get("architectures") if isinstance(facts, dict) else None
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def blocks_of(model: Any) -> torch.nn.ModuleList:
