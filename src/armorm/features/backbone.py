@@ -164,6 +164,8 @@ def _load(
     hub: dict[str, Any] = {} if place else {"revision": revision}
     config = read_config(folder, hub, said)
     with loading_errors(said):
+        if getattr(config, "is_encoder_decoder", False):
+            raise said("its config.json says an encoder with a decoder; a causal decoder is needed")
         if place:
             check_weights(place, said)
         check_sizes(config, weights_in(place), said, lambda: kind.from_config(config))
