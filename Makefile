@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test torture check lint format types docs open-data clean
+.PHONY: demo test torture check audit lint format types docs open-data clean
 
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
@@ -15,7 +15,10 @@ MINUTES ?= 5
 torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60
 	$(BIN)/python -m tests.torture --minutes $(MINUTES) --lanes 2 --json runs/torture.json
 
-check: lint types test  ## what CI runs
+check: lint types audit test  ## what CI runs
+
+audit: $(READY)  ## known weaknesses of the pinned packages; passed over where the advisories can't be reached
+	$(BIN)/python -m tests.advisories
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -396,6 +396,17 @@ def test_an_absurd_size_is_refused_before_anything_is_allocated(field, size, own
     assert isinstance(only_ours(use_model, folder), CheckpointError)
 
 
+@pytest.mark.parametrize("field", ["architectures", "model_type", "max_position_embeddings", "num_labels", "vocab_size"])
+def test_a_benchmark_of_a_hostile_folder(field, headed, armorm, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "hello", "chosen": "fine", "rejected": "return x"}\n')
+    for i, value in enumerate(WRONG):
+        folder = Path(shutil.copytree(headed["score"], tmp_path / str(i)))
+        change(folder, "config.json", **{field: value})
+        code, _, err = armorm("bench", folder, "--suite", tmp_path / "rows.jsonl", "--out", tmp_path / f"out{i}", "--quiet")
+        assert code in (0, 2), err
+        assert "fault of armorm's own" not in err
+
+
 def test_wide_gates_are_refused_too(own_model, tmp_path):
     folder = spoilt(own_model, tmp_path / "m")
     change(folder, "config.json", gate_hidden=[2**40, 2**40])

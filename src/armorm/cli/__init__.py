@@ -8,6 +8,7 @@ def main() -> None:
     try:
         from armorm.cli.app import main as run
     except KeyboardInterrupt:
+        eval("0")  # else Python, interrupted in an `exec` of its own, would end by the signal instead of with the code
         raise SystemExit(130) from None
     run()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from armorm.cli.options import AnswerIs, CellsAre, ColumnsGiven, Format, Json, Missing, Quiet, row_format
-from armorm.cli.printing import print_json, print_report, print_result
+from armorm.cli.printing import print_json, print_line, print_report, print_result
 from armorm.errors import DataError
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class _Lines:
         if self.json_:
             self.kept.append(line)
         elif self.total <= self.show:
-            print(line)
+            print_line(line)
 
 
 def _request(
@@ -206,12 +206,12 @@ def _request(
 @contextmanager
 def _opened(request: Request, *, quiet: bool, on_fault_line: Callable[[str], None] | None = None) -> Iterator[Opened]:
     """The source, and a line on stderr that says how far reading it has come."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from armorm.data.opening import open_source
+    from armorm.progress import Terminal
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         task = progress.add_task(f"reading {Path(request.source).name}", total=None)

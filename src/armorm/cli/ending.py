@@ -34,10 +34,12 @@ def run(command: Callable[[], Any]) -> None:
     """Run a command; whatever it ends in becomes one message on stderr and an exit code."""
     with _streams(), _stops() as stop:
         code = _code_of(command, stop)
+        stop.over = True
         with suppress(ValueError):  # no second signal disturbs the farewell
             for kind in _STOPS:
                 signal.signal(kind, signal.SIG_IGN)
         if code == INTERRUPTED:
+            eval("0")  # else Python, interrupted in an `exec` of its own, would end by the signal instead of with the code
             print("\nstopped; what is complete is kept: run the same command again and it goes on from there", file=sys.stderr)
     if code:
         sys.exit(code)
@@ -100,7 +102,7 @@ def _said_of_the_system(error: OSError) -> tuple[str, int]:
     place = f"{os.fsdecode(error.filename)[:300]}: " if isinstance(error.filename, str | bytes) else ""
     said = error.strerror or str(error)
     if error.errno in _FULL:
-        where = place or "what it is written to: "
+        where = place or "stdout: "
         return f"{where}the disk is full ({said}); what is complete is kept: make room and run it again", 1
     if not place:
         return f"stdout can't be written ({said}): lead it to a file or a program, or use the option that writes a file", 1
@@ -110,23 +112,11 @@ def _said_of_the_system(error: OSError) -> tuple[str, int]:
 
 
 def _print_error(message: str) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    text = Text.assemble(("error:", "bold red"), f" {readable(message)}")
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+    from armorm.progress import Terminal
 
-
-def readable(text: str) -> str:
-    """A text that moves no cursor and rings no bell: control characters but line ends become replacement characters."""
-    if text.isprintable():
-        return text
-    return "".join(c if c == "\n" or c == "\t" or not _is_control(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _is_control(letter: str) -> bool:
-    code = ord(letter)
-    return code < 0x20 or 0x7F <= code < 0xA0 or code in (0x2028, 0x2029) or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    Terminal(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), f" {message}"))
 
 
 # -- streams ---------------------------------------------------------------------------------------------------------------------
@@ -203,7 +193,7 @@ class _Stop:
     """Whether it was asked to stop. An interruption that a callback swallowed is raised again a moment later."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.over = False
         self.before = sys.unraisablehook
 
     def __call__(self, _signum: int, _frame: FrameType | None) -> None:
@@ -212,14 +202,19 @@ class _Stop:
 
     def swallowed(self, told: Any) -> None:
         if self.asked and isinstance(told.exc_value, KeyboardInterrupt):
-            again = threading.Timer(0.05, signal.raise_signal if os.name == "nt" else self._again, [signal.SIGINT])
+            again = threading.Timer(0.05, self._again)
             again.daemon = True
             again.start()
         elif not self.asked:
             self.before(told)
 
-    def _again(self, kind: signal.Signals) -> None:
-        signal.pthread_kill(threading.main_thread().ident or 0, kind)
+    def _again(self) -> None:
+        if self.over:
+            return
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        else:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -21,7 +21,14 @@ def print_result(facts: Any, show: Callable[[], Report], *, json_: bool, then: s
         return
     print_report(show())
     if then:
-        print(then)
+        print_line(then)
+
+
+def print_line(text: str, file: Any = None) -> None:
+    """A line for people, in which a name moves no cursor."""
+    from armorm.progress import readable
+
+    print(readable(text), file=file)
 
 
 def print_json(facts: Any) -> None:
@@ -33,13 +40,16 @@ def print_json(facts: Any) -> None:
 
 
 def print_letters(text: Callable[[bool], str]) -> None:
-    """A text that `text` makes: with all its letters where stdout takes them, else in ASCII alone."""
+    """A text that `text` makes: with all its letters where stdout takes them and they do nothing there, else in ASCII alone."""
+    from armorm.progress import readable
+
     whole = text(False)
     try:
         whole.encode(sys.stdout.encoding or "utf-8")
+        fits = not sys.stdout.isatty() or readable(whole) == whole
     except UnicodeEncodeError:  # half a surrogate pair, or a terminal with fewer letters
-        whole = text(True)
-    print(whole)
+        fits = False
+    print(whole if fits else text(True))
 
 
 def print_report(report: Report) -> None:
@@ -51,8 +61,8 @@ def print_report(report: Report) -> None:
 
 def print_parts(parts: Iterable[Any]) -> None:
     """What rich can print; 140 columns where stdout is no terminal. Texts are never read as markup."""
-    from rich.console import Console
+    from armorm.progress import Terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Terminal(width=None if sys.stdout.isatty() else 140)
     for part in parts:
         console.print(part, markup=False, highlight=False)

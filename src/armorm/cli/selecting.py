@@ -25,7 +25,7 @@ from armorm.cli.options import (
     Quiet,
     row_format,
 )
-from armorm.cli.printing import print_letters
+from armorm.cli.printing import print_letters, print_line
 from armorm.errors import DataError
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _run(
     else:
         finished = score_file(model, file, out, job, profile=steered, reporter=reporter, rows=rows, **reading)
         tally = finished.tally
-        print(_summary(finished))
+        print_line(_summary(finished))
     if not quiet:
         _tell_reading(tally)
     if not tally.rows:
@@ -180,7 +180,7 @@ def _tell_reading(tally: Tally) -> None:
     from armorm.report.reading import reading_sentences
 
     for sentence in reading_sentences(tally.truncated, tally.answers, tally.max_tokens, tally.notes):
-        print(sentence, file=sys.stderr)
+        print_line(sentence, sys.stderr)
 
 
 def _summary(finished: Finished) -> str:
@@ -210,4 +210,4 @@ def _tell(counts: Counts, what: str, *, quiet: bool) -> None:
         reasons = f" ({by_name(counts.reasons)})" if counts.reasons else ""
         unscored = f"; {counts.unscored:,} without a score left out{reasons}" if counts.unscored else ""
         said = f"{counts.out:,} {what}, of {counts.answers:,} scored answers to {counts.prompts:,} prompts{unscored}"
-        print(said, file=sys.stderr)
+        print_line(said, sys.stderr)

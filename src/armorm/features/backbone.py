@@ -23,7 +23,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from armorm.bounds import shown
 from armorm.disk import digest_of, hash_files, writing_folder
-from armorm.errors import BackboneError, MissingExtra, StorageError
+from armorm.errors import ArmormError, BackboneError, MissingExtra, StorageError
 from armorm.features.loading import (
     Said,
     backbone_error,
@@ -174,6 +174,8 @@ def _load(
     hub: dict[str, Any] = {} if place else {"revision": revision}
     config = read_config(folder, hub, said)
     with loading_errors(said):
+        if getattr(config, "is_encoder_decoder", False):
+            raise said("its config.json says an encoder with a decoder; a causal decoder is needed")
         if place:
             check_weights(place, said)
         check_sizes(config, weights_in(place), said, lambda: kind.from_config(config))
@@ -303,11 +305,12 @@ def check_positions(config: Any, max_tokens: int | None) -> None:
 def architecture_of(folder: str) -> str:
     """The class that a local folder's config.json names; "" where there is none."""
     try:
-        facts = json.loads((user_path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        place = user_path(folder) / "config.json"
+        facts = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    except (OSError, ValueError, RecursionError, ArmormError):
         return ""
-    named = (facts.get("architectures") if isinstance(facts, dict) else None) or [""]
-    return str(named[0])
+    named = facts.get("architectures") if isinstance(facts, dict) else None
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def blocks_of(model: Any) -> torch.nn.ModuleList:

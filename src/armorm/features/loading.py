@@ -172,7 +172,9 @@ def check_sizes(config: Any, weights: int | None, said: Said, build: Callable[[]
     sizes = {name: getattr(text, name, None) for name in ("num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size")}
     experts = [getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")]
     found = {name: size for name, size in sizes.items() if isinstance(size, int)}
-    layers = found.get("num_hidden_layers", 1)
+    layers = found.get("num_hidden_layers", 0)
+    if "num_hidden_layers" not in found:
+        raise said("config.json names no number of layers: copy it again, or name a model with a causal decoder")
     if any(size < 0 for size in found.values()):
         raise said("config.json has a negative size: copy it again")
     blocks = layers * max([1, *(n for n in experts if isinstance(n, int))])

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-from transformers import AutoConfig
 
 from armorm.bench.aggregate import figures
 from armorm.bench.metrics import length_correlation
@@ -29,7 +28,8 @@ from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
 from armorm.disk import folder_name
 from armorm.errors import DataError
-from armorm.features.backbone import check_positions
+from armorm.features.backbone import check_positions, read_config
+from armorm.features.loading import backbone_error
 from armorm.model.folder import local
 from armorm.model.scorer import ModelScorer
 from armorm.owner import owning
@@ -98,7 +98,7 @@ def _scorer(model: str, profile: Profile | None, **reading: Unpack[Reading]) -> 
     if has_one_logit(model) or has_words(model):
         if profile is not None:
             raise DataError(f"{model} has no named objectives that a profile could steer")
-        check_positions(AutoConfig.from_pretrained(model, trust_remote_code=False), reading.get("max_tokens"))
+        check_positions(read_config(model, {}, backbone_error(model, "a rival")), reading.get("max_tokens"))
         kind = SequenceHead if has_one_logit(model) else PairwiseModel
         return kind(model, model, **reading)
     scorer = ModelScorer.load(model, **reading)

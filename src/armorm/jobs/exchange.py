@@ -14,6 +14,7 @@ import torch
 from armorm.disk import require_free, writing_folder
 from armorm.errors import DataError
 from armorm.features.backbone import DType, load_backbone
+from armorm.model.folder import local
 from armorm.model.layouts.public_parts import assemble_parts, read_parts
 from armorm.model.layouts.released import save_released
 from armorm.model.reward_model import RewardModel
@@ -30,7 +31,7 @@ def export_model(name: str, out: Path, *, layout: str, shard_size: str, dtype: s
     if not SIZE.fullmatch(shard_size):
         raise DataError(f"shard_size {shard_size!r} is no size: give a number and a unit, such as 5GB or 500MB")
     require_free(out)
-    model = RewardModel.from_pretrained(name, **({} if dtype is None else {"dtype": getattr(torch, _dtype(dtype))}))
+    model = RewardModel.from_pretrained(local(name), **({} if dtype is None else {"dtype": getattr(torch, _dtype(dtype))}))
     with writing_folder(out) as folder:
         if layout == "released":
             save_released(model, folder, max_shard_size=shard_size)

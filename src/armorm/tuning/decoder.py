@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 import transformers
 
+from armorm.disk import give_rights
 from armorm.errors import BackboneError, MissingExtra
 from armorm.features.backbone import DType, load_headed, load_tokenizer, located
 from armorm.recipe import BackboneSettings, Lora
@@ -134,4 +135,5 @@ def save_trained(trainer: Any, decoder: Decoder, lora: Lora | None, folder: Path
         merged.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         merged.to(getattr(torch, decoder.settings.dtype)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
+    give_rights(folder / "model")
     write_sums(folder / "model")
