@@ -388,7 +388,7 @@ def test_a_folder_that_is_no_causal_decoder_is_refused(folder, tiny_folder, tmp_
     )
     facts = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(facts | {"vocab_size": 9}))
-    with pytest.raises(BackboneError, match="the output layer has 9 tokens"):
+    with pytest.raises(BackboneError, match="its tokenizer knows 395 tokens, its decoder 9"):
         PairwiseModel("p", str(copy), dtype="float32")
 
 
