@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from conftest import TEMPLATE, tiny_tokenizer
 from small_run import Armorm, read_lines, write_lines
 from small_tables import table_of
+from tiny_decoder import TEMPLATE, tiny_tokenizer
 
 from armorm.bench.run import read_and_judge
 from armorm.data.row_writing import json_text

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 import torch
 import transformers
-from conftest import CORPUS, PROMPT, RESPONSE, TEMPLATE, tiny_tokenizer
+from conftest import PROMPT, RESPONSE
+from tiny_decoder import CORPUS, TEMPLATE, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSequenceClassification
 

@@ -17,7 +17,7 @@ from armorm.model.folder import local
 from armorm.model.layouts.public_parts import _tensors
 from armorm.objectives import Objectives
 from armorm.rivals.judge.template import template_of
-from armorm.user_files import read_text, shown, user_path
+from armorm.user_files import shown, user_path
 
 ODD = ("pipe", "socket", "device", "loop", "link", "folder", "nothing", "nul", "long", "under-a-file", "closed")
 
@@ -134,19 +134,6 @@ def test_a_working_folder_that_is_gone_is_no_crash(tmp_path, monkeypatch):
             expand("rows*.jsonl")
     finally:
         os.chdir(tmp_path)
-
-
-def test_a_text_has_a_limit_and_is_utf8(tmp_path, monkeypatch):
-    path = tmp_path / "t.jinja"
-    path.write_bytes(b"\xef\xbb\xbf{{ x }}")
-    assert read_text(path) == "{{ x }}"
-    path.write_bytes(b"\xff")
-    with pytest.raises(DataError, match="no UTF-8 text; mend it"):
-        read_text(path, remedy="mend it")
-    monkeypatch.setattr("armorm.user_files.LONGEST_TEXT", 10)
-    path.write_text("x" * 11)
-    with pytest.raises(BackboneError, match="more than"):
-        read_text(path, kind=BackboneError)
 
 
 def test_objectives_that_are_no_json_are_named(tmp_path):

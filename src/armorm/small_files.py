@@ -9,11 +9,10 @@ octal number stays a text. An alias counts as all that it repeats: a few lines o
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,11 @@ from yaml.reader import Reader, ReaderError
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
+from armorm import user_json
 from armorm.bounds import shown
 from armorm.errors import ArmormError, RecipeError
+from armorm.user_files import shown as shown_path
+from armorm.user_json import JsonFault
 
 LARGEST = 1_000_000
 """Bytes of a file of settings."""
@@ -50,7 +52,7 @@ def read_text(path: Path, what: str, *, error: type[ArmormError] = RecipeError, 
 
     Raises `error` for a file that is missing, no regular file, larger than a megabyte, or not UTF-8.
     """
-    named, end = _named(path), f"; {remedy}" if remedy else ""
+    named, end = shown_path(path), f"; {remedy}" if remedy else ""
     try:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind):
@@ -73,7 +75,7 @@ def read_text(path: Path, what: str, *, error: type[ArmormError] = RecipeError, 
 
 def read_yaml(path: Path, what: str, *, error: type[ArmormError] = RecipeError, remedy: str = "", missing: str = "") -> Any:
     """The values that a YAML file holds. Raises `error` as `read_text` does, and naming the line of what can't be read."""
-    text, named = read_text(path, what, error=error, remedy=remedy, missing=missing), _named(path)
+    text, named = read_text(path, what, error=error, remedy=remedy, missing=missing), shown_path(path)
     loader = None
     try:
         loader = _Loader(text)
@@ -95,13 +97,9 @@ def read_json(path: Path, what: str, *, error: type[ArmormError] = RecipeError, 
     """The values that a small JSON file holds. Raises `error` as `read_text` does, and for what is no JSON."""
     text = read_text(path, what, error=error, remedy=remedy)
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_each_once)
-    except json.JSONDecodeError as failed:
-        raise error(f"{_named(path)}: not JSON: {failed}") from None
-    except RecursionError:
-        raise error(f"{_named(path)}: not JSON: it is too deeply nested") from None
-    except ValueError as failed:
-        raise error(f"{_named(path)}: not JSON: {shown_sentence(str(failed))}") from None
+        return user_json.read_json(text, constants=False)
+    except JsonFault as fault:
+        raise error(f"{shown_path(path)}: not JSON ({shown_sentence(str(fault))})") from None
 
 
 def expanded(text: str) -> Path:
@@ -226,21 +224,3 @@ def _check_tag(node: Node, kind: str) -> None:
 
 def _fault(at: Any, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no number in JSON")
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {shown(twice)} stands twice: leave one out")
-    return found
-
-
-def _named(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 300 else shown(text)

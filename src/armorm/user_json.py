@@ -19,31 +19,31 @@ DEEPEST = 100
 
 
 class JsonFault(ValueError):  # noqa: N818 - named for what was seen
-    """What is wrong with a text that should be JSON: "not-json", "too-deep" or "repeated-key"."""
+    """What is wrong with a text that should be JSON: "not-json", "too-deep" or "repeated-key", and what was seen."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, seen: str = "") -> None:
+        super().__init__(f"{name}: {seen}" if seen else name)
         self.name = name
 
 
-def read_json(text: str) -> Any:
-    """The value of a text. Raises JsonFault."""
-    value, end = read_first(text)
+def read_json(text: str, *, constants: bool = True) -> Any:
+    """The value of a text; without `constants`, NaN and Infinity are faults. Raises JsonFault."""
+    value, end = read_first(text, constants=constants)
     if text[end:].strip(_SPACE):
         raise JsonFault("not-json")
     return value
 
 
-def read_first(text: str) -> tuple[Any, int]:
+def read_first(text: str, *, constants: bool = True) -> tuple[Any, int]:
     """The first value in a text, and where it ends. Raises JsonFault."""
     if text.count("[") + text.count("{") > DEEPEST and _depth(text) > DEEPEST:
         raise JsonFault("too-deep")
     try:
-        return _DECODER.raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
+        return (_DECODER if constants else _PLAIN).raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
     except JsonFault:
         raise
-    except (ValueError, RecursionError):
-        raise JsonFault("not-json") from None
+    except (ValueError, RecursionError) as error:
+        raise JsonFault("not-json", str(error)) from None
 
 
 def _depth(text: str) -> int:
@@ -61,11 +61,20 @@ def _depth(text: str) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise JsonFault("repeated-key")
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JsonFault("repeated-key", f"the key {twice!r:.100} stands twice: leave one out")
     return found
 
 
 _MARKS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
 _SPACE = " \t\r\n"
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _no_constant(word: str) -> Any:
+    raise JsonFault("not-json", f"{word} is no number in JSON")
+
+
+_PLAIN = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_CONSTANTS.__getitem__)

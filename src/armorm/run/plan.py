@@ -15,7 +15,7 @@ from armorm.features.backbone import check_local, device_of, located
 from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
-from armorm.run.rows import survey_rows
+from armorm.run.rows import all_here, join_rows, survey_rows
 
 
 def plan(path: Path) -> dict[str, Any]:
@@ -28,6 +28,8 @@ def plan(path: Path) -> dict[str, Any]:
     check_local(settings.model, [*response, *prompt], dtype=settings.dtype, max_tokens=settings.max_tokens)
     renderer, unchecked = _renderer(recipe)
     found, faults = survey_rows(recipe, objectives, renderer=renderer)
+    if all_here(recipe):
+        join_rows(recipe, found, faults)
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone.model,

@@ -6,7 +6,7 @@ In: a recipe, its objectives.  Out: `Rows`.  Cost: one pass over every file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, TypeVar
@@ -21,9 +21,9 @@ from armorm.data.sources.place import place_records
 from armorm.data.sources.read import source_pairs, source_ratings
 from armorm.data.sources.registry import pair_source, rating_source
 from armorm.data.sources.source import PairSource, RatingSource
-from armorm.data.splits import Split, exclude_groups, join_groups, split_of
+from armorm.data.splits import Split, exclude_groups, folds_of, join_groups, split_of
 from armorm.data.summary import SourceFacts
-from armorm.errors import ConversationError, DataError, RecipeError
+from armorm.errors import ConversationError, DataError, FitError, RecipeError
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, Source, Suite
@@ -84,17 +84,60 @@ def read_rows(
     sources of one name and for a debiasing reference that is none of them.
     """
     reader = _Reader(recipe, objectives, reporter or Reporter(quiet=True), renderer)
-    ratings, pairs = reader.read("ratings", recipe.ratings), reader.read("pairs", recipe.pairs)
-    suites = {suite.name: reader.suite(suite) for suite in recipe.bench}
-    ratings, pairs, suites = _regrouped(ratings, pairs, suites)
+    reader.read("ratings", recipe.ratings)
+    reader.read("pairs", recipe.pairs)
+    for suite in recipe.bench:
+        reader.suite(suite)
+    return join_rows(recipe, reader.seen.values(), reader.examples)
+
+
+def join_rows(recipe: Recipe, facts: Iterable[SourceFacts], faults: Sequence[str]) -> Rows:
+    """Rows of all of a recipe's sources, grouped by prompt, without training rows of a benchmark's prompts.
+
+    Raises as `read_rows` does, and FitError where the splits leave too little to fit on.
+    """
+    seen = {(f.kind, f.name): f for f in facts}
+    kinds = [{name: f.rows for (kind, name), f in seen.items() if kind == wanted} for wanted in ("ratings", "pairs", "bench")]
+    ratings, pairs, suites = _regrouped(*kinds)
     if unknown := set(recipe.debias.reference) - set(ratings) - set(pairs):
         strange, known = (", ".join(map(repr, sorted(names))) for names in (unknown, {*ratings, *pairs}))
         raise RecipeError(f"debias.reference names {strange}; the recipe's sources are {known}")
     held_out = {row.group for rows in suites.values() for row in rows}
-    reader.leave_out(held_out, "ratings", ratings)
-    reader.leave_out(held_out, "pairs", pairs)
-    read = Rows(ratings, pairs, suites, (), tuple(reader.examples))
-    return replace(read, facts=tuple(replace(f, rows=read.kinds[f.kind][f.name]) for f in reader.seen.values()))
+    trained: tuple[tuple[Kind, dict[str, Any]], ...] = (("ratings", ratings), ("pairs", pairs))
+    for kind, sources in trained:
+        for name in sources:
+            sources[name], seen[kind, name] = _without(held_out, sources[name], seen[kind, name])
+    read = Rows(ratings, pairs, suites, (), tuple(faults))
+    _check_splits(read, recipe)
+    return replace(read, facts=tuple(replace(f, rows=read.kinds[f.kind][f.name]) for f in seen.values()))
+
+
+def _without(groups: set[str], rows: tuple[Any, ...], facts: SourceFacts) -> tuple[tuple[Any, ...], SourceFacts]:
+    kept, dropped = exclude_groups(rows, groups)
+    if dropped:
+        facts = replace(facts, drops={**facts.drops, "prompt-in-benchmark": dropped})
+    if not kept:
+        raise DataError(f"{facts.name}: no usable row is left (drops: {facts.drops}): check its columns and its file")
+    return kept, facts
+
+
+def _check_splits(rows: Rows, recipe: Recipe) -> None:
+    # What the fits need, said before any feature is made.
+    pairs = rows.splits(recipe)["pairs"]
+    for split in (Split.TRAIN, Split.VALIDATION):
+        if not pairs[split.value]:
+            raise FitError(
+                f"no pair is for {split.value} ({', '.join(f'{n} for {name}' for name, n in pairs.items())}): change "
+                "`splits.validation` and `splits.test`, or give pairs of more prompts"
+            )
+    rated = {row.group for found in rows.ratings.values() for row in found}
+    fitted = [group for group in rated if side_of(group, recipe) is not Split.TEST]
+    found = {folds_of(group, seed=recipe.seed, folds=recipe.probe.folds) for group in fitted}
+    if len(found) < recipe.probe.folds:
+        raise FitError(
+            f"only {len(found)} of {recipe.probe.folds} folds hold prompts ({len(fitted)} rated prompts are not for test): give "
+            "more rated prompts, or fewer `probe.folds`"
+        )
 
 
 def survey_rows(
@@ -102,12 +145,22 @@ def survey_rows(
 ) -> tuple[list[SourceFacts], list[str]]:
     """What the sources that are on this machine hold, and the first faults of each; nothing is fetched, no source is too poor."""
     reader = _Reader(recipe.model_copy(update={"on_fault": "drop"}), objectives, reporter or Reporter(quiet=True), renderer)
-    for kind, sources in (("ratings", recipe.ratings), ("pairs", recipe.pairs)):
-        reader.read(kind, [s for s in sources if s.path is not None or s.builtin])  # type: ignore[arg-type]
-    for suite in recipe.bench:
-        if (suite.path or (suite.source and (suite.source.path or suite.source.builtin))) is not None:
-            reader.suite(suite)
+    reader.read("ratings", list(filter(_is_here, recipe.ratings)))
+    reader.read("pairs", list(filter(_is_here, recipe.pairs)))
+    for suite in filter(_is_here, recipe.bench):
+        reader.suite(suite)
     return list(reader.seen.values()), reader.examples
+
+
+def all_here(recipe: Recipe) -> bool:
+    """Whether all sources are on this machine."""
+    places: list[Source | Suite] = [*recipe.ratings, *recipe.pairs, *recipe.bench]
+    return all(map(_is_here, places))
+
+
+def _is_here(place: Source | Suite) -> bool:
+    found = place.source if isinstance(place, Suite) and place.source else place
+    return found.path is not None or (isinstance(found, Source) and found.builtin is not None)
 
 
 class _Reader:
@@ -134,17 +187,6 @@ class _Reader:
         span = self.recipe.backbone.rendering.answer
         read = read_suite(suite, seed=self.recipe.seed, on_fault=self.recipe.on_fault, span=span)
         return self._kept("bench", suite.name, read, suite.limit)
-
-    def leave_out(self, groups: set[str], kind: Kind, sources: dict[str, tuple[Any, ...]]) -> None:
-        """Take rows of these prompts out of the sources."""
-        for name, rows in sources.items():
-            kept, dropped = exclude_groups(rows, groups)
-            facts = self.seen[kind, name]
-            if dropped:
-                facts = self.seen[kind, name] = replace(facts, drops={**facts.drops, "prompt-in-benchmark": dropped})
-            if not kept:
-                raise DataError(f"{name}: no usable row is left (drops: {facts.drops}): check its columns and its file")
-            sources[name] = kept
 
     def _reads(self, kind: Kind, source: Source) -> Iterator[tuple[str, Read[Any]]]:
         if source.builtin:
