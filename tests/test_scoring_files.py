@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +22,7 @@ from armorm.conversation import Conversation
 from armorm.data.answer_rows import answer_rows, group_neighbours
 from armorm.data.files import records
 from armorm.data.row_writing import row_writer, write_rows
-from armorm.errors import DataError
+from armorm.errors import CheckpointError, DataError
 from armorm.features.forward import SharedPrompts
 from armorm.jobs import score_file as scoring_files
 from armorm.jobs.score_file import Job, count_rows, score_job, stream_rows, write_scores
@@ -450,3 +452,48 @@ def test_rows_are_counted_for_the_estimate(tmp_path: Path):
 
 def _stop(_self: Any) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+def test_of_two_jobs_on_one_file_the_second_is_told_of_the_first(tmp_path: Path, small_windows: None, kind: str):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(40))
+    out, refused = tmp_path / f"out.{kind}", list[str]()
+
+    class Joined(Counting):
+        def __call__(self, conversations: Sequence[Conversation]) -> ScoreTable:
+            if len(self.calls) == 2:  # in the middle of the first job
+                with pytest.raises(DataError) as told:
+                    run(tmp_path / "rows.jsonl", out)
+                refused.append(str(told.value))
+            return super().__call__(conversations)
+
+    assert run(tmp_path / "rows.jsonl", out, Joined()).rows == 40
+    assert len(refused) == 1
+    assert f"is being written by process {os.getpid()}" in refused[0]
+    assert [r["id"] for r in back(out)] == [f"r{i}" for i in range(40)]
+    assert run(tmp_path / "rows.jsonl", out).resumed == 40
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+def test_no_flip_of_what_stands_on_the_disk_reaches_the_finished_file(tmp_path: Path, small_windows: None, kind: str):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(40))
+    out = tmp_path / f"out.{kind}"
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "rows.jsonl", out, Counting(breaks_at=5))
+    stopped = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file.name != "rows.jsonl"}
+    run(tmp_path / "rows.jsonl", out)
+    draw = np.random.default_rng(0)
+    finished = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file() and file.name != "rows.jsonl"}
+    for state in (stopped, finished):
+        for _ in range(40):
+            for file in [f for f in tmp_path.rglob("*") if f.is_file() and f.name != "rows.jsonl"]:
+                file.unlink()
+            for file, data in state.items():
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(data)
+            file = list(state)[int(draw.integers(len(state)))]
+            data = bytearray(state[file])
+            data[int(draw.integers(len(data)))] ^= 1 << int(draw.integers(8))
+            file.write_bytes(data)
+            with pytest.raises((DataError, CheckpointError), match=r"damaged|not as it was written"):
+                run(tmp_path / "rows.jsonl", out)
