@@ -479,7 +479,7 @@ def test_no_flip_of_what_stands_on_the_disk_reaches_the_finished_file(tmp_path: 
     write_lines(tmp_path / "rows.jsonl", simple_rows(40))
     out = tmp_path / f"out.{kind}"
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "rows.jsonl", out, Counting(breaks_at=5))
+        run(tmp_path / "rows.jsonl", out, Counting(breaks_at=2))
     stopped = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file.name != "rows.jsonl"}
     run(tmp_path / "rows.jsonl", out)
     draw = np.random.default_rng(0)
