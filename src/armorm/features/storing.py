@@ -355,5 +355,5 @@ def _check_space(home: Path, rows: Sequence[Row], width: int, settings: Extracti
     there = next(p for p in (home, *home.parents) if p.exists())
     if need > (free := shutil.disk_usage(there).free):
         raise StorageError(
-            f"{home}: the features need {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: make room or choose another folder"
+            f"{home}: the features need {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free: make room or choose another folder"
         )
