@@ -80,7 +80,7 @@ def test_inspect_prints_tables_or_json_and_writes_the_page(data: Armorm, rows: P
     assert facts["leakage"][0]["exact"] == {"prompts": 1, "rows": 1}
     page = (tmp_path / "found" / "inspect.html").read_text(encoding="utf-8")
     assert "panel-verbosity" in page
-    assert sorted(p.name for p in (tmp_path / "found").iterdir()) == ["inspect.html", "inspect.json"]
+    assert sorted(p.name for p in (tmp_path / "found").iterdir()) == ["SHA256SUMS", "inspect.html", "inspect.json"]
     code, out, _ = data("inspect", source, "--against", f"{bench}", "--limit", 10)
     assert code == 0
     assert "10 rated answers" in out
@@ -164,6 +164,10 @@ def test_export_says_what_it_wrote_and_left_out(data: Armorm, bad: Path, tmp_pat
     assert code == 0
     assert "6 rows from 8 records" in " ".join(out.split())
     assert "empty-turn" in out
+    code, _, err = data("export", bad, "--out", out_file)
+    assert code == 2
+    assert "is there already" in err
+    out_file.unlink()
     code, out, _ = data("export", bad, "--out", out_file, "--json")
     assert (code, json.loads(out)["rows"]) == (0, 6)
     assert [p.name for p in out_file.parent.iterdir()] == ["rows.parquet"]

@@ -159,7 +159,7 @@ def test_a_gguf_file_without_its_reader_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_a_missing_template_file_is_said(tiny_folder, tmp_path):
-    with pytest.raises(BackboneError, match=r"none\.jinja: no such file; give the path of a Jinja file"):
+    with pytest.raises(BackboneError, match=r"none\.jinja: No such file or directory; give the path of a Jinja file"):
         load(tiny_folder, chat_template=tmp_path / "none.jinja")
 
 

@@ -137,7 +137,8 @@ def test_the_saved_model_benched_anew_gives_the_runs_figures(public_run: Run, fi
         for subset, figure in results.figures.subsets.items():
             assert figure.value == pytest.approx(ours.subsets[subset].value), subset
         assert results.items == (8 if name == "rm-bench" else 16)
-        assert {f.name for f in (tmp_path / name).iterdir()} == {"scores.jsonl", "results.json", "results.csv", "report.html"}
+        written = {"SHA256SUMS", "scores.jsonl", "results.json", "results.csv", "report.html"}
+        assert {f.name for f in (tmp_path / name).iterdir()} == written
         assert json.loads((tmp_path / name / "results.json").read_text()) | {"folder": results.folder} == results.to_json()
         page = html.unescape((tmp_path / name / "report.html").read_text())
         assert "<script" not in page

@@ -492,7 +492,7 @@ def test_the_file_is_the_types(results):
 def test_all_files_are_written_and_the_same_again(results, tmp_path):
     write_compare(results, tmp_path / "deep" / "a")
     write_compare(copy.deepcopy(results), tmp_path / "b")
-    names = ["compare.md", "compare.svg", "compare.tex", "report.html", "results.json"]
+    names = ["SHA256SUMS", "compare.md", "compare.svg", "compare.tex", "report.html", "results.json"]
     assert sorted(path.name for path in (tmp_path / "deep" / "a").iterdir()) == names
     for name in names:
         assert (tmp_path / "deep" / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

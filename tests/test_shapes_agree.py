@@ -269,6 +269,7 @@ def test_an_export_holds_what_was_read(tmp_path_factory: pytest.TempPathFactory,
         return [replace(row, source="") for row in stream]
 
     assume(kept(path))
+    (folder / "out.parquet").unlink(missing_ok=True)
     export(open_source(Request(str(path), kind=kind, objectives=facts if kind == "ratings" else None)), folder / "out.parquet")
     assert kept(folder / "out.parquet") == kept(path)
 

@@ -308,7 +308,7 @@ def test_a_decoder_without_a_language_head_cannot_compare(tmp_path, random_folde
 
 
 def test_a_loss_that_is_no_number_stops_the_run(backbone, objectives, tmp_path):
-    settings = TuningSettings(**SETTINGS | {"learning_rate": 1e30, "warmup": 0}, lora=None)
+    settings = TuningSettings(**SETTINGS | {"warmup": 0}, lora=None).model_copy(update={"learning_rate": 1e30})
     with pytest.raises(FitError, match="learning_rate"):
         train_regression(rated(16, 0, objectives), [], objectives, Job(backbone, settings, tmp_path / "out", tmp_path / "ck"))
 

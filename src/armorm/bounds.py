@@ -26,17 +26,19 @@ COLDEST, HOTTEST = 1e-6, 1e6
 """Of a softmax's temperature: between them, logits stay numbers in float32."""
 STEEPEST = 1e12
 """Of β, and of a factor on a gate's weights."""
+FURTHEST = 1e12
+"""From 0, of any number."""
 LONGEST_NAME = 100
 """Bytes of a name: a file system takes 255, and names get keys and endings of ours."""
 LONGEST_SEEN = 100
 """Letters of a value that an error shows."""
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
-Finite = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-FURTHEST, le=FURTHEST, allow_inf_nan=False)]
 """A number, of whatever meaning."""
-Magnitude = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Magnitude = Annotated[float, Field(ge=0, le=FURTHEST, allow_inf_nan=False)]
 """A size: 0 or more."""
-Factor = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0, le=FURTHEST, allow_inf_nan=False)]
 """What something is multiplied with: above 0."""
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A part of a whole, the whole included."""

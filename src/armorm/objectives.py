@@ -17,12 +17,18 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from armorm.bounds import Finite, is_finite, plain_number, shown
+from armorm.bounds import FURTHEST, Finite, is_finite, plain_number, shown
 from armorm.errors import DataError, ObjectiveMismatch
 from armorm.small_files import read_json, shown_sentence
 
 NARROWEST = 1e-9
 """A scale's width, in units of its ends: below it, ratings are rounding."""
+
+
+def is_scale(low: float, high: float) -> bool:
+    """Whether ratings may go from `low` to `high`: the first is below the second by more than rounding, both within bounds."""
+    reach = max(1.0, abs(low), abs(high))
+    return reach <= FURTHEST and high - low >= NARROWEST * reach
 
 
 class Direction(StrEnum):
@@ -78,7 +84,7 @@ class Objective(BaseModel):
 
     @model_validator(mode="after")
     def _ends_in_order(self) -> Objective:
-        if not self.max - self.min >= NARROWEST * max(1.0, abs(self.min), abs(self.max)):
+        if not is_scale(self.min, self.max):
             raise ValueError(f"objective {shown(self.name)}: the scale must have min < max, got {self.min} and {self.max}")
         return self
 

@@ -6,6 +6,7 @@ where nobody reads what it prints.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
@@ -32,17 +33,23 @@ _STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if h
 
 def run(command: Callable[[], Any]) -> None:
     """Run a command; whatever it ends in becomes one message on stderr and an exit code."""
+    atexit.unregister(_ignore_stops)
+    atexit.register(_ignore_stops)  # all is done then, and the interpreter only takes its time to leave
     with _streams(), _stops() as stop:
         code = _code_of(command, stop)
         stop.over = True
-        with suppress(ValueError):  # no second signal disturbs the farewell
-            for kind in _STOPS:
-                signal.signal(kind, signal.SIG_IGN)
+        _ignore_stops()  # no second signal disturbs the farewell
         if code == INTERRUPTED:
             eval("0")  # else Python, interrupted in an `exec` of its own, would end by the signal instead of with the code
             print("\nstopped; what is complete is kept: run the same command again and it goes on from there", file=sys.stderr)
     if code:
         sys.exit(code)
+
+
+def _ignore_stops() -> None:
+    with suppress(ValueError):  # in another thread than the main one
+        for kind in _STOPS:
+            signal.signal(kind, signal.SIG_IGN)
 
 
 def _code_of(command: Callable[[], Any], stop: _Stop) -> int:

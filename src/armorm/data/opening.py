@@ -32,7 +32,7 @@ from armorm.data.sources.read import source_pairs, source_ratings
 from armorm.data.sources.registry import pair_sources, rating_sources
 from armorm.data.sources.source import PairSource, RatingSource, Unfold
 from armorm.errors import DataError
-from armorm.objectives import Objective, Objectives
+from armorm.objectives import Objective, Objectives, is_scale
 
 RowKind = Literal["ratings", "pairs"]
 Watch = Callable[[Iterable[Found]], Iterable[Found]]
@@ -250,6 +250,7 @@ def _objectives_seen(records: Iterable[Record | BadRecord], named: Columns) -> t
                 columns.setdefault(name, _Column()).met(value, named.missing)
     rated = {n: c for n, c in columns.items() if c.numbers and c.numbers >= NUMBERS * (c.numbers + c.others)}
     left = {n: "counts the rows" for n, c in rated.items() if c.rising and c.numbers >= FEWEST}
+    left |= {n: "no scale" for n, c in rated.items() if not is_scale(c.low, c.high)}
     left |= {n: "always the same" for n, c in rated.items() if not c.low < c.high}
     kept = [Objective(name=n, min=c.low, max=c.high) for n, c in rated.items() if n not in left]
     scales = ", ".join(f"{o.name} ({o.min:g} to {o.max:g})" for o in kept) or "there are none"

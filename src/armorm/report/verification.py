@@ -24,7 +24,7 @@ class Checked(Result):
     place: str
     """Where it is, from the folder that was asked about."""
     kind: str
-    """run, stage, model, store, results or scores."""
+    """What it is: run, stage, model, store, results or scores."""
     files: int
     """How many files were checked."""
     bytes: int
