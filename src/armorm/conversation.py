@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from armorm.errors import ConversationError
-from armorm.user_json import JsonFault, read_json
+from armorm.user_json import DEEPEST, JsonFault, read_json
 
 
 class Message(TypedDict):
@@ -79,6 +79,7 @@ class Fault(str):
         "no-answer": "end the conversation with the assistant's answer",
         "not-utf8": "remove the unpaired surrogates or bytes that are no UTF-8",
         "too-long": "make it shorter: a question with its answer may have 4 Mi characters, a row of a file 64 MiB",
+        "too-deep": "make it flatter: at most 100 objects and lists within each other are read",
         "template-refuses": "change the conversation, or the chat template; a system message can be merged into the user's turn",
         "tool-calls-unread": "the chat template shows no tool calls, so that all would score alike: use one that does",
         "tool-turns-unread": "the chat template shows no turns of tools: use one that does",
@@ -413,12 +414,20 @@ def _plain(value: Any) -> Any:
     return value if way is None else getattr(value, way)()
 
 
-def plain_value(value: Any) -> Any:
-    """A value in plain lists, mappings, numbers and texts, whatever arrays it comes in."""
+def plain_value(value: Any, within: tuple[int, ...] = ()) -> Any:
+    """A value in plain lists, mappings, numbers and texts, whatever arrays it comes in. `within` are the ids of what holds it.
+
+    Raises ConversationError for one that holds itself, or is nested deeper than any row.
+    """
     value = _plain(value)
+    if not isinstance(value, Mapping | list | tuple):
+        return value
+    if id(value) in within or len(within) > DEEPEST:
+        raise Fault("too-deep", "a part of it is nested without end").error()
+    inner = (*within, id(value))
     if isinstance(value, Mapping):
-        return {key: plain_value(entry) for key, entry in value.items()}
-    return [plain_value(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {key: plain_value(entry, inner) for key, entry in value.items()}
+    return [plain_value(entry, inner) for entry in value]
 
 
 def texts_in(value: Any) -> Iterator[str]:

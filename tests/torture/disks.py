@@ -52,7 +52,7 @@ class Disks(Attack):
         # Inputs stay outside; what the job leaves goes to the small disk by a link's name.
         disk = place / "disk"
         disk.mkdir()
-        words = [str(disk / job.leaves) if word == job.leaves else word for word in job.words]
+        words = [job.words[0], *(str(disk / job.leaves) if word == job.leaves else word for word in job.words[1:])]
         how = {"job": job.name, "kilobytes": size}
         _mounted(disk, f"{max(4, size)}k")
         try:

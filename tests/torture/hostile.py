@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -174,7 +175,7 @@ def mutated(draw: random.Random, facts: Any) -> Any:
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         places = list(_places(facts))
         if not places:
-            return draw.choice(VALUES)
+            return deepcopy(draw.choice(VALUES))
         home, key = draw.choice(places)
         way = draw.random()
         if way < 0.7:
@@ -189,7 +190,7 @@ def mutated(draw: random.Random, facts: Any) -> Any:
 
 
 def hostile_value(draw: random.Random) -> Any:
-    return deep(draw.choice((50, 400, 900))) if draw.random() < 0.02 else draw.choice(VALUES)
+    return deep(draw.choice((50, 400, 900))) if draw.random() < 0.02 else deepcopy(draw.choice(VALUES))
 
 
 def mutated_bytes(draw: random.Random, data: bytes) -> bytes:

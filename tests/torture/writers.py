@@ -48,6 +48,8 @@ class Writers(Attack):
             for ended in ends:
                 if ended.verdict in ("ok", "refused") and (ended.verdict == "ok" or OWNER.search(ended.err)):
                     continue
+                if ended.verdict == "refused" and job.name == "export" and "is there already" in ended.err:
+                    continue  # the other had finished
                 told = {**how, "said": ended.err[-1500:]}
                 verdict = {"hang": "hang", "refused": "unnamed"}.get(ended.verdict, "traceback")
                 yield Outcome(verdict, kind, ended.told, told, ended.rss)

@@ -19,6 +19,7 @@ from armorm.model.layouts.public_parts import assemble_parts, read_parts
 from armorm.model.layouts.released import save_released
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objectives
+from armorm.owner import owning
 
 LAYOUTS = ("armorm", "released")
 SIZE = re.compile(r"\d+[KMGT]B")
@@ -32,7 +33,7 @@ def export_model(name: str, out: Path, *, layout: str, shard_size: str, dtype: s
         raise DataError(f"shard_size {shard_size!r} is no size: give a number and a unit, such as 5GB or 500MB")
     require_free(out)
     model = RewardModel.from_pretrained(local(name), **({} if dtype is None else {"dtype": getattr(torch, _dtype(dtype))}))
-    with writing_folder(out) as folder:
+    with owning(out), writing_folder(out) as folder:
         if layout == "released":
             save_released(model, folder, max_shard_size=shard_size)
         else:
@@ -59,7 +60,7 @@ def import_parts(
     read = read_parts(regression, gate, transform)
     decoder = load_backbone(backbone, dtype=kind, device="cpu")
     model = assemble_parts(read, decoder, objectives=named, temperature=temperature, max_tokens=max_tokens)
-    with writing_folder(out) as folder:
+    with owning(out), writing_folder(out) as folder:
         model.save_pretrained(folder)
     return _facts(model, out) | {"layout": "armorm"}
 

@@ -22,6 +22,7 @@ from armorm.disk import require_free, writing_folder
 from armorm.errors import DataError
 from armorm.model.folder import local
 from armorm.model.reward_model import RewardModel
+from armorm.owner import owning
 from armorm.report.explained import Explained, Fit, MeanWeight
 from armorm.scoring.explain import explain
 from armorm.scoring.profile import Profile
@@ -100,7 +101,7 @@ def bake_profile(name: str, profile: Path, out: Path) -> dict[str, Any]:
     require_free(out)
     steering, model = _bind(profile, name)
     model.config.profile = steering.profile.to_json()
-    with writing_folder(out) as folder:
+    with owning(out), writing_folder(out) as folder:
         model.save_pretrained(folder)
     return {"model": str(out), "profile": steering.profile.to_json()}
 

@@ -7,6 +7,7 @@ Cost: r · d numbers in float32 per set of rated rows (r at most 512); r · d pr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,19 @@ def _sound(key: str, tensor: np.ndarray) -> bool:
     return not np.isinf(tensor).any() and (key in ("sigma", "reach") or not np.isnan(tensor).any())
 
 
+def _check_fits(part: Directions, width: int, k: int) -> None:
+    arrays = [part.mean.shape, part.vectors.shape, part.alphas.shape, part.tails.shape]
+    wanted = [(width,), (width, len(part.values)), (len(part.columns),), (len(part.columns),)]
+    if arrays != wanted or not all(0 <= column < k for column in part.columns):
+        raise ValueError(f"arrays of {arrays} for columns {part.columns} of {k}")
+
+
 def _posterior(facts: dict[str, Any], tensors: dict[str, np.ndarray]) -> Posterior:
-    width, intercept, parts = facts["width"], facts["intercept"], []
+    width, intercept, parts = index(facts["width"]), bool(facts["intercept"]), []
     for i, part in enumerate(facts["parts"]):
         mean = tensors[f"parts.{i}.mean"] if intercept else np.zeros(width)
         numbers = (tensors[f"parts.{i}.{name}"] for name in ("vectors", "values", "alphas", "tails"))
-        parts.append(Directions(tuple(part["columns"]), part["n"], mean, *numbers))
+        parts.append(Directions(tuple(map(index, part["columns"])), index(part["n"]), mean, *numbers))
+        _check_fits(parts[-1], width, len(tensors["sigma"]))
     sigma, inflation, correlation = (tensors[name] for name in ("sigma", "inflation", "correlation"))
     return Posterior(width, sigma, inflation, correlation, intercept, tuple(parts))
