@@ -39,6 +39,11 @@ def parsed(*messages, **more):
 
 # -- faults ------------------------------------------------------------------------------------------------------------
 
+ENDLESS: list[object] = []
+ENDLESS += [ENDLESS, ENDLESS]
+NESTED: object = "x"
+for _ in range(150):
+    NESTED = [NESTED]
 FAULTS = [
     ("hello", "not-messages"),
     (b"hello", "not-messages"),
@@ -61,6 +66,8 @@ FAULTS = [
     (turns("hi", " \n "), "empty-turn"),
     (turns("", "hello"), "empty-turn"),
     ([*turns("hi"), {"role": "assistant", "content": "", "reasoning_content": ""}], "empty-turn"),
+    ([{"role": "user", "content": ENDLESS}], "too-deep"),
+    ([*turns("hi"), {"role": "assistant", "content": "a", "tool_calls": [{"arguments": {"a": NESTED}}]}], "too-deep"),
     (turns("hi", "\ud800"), "not-utf8"),
     ([*turns("hi"), {"role": "assistant", "content": "a", "thinking": "\udc00"}], "not-utf8"),
     (turns("hi"), "no-answer"),
