@@ -39,6 +39,16 @@ def test_a_run_replaces_no_folder_and_no_recipe_of_somebody_elses(tmp_path: Path
     assert state(tmp_path / "project") == before
 
 
+@pytest.mark.parametrize("own", ["", "{}", '{"stage": "build", "done": true}', '{\n "sha256": "none",\n'])
+def test_a_stage_file_of_another_program_is_somebody_elses(tmp_path: Path, rows: Path, tiny_folder: Path, own: str):
+    (tmp_path / "project" / "bench").mkdir(parents=True)
+    (tmp_path / "project" / "bench" / "stage.json").write_text(own)
+    before = state(tmp_path / "project")
+    with pytest.raises(DataError, match="no stage\\.json says that a run wrote it"):
+        train(load_recipe(write_recipe(rows, tiny_folder)), tmp_path / "project", reporter=QUIET)
+    assert state(tmp_path / "project") == before
+
+
 def test_a_recipe_that_was_edited_in_the_run_is_not_written_over(tmp_path: Path, copied: Path, rows: Path, tiny_folder: Path):
     recipe = load_recipe(write_recipe(rows, tiny_folder))
     (copied / "recipe.yaml").write_text((copied / "recipe.yaml").read_text() + "# my own remark\n")

@@ -157,6 +157,15 @@ def write_sealed(path: Path, facts: Mapping[str, Any]) -> None:
         beside.write_bytes(seal.encode() + body)
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file opens as `write_sealed` writes it, whatever became of the rest."""
+    try:
+        with path.open("rb") as file:
+            return _SEAL.match(file.read(100)) is not None
+    except OSError:
+        return False
+
+
 def read_sealed(path: Path, format: int, *, remedy: str) -> dict[str, Any]:
     """The facts that `write_sealed` wrote, of one format number. `remedy` ends the error's sentence: "train again".
 

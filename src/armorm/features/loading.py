@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ MOST = 10_000
 VALUES_PER_BYTE = 8
 """Weights of one bit are the smallest that there are."""
 
+_WIDTH = re.compile(r"[%:<>^=.+#, 0-](\d{8,40})")
 _COUNTED = ("layer", "experts", "labels", "depth", "blocks")
 
 Said = Callable[[str], UserError]
@@ -258,6 +260,7 @@ def _template_fault(text: Any) -> str | None:
     except RecursionError:
         return "it is nested too deeply"
     large = any(_extent(node) > LARGEST_CONSTANT for node in tree.find_all((nodes.Mul, nodes.Pow)))
+    large |= any(_is_large(node.value) for node in tree.find_all(nodes.Const))
     return "it computes something enormous" if large else None
 
 
@@ -268,6 +271,13 @@ class _Generation(Extension):
     def parse(self, parser: Any) -> Any:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _is_large(constant: Any) -> bool:
+    # A number that is a length of something, or a text that formats a value to such a width.
+    if isinstance(constant, str):
+        return any(int(width) > LARGEST_CONSTANT for width in _WIDTH.findall(constant))
+    return isinstance(constant, int | float) and abs(constant) > LARGEST_CONSTANT
 
 
 def _extent(node: Any) -> float:

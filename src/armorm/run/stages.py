@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from armorm.disk import digest_of, numbers_or_null, read_sealed, write_sealed, writing_folder
+from armorm.disk import digest_of, is_sealed, numbers_or_null, read_sealed, write_sealed, writing_folder
 from armorm.errors import CheckpointError, DataError
 from armorm.sums import NAME as SUMS
 from armorm.sums import check_sums, read_sums, save_sums, write_sums
@@ -55,11 +55,19 @@ def require_stage_folder(folder: Path) -> None:
     """Raises DataError for a folder that holds something and is no stage's: it would be replaced."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise DataError(f"{folder}: is there already and is no folder of a run: choose another folder for the run")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
         raise DataError(
             f"{folder}: is there already, and no {FILE} says that a run wrote it: move it away, or choose another folder for the "
             "run"
         )
+
+
+def _is_ours(folder: Path) -> bool:
+    if is_sealed(folder / FILE):
+        return True
+    with suppress(CheckpointError):  # of two damaged files one says whose the folder is
+        return FILE in read_sums(folder)
+    return False
 
 
 def find_stage(
