@@ -23,7 +23,7 @@ from tests.torture.attack import Attack
 from tests.torture.children import import_everything
 from tests.torture.outcomes import Line, markdown_table, text_table, total
 from tests.torture.registry import ATTACKS
-from tests.torture.schedule import move, side_by_side
+from tests.torture.schedule import count, move, side_by_side
 from tests.torture.world import WINDOW, World
 
 
@@ -56,7 +56,9 @@ def _tortured(given: argparse.Namespace, base: Path) -> int:
     attacks = [ATTACKS[name](world) for name in given.only]
     for attack in attacks:
         attack.prepare()
-    if given.at is None:
+    if given.moves is not None:
+        lines = count(attacks, given.moves, given.seed, _telling())
+    elif given.at is None:
         lines = side_by_side(attacks, 60 * given.minutes, given.seed, given.lanes, tell=_telling())
     else:
         lines = [Line(attack.name) for attack in attacks]
@@ -116,6 +118,7 @@ def _telling() -> Callable[[str], None]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--moves", type=int, help="so many moves of each attack, however long they take, in place of minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=1, help="processes that attack side by side, each on a core")
     parser.add_argument("--only", default="", help=f"names, separated by commas: {', '.join(ATTACKS)}")

@@ -20,6 +20,16 @@ SHOWN = 400
 """Characters of a finding that are printed; the JSON has it whole."""
 
 
+def count(attacks: Sequence[Attack], moves: int, seed: int, tell: Callable[[str], None] = print) -> list[Line]:
+    """So many moves of each attack, the same ones every time."""
+    lines = [Line(attack.name) for attack in attacks]
+    for attack, line in zip(attacks, lines, strict=True):
+        for number in range(moves):
+            _timed(line, lambda a=attack, n=number, into=line: move(a, seed, n, into, tell))
+        line.missed, line.left_behind, line.note = attack.missed, attack.left_behind, attack.note
+    return lines
+
+
 def share(
     attacks: Sequence[Attack], seconds: float, seed: int, *, first: int = 0, every: int = 1, tell: Callable[[str], None] = print
 ) -> list[Line]:
