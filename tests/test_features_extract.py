@@ -14,6 +14,7 @@ import transformers
 from armorm.errors import BackboneError, ConversationError, RecipeError
 from armorm.features.backbone import load_backbone
 from armorm.features.extract import Features, extract
+from armorm.features.forward import run_decoder
 from armorm.features.packing import pack, split_answers
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
 from armorm.rendering import Renderer
@@ -358,3 +359,9 @@ def test_a_spec_reads_back_as_it_was_written():
 def test_what_is_no_spec_is_refused_with_the_form(text):
     with pytest.raises(RecipeError, match="expected LAYER:POOLING"):
         FeatureSpec.parse(text)
+
+
+def test_a_token_that_the_decoder_does_not_know_is_named(tiny):
+    known = tiny.model.get_input_embeddings().weight.shape[0]
+    with pytest.raises(BackboneError, match=f"the tokenizer gives token {known}, the decoder knows {known}: copy both again"):
+        run_decoder(tiny.model, {"final"}, input_ids=torch.tensor([[1, known]]), use_cache=False)

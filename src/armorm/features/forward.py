@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from armorm.errors import BackboneError
 from armorm.features.backbone import Backbone, blocks_of
 from armorm.features.spec import FINAL
 from armorm.rendering import Rendered
@@ -40,7 +41,13 @@ class Stretch:
 
 
 def run_decoder(model: Any, layers: Collection[str], **inputs: Any) -> States:
-    """Call a decoder without its head, and return the states of `layers` (block numbers from 1, or "final")."""
+    """Call a decoder without its head, and return the states of `layers` (block numbers from 1, or "final").
+
+    Raises BackboneError for a token that the decoder has no embedding of.
+    """
+    known, most = int(model.get_input_embeddings().weight.shape[0]), int(inputs["input_ids"].max())
+    if most >= known:
+        raise BackboneError(f"the tokenizer gives token {most}, the decoder knows {known}: copy both again, from one model")
     states: dict[str, Tensor] = {}
     output = _view(model, [layer for layer in layers if layer != FINAL], states)(**inputs)
     if FINAL in layers:
