@@ -119,7 +119,8 @@ def write_marked(path: Path, text: str) -> None:
             return
         if not is_marked(there):
             raise DataError(
-                f"{path}: is there already and is not as armorm would have written it: move it away, or choose another folder"
+                f"{path}: is there already and is not as armorm would have written it: move it away (a changed one can be run "
+                "from where it is then), or choose another folder"
             )
     write_text(path, marked)
 
