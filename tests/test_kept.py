@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from armorm.errors import DataError, StorageError
-from armorm.kept import FORMAT, Kept
+from armorm.kept import FORMAT, Kept, kept_faults
 
 VALUES = {"a": [0.1, None, -2e-17], "b": {"text": 'quoted ", "check": "0123456789abcdef"}', "in": 3}, "ü": "half \ud83d"}
 
@@ -67,6 +67,16 @@ def test_a_file_of_another_key_or_format_is_begun_anew(tmp_path: Path):
         path.write_text(earlier, encoding="utf-8")
         assert Kept(path, "model").values == {}
         assert json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT
+
+
+def test_a_line_of_another_key_counts_as_not_there(tmp_path: Path):
+    keep(tmp_path / "kept.jsonl")
+    Kept(tmp_path / "other.jsonl", "another").add({"b": 99})
+    one, other = ((tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("kept.jsonl", "other.jsonl"))
+    (tmp_path / "mixed.jsonl").write_text("\n".join([*one, *other[1:]]) + "\n", encoding="utf-8")
+    assert Kept(tmp_path / "mixed.jsonl", "model").values == Kept(tmp_path / "kept.jsonl", "model").values
+    assert [line for line, _ in kept_faults(tmp_path / "mixed.jsonl")] == [len(one) + 1]
+    assert not list(kept_faults(tmp_path / "kept.jsonl"))
 
 
 @pytest.mark.parametrize("own", ["no JSON\n", '{"id": 1, "score": 0.5}\n', "\n{}\n"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,44 @@ def test_own_files_in_a_stages_folder_are_carried_over(copied: Path, rows: Path,
     assert (copied / "report" / "notes" / "own.txt").read_text() == "mine"
     assert (copied / "report" / "link").is_symlink()
     assert (copied / "report" / "report.md").is_file()
+
+
+@pytest.mark.parametrize("harm", ["remove", "spoil"])
+def test_own_files_are_carried_over_as_they_are_also_without_a_list(
+    copied: Path, rows: Path, tiny_folder: Path, harm: str, capsys: pytest.CaptureFixture[str]
+):
+    home = copied / "report"
+    (home / "token.txt").write_text("secret")
+    (home / "token.txt").chmod(0o600)
+    os.link(home / "token.txt", copied / "other name")
+    (home / "empty" / "deep").mkdir(parents=True)
+    os.mkfifo(home / "pipe")
+    if harm == "remove":
+        (home / "SHA256SUMS").unlink()
+    else:
+        (home / "SHA256SUMS").write_text((home / "SHA256SUMS").read_text() + "x")
+    assert train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET).computed == ("report",)
+    assert "SHA256SUMS" in "".join(capsys.readouterr().err.split())  # a quiet run tells of damage too
+    assert (home / "token.txt").read_text() == "secret"
+    assert (home / "token.txt").stat().st_mode & 0o777 == 0o600
+    assert (home / "token.txt").samefile(copied / "other name")
+    assert (home / "empty" / "deep").is_dir()
+    assert (home / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("place", [".", "bench"])
+def test_a_list_of_somebody_elses_is_not_written_over(copied: Path, rows: Path, tiny_folder: Path, armorm: Armorm, place: str):
+    own = copied.parent / "own"
+    own.mkdir()
+    (own / "SHA256SUMS").write_text("0" * 64 + "  data.bin\n")
+    if place == ".":
+        with pytest.raises(DataError, match=r"SHA256SUMS: is there already and is not as armorm would have written it"):
+            train(load_recipe(write_recipe(rows, tiny_folder)), own, reporter=QUIET)
+    else:
+        code, _, said = armorm("bench", copied / "model", "--suite", rows / "pairs.jsonl", "--out", own)
+        assert code == 2, said
+    assert [file.name for file in own.iterdir()] == ["SHA256SUMS"]
+    assert (own / "SHA256SUMS").read_text() == "0" * 64 + "  data.bin\n"
 
 
 def test_a_finished_run_can_be_read_where_nothing_can_be_written(copied: Path, run: Run, rows: Path, tiny_folder: Path):

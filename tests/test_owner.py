@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from armorm.errors import DataError
-from armorm.owner import owning
+from armorm.owner import owning, owning_folder
 
 HOLD = """
 import sys, pathlib
@@ -46,6 +46,31 @@ def test_a_second_process_is_told_who_holds_the_place(tmp_path: Path):
     other.communicate("\n")
     hold(tmp_path / "out.jsonl")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("own", ["mine", '{"process": 1}', "[]"])
+def test_a_file_that_is_called_as_the_lock_is_somebody_elses(tmp_path: Path, own: str):
+    (tmp_path / ".run.lock").write_text(own)
+    with pytest.raises(DataError, match=r"\.run\.lock: is there already and is no lock of armorm's"):
+        hold(tmp_path / "run")
+    assert (tmp_path / ".run.lock").read_text() == own
+    (tmp_path / ".run.lock").unlink()
+    (tmp_path / ".run.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is no lock of armorm's"):
+        hold(tmp_path / "run")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folders_lock_stands_in_it_and_leaves_nothing(tmp_path: Path):
+    with owning_folder(tmp_path / "made"):
+        assert [file.name for file in (tmp_path / "made").iterdir()] == [".lock"]
+        with pytest.raises(DataError, match="is being written by process"), owning_folder(tmp_path / "made"):
+            pass
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "there").mkdir()
+    with owning_folder(tmp_path / "there"):
+        pass
+    assert (tmp_path / "there").is_dir()
 
 
 def test_what_a_killed_process_held_is_free(tmp_path: Path):

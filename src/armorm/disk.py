@@ -83,7 +83,7 @@ def writing_folder(folder: Path) -> Iterator[Path]:
             _remove_killed(folder)
             beside.mkdir()
             yield beside
-            give_rights(beside)
+            give_rights(beside, (str(file.relative_to(beside)) for file in beside.rglob("*.safetensors")))
             if folder.is_dir():
                 folder.replace(before)
             beside.replace(folder)
@@ -92,11 +92,10 @@ def writing_folder(folder: Path) -> Iterator[Path]:
             _remove(before)
 
 
-def give_rights(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Give files of a folder (default: all below it) the rights that the folder has: safetensors are written for their owner
-    alone."""
+def give_rights(folder: Path, names: Iterable[str]) -> None:
+    """Give files of a folder the rights that the folder has: safetensors are written for their owner alone."""
     rights = folder.stat().st_mode & 0o666
-    for file in folder.rglob("*") if names is None else map(folder.joinpath, names):
+    for file in map(folder.joinpath, names):
         if file.is_file() and not file.is_symlink():
             file.chmod(rights)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from typing import Any
 from armorm.disk import storage_errors
 from armorm.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 _START = re.compile(r'\{"format": \d+, "key": ')
 _LINE = re.compile(r'(\{.*), "check": "([0-9a-f]{16})"\}')
 
 
 class Kept:
-    """JSON values by name, on disk as they come; every line ends with the digest of what stands before it.
+    """JSON values by name, on disk as they come; every line ends with the digest of the key and of what stands before it.
 
     A file that was begun with another key or format is begun anew; a line that was cut short, or is not as it was written, counts
     as not there. Without a path nothing is written. Raises StorageError when the file can't be written, DataError for one that
@@ -30,20 +30,21 @@ class Kept:
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
-        self.path = path
+        self.path, self.key = path, key
         self.values: dict[str, Any] = {}
         head = {"format": FORMAT, "key": key}
         if path is not None and not self._read(path, head):
-            self._write("w", [_line(head)])
+            self._write("w", [_line(head, "")])
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Keep some more."""
         self.values.update(values)
-        self._write("a", (_line({"of": name, "is": value}) for name, value in values.items()))
+        self._write("a", (_line({"of": name, "is": value}, self.key) for name, value in values.items()))
 
     def _read(self, path: Path, head: dict[str, Any]) -> bool:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        rows = list(map(_row, text.split("\n")[:-1]))
+        lines = text.split("\n")[:-1]
+        rows = [*(_row(line, "") for line in lines[:1]), *(_row(line, self.key) for line in lines[1:])]
         if text.strip() and not any(rows) and not _START.match(text):
             raise DataError(f"{path}: is there already and was not written by armorm: move it away, or choose another folder")
         if rows[:1] != [head]:
@@ -62,15 +63,33 @@ class Kept:
                 file.write("".join(f"{line}\n" for line in lines))
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def kept_faults(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, what is wrong) for every line of such a file that is not as it was written under the file's key."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    head = _row(lines[0], "")
+    if head is None:
+        yield 1, "damaged (it is not as it was written)"
+        return
+    for place, line in enumerate(lines[1:], start=2):
+        if line and _row(line, str(head["key"])) is None:
+            yield place, "damaged, or of another key: it counts as not there"
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a file opens as these do."""
+    with path.open("rb") as file:
+        return _START.match(file.read(100).decode("utf-8", "replace")) is not None
+
+
+def _line(row: Mapping[str, Any], key: str) -> str:
     body = json.dumps(row).removesuffix("}")
-    return f'{body}, "check": "{_digest(body)}"}}'
+    return f'{body}, "check": "{_digest(key + body)}"}}'
 
 
-def _row(line: str) -> dict[str, Any] | None:
+def _row(line: str, key: str) -> dict[str, Any] | None:
     # None for a line that is not as `_line` wrote it.
     parts = _LINE.fullmatch(line)
-    if parts is None or _digest(parts[1]) != parts[2]:
+    if parts is None or _digest(key + parts[1]) != parts[2]:
         return None
     row: dict[str, Any] = json.loads(parts[1] + "}")
     return row

@@ -28,13 +28,33 @@ _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def owning(place: Path) -> Iterator[None]:
-    """Hold a file or folder that is to be written, for the length of the block.
+    """Hold a file, or a folder that is replaced as a whole, for the length of the block. The lock stands beside it.
 
     Where nothing can be written, nothing is held: what is there may be read. Raises DataError naming the process that holds the
-    place already, StorageError for a full disk.
+    place already, or for a file of somebody else's that is called as the lock would be; StorageError for a full disk.
     """
     with storage_errors(place):
-        file = place.resolve().with_name(f".{place.resolve().name[-200:]}.lock")
+        whole = place.resolve()
+    with _locked(place, whole.with_name(f".{whole.name[-200:]}.lock")):
+        yield
+
+
+@contextmanager
+def owning_folder(folder: Path) -> Iterator[None]:
+    """The same for a folder that is written into. The lock stands in it, so that it is one whatever way leads there."""
+    made = not folder.exists()
+    try:
+        with _locked(folder, folder / ".lock"):
+            yield
+    finally:
+        if made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+
+
+@contextmanager
+def _locked(place: Path, file: Path) -> Iterator[None]:
+    with storage_errors(place):
         lock = _lock(place, file)
     if lock is None:
         yield
@@ -54,6 +74,8 @@ def _lock(place: Path, file: Path) -> BaseFileLock | None:
     lock = FileLock(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if not _is_ours(file):
+            raise DataError(f"{file}: is there already and is no lock of armorm's: move it away, or choose another place")
         lock.acquire(timeout=0)
     except Timeout:
         raise DataError(
@@ -64,6 +86,19 @@ def _lock(place: Path, file: Path) -> BaseFileLock | None:
             return None
         raise
     return lock
+
+
+def _is_ours(file: Path) -> bool:
+    # An empty file is one that another process has just made.
+    if file.is_symlink():
+        return False
+    try:
+        facts = json.loads(file.read_bytes() or b"{}")
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return facts == {} or (isinstance(facts, dict) and facts.keys() == _self().keys())
 
 
 def _self() -> dict[str, object]:

@@ -72,6 +72,10 @@ class Reporter:
         if not self.quiet:
             self.console.print(Text.assemble(("warning:", "yellow"), " ", text), highlight=False)
 
+    def alarm(self, text: str) -> None:
+        """A warning that a quiet run gives too: something is damaged."""
+        Reporter(console=self.console).warn(text)
+
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
         """A bar of `total` units."""

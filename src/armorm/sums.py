@@ -87,13 +87,28 @@ def check_sums(folder: Path, *, remedy: str, names: Iterable[str] | None = None)
 
 
 def require_ours(folder: Path, names: Iterable[str]) -> None:
-    """Raises DataError where one of these files is in the folder and does not stand in its list: it is somebody's own."""
+    """Raises DataError where one of these files is in the folder and does not stand in its list: it is somebody's own.
+
+    So is a list that was not written here.
+    """
+    require_own_list(folder)
     there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
     if there and (own := [name for name in there if name not in _listed(folder)]):
         raise DataError(
             f"{folder / own[0]}: is there already, and no {NAME} says that armorm wrote it: move it away, or choose another "
             "folder"
         )
+
+
+def require_own_list(folder: Path) -> None:
+    """Raises DataError for a list that is not as it was written here: it may be somebody's own."""
+    try:
+        read_sums(folder)
+    except CheckpointError as error:
+        raise DataError(
+            f"{folder / NAME}: is there already and is not as armorm would have written it: move it away, or choose another "
+            "folder"
+        ) from error
 
 
 @contextmanager
@@ -113,6 +128,7 @@ def listing(folder: Path, names: Iterable[str]) -> Iterator[None]:
 @contextmanager
 def listing_written(folder: Path) -> Iterator[None]:
     """For a block that saves a model in a folder: what it writes there is listed, with the rights that the umask leaves."""
+    require_own_list(folder)
     before = _states(folder)
     yield
     written = [name for name, state in _states(folder).items() if before.get(name) != state and name != NAME]

@@ -28,7 +28,7 @@ from armorm.disk import folder_name
 from armorm.errors import RecipeError
 from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
-from armorm.owner import owning
+from armorm.owner import owning_folder
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, Suite, TrainingObjective
 from armorm.report.compare_page import FILES, write_compare
@@ -74,7 +74,7 @@ def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter
     if clash := [j.name for j in recipe.compare.judges if folder_name(j.name).casefold() in taken]:
         raise RecipeError(f"compare.judges: {', '.join(clash)}: another method of the table is called so: give it another name")
     require_ours(out / "compare", FILES)
-    with owning(out):
+    with owning_folder(out):
         return _Comparison(recipe, out, features or out / "features", reporter or Reporter()).run()
 
 

@@ -34,7 +34,7 @@ from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_an
 from armorm.features.backbone import Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
-from armorm.owner import owning
+from armorm.owner import owning_folder
 from armorm.rendering import VERSION, Renderer, Rendering
 
 Row = RatedResponse | PreferencePair | BenchmarkItem
@@ -170,7 +170,7 @@ def store_answers(
     if (stored := open_answers(home, labels)) is not None:
         _write_labels(home, rows)
         return stored
-    with owning(home):
+    with owning_folder(home):
         return _extract(home, source, rows, decoder, settings, known, progress)
 
 

@@ -34,7 +34,7 @@ from armorm.features.spec import FeatureSpec
 from armorm.kept import Kept
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
-from armorm.owner import owning
+from armorm.owner import owning_folder
 from armorm.progress import Reporter
 from armorm.report.audit_report import FILES, write_audit
 from armorm.report.provenance import provenance
@@ -82,7 +82,7 @@ def run_audit(
     require_ours(folder, FILES)
     panel = _Panel(scorer, rival)
     cases = _cases(items, panel.header, wanted, seed)
-    with owning(folder):
+    with owning_folder(folder):
         key = f"{scorer.fingerprint}/{_digest(rival.weights.tobytes()) if rival else 'no rival'}/{FORMAT}"
         kept = Kept(folder / "audit-scores.jsonl", key)
         _score(cases, panel, kept, reporter, file.name)

@@ -32,7 +32,7 @@ from armorm.features.backbone import check_positions, read_config
 from armorm.features.loading import backbone_error
 from armorm.model.folder import local
 from armorm.model.scorer import ModelScorer
-from armorm.owner import owning
+from armorm.owner import owning_folder
 from armorm.progress import Reporter, counting
 from armorm.recipe import Suite
 from armorm.report.bench_report import FILES, write_bench
@@ -75,7 +75,7 @@ def run_benchmark(
         raise DataError(f"{suite.name}: no usable item (left out: {read.faults.drops or 'nothing'}): check the file's fields")
     folder = out or Path("runs") / "bench" / folder_name(model) / folder_name(suite.name)
     require_ours(folder, FILES)
-    with owning(folder):
+    with owning_folder(folder):
         start = time.perf_counter()
         kept = folder / ("verdicts.jsonl" if isinstance(scorer, PairwiseModel) else "scores.jsonl")
         judged = _judged(items, scorer, kept, f"scoring {suite.name}", reporter)

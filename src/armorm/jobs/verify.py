@@ -14,6 +14,7 @@ from armorm.disk import is_marked
 from armorm.errors import DataError
 from armorm.features.answers import store_faults
 from armorm.jobs.score_file import ENDING, output_faults
+from armorm.kept import is_kept, kept_faults
 from armorm.report.verification import Checked, FileFault, Verification
 from armorm.run.stages import FILE as STAGE
 from armorm.run.train import RECIPE
@@ -47,6 +48,9 @@ def _check(root: Path, at: Path) -> Iterator[Checked]:
     if SUMS in names or STAGE in names or RECIPE in names:
         yield _checked(root, at, _kind(names), [*_listed(at)], _listed_faults(at, names))
     for name in names:
+        if name.endswith(".jsonl") and is_kept(at / name):
+            faults = ((name, f"line {line}: {fault}") for line, fault in kept_faults(at / name))
+            yield _checked(root, at / name, "scores", [], faults)
         if name.endswith(ENDING):
             out = name.removesuffix(ENDING)
             yield _checked(root, at / out, "scores", [], output_faults(at / name))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -128,19 +129,28 @@ def forget_stage(folder: Path) -> None:
 
 
 def _carry_over(before: Path, after: Path) -> None:
-    # What lies in the folder and was not written by the stage is its owner's.
+    # What lies in the folder and was not written by the stage is its owner's: it keeps its rights, times and other names.
+    if not before.is_dir():
+        return
     try:
-        ours = set(read_sums(before)) | {SUMS}
+        ours = set(read_sums(before)) or set(read_sums(after))
     except CheckpointError:
-        return
-    if ours == {SUMS}:
-        return
-    for file in sorted(f for f in before.rglob("*") if f.is_file() or f.is_symlink()):
-        name = file.relative_to(before).as_posix()
+        ours = set(read_sums(after))
+    for entry in sorted(before.rglob("*")):
+        name = entry.relative_to(before).as_posix()
         place = after / name
-        if name in ours:
-            continue
-        if place.exists():
-            raise DataError(f"{file}: stands where the run writes a file of its own: move it away and run this again")
-        place.parent.mkdir(parents=True, exist_ok=True)
+        if entry.is_dir() and not entry.is_symlink():
+            if not any(one.startswith(f"{name}/") for one in ours):
+                place.mkdir(parents=True, exist_ok=True)
+        elif name not in ours and name not in (SUMS, FILE):
+            if place.exists():
+                raise DataError(f"{entry}: stands where the run writes a file of its own: move it away and run this again")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _link(entry, place)
+
+
+def _link(file: Path, place: Path) -> None:
+    try:
+        os.link(file, place, follow_symlinks=False)
+    except OSError:  # a file system without hard links
         shutil.copy2(file, place, follow_symlinks=False)

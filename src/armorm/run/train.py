@@ -26,7 +26,7 @@ from armorm.fit.debias import Debias
 from armorm.fit.method import Fitted
 from armorm.fit.parts import load_debias
 from armorm.objectives import Objectives
-from armorm.owner import owning
+from armorm.owner import owning_folder
 from armorm.progress import Reporter
 from armorm.recipe import HELD_OUT, STARTER, Recipe
 from armorm.report.provenance import provenance
@@ -48,7 +48,7 @@ from armorm.run.rows import Rows, read_rows
 from armorm.run.stages import Stage, read_nothing, require_stage_folder, run_stage
 from armorm.scoring.uncertainty import Uncertainty
 from armorm.sums import NAME as SUMS
-from armorm.sums import save_sums
+from armorm.sums import require_own_list, save_sums
 
 RECIPE = "recipe.yaml"
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
@@ -73,7 +73,7 @@ def train(recipe: Recipe, out: Path, *, features: Path | None = None, reporter: 
     stages raise: DataError (also for a folder that holds something else, or that another process writes), BackboneError,
     FitError, CheckpointError, StorageError.
     """
-    with owning(out):
+    with owning_folder(out):
         return Training(recipe, out, features or out / "features", reporter or Reporter()).run()
 
 
@@ -141,6 +141,7 @@ class Training:
 
     def _begin(self) -> None:
         """Raises DataError, before anything is computed, where something else would be replaced."""
+        require_own_list(self.out)
         for name in STAGES:
             require_stage_folder(self.out / name)
         write_marked(self.out / RECIPE, self.recipe.to_yaml())
@@ -273,7 +274,7 @@ class Training:
     ) -> Stage[Value]:
         splits = self.recipe.splits.model_dump()
         common = {"armorm": __version__, "objectives": self.objectives.to_json(), "seed": self.recipe.seed, "splits": splits}
-        stage = run_stage(self.out / name, {**common, **inputs}, compute, read, self.context.reporter.warn)
+        stage = run_stage(self.out / name, {**common, **inputs}, compute, read, self.context.reporter.alarm)
         self.context.reporter.say(f"{name}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
         self._seconds[name] = stage.seconds
         if stage.fresh:

@@ -55,7 +55,7 @@ def tune(
     work = _Work(recipe, objective, objectives, rows or read_rows(recipe, objectives, reporter), reporter)
     key = key_of(work.inputs)
     require_stage_folder(folder)
-    found = find_stage(folder, key, read_nothing, reporter.warn)
+    found = find_stage(folder, key, read_nothing, reporter.alarm)
     processes.wait_for_everyone()  # all have looked before the first begins
     stage = found or _trained(work, folder, key, processes)
     reporter.say(f"{objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")

@@ -135,5 +135,5 @@ def save_trained(trainer: Any, decoder: Decoder, lora: Lora | None, folder: Path
         merged.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         merged.to(getattr(torch, decoder.settings.dtype)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    give_rights(folder / "model")
+    give_rights(folder / "model", [file.name for file in (folder / "model").glob("*.safetensors")])
     write_sums(folder / "model")
