@@ -316,6 +316,9 @@ class Places(torch.nn.Module):
         self.config.layer_types = ["linear_attention"]  # which shares no prefix
         self.blocks = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
 
+    def get_input_embeddings(self):
+        return torch.nn.Embedding(self.config.vocab_size, 1)
+
     def forward(self, input_ids, **_):
         places = torch.arange(input_ids.shape[1]).expand_as(input_ids)
         return SimpleNamespace(last_hidden_state=places[..., None].float())
