@@ -317,7 +317,7 @@ class Places(torch.nn.Module):
         self.blocks = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
 
     def get_input_embeddings(self):
-        return torch.nn.Embedding(self.config.vocab_size, 1)
+        return torch.nn.Embedding(128_257, 1)
 
     def forward(self, input_ids, **_):
         places = torch.arange(input_ids.shape[1]).expand_as(input_ids)
