@@ -136,7 +136,7 @@ def test_verdicts_on_disk_are_plain_json_under_the_judges_fingerprint(tmp_path: 
     kept = tmp_path / "verdicts.jsonl"
     compare_items(ITEMS[:3], Marked(silent=ITEMS[1].chosen[0], first=0.0625), kept=kept)
     head, *rows = (json.loads(line, parse_constant=pytest.fail) for line in kept.read_text().splitlines())
-    assert (head["format"], head["key"]) == (2, "marked-1")
+    assert (head["format"], head["key"]) == (3, "marked-1")
     assert len(rows) == 3
     assert any(None in row["is"]["forward"] and None in row["is"]["backward"] for row in rows)
     other = Marked()
