@@ -30,6 +30,12 @@ def shell(line: str, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", script, "sh", *map(str, words)], capture_output=True, text=True, check=False)
 
 
+def heard() -> None:
+    """In a new process: signals do what they usually do, also where these tests run in the background or under nohup."""
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(kind, signal.SIG_DFL)
+
+
 # -- streams -----------------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +127,7 @@ ending.run(work)
 def test_an_interruption_that_a_callback_swallows_still_ends_the_program(sent, seconds):
     start = time.monotonic()
     script = SWALLOWED.format(sent, seconds)
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, preexec_fn=heard)
     assert found.returncode == 130, found.stderr
     assert time.monotonic() - start < 15
     assert "stopped; what is complete is kept" in found.stderr
@@ -142,7 +148,9 @@ def test_a_signal_at_any_moment_ends_a_run(seed, rows, tiny_folder, tmp_path):
     recipe = write_recipe(rows, tiny_folder)
     words = [sys.executable, "-m", "armorm", "train", str(recipe), "--out", str(tmp_path / "run")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    started = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    started = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard
+    )
     time.sleep(draw.uniform(1.0, 20.0))
     started.send_signal(draw.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
     out, err = started.communicate(timeout=120)

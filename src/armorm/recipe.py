@@ -518,8 +518,6 @@ def _unknown_nuisances(recipe: Recipe, known: tuple[str, ...]) -> Iterator[str]:
     for name in recipe.debias.nuisances:
         if name not in known and name != RESPONSE_TOKENS:
             yield f"debias.nuisances: {name!r} is neither an objective ({', '.join(known)}) nor {RESPONSE_TOKENS!r}"
-    if recipe.debias.itself == "zeroed" and known and not set(known) - set(recipe.debias.nuisances):
-        yield "debias.nuisances: every objective is one, and they are zeroed: leave one out, or set `debias.itself: kept`"
 
 
 def _missing_files(recipe: Recipe) -> Iterator[str]:
