@@ -91,19 +91,20 @@ def require_ours(folder: Path, names: Iterable[str]) -> None:
 
     So is a list that was not written here.
     """
-    require_own_list(folder)
+    sums = read_own_list(folder)
     there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
-    if there and (own := [name for name in there if name not in _listed(folder)]):
+    if own := [name for name in there if name not in sums]:
         raise DataError(
             f"{folder / own[0]}: is there already, and no {NAME} says that armorm wrote it: move it away, or choose another "
             "folder"
         )
 
 
-def require_own_list(folder: Path) -> None:
-    """Raises DataError for a list that is not as it was written here: it may be somebody's own."""
+def read_own_list(folder: Path) -> dict[str, str]:
+    """The folder's list, where it is to be written anew. Raises DataError for one that is not as it was written here: it may be
+    somebody's own."""
     try:
-        read_sums(folder)
+        return read_sums(folder)
     except CheckpointError as error:
         raise DataError(
             f"{folder / NAME}: is there already and is not as armorm would have written it: move it away, or choose another "
@@ -117,7 +118,7 @@ def listing(folder: Path, names: Iterable[str]) -> Iterator[None]:
     is killed in between may be repeated, and with their digests at the end. Raises DataError as `require_ours` does."""
     names = list(names)
     require_ours(folder, names)
-    known = _listed(folder)
+    known = read_sums(folder)
     with storage_errors(folder):
         save_sums(folder, {**dict.fromkeys(names, UNFINISHED), **known})
         yield
@@ -128,7 +129,7 @@ def listing(folder: Path, names: Iterable[str]) -> Iterator[None]:
 @contextmanager
 def listing_written(folder: Path) -> Iterator[None]:
     """For a block that saves a model in a folder: what it writes there is listed, with the rights that the umask leaves."""
-    require_own_list(folder)
+    read_own_list(folder)
     before = _states(folder)
     yield
     written = [name for name, state in _states(folder).items() if before.get(name) != state and name != NAME]
@@ -139,13 +140,6 @@ def listing_written(folder: Path) -> Iterator[None]:
 def _states(folder: Path) -> dict[str, tuple[int, int, int]]:
     found = [entry for entry in os.scandir(folder) if entry.is_file()] if folder.is_dir() else []
     return {entry.name: (entry.stat().st_ino, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in found}
-
-
-def _listed(folder: Path) -> dict[str, str]:
-    try:
-        return read_sums(folder)
-    except CheckpointError:
-        return {}
 
 
 def check_model(folder: Path, *, weights: bool = True) -> None:

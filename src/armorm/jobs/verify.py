@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from armorm.disk import is_marked
-from armorm.errors import DataError
+from armorm.errors import CheckpointError, DataError
 from armorm.features.answers import store_faults
 from armorm.jobs.score_file import ENDING, output_faults
 from armorm.kept import is_kept, kept_faults
@@ -46,7 +46,7 @@ def _check(root: Path, at: Path) -> Iterator[Checked]:
         yield _checked(root, at, "store", names, store_faults(at))
         return
     if SUMS in names or STAGE in names or RECIPE in names:
-        yield _checked(root, at, _kind(names), [*_listed(at)], _listed_faults(at, names))
+        yield _checked(root, at, _kind(names), _listed(at), _listed_faults(at, names))
     for name in names:
         if name.endswith(".jsonl") and is_kept(at / name):
             faults = ((name, f"line {line}: {fault}") for line, fault in kept_faults(at / name))
@@ -61,9 +61,11 @@ def _kind(names: list[str]) -> str:
     return next((kind for name, kind in kinds.items() if name in names), "results")
 
 
-def _listed(at: Path) -> Iterator[str]:
-    if not any(True for name, _ in faults_of(at, [SUMS])):
-        yield from (name for name in read_sums(at) if (at / name).is_file())
+def _listed(at: Path) -> list[str]:
+    try:
+        return [name for name in read_sums(at) if (at / name).is_file()]
+    except CheckpointError:  # which is among the faults
+        return []
 
 
 def _listed_faults(at: Path, names: list[str]) -> Faults:

@@ -48,7 +48,7 @@ from armorm.run.rows import Rows, read_rows
 from armorm.run.stages import Stage, read_nothing, require_stage_folder, run_stage
 from armorm.scoring.uncertainty import Uncertainty
 from armorm.sums import NAME as SUMS
-from armorm.sums import require_own_list, save_sums
+from armorm.sums import read_own_list, save_sums
 
 RECIPE = "recipe.yaml"
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
@@ -141,7 +141,7 @@ class Training:
 
     def _begin(self) -> None:
         """Raises DataError, before anything is computed, where something else would be replaced."""
-        require_own_list(self.out)
+        read_own_list(self.out)
         for name in STAGES:
             require_stage_folder(self.out / name)
         write_marked(self.out / RECIPE, self.recipe.to_yaml())
