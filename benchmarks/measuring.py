@@ -1,0 +1,86 @@
+"""What every benchmark needs: a function timed in a process of its own, with its peak memory, and results kept as JSON.
+
+    from measuring import measure, repeat, write_results
+
+A fresh process has nothing warm and nothing held: its peak is the function's own (`ru_maxrss`, which counts mapped pages that
+were touched). What the function returns goes through JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "pyarrow")
+CHOSEN_BY_USER = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+"""Settings of the linear algebra that would speed up one side: unset in every process that is measured."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a function returned, the seconds it took (imports aside) and its process's peak memory in MiB."""
+
+    value: Any
+    seconds: float
+    peak_mib: float
+
+
+def measure(function: Callable[..., Any], *arguments: Any) -> Measured:
+    """Call a module's function in a fresh process. Its arguments and its value are JSON."""
+    module = Path(sys.modules[function.__module__].__file__ or "").stem
+    environment = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY_USER}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "measured.json"
+        words = [sys.executable, __file__, module, function.__name__, json.dumps(arguments, default=str), str(out)]
+        subprocess.run(words, check=True, env=environment)
+        return Measured(**json.loads(out.read_text(encoding="utf-8")))
+
+
+def repeat(function: Callable[..., Any], *arguments: Any, times: int = 3) -> list[Measured]:
+    """Several measurements, the fastest first: the one in the middle is the median."""
+    return sorted((measure(function, *arguments) for _ in range(times)), key=lambda m: m.seconds)
+
+
+def median(measured: Sequence[Measured]) -> float:
+    """Seconds of the run in the middle."""
+    return statistics.median(m.seconds for m in measured)
+
+
+def write_results(name: str, facts: Mapping[str, Any]) -> Path:
+    """`results/NAME.json`: the facts, and the commit, machine, threads and versions that they were measured with."""
+    from armorm.report.provenance import provenance
+
+    versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    RESULTS.mkdir(exist_ok=True)
+    place = RESULTS / f"{name}.json"
+    text = json.dumps({**provenance(), "threads": os.cpu_count(), "versions": versions, **facts}, indent=1, allow_nan=False)
+    place.write_text(text + "\n", encoding="utf-8")
+    print(f"written: {place}")
+    return place
+
+
+def _main(module: str, function: str, arguments: str, out: str) -> None:
+    called = getattr(importlib.import_module(module), function)  # a benchmark's folder is on the path of its programs
+    start = time.perf_counter()
+    value = called(*json.loads(arguments))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    Path(out).write_text(json.dumps({"value": value, "seconds": seconds, "peak_mib": peak}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
