@@ -12,8 +12,9 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.probe import fit_probe, solve_ridge_path
+from armorm.fit.probe import fit_probe
 from armorm.fit.quality import mean_quality, probe_quality
+from armorm.fit.ridge import solve_ridge_path
 from armorm.fit.statistics import RidgeStatistics
 from armorm.intervals import Interval, bootstrap_by_group, mean_by_group
 from armorm.objectives import Objective, Objectives

@@ -223,16 +223,19 @@ class _Stage:
         assert len(self.ratings) == 2
         self.dead, self.real = dead, probe_stage.fold_statistics
 
-    def statistics(self, context: Any, ratings: Any, spec: Any, **more: Any) -> list[RidgeStatistics]:
-        found = self.real(context, ratings, spec, **more)
-        return found if self.dead and str(spec) != self.dead else [_dead(one) for one in found]
+    def statistics(self, context: Any, ratings: Any, specs: Any, **more: Any) -> dict[Any, list[RidgeStatistics]]:
+        found = self.real(context, ratings, specs, **more)
+        dead = [spec for spec in found if not self.dead or str(spec) == self.dead]
+        return {spec: [_dead(one) for one in folds] if spec in dead else folds for spec, folds in found.items()}
 
     def fit(self, folder: Path) -> Any:
         return probe_stage.fit_probe_stage(folder, self.context, self.ratings)
 
 
 def _dead(one: RidgeStatistics) -> RidgeStatistics:
-    parts = [replace(p, gram=p.gram * 0, feature_sum=p.feature_sum * 0, moment=p.moment * 0) for p in one.parts]
+    sums = [{"feature_sum": p.feature_sum * 0, "moment": p.moment * 0} for p in one.parts]
+    triangles = [np.zeros_like(p.triangle()) for p in one.parts]
+    parts = [replace(p, triangle=lambda zeros=z: zeros, **s) for p, z, s in zip(one.parts, triangles, sums, strict=True)]
     return RidgeStatistics(one.d, one.k, tuple(parts), one.rows, one.unlabelled)
 
 

@@ -24,8 +24,9 @@ from armorm.run.context import RunContext
 from armorm.run.coverage import abstention_facts, margins_of, uncertainty_stage
 from armorm.run.gate_stage import Gates
 from armorm.run.pairs import SuiteArrays
-from armorm.run.probe_stage import FittedProbe, fold_statistics
+from armorm.run.probe_stage import FittedProbe
 from armorm.run.rows import read_rows
+from armorm.run.summing import fold_statistics
 from armorm.run.train import Run
 from armorm.scoring.uncertainty import Uncertainty
 
@@ -173,7 +174,7 @@ def test_the_stage_saves_what_it_calibrated(stage):
     assert facts["n_test"] == sum(row["n_test"] for row in facts["objectives"])
     assert {n for part in facts["parts"] for n in part["objectives"]} == set(objectives.names)
     assert all(part["error"] <= 0.01 for part in facts["parts"])
-    at_hand = replace(fitted, statistics=fold_statistics(context, ratings, fitted.spec))
+    at_hand = replace(fitted, statistics=fold_statistics(context, ratings, [fitted.spec])[fitted.spec])
     assert uncertainty_stage(folder, context, at_hand, ratings)[1] == facts
 
 

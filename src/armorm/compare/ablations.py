@@ -35,7 +35,8 @@ from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.gate_stage import cross_fit, fit_gate_stage
 from armorm.run.methods import MAIN, Method
 from armorm.run.pairs import PairArrays
-from armorm.run.probe_stage import FittedProbe, RatingStores, fit_probe_stage
+from armorm.run.probe_stage import FittedProbe, fit_probe_stage
+from armorm.run.summing import RatingStores
 
 FORMAT = 2
 

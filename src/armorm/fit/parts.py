@@ -1,22 +1,25 @@
 """Fitted parts on disk: safetensors for the numbers, sealed JSON for what they mean.
 
-In: Probe, Debias, Gate.  Out: two files each; read back they give the same numbers, or an error that names the damaged file.
-Cost: a SHA-256 of a few megabytes.
+In: Probe, Debias, Gate, parts of statistics.  Out: two files each; read back they give the same numbers, or an error that names
+the damaged file.
+Cost: a SHA-256 of a few megabytes; of a part of statistics 4 d² bytes, each time that its triangle is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from armorm.disk import load_part, reading_facts, save_part
 from armorm.errors import CheckpointError, FitError
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.probe import Probe
+from armorm.fit.statistics import SUMS, Part
 from armorm.objectives import Objectives
 
 FORMAT = 2
@@ -61,6 +64,25 @@ def load_gate(folder: Path, name: str = "gate") -> Gate:
             return Gate(objectives, weights, biases, facts["temperature"], facts["scale"])
     except FitError as error:
         raise CheckpointError(f"{folder / name}.json: {error}") from error
+
+
+def save_sums(folder: Path, name: str, part: Part, names: Sequence[str]) -> None:
+    """A part of statistics, its triangle too; `names` are its objectives'."""
+    tensors = {"triangle": part.triangle(), **{key: getattr(part, key) for key in SUMS}}
+    save_part(folder, name, tensors, {"objectives": list(names), "n": part.n}, FORMAT)
+
+
+def load_sums(folder: Path, name: str, objectives: Objectives) -> Part:
+    """What `save_sums` wrote, about the columns of `objectives`; the triangle is read and checked each time it is asked for."""
+    tensors, facts = load_part(folder, name, FORMAT, remedy=REMEDY)
+    with reading_facts(folder / f"{name}.json", remedy=REMEDY):
+        columns = tuple(objectives.column(own) for own in facts["objectives"])
+        return Part(columns, int(facts["n"]), stored_triangle(folder, name), *(tensors[key] for key in SUMS))
+
+
+def stored_triangle(folder: Path, name: str) -> Callable[[], Float[np.ndarray, " t"]]:
+    """What reads the triangle that `save_sums` wrote."""
+    return lambda: load_part(folder, name, FORMAT, remedy=REMEDY)[0]["triangle"]
 
 
 def _save(folder: Path, name: str, tensors: Mapping[str, np.ndarray], objectives: Objectives, facts: Mapping[str, Any]) -> None:

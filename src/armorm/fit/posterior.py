@@ -22,7 +22,8 @@ from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.probe import NO_VARIANCE, Probe
-from armorm.fit.statistics import RidgeStatistics, SharedStatistics, eigen_of
+from armorm.fit.ridge import eigen_of
+from armorm.fit.statistics import RidgeStatistics, SharedStatistics
 
 BLOCK = 2048  # rows that are in float64 at one time
 RANKS = (16, 32, 64, 128, 256, 512)
@@ -193,11 +194,16 @@ def fit_posterior(statistics: RidgeStatistics, probe: Probe, *, intercept: bool 
         raise ObjectiveMismatch(f"the statistics have {statistics.k} objectives, the probe {k}: compute them with its objectives")
     sigma, parts = np.full(k, np.nan), []
     for columns in statistics.sharing():
-        sums, at = statistics.shared(columns), list(columns)
-        part = directions(sums, probe.alphas[at], intercept=intercept)
+        part, sigma[list(columns)] = fit_directions(statistics.shared(columns), probe, intercept=intercept)
         parts.append(part)
-        sigma[at] = _sigma(sums, part, probe.weights[at], probe.intercepts[at], intercept=intercept)
     return Posterior(statistics.d, sigma, np.ones(k), np.eye(k), intercept, tuple(parts))
+
+
+def fit_directions(sums: SharedStatistics, probe: Probe, *, intercept: bool) -> tuple[Directions, Float[np.ndarray, " c"]]:
+    """The part of a posterior for objectives that are rated on the same rows, all eigenvectors kept, and their σ."""
+    at = list(sums.columns)
+    part = directions(sums, probe.alphas[at], intercept=intercept)
+    return part, _sigma(sums, part, probe.weights[at], probe.intercepts[at], intercept=intercept)
 
 
 def directions(sums: SharedStatistics, alphas: Float[np.ndarray, " c"], *, intercept: bool) -> Directions:

@@ -1,23 +1,24 @@
 """Linear probe (eq. 1): one ridge regression per objective, each over the rows that carry its label.
 
 In: `RidgeStatistics`, one per fold (folds made by prompt group).  Out: `ProbeFit` with the `Probe`, weights [k d].
-Cost: no row is read; per distinct gram matrix one eigendecomposition (d³) per fold and one for the final fit, whatever
-the number of strengths and objectives.
+Cost: no row is read; per set of objectives that are rated on the same rows one path of strengths (`ridge`) for each fold and one
+for the final fit. Only that set's gram matrices are in memory: one per fold and about five more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from armorm.bounds import STRONGEST, WEAKEST, shown
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.statistics import RidgeStatistics, SharedStatistics, eigen_of
+from armorm.fit.ridge import fit_at, fit_path
+from armorm.fit.statistics import RidgeStatistics, SharedStatistics
 from armorm.objectives import Objectives
 
 BLOCK = 8192  # rows that are in float64 at one time
@@ -61,6 +62,7 @@ class ProbeFit:
 
     `cv_pearson` [k]: of held-out predictions, pooled over the folds, at the chosen strength (NaN where an objective
     can't be fitted). `errors` [k a]: mean held-out squared error for each strength in `grid` [a]. `n`: labelled rows each.
+    `without`: for each fold the probe on the other folds, at the chosen strengths.
     """
 
     probe: Probe
@@ -69,6 +71,7 @@ class ProbeFit:
     grid: Float[np.ndarray, " a"]
     n: tuple[int, ...]
     warnings: tuple[str, ...]
+    without: tuple[Probe, ...]
 
     @property
     def mean_cv_pearson(self) -> float:
@@ -84,86 +87,93 @@ def fit_probe(
     alphas: Sequence[float],
     intercept: bool = False,
     min_rows: int = 50,
+    on_objectives: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> ProbeFit:
     """Fits eq. 1 with a strength per objective chosen by cross-validation over `folds`, then refits on all of them.
 
     `alphas` are scikit-learn's (the penalty is alpha · ‖w‖² beside the sum of squared errors). The paper has no intercept;
-    with one it is not penalised. An objective with no rows or constant labels gets zero weights and a warning.
+    with one it is not penalised. An objective with no rows or constant labels gets zero weights and a warning. `on_objectives`
+    hears how many are done, of how many.
 
     Raises FitError for fewer than two folds, strengths that are not positive, or when no objective can be fitted;
     ObjectiveMismatch when the statistics have another number of objectives.
     """
     grid = _check(folds, objectives, alphas)
     k, total = len(objectives), reduce(add, folds)
-    weights, intercepts = np.zeros((k, total.d)), np.zeros(k)
+    whole, without = _Weights.zeros(k, total.d), [_Weights.zeros(k, total.d) for _ in folds]
     chosen, pearson = np.full(k, grid[-1]), np.full(k, np.nan)
     errors, unlabelled = np.full((k, len(grid)), np.nan), [o.name for o, n in zip(objectives, total.n, strict=True) if not n]
     warnings = [f"{name}: no row is labelled, its weights are zero" for name in unlabelled]
-    fitted = 0
+    done = 0
     for columns in total.sharing():
-        everything = total.shared(columns)
-        at, usable = list(columns), everything.label_variance > NO_VARIANCE
-        held_out = _held_out(folds, everything, grid, intercept=intercept)
-        errors[at] = np.where(usable, held_out[0] / everything.n, np.nan).T
-        best = np.argmin(held_out[0], axis=0)
-        if sum(fold.shared(columns).n > 0 for fold in folds) < 2:
+        at, held_out = list(columns), [fold.shared(columns) for fold in folds]
+        everything = reduce(add, held_out)
+        usable = everything.label_variance > NO_VARIANCE
+        paths = [_left_out(everything, fold, grid, intercept=intercept) for fold in held_out]
+        sums = reduce(add, [fold.predicted(path.W, path.b) for fold, path in zip(held_out, paths, strict=True)])
+        errors[at] = np.where(usable, sums[0] / everything.n, np.nan).T
+        best = np.argmin(sums[0], axis=0)
+        if sum(fold.n > 0 for fold in held_out) < 2:
             best[:] = len(grid) - 1
             warnings += [f"{objectives[i].name}: all labelled rows lie in one fold, the strongest alpha was taken" for i in at]
         chosen[at] = grid[best]
-        pearson[at] = np.where(usable, _pearson(held_out[1:], everything, best), np.nan)
-        W, b = _fit(everything, chosen[at], intercept=intercept)
+        pearson[at] = np.where(usable, _pearson(sums[1:], everything, best), np.nan)
+        for weights, path in zip(without, paths, strict=True):
+            weights.put(at, path.at(best), path.usable, 0.0)
         constant = everything.label_sum / everything.n if intercept else 0.0
-        weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), np.where(usable, b, constant)
-        fitted += int(usable.sum())
+        whole.put(at, fit_at(everything, chosen[at], intercept=intercept), usable, constant)
         warnings += _warn(everything, objectives, usable, best, grid, min_rows)
-    if not fitted:
+        done += len(at)
+        on_objectives(done, k)
+    if not np.isfinite(errors).any():
         raise FitError(f"no objective can be fitted: {'; '.join(warnings)}: give rated rows with differing ratings")
-    probe = Probe(objectives, weights, intercepts, chosen)
-    return ProbeFit(probe, pearson, errors, grid, total.n, tuple(warnings))
+    probe, *others = (Probe(objectives, weights.W, weights.b, chosen) for weights in (whole, *without))
+    return ProbeFit(probe, pearson, errors, grid, total.n, tuple(warnings), tuple(others))
 
 
-def solve_ridge_path(
-    gram: Float[np.ndarray, "d d"], moment: Float[np.ndarray, "d c"], alphas: Float[np.ndarray, " a"]
-) -> Float[np.ndarray, "a c d"]:
-    """Weights for every strength, a row per column of `moment`, from one eigendecomposition.
-
-    X'X = V diag(s) V'  ⇒  (X'X + alpha I)⁻¹ X'y = V diag(1 / (s + alpha)) V' X'y
-    """
-    s, V = eigen_of(gram)
-    turned = (V.T @ moment).T  # [c d]
-    return (turned / (s + alphas[:, None, None])) @ V.T
+def refit(statistics: RidgeStatistics, probe: Probe, *, intercept: bool = False) -> Probe:
+    """A probe on other rows at the strengths that `probe` has; an objective without rows or variance keeps zero weights."""
+    weights = _Weights.zeros(*probe.weights.shape)
+    for columns in statistics.sharing():
+        sums, at = statistics.shared(columns), list(columns)
+        weights.put(at, fit_at(sums, probe.alphas[at], intercept=intercept), sums.label_variance > NO_VARIANCE, 0.0)
+    return Probe(probe.objectives, weights.W, weights.b, probe.alphas)
 
 
-def _fit_path(
-    sums: SharedStatistics, grid: Float[np.ndarray, " a"], *, intercept: bool
-) -> tuple[Float[np.ndarray, "a c d"], Float[np.ndarray, "a c"]]:
-    if not sums.n:
-        a, (d, c) = len(grid), sums.moment.shape
-        return np.zeros((a, c, d)), np.zeros((a, c))
-    gram, moment, x, y = sums.centred(intercept=intercept)
-    W = solve_ridge_path(gram, moment, grid)
-    return W, y - W @ x
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    # A probe's weights in the making.
+
+    W: Float[np.ndarray, "k d"]
+    b: Float[np.ndarray, " k"]
+
+    @classmethod
+    def zeros(cls, k: int, d: int) -> _Weights:
+        return cls(np.zeros((k, d)), np.zeros(k))
+
+    def put(self, at: list[int], found: tuple[np.ndarray, np.ndarray], usable: np.ndarray, constant: np.ndarray | float) -> None:
+        """Fitted objectives; one that is not usable has zero weights and a constant."""
+        self.W[at], self.b[at] = np.where(usable[:, None], found[0], 0.0), np.where(usable, found[1], constant)
 
 
-def _fit(
-    sums: SharedStatistics, alphas: Float[np.ndarray, " c"], *, intercept: bool
-) -> tuple[Float[np.ndarray, "c d"], Float[np.ndarray, " c"]]:
-    # each objective at its own strength
-    distinct, which = np.unique(alphas, return_inverse=True)
-    W, b = _fit_path(sums, distinct, intercept=intercept)
-    own = np.arange(len(alphas))
-    return W[which, own], b[which, own]
+@dataclass(frozen=True, eq=False)
+class _Path:
+    # Weights and intercepts at every strength, and which objectives' labels vary.
+
+    W: Float[np.ndarray, "a c d"]
+    b: Float[np.ndarray, "a c"]
+    usable: Bool[np.ndarray, " c"]
+
+    def at(self, best: np.ndarray) -> tuple[Float[np.ndarray, "c d"], Float[np.ndarray, " c"]]:
+        own = np.arange(len(best))
+        return self.W[best, own], self.b[best, own]
 
 
-def _held_out(
-    folds: Sequence[RidgeStatistics], everything: SharedStatistics, grid: Float[np.ndarray, " a"], *, intercept: bool
-) -> Float[np.ndarray, "4 a c"]:
-    # `SharedStatistics.predicted` over all held-out rows, for every strength
-    total = np.zeros((4, len(grid), len(everything.columns)))
-    for fold in folds:
-        held_out = fold.shared(everything.columns)
-        total += held_out.predicted(*_fit_path(everything - held_out, grid, intercept=intercept))
-    return total
+def _left_out(everything: SharedStatistics, fold: SharedStatistics, grid: Float[np.ndarray, " a"], *, intercept: bool) -> _Path:
+    # The fit without a fold's rows
+    rest = everything - fold
+    usable = rest.label_variance > NO_VARIANCE if rest.n else np.zeros(len(rest.columns), dtype=bool)
+    return _Path(*fit_path(rest, grid, intercept=intercept), usable)
 
 
 def _pearson(sums: Float[np.ndarray, "3 a c"], everything: SharedStatistics, best: np.ndarray) -> Float[np.ndarray, " c"]:
@@ -214,14 +224,3 @@ def _check(folds: Sequence[RidgeStatistics], objectives: Objectives, alphas: Seq
             f"alphas must lie between {WEAKEST:g} and {STRONGEST:g}, where they are no rounding, got {shown(list(alphas))}"
         )
     return grid
-
-
-def refit(statistics: RidgeStatistics, probe: Probe, *, intercept: bool = False) -> Probe:
-    """A probe on other rows at the strengths that `probe` has; an objective without rows or variance keeps zero weights."""
-    weights, intercepts = np.zeros_like(probe.weights), np.zeros_like(probe.intercepts)
-    for columns in statistics.sharing():
-        sums, at = statistics.shared(columns), list(columns)
-        usable = sums.label_variance > NO_VARIANCE
-        W, b = _fit(sums, probe.alphas[at], intercept=intercept)
-        weights[at], intercepts[at] = np.where(usable[:, None], W, 0.0), np.where(usable, b, 0.0)
-    return Probe(probe.objectives, weights, intercepts, probe.alphas)

@@ -1,33 +1,86 @@
 """Sufficient statistics of the probe: everything that ridge regression with missing labels needs to know about the rows.
 
-In: features [n d] and ratings [n k] (NaN = no label), shard after shard.  Out: `RidgeStatistics`, added up across shards.
-Cost: one pass over the rows; one d x d float64 matrix per distinct label pattern, and never more than k of them.
+In: features [n d] and ratings [n k] (NaN = no label), block after block.  Out: `RidgeStatistics`, which add up.
+Cost: one pass over the rows; one triangle of d (d + 1) / 2 numbers per part, in memory or wherever it is read from when it is
+asked for (`triangles` says in which precision it is summed).
 
 Rows are gathered into parts. A part is a set of objectives, and an objective's own statistics are the sum over the parts
 that hold it. Usually a part is a label pattern (the set of labels a row has). Where labels are missing so irregularly that
-there are more patterns than objectives with rows of their own, a part is a set of objectives that always come together.
+there are more patterns than objectives with rows of their own, a part is a set of objectives that always come together: rows that
+are taken together never have more parts than objectives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from operator import add
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from armorm.errors import FitError, ObjectiveMismatch
+from armorm.fit.triangles import ROWS, add_rows, is_finite, new_triangle, symmetric
 
-BLOCK = 8192
-"""Rows that are held in float64 at a time."""
 TOO_LARGE = (
     "the features are too large for sums of their squares: divide them by their largest value, or read them at another layer "
     "(`features.response`)"
 )
 SUMS = ("feature_sum", "moment", "label_sum", "label_square_sum")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Sums over `n` rows that are labelled for the objectives `columns` (c of them).
+
+    `triangle` gives X'X on and above its diagonal, row by row: held in memory, read from a file, or summed when it is asked for.
+    """
+
+    columns: tuple[int, ...]
+    n: int
+    triangle: Callable[[], Float[np.ndarray, " t"]]
+    feature_sum: Float[np.ndarray, " d"]
+    moment: Float[np.ndarray, "d c"]
+    label_sum: Float[np.ndarray, " c"]
+    label_square_sum: Float[np.ndarray, " c"]
+
+    def only(self, columns: tuple[int, ...]) -> Part:
+        """The same rows, some of the objectives."""
+        at = [self.columns.index(column) for column in columns]
+        labels = self.label_sum[at], self.label_square_sum[at]
+        return Part(columns, self.n, self.triangle, self.feature_sum, self.moment[:, at], *labels)
+
+
+class Sums:
+    """A part in the making: rows are added to it block by block."""
+
+    def __init__(self, d: int, columns: tuple[int, ...]) -> None:
+        c = len(columns)
+        self.columns, self.n, self.triangle = columns, 0, new_triangle(d)
+        self.feature_sum, self.moment = np.zeros(d), np.zeros((d, c))
+        self.label_sum, self.label_square_sum = np.zeros(c), np.zeros(c)
+
+    def add(self, features: Float[np.ndarray, "n d"], labels: Float[np.ndarray, "n c"]) -> None:
+        """Add rows that carry all labels. Raises FitError for features that are not finite or whose squares are not."""
+        _check_features(features)
+        for start in range(0, len(features), ROWS):
+            X, Y = features[start : start + ROWS], labels[start : start + ROWS].astype(np.float64)
+            add_rows(self.triangle, X)
+            with np.errstate(over="ignore", invalid="ignore"):
+                precise = X.astype(np.float64)
+                self.feature_sum += precise.sum(axis=0)
+                self.moment += precise.T @ Y
+            self.label_sum += Y.sum(axis=0)
+            self.label_square_sum += (Y * Y).sum(axis=0)
+        self.n += len(features)
+        if not is_finite(self.triangle, len(self.feature_sum)):
+            raise FitError(TOO_LARGE)
+
+    def part(self, triangle: Callable[[], Float[np.ndarray, " t"]] | None = None) -> Part:
+        """The part, its triangle in memory unless it is said where to get it from."""
+        return Part(self.columns, self.n, triangle or partial(np.asarray, self.triangle), *(getattr(self, name) for name in SUMS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +94,11 @@ class SharedStatistics:
     moment: Float[np.ndarray, "d c"]
     label_sum: Float[np.ndarray, " c"]
     label_square_sum: Float[np.ndarray, " c"]
+
+    def __add__(self, other: SharedStatistics) -> SharedStatistics:
+        """The rows of both, which have none in common."""
+        sums: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in ("n", "gram", *SUMS)}
+        return replace(self, **sums)
 
     def __sub__(self, other: SharedStatistics) -> SharedStatistics:
         """The rows of this without the rows of `other` (which must be among them)."""
@@ -67,12 +125,6 @@ class SharedStatistics:
         product = (W * self.moment.T).sum(axis=-1) + b * self.label_sum
         return np.stack([self.label_square_sum - 2 * product + square, raw + self.n * b, square, product])
 
-    def only(self, columns: tuple[int, ...]) -> SharedStatistics:
-        """The same rows, some of the objectives."""
-        at = [self.columns.index(column) for column in columns]
-        labels = self.label_sum[at], self.label_square_sum[at]
-        return SharedStatistics(columns, self.n, self.gram, self.feature_sum, self.moment[:, at], *labels)
-
 
 @dataclass(frozen=True, eq=False)
 class RidgeStatistics:
@@ -83,10 +135,9 @@ class RidgeStatistics:
 
     d: int
     k: int
-    parts: tuple[SharedStatistics, ...]
+    parts: tuple[Part, ...]
     rows: int
     unlabelled: int
-    _grams: dict[tuple[int, ...], Float[np.ndarray, "d d"]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n(self) -> tuple[int, ...]:
@@ -100,12 +151,21 @@ class RidgeStatistics:
         Raises FitError for features that are not finite or whose squares are not, and for infinite ratings.
         """
         _check_rows(features, ratings)
-        mask = ~np.isnan(ratings)
-        parts = tuple(_sums(features, np.where(part, ratings, 0.0), part, np.flatnonzero(rows)) for part, rows in _parts(mask))
-        return cls(features.shape[1], ratings.shape[1], parts, len(features), int((~mask.any(axis=1)).sum()))
+        parts = []
+        for columns, rows in parts_of(ratings):
+            sums = Sums(features.shape[1], columns)
+            for start in range(0, len(rows), ROWS):
+                at = rows[start : start + ROWS]
+                sums.add(features[at], ratings[at][:, list(columns)])
+            parts.append(sums.part())
+        unlabelled = int(np.isnan(ratings).all(axis=1).sum())
+        return cls(features.shape[1], ratings.shape[1], tuple(parts), len(features), unlabelled)
 
     def __add__(self, other: RidgeStatistics) -> RidgeStatistics:
-        """Statistics of the rows of both. Raises FitError for another width, ObjectiveMismatch for another k."""
+        """Statistics of the rows of both; no triangle is read.
+
+        Raises FitError for another width, ObjectiveMismatch for another k.
+        """
         if self.d != other.d:
             raise FitError(
                 f"statistics of features with width {self.d} and {other.d} can't be added: take both from one backbone"
@@ -115,14 +175,7 @@ class RidgeStatistics:
                 f"statistics of {self.k} and {other.k} objectives can't be added: label both with one list of objectives"
             )
         both = self.parts + other.parts
-        held = np.zeros((len(both), self.k), dtype=bool)
-        for row, part in enumerate(both):
-            held[row, list(part.columns)] = True
-        parts = []
-        for columns, rows in _parts(held):
-            found = [both[j] for j in np.flatnonzero(rows)]
-            parts.append(_join(found, _columns(columns), _total([part.gram for part in found], (self.d, self.d))))
-        return RidgeStatistics(self.d, self.k, tuple(parts), self.rows + other.rows, self.unlabelled + other.unlabelled)
+        return RidgeStatistics(self.d, self.k, both, self.rows + other.rows, self.unlabelled + other.unlabelled)
 
     def sharing(self) -> tuple[tuple[int, ...], ...]:
         """The labelled objectives' columns, those that are labelled on the same rows together."""
@@ -132,78 +185,45 @@ class RidgeStatistics:
         return tuple(tuple(columns) for held, columns in groups.items() if held)
 
     def shared(self, columns: tuple[int, ...]) -> SharedStatistics:
-        """The statistics of objectives that are labelled on the same rows; the gram matrix is made once per set of rows.
+        """The statistics of objectives that are labelled on the same rows, the gram matrix whole in memory.
 
         Raises FitError where they are not labelled on the same rows.
         """
         held = self._holding(columns[0])
         if any(self._holding(column) != held for column in columns):
             raise FitError(f"the objectives in columns {columns} are not labelled on the same rows: ask for each alone")
-        found = [self.parts[j] for j in held]
-        if held not in self._grams:
-            self._grams[held] = _total([part.gram for part in found], (self.d, self.d))
-        return _join(found, columns, self._grams[held])
+        found = [self.parts[j].only(columns) for j in held]
+        c, gram = len(columns), symmetric(_total((part.triangle() for part in found), new_triangle(self.d)), self.d)
+        zeros = (np.zeros(self.d), np.zeros((self.d, c)), np.zeros(c), np.zeros(c))
+        sums = [_total((getattr(part, name) for part in found), zero) for name, zero in zip(SUMS, zeros, strict=True)]
+        return SharedStatistics(columns, sum(part.n for part in found), gram, *sums)
 
     def _holding(self, column: int) -> tuple[int, ...]:
         # The parts that hold an objective.
         return tuple(j for j, part in enumerate(self.parts) if column in part.columns)
 
 
-def eigen_of(gram: Float[np.ndarray, "d d"]) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """Eigenvalues of a gram matrix, least first and none below 0, and its eigenvectors. Raises FitError where it overflowed."""
-    try:
-        if not np.isfinite(gram).all():
-            raise np.linalg.LinAlgError
-        s, V = np.linalg.eigh(gram)
-    except np.linalg.LinAlgError:
-        raise FitError(TOO_LARGE) from None
-    return np.maximum(s, 0.0), V  # a gram matrix has no negative eigenvalues, rounding has
-
-
-def _parts(mask: Bool[np.ndarray, "r k"]) -> Iterator[tuple[Bool[np.ndarray, " k"], Bool[np.ndarray, " r"]]]:
-    # Parts and the rows of each. Either choice lets every objective's rows be a disjoint union of parts; take the fewer.
+def parts_of(ratings: Float[np.ndarray, "n k"]) -> Iterator[tuple[tuple[int, ...], Int[np.ndarray, " r"]]]:
+    """Objectives and rows of each part. Either choice lets every objective's rows be a disjoint union of parts; the fewer are
+    taken."""
+    mask = ~np.isnan(ratings)
     patterns = np.unique(mask[mask.any(axis=1)], axis=0)
     row_sets = np.unique(mask.T[mask.any(axis=0)], axis=0)
     if len(patterns) <= len(row_sets):
-        yield from ((pattern, (mask == pattern).all(axis=1)) for pattern in patterns)
+        yield from ((_places(pattern), np.flatnonzero((mask == pattern).all(axis=1))) for pattern in patterns)
     else:
-        yield from (((rows == mask.T).all(axis=1), rows) for rows in row_sets)
+        yield from ((_places((rows == mask.T).all(axis=1)), np.flatnonzero(rows)) for rows in row_sets)
 
 
-def _sums(
-    features: Float[np.ndarray, "n d"], labels: Float[np.ndarray, "n k"], part: Bool[np.ndarray, " k"], rows: np.ndarray
-) -> SharedStatistics:
-    # X'X, X'1, X'Y over some rows, block by block in float64
-    d, k = features.shape[1], labels.shape[1]
-    gram, total, moment = np.zeros((d, d)), np.zeros(d), np.zeros((d, k))
-    for start in range(0, len(rows), BLOCK):
-        at = rows[start : start + BLOCK]
-        X, Y = features[at].astype(np.float64), labels[at].astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            gram += X.T @ X
-            total += X.sum(axis=0)
-            moment += X.T @ Y
-    if not np.isfinite(gram).all():
-        raise FitError(TOO_LARGE)
-    y = labels[rows].astype(np.float64)
-    whole = SharedStatistics(tuple(range(k)), len(rows), gram, total, moment, y.sum(axis=0), (y * y).sum(axis=0))
-    return whole.only(_columns(part))
+def _places(held: Bool[np.ndarray, " k"]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(held).tolist())
 
 
-def _join(parts: Sequence[SharedStatistics], columns: tuple[int, ...], gram: Float[np.ndarray, "d d"]) -> SharedStatistics:
-    # Disjoint rows together; `gram` is their sum.
-    d, c, found = len(gram), len(columns), [part.only(columns) for part in parts]
-    shapes = ((d,), (d, c), (c,), (c,))
-    sums = [_total([getattr(part, name) for part in found], shape) for name, shape in zip(SUMS, shapes, strict=True)]
-    return SharedStatistics(columns, sum(part.n for part in found), gram, *sums)
-
-
-def _total(arrays: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    return reduce(add, arrays) if arrays else np.zeros(shape)
-
-
-def _columns(part: Bool[np.ndarray, " k"]) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(part).tolist())
+def _total(arrays: Iterable[np.ndarray], nothing: np.ndarray) -> np.ndarray:
+    # Never written into: what is summed may be somebody's own.
+    found = iter(arrays)
+    first = next(found, nothing)
+    return reduce(add, found, first)
 
 
 def _check_rows(features: Float[np.ndarray, "n d"], ratings: Float[np.ndarray, "n k"]) -> None:
@@ -211,13 +231,17 @@ def _check_rows(features: Float[np.ndarray, "n d"], ratings: Float[np.ndarray, "
         raise FitError(f"there are {len(features)} rows of features and {len(ratings)} of ratings: give one of each per row")
     if not features.shape[1] or not ratings.shape[1]:
         raise FitError(f"features are {features.shape} and ratings {ratings.shape}: there must be at least one column in each")
-    blocks = range(0, len(features), BLOCK)
-    bad = sum(int((~np.isfinite(features[b : b + BLOCK]).all(axis=1)).sum()) for b in blocks)
+    _check_features(features)
+    infinite = int(np.isinf(ratings).any(axis=1).sum())
+    if infinite:
+        raise FitError(f"{infinite} of {len(ratings)} rows have infinite ratings: use NaN where there is no label")
+
+
+def _check_features(features: Float[np.ndarray, "n d"]) -> None:
+    blocks = range(0, len(features), ROWS)
+    bad = sum(int((~np.isfinite(features[b : b + ROWS]).all(axis=1)).sum()) for b in blocks)
     if bad:
         raise FitError(
             f"{bad} of {len(features)} rows have features that are NaN or infinite: extract them again "
             "(a backbone that overflows in float16 needs bfloat16 or float32)"
         )
-    infinite = int(np.isinf(ratings).any(axis=1).sum())
-    if infinite:
-        raise FitError(f"{infinite} of {len(ratings)} rows have infinite ratings: use NaN where there is no label")

@@ -21,7 +21,8 @@ from armorm.recipe import RESPONSE_TOKENS
 from armorm.results import write_number
 from armorm.run.context import RunContext
 from armorm.run.pairs import PairArrays
-from armorm.run.probe_stage import FittedProbe, RatingStores
+from armorm.run.probe_stage import FittedProbe
+from armorm.run.summing import RatingStores
 from armorm.scorers import AnswerFeatures
 
 Correlations = Float[np.ndarray, "k q"]

@@ -1,7 +1,7 @@
 """Stage 1: the probe, and the probes without one fold each, on stored features.
 
 In: rated stores, a recipe.  Out: `FittedProbe` in a stage's folder, facts for the report.
-Cost: one pass over the rated features per candidate, one shard in memory at a time.
+Cost: one pass over the rated features of sources that are new, for all candidates (`summing`), then only what was summed.
 
 The probes without a fold are for the gate: it learns from cross-fitted rewards, in which a training pair's come from the probe
 that was fitted without the pair's fold. So it meets the probe's errors as they are on new prompts, also where a prompt has both
@@ -11,7 +11,7 @@ ratings and pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -22,15 +22,14 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.errors import FitError
-from armorm.features.answers import Answers
 from armorm.features.spec import FeatureSpec
 from armorm.fit.parts import load_probe, save_probe
 from armorm.fit.probe import Probe, ProbeFit, fit_probe, refit
 from armorm.fit.quality import probe_quality
 from armorm.fit.statistics import RidgeStatistics
+from armorm.progress import counting
 from armorm.run.context import TEST, RunContext
-
-RatingStores = Mapping[str, Answers]
+from armorm.run.summing import RatingStores, fold_statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,19 +61,27 @@ class FittedProbe:
 
 
 def fit_probe_stage(
-    folder: Path, context: RunContext, ratings: RatingStores, *, fill: Float[np.ndarray, " k"] | None = None
+    folder: Path,
+    context: RunContext,
+    ratings: RatingStores,
+    *,
+    statistics: Path | None = None,
+    fill: Float[np.ndarray, " k"] | None = None,
 ) -> tuple[FittedProbe, dict[str, Any]]:
     """Choose among the feature candidates by held-out probe quality, fit, report on the test split.
 
-    `fill` puts a number on [0, 1] in the place of every missing rating that is fitted to (see `ablations`); without it they are
-    masked. The test split is judged by the ratings that it has either way.
+    `statistics` is the folder where sums over the rated rows are kept (none: nowhere). `fill` puts a number on [0, 1] in the
+    place of every missing rating that is fitted to (see `ablations`); without it they are masked. The test split is judged by the
+    ratings that it has either way.
     """
     settings, reporter = context.recipe.probe, context.reporter
     tried: dict[str, float] = {}
     best: tuple[str, ProbeFit, list[RidgeStatistics]] | None = None
-    for spec in context.recipe.features.candidates:
-        folds = fold_statistics(context, ratings, spec, fill=fill)
-        fit = fit_probe(folds, context.objectives, alphas=settings.alphas, intercept=settings.intercept)
+    candidates = fold_statistics(context, ratings, context.recipe.features.candidates, folder=statistics, fill=fill)
+    for spec, folds in candidates.items():
+        with reporter.bar(f"probe on {spec}", len(context.objectives)) as advance:
+            options: Any = {"alphas": settings.alphas, "intercept": settings.intercept}
+            fit = fit_probe(folds, context.objectives, **options, on_objectives=counting(advance, "objectives"))
         reporter.say(f"probe on {spec}: mean held-out Pearson {fit.mean_cv_pearson:.3f}")
         tried[str(spec)] = fit.mean_cv_pearson
         if math.isfinite(fit.mean_cv_pearson) and (best is None or fit.mean_cv_pearson > best[1].mean_cv_pearson):
@@ -87,9 +94,7 @@ def fit_probe_stage(
     feature, fit, folds = best
     for warning in fit.warnings:
         reporter.warn(warning)
-    rest = [reduce(add, [f for j, f in enumerate(folds) if j != i]) for i in range(len(folds))]
-    without = tuple(refit(statistics, fit.probe, intercept=settings.intercept) for statistics in rest)
-    fitted = FittedProbe(fit.probe, feature, without, folds)
+    fitted = FittedProbe(fit.probe, feature, fit.without, folds)
     fitted.save(folder)
     return fitted, {
         "feature": feature,
@@ -99,42 +104,9 @@ def fit_probe_stage(
     }
 
 
-def fold_statistics(
-    context: RunContext,
-    ratings: RatingStores,
-    spec: FeatureSpec,
-    *,
-    permuted: bool = False,
-    fill: Float[np.ndarray, " k"] | None = None,
-) -> list[RidgeStatistics]:
-    """Sufficient statistics per fold of prompt groups, test prompts left out; one pass, one shard in memory at a time.
-
-    `permuted` gives each shard's ratings to its rows in a random order: what a probe that learns nothing is fitted on.
-    `fill` stands for missing ratings, on [0, 1] (NaN: they stay missing).
-    """
-    objectives, generator = context.objectives, np.random.default_rng(context.recipe.seed)
-    folds: list[RidgeStatistics | None] = [None] * context.recipe.probe.folds
-    for store in ratings.values():
-        fold = context.folds(store.groups)
-        for rows in store.blocks():
-            features, labels = store.features(spec, rows), objectives.to_unit(store.ratings(objectives, rows))
-            if permuted:
-                labels = labels[generator.permutation(len(labels))]
-            if fill is not None:
-                labels = np.where(np.isnan(labels), fill, labels)
-            for i, known in enumerate(folds):
-                if (at := fold[rows] == i).any():
-                    part = RidgeStatistics.from_rows(features[at], labels[at])
-                    folds[i] = part if known is None else known + part
-    found = [f for f in folds if f is not None]
-    if len(found) < len(folds):
-        raise FitError(f"only {len(found)} of {len(folds)} folds hold prompts: give more rated prompts, or fewer `probe.folds`")
-    return found
-
-
 def fit_permuted_probe(context: RunContext, ratings: RatingStores, fitted: FittedProbe) -> Probe:
     """The probe as it comes out on permuted ratings, at the same strengths: stage 1 turned off."""
-    folds = fold_statistics(context, ratings, fitted.spec, permuted=True)
+    folds = fold_statistics(context, ratings, [fitted.spec], permuted=True)[fitted.spec]
     return refit(reduce(add, folds), fitted.probe, intercept=context.recipe.probe.intercept)
 
 
@@ -155,8 +127,9 @@ def predict_test(context: RunContext, ratings: RatingStores, probe: Probe, featu
     for store in ratings.values():
         own = store.groups
         test = context.folds(own) == TEST
-        features = [store.features(spec, rows)[test[rows]] for rows in store.blocks()]
-        rewards.append(probe.predict(np.concatenate(features)))
+        for rows in store.blocks():
+            if (at := np.flatnonzero(test[rows])).size:
+                rewards.append(probe.predict(store.features(spec, rows)[at]))
         raw.append(store.ratings(context.objectives)[test])
         groups += [g for g, held_out in zip(own, test, strict=True) if held_out]
         ids += [i for i, held_out in zip(store.ids, test, strict=True) if held_out]

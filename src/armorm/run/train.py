@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from armorm import __version__
 from armorm.data.splits import Split
 from armorm.data.summary import summarise
-from armorm.disk import digest_of, write_marked
+from armorm.disk import digest_of, is_sealed, write_marked
 from armorm.errors import CheckpointError
 from armorm.features.spec import FINAL
 from armorm.fit.debias import Debias
@@ -45,6 +45,7 @@ from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
 from armorm.run.planted import Evidence, planted_table
 from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
 from armorm.run.rows import Rows, read_rows
+from armorm.run.stages import FILE as STAGE
 from armorm.run.stages import Stage, read_nothing, require_stage_folder, run_stage
 from armorm.scoring.uncertainty import Uncertainty
 from armorm.sums import NAME as SUMS
@@ -52,6 +53,8 @@ from armorm.sums import read_own_list, save_sums
 
 RECIPE = "recipe.yaml"
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
+STATISTICS = "statistics"
+"""The folder of what `summing` keeps: a stage per source of ratings and feature candidate."""
 Value = TypeVar("Value")
 Facts = dict[str, Any]
 
@@ -149,7 +152,8 @@ class Training:
     def _finish(self) -> None:
         """A list of the whole: the recipe, and the stages' and stores' own lists."""
         stores = [store.folder / "manifest.json" for store in self.stores.all if store.folder.is_relative_to(self.out)]
-        lists = [self.out / RECIPE, *(self.out / name / SUMS for name in STAGES), *stores]
+        sums_of_rows = [at.parent / SUMS for at in sorted((self.out / STATISTICS).glob(f"*/*/{STAGE}")) if is_sealed(at)]
+        lists = [self.out / RECIPE, *(self.out / name / SUMS for name in STAGES), *sums_of_rows, *stores]
         sums = {place.relative_to(self.out).as_posix(): digest_of(place) for place in lists}
         save_sums(self.out, sums)
 
@@ -167,10 +171,11 @@ class Training:
         return {"data": summarise(sources, self.objectives, rows.splits(self.recipe)), "faults": list(rows.faults)}
 
     def _fit_probe(self, at: Path) -> tuple[FittedProbe, Facts]:
-        return fit_probe_stage(at, self.context, self.stores.ratings)
+        return fit_probe_stage(at, self.context, self.stores.ratings, statistics=self.out / STATISTICS)
 
     def _calibrate(self, at: Path) -> tuple[Uncertainty, Facts]:
-        return uncertainty_stage(at, self.context, self.probe.value, self.stores.ratings)
+        statistics = self.out / STATISTICS
+        return uncertainty_stage(at, self.context, self.probe.value, self.stores.ratings, statistics=statistics)
 
     def _debias(self, at: Path) -> tuple[Debias, Facts]:
         return fit_debias_stage(at, self.context, self.probe.value, self.stores.ratings, self.pairs)
