@@ -1,67 +1,197 @@
-"""How much sufficient statistics save: all objectives, strengths and folds, against one ridge fit for each.
+"""The probe at the paper's size: eight sets that rate 19 objectives, 585,400 rows of 4,096 numbers, nine strengths, five folds.
 
-    python benchmarks/probe.py [--rows 20000] [--width 576] [--objectives 14]
+    python benchmarks/probe.py [--scale 1.0] [--width 4096] [--folder PLACE]
 
-Prints seconds of both ways in one run, their ratio, and the largest difference of the weights that both choose.
+Writes stores of made-up features (bfloat16, 8 KB a row), then measures, each in a process of its own: one pass over them into the
+statistics on disk, the choice of strengths with all probes solved from these, the uncertainty; and against them the public
+scripts' way, a scikit-learn Ridge per objective and strength on that objective's rows (without any fold). Such a fit is measured
+on two numbers of rows, the larger 40,000, and taken along the line through both to each objective's rows. The features are
+removed afterwards.
+
+A scale below 0.2 leaves some sets with fewer rows than columns, which takes other ways through the solver.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from sklearn.linear_model import Ridge
+from generated import FEATURE, scales, write_store
+from measuring import Figure, Measured, measure, write_results
 
-from armorm.fit.probe import fit_probe
-from armorm.fit.statistics import RidgeStatistics
-from armorm.objectives import Objective, Objectives
-from armorm.report.provenance import provenance
+from armorm.features.answers import Answers, open_answers
+from armorm.features.spec import FeatureSpec
+from armorm.progress import Reporter
+from armorm.recipe import Recipe
+from armorm.run.context import TEST, RunContext
+from armorm.run.coverage import uncertainty_stage
+from armorm.run.probe_stage import FittedProbe, fit_probe_stage
+from armorm.run.summing import fold_statistics
 
-ALPHAS, FOLDS = [10.0**e for e in range(-4, 5)], 5
+SETS = {
+    "helpsteer": (35_000, range(0, 5)),
+    "ultrafeedback": (240_000, range(5, 10)),
+    "beavertails": (30_000, range(10, 11)),
+    "prometheus": (200_000, range(11, 12)),
+    "capybara": (15_000, range(12, 13)),
+    "openorca": (13_000, range(13, 14)),
+    "code-ultrafeedback": (50_000, range(14, 19)),
+    "argilla-math": (2_400, range(6, 7)),
+}
+"""Rows of each set, and the objectives that it rates: the last shares one of UltraFeedback's."""
+K, FOLDS, ALPHAS = 19, 5, [10.0**e for e in range(-4, 5)]
+MEASURED = (20_000, 40_000)
+FITS = 3
+CHECKED = "openorca"
+AIM = 20
 
 
-def one_by_one(features: np.ndarray, ratings: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """A Ridge per objective, strength and fold; the best strength refitted."""
-    weights = []
-    for column in ratings.T:
-        rated = np.isfinite(column)
-        errors = np.zeros(len(ALPHAS))
-        for i, alpha in enumerate(ALPHAS):
-            for fold in range(FOLDS):
-                train, held_out = rated & (folds != fold), rated & (folds == fold)
-                model = Ridge(alpha=alpha, fit_intercept=False).fit(features[train], column[train])
-                errors[i] += ((model.predict(features[held_out]) - column[held_out]) ** 2).sum()
-        best = ALPHAS[int(np.argmin(errors))]
-        weights.append(Ridge(alpha=best, fit_intercept=False).fit(features[rated], column[rated]).coef_)
-    return np.array(weights)
+def context_of() -> RunContext:
+    recipe = {
+        "name": "probe",
+        "ratings": [{"path": "none"}],
+        "pairs": [{"path": "none"}],
+        "features": {"response": [FEATURE], "prompt": FEATURE},
+        "splits": {"validation": 0.02, "test": 0.02},
+        "probe": {"folds": FOLDS, "alphas": ALPHAS},
+    }
+    return RunContext(Recipe.model_validate(recipe), scales(K), Reporter())
+
+
+def stores_of(folder: str) -> dict[str, Answers]:
+    found = {name: open_answers(Path(folder) / "features" / name) for name in SETS}
+    return {name: store for name, store in found.items() if store is not None}
+
+
+def make(folder: str, scale: float, width: int) -> int:
+    """The stores' features in bytes."""
+    objectives, place = scales(K), Path(folder) / "features"
+    for name, (rows, columns) in SETS.items():
+        rated = [objectives.names[column] for column in columns]
+        write_store(place, name, int(rows * scale), width, objectives, [rated])
+    return sum(file.stat().st_size for file in place.rglob("*.safetensors"))
+
+
+def sum_rows(folder: str) -> int:
+    """The statistics' bytes on disk."""
+    place = Path(folder) / "statistics"
+    fold_statistics(context_of(), stores_of(folder), [FeatureSpec.parse(FEATURE)], folder=place)
+    return sum(file.stat().st_size for file in place.rglob("*.safetensors"))
+
+
+def solve(folder: str) -> dict[str, Any]:
+    place = Path(folder)
+    fitted, facts = fit_probe_stage(place / "probe", context_of(), stores_of(folder), statistics=place / "statistics")
+    pearson = [row["pearson"]["value"] for row in facts["objectives"] if row["pearson"]["value"] is not None]
+    return {"alphas": fitted.probe.alphas.tolist(), "test_pearson": float(np.mean(pearson)), "warnings": len(facts["warnings"])}
+
+
+def calibrate(folder: str) -> dict[str, Any]:
+    place, context = Path(folder), context_of()
+    fitted = FittedProbe.load(place / "probe", FOLDS)
+    (place / "uncertainty").mkdir()
+    _, facts = uncertainty_stage(place / "uncertainty", context, fitted, stores_of(folder), statistics=place / "statistics")
+    return {"coverage": facts["coverage"]["value"], "ranks": [part["rank"] for part in facts["parts"]]}
+
+
+def one_ridge(folder: str, rows: int) -> float:
+    """Seconds of a fit on so many rows of the largest set (the median of a few strengths)."""
+    from sklearn.linear_model import Ridge
+
+    context, store = context_of(), stores_of(folder)["ultrafeedback"]
+    features = store.features(FeatureSpec.parse(FEATURE), slice(0, rows))
+    ratings = context.objectives.to_unit(store.ratings(context.objectives, slice(0, rows)))[:, 5].astype(np.float32)
+    seconds = []
+    for alpha in ALPHAS[-FITS:]:
+        start = time.perf_counter()
+        Ridge(alpha=alpha, fit_intercept=False).fit(features, ratings)
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def errors(folder: str) -> dict[str, float]:
+    """Of one set's probe, against everything in double precision: its gram matrix, weights and predictions."""
+    context, store = context_of(), stores_of(folder)[CHECKED]
+    (column,) = SETS[CHECKED][1]
+    spec, statistics = FeatureSpec.parse(FEATURE), Path(folder) / "statistics"
+    folds = fold_statistics(context, stores_of(folder), [spec], folder=statistics)[spec]
+    ours, fitted = [fold.shared((column,)) for fold in folds], FittedProbe.load(Path(folder) / "probe", FOLDS)
+    gram = sum(one.gram for one in ours)
+    train = context.folds(store.groups) != TEST
+    X = store.features(spec)[train].astype(np.float64)
+    y = context.objectives.to_unit(store.ratings(context.objectives))[train, column]
+    exact = X.T @ X
+    size = np.sqrt(np.diag(exact))
+    weights = np.linalg.solve(exact + fitted.probe.alphas[column] * np.eye(len(exact)), X.T @ y)
+    off = fitted.probe.weights[column] - weights
+    return {
+        "gram": float((np.abs(gram - exact) / np.outer(size, size)).max()),
+        "weights": float(np.linalg.norm(off) / np.linalg.norm(weights)),
+        "predictions": float(np.std(X @ off) / np.std(X @ weights)),
+    }
+
+
+def public_seconds(fits: dict[int, float], scale: float) -> float:
+    """All fits of the public scripts' way: the line through two measured fits, at every objective's rows, for every strength."""
+    (few, less), (many, more) = sorted(fits.items())
+    slope = max(more - less, 0.0) / (many - few)
+    rated = [sum(int(rows * scale) for rows, columns in SETS.values() if column in columns) for column in range(K)]
+    return len(ALPHAS) * sum(more + slope * (rows - many) for rows in rated)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--width", type=int, default=576)
-    parser.add_argument("--objectives", type=int, default=14)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--width", type=int, default=4096)
+    parser.add_argument("--folder", type=Path, default=None, help="where the features are written for the time being")
     given = parser.parse_args()
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(given.rows, given.width))
-    truth = rng.normal(size=(given.objectives, given.width)) / np.sqrt(given.width)
-    ratings = features @ truth.T + rng.normal(size=(given.rows, given.objectives))
-    ratings[rng.random(ratings.shape) < 0.7] = np.nan
-    folds = rng.integers(0, FOLDS, size=given.rows)
-    objectives = Objectives([Objective(name=f"o{i}", min=-10, max=10) for i in range(given.objectives)])
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        report(folder, given.scale, given.width)
 
-    start = time.perf_counter()
-    statistics = [RidgeStatistics.from_rows(features[folds == f], ratings[folds == f]) for f in range(FOLDS)]
-    ours = fit_probe(statistics, objectives, alphas=ALPHAS).probe.weights
-    middle = time.perf_counter()
-    theirs = one_by_one(features, ratings, folds)
-    end = time.perf_counter()
-    facts = provenance()
-    where = f"{facts['machine']}; commit {facts['commit']}"
-    print(f"{given.rows:,} rows, width {given.width}, {given.objectives} objectives; {where}")
-    print(f"sufficient statistics      {middle - start:8.2f} s  {(end - middle) / (middle - start):6.1f}x")
-    print(f"one ridge fit at a time    {end - middle:8.2f} s  largest weight difference {np.abs(ours - theirs).max():.1e}")
+
+def report(folder: str, scale: float, width: int) -> None:
+    made = measure(make, folder, scale, width)
+    rows = sum(int(rows * scale) for rows, _ in SETS.values())
+    told(f"{rows:,} rows, width {width}, {K} objectives, {made.value / 1e9:.1f} GB of features", made)
+    summed = measure(sum_rows, folder)
+    told(f"statistics, {summed.value / 1e9:.1f} GB on disk", summed)
+    solved = measure(solve, folder)
+    told("strengths and probes", solved)
+    fits = {n: measure(one_ridge, folder, n).value for n in (int(n * min(scale * 4, 1)) for n in MEASURED)}
+    theirs = public_seconds(fits, scale)
+    ours = summed.seconds + solved.seconds
+    print(f"public scripts' way, {len(ALPHAS) * K} fits: {theirs:,.0f} s (scaled; by rows, one fit: {fits} s)")
+    print(f"ours {ours:,.1f} s: {theirs / ours:.1f} x (aim: {AIM} x)", flush=True)
+    precise = measure(errors, folder).value
+    print(f"against float64: {precise}", flush=True)
+    calibrated = measure(calibrate, folder)
+    told(f"uncertainty: {calibrated.value}", calibrated)
+    peak = max(m.peak_mib for m in (summed, solved, calibrated))
+    facts = {
+        "rows": rows,
+        "width": width,
+        "seconds": {"statistics": summed.seconds, "solving": solved.seconds, "uncertainty": calibrated.seconds, "public": theirs},
+        "peak_mib": {"statistics": summed.peak_mib, "solving": solved.peak_mib, "uncertainty": calibrated.peak_mib},
+        "fit_seconds": {str(n): seconds for n, seconds in fits.items()},
+        "public_way": "a fit on two numbers of rows measured, taken along their line to each objective's rows",
+        "error": precise,
+        "probe": solved.value,
+        "uncertainty": calibrated.value,
+    }
+    figures = [
+        Figure("probe: statistics and solving", ours, "s", "a Ridge per objective and strength (scaled)", theirs, f"≥ {AIM} ×"),
+        Figure("probe and uncertainty: peak memory", peak, "MiB", aim="≤ 4096 MiB"),
+        Figure("probe: uncertainty", calibrated.seconds, "s"),
+    ]
+    write_results("probe" if scale == 1 and width == 4096 else "probe-small", facts, figures)
+
+
+def told(what: str, measured: Measured) -> None:
+    print(f"{what}: {measured.seconds:,.1f} s, peak {measured.peak_mib:,.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.probe import fit_probe
+from armorm.fit import neighbours, ridge
+from armorm.fit.probe import fit_probe, refit
 from armorm.fit.quality import mean_quality, probe_quality
 from armorm.fit.ridge import solve_ridge_path
 from armorm.fit.statistics import RidgeStatistics
@@ -96,6 +99,89 @@ def test_solver_meets_the_normal_equations():
     X, Y = rng.normal(size=(20, 5)), rng.normal(size=(20, 2))
     for alpha, W in zip((2.0, 0.5), solve_ridge_path(X.T @ X, X.T @ Y, np.array([2.0, 0.5])), strict=True):
         np.testing.assert_allclose((X.T @ X + alpha * np.eye(5)) @ W.T, X.T @ Y, atol=1e-10)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch):
+    """Eight columns count as wide, so that factors solve."""
+    monkeypatch.setattr(ridge, "NARROW", 4)
+    decompositions, real = [], ridge.eigen_of
+    monkeypatch.setattr(ridge, "eigen_of", lambda gram: decompositions.append(len(gram)) or real(gram))
+    return decompositions
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_factors_give_what_eigenvectors_give(wide, monkeypatch: pytest.MonkeyPatch, intercept):
+    folds = folds_of(*rated(noise=1.0))
+    by_factors = fit_probe(folds, objectives(), alphas=ALPHAS, intercept=intercept)
+    assert not wide
+    monkeypatch.setattr(ridge, "NARROW", 2048)
+    by_eigenvectors = fit_probe(folds, objectives(), alphas=ALPHAS, intercept=intercept)
+    assert wide
+    np.testing.assert_array_equal(by_factors.probe.alphas, by_eigenvectors.probe.alphas)
+    np.testing.assert_allclose(by_factors.probe.weights, by_eigenvectors.probe.weights, atol=1e-9)
+    np.testing.assert_allclose(by_factors.errors, by_eigenvectors.errors, rtol=1e-8)
+    np.testing.assert_allclose(by_factors.cv_pearson, by_eigenvectors.cv_pearson, rtol=1e-8)
+
+
+def test_folds_are_solved_by_the_factors_of_all_rows_and_a_fold_that_is_unlike_them_by_its_own(
+    wide, monkeypatch: pytest.MonkeyPatch
+):
+    factored, real = [], ridge.factor_of
+    monkeypatch.setattr(ridge, "factor_of", lambda gram, alpha: factored.append(alpha) or real(gram, alpha))
+    features, ratings, fold = rated(noise=1.0)
+    fit_probe(folds_of(features, ratings, fold), objectives(), alphas=ALPHAS)
+    assert not factored
+    monkeypatch.setattr(neighbours, "STEPS", 3)
+    features[fold == 1] *= np.linspace(1, 1e4, 8)
+    alike = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=ALPHAS)
+    assert factored
+    monkeypatch.setattr(ridge, "NARROW", 2048)
+    expected = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=ALPHAS)
+    np.testing.assert_array_equal(alike.probe.alphas, expected.probe.alphas)
+    np.testing.assert_allclose(alike.probe.weights, expected.probe.weights, rtol=1e-5, atol=1e-9)
+
+
+def test_strengths_that_are_rounding_beside_the_matrix_are_solved_by_eigenvectors(wide, monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(5, 12)) * 1e3, rng.normal(size=(5, 2))  # seven directions have no rows
+    alphas = np.array([1e-12, 1e-11, 1.0, 100.0])
+    found = solve_ridge_path(X.T @ X, X.T @ Y, alphas)
+    assert wide == [12], "once for both"
+    monkeypatch.setattr(ridge, "NARROW", 2048)
+    expected = solve_ridge_path(X.T @ X, X.T @ Y, alphas)
+    np.testing.assert_allclose(found[2:], expected[2:], rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(found[:2], expected[:2], rtol=1e-9)
+    for alpha, W in zip(alphas[2:], found[2:], strict=True):
+        np.testing.assert_allclose(W, Ridge(alpha=alpha, fit_intercept=False).fit(X, Y).coef_, rtol=1e-6, atol=1e-9)
+
+
+def test_a_matrix_that_overflowed_is_refused_whatever_solves(wide):
+    with pytest.raises(FitError, match="too large"):
+        solve_ridge_path(np.full((6, 6), np.inf), np.ones((6, 1)), np.ones(1))
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_probes_without_a_fold_are_refitted_on_the_others(intercept):
+    folds = folds_of(*rated())
+    fit = fit_probe(folds, objectives(), alphas=ALPHAS, intercept=intercept)
+    assert len(fit.without) == FOLDS
+    for i, probe in enumerate(fit.without):
+        rest = reduce(add, [fold for j, fold in enumerate(folds) if j != i])
+        expected = refit(rest, fit.probe, intercept=intercept)
+        np.testing.assert_allclose(probe.weights, expected.weights, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(probe.intercepts, expected.intercepts, rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(probe.alphas, fit.probe.alphas)
+
+
+def test_a_probe_without_the_only_fold_that_rates_is_zero():
+    features, ratings, fold = rated()
+    ratings[fold > 0, 0] = np.nan
+    fit = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=ALPHAS, intercept=True)
+    assert fit.probe.weights[0].any()
+    assert not fit.without[0].weights[0].any()
+    assert fit.without[0].intercepts[0] == 0
+    np.testing.assert_allclose(fit.without[1].weights[0], fit.probe.weights[0])
 
 
 def test_what_cannot_be_fitted_is_zero_and_said():

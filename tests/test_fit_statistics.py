@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from armorm.errors import FitError, ObjectiveMismatch
+from armorm.fit import triangles
 from armorm.fit.statistics import RidgeStatistics
+from armorm.fit.triangles import add_rows, in_precision, new_triangle, symmetric
 
 
 def rows(n=90, d=6, seed=0, dtype=np.float64):
@@ -117,3 +120,67 @@ def test_bad_rows_are_counted_and_mismatches_named():
         statistics + RidgeStatistics.from_rows(*rows(d=5))
     with pytest.raises(ObjectiveMismatch, match="3 and 2"):
         statistics + RidgeStatistics.from_rows(rows()[0], rows()[1][:, :2])
+
+
+# -- triangles --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 5, 512, 700])
+def test_a_triangle_is_half_of_the_matrix(d):
+    X = np.random.default_rng(0).normal(size=(9, d))
+    triangle = new_triangle(d)
+    add_rows(triangle, in_precision(X))
+    whole = symmetric(triangle, d)
+    np.testing.assert_array_equal(whole, whole.T)
+    np.testing.assert_allclose(whole, X.T @ X, rtol=1e-12, atol=1e-12)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch):
+    """Six columns count as wide."""
+    monkeypatch.setattr(triangles, "NARROW", 4)
+    monkeypatch.setattr(triangles, "ROWS", 256)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_wide_features_are_summed_in_single_precision_within_a_millionth(wide, dtype):
+    features, ratings = rows(n=9000, dtype=dtype)
+    features[:, 2] *= 300  # one column dwarfs the others, as in language models
+    one = RidgeStatistics.from_rows(features, ratings).shared((1,))
+    X = features[~np.isnan(ratings[:, 1])].astype(np.float64)
+    exact = X.T @ X
+    size = np.sqrt(np.diag(exact))
+    off = np.abs(one.gram - exact) / np.outer(size, size)
+    assert 0 < off.max() < 1e-6
+    y = ratings[~np.isnan(ratings[:, 1]), 1]
+    assert (np.abs(one.moment[:, 0] - X.T @ y) < 1e-6 * size * np.linalg.norm(y)).all()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_wide_features_whose_squares_leave_single_precision_are_summed_in_double(wide, size):
+    features, ratings = rows()
+    one = RidgeStatistics.from_rows(features * size, ratings).shared((1,))
+    exact = RidgeStatistics.from_rows(features, ratings).shared((1,))
+    np.testing.assert_allclose(one.gram / size / size, exact.gram, rtol=1e-5, atol=1e-5)
+    assert np.isfinite(one.gram).all()
+    assert (np.diag(one.gram) > 0).all()
+
+
+def test_wide_features_that_are_too_large_are_refused(wide):
+    features, ratings = rows()
+    with pytest.raises(FitError, match="too large for sums of their squares"):
+        RidgeStatistics.from_rows(features * 1e160, ratings)
+
+
+def test_sums_of_statistics_read_no_triangle():
+    statistics = RidgeStatistics.from_rows(*rows())
+
+    def refuse():
+        raise AssertionError("read")
+
+    unread = replace(statistics, parts=tuple(replace(part, triangle=refuse) for part in statistics.parts))
+    both = unread + unread
+    assert both.n == tuple(2 * n for n in statistics.n)
+    assert both.sharing() == statistics.sharing()
+    with pytest.raises(AssertionError, match="read"):
+        both.shared((0,))

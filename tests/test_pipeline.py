@@ -43,7 +43,7 @@ def conversation(row: dict[str, Any], side: str) -> list[dict[str, str]]:
 def test_a_run_leaves_every_part(run: Run):
     assert run.computed == STAGES
     found = {p.name for p in run.folder.iterdir()}
-    assert found == {"recipe.yaml", "SHA256SUMS", "features", *STAGES}
+    assert found == {"recipe.yaml", "SHA256SUMS", "features", "statistics", *STAGES}
     assert run.report.is_file()
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= {p.name for p in (run.folder / "model").iterdir()}
     assert not [p for p in run.folder.rglob("*") if p.suffix in {".pkl", ".pt", ".bin", ".part"}]

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float
 
 from armorm.bounds import STRONGEST, WEAKEST, shown
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.ridge import fit_at, fit_path
+from armorm.fit.neighbours import Neighbour
+from armorm.fit.ridge import fit_at, fit_path, neighbours_of
 from armorm.fit.statistics import RidgeStatistics, SharedStatistics
 from armorm.objectives import Objectives
 
@@ -109,7 +110,8 @@ def fit_probe(
         at, held_out = list(columns), [fold.shared(columns) for fold in folds]
         everything = reduce(add, held_out)
         usable = everything.label_variance > NO_VARIANCE
-        paths = [_left_out(everything, fold, grid, intercept=intercept) for fold in held_out]
+        near = neighbours_of(everything, grid, intercept=intercept)
+        paths = [_left_out(everything, fold, grid, near, intercept=intercept) for fold in held_out]
         sums = reduce(add, [fold.predicted(path.W, path.b) for fold, path in zip(held_out, paths, strict=True)])
         errors[at] = np.where(usable, sums[0] / everything.n, np.nan).T
         best = np.argmin(sums[0], axis=0)
@@ -121,7 +123,7 @@ def fit_probe(
         for weights, path in zip(without, paths, strict=True):
             weights.put(at, path.at(best), path.usable, 0.0)
         constant = everything.label_sum / everything.n if intercept else 0.0
-        whole.put(at, fit_at(everything, chosen[at], intercept=intercept), usable, constant)
+        whole.put(at, fit_at(everything, chosen[at], intercept=intercept, near=near), usable, constant)
         warnings += _warn(everything, objectives, usable, best, grid, min_rows)
         done += len(at)
         on_objectives(done, k)
@@ -169,11 +171,18 @@ class _Path:
         return self.W[best, own], self.b[best, own]
 
 
-def _left_out(everything: SharedStatistics, fold: SharedStatistics, grid: Float[np.ndarray, " a"], *, intercept: bool) -> _Path:
+def _left_out(
+    everything: SharedStatistics,
+    fold: SharedStatistics,
+    grid: Float[np.ndarray, " a"],
+    near: Sequence[Neighbour],
+    *,
+    intercept: bool,
+) -> _Path:
     # The fit without a fold's rows
     rest = everything - fold
     usable = rest.label_variance > NO_VARIANCE if rest.n else np.zeros(len(rest.columns), dtype=bool)
-    return _Path(*fit_path(rest, grid, intercept=intercept), usable)
+    return _Path(*fit_path(rest, grid, intercept=intercept, near=near), usable)
 
 
 def _pearson(sums: Float[np.ndarray, "3 a c"], everything: SharedStatistics, best: np.ndarray) -> Float[np.ndarray, " c"]:

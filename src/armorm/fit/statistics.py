@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.triangles import ROWS, add_rows, is_finite, new_triangle, symmetric
+from armorm.fit.triangles import ROWS, add_rows, in_precision, is_finite, new_triangle, symmetric
 
 TOO_LARGE = (
     "the features are too large for sums of their squares: divide them by their largest value, or read them at another layer "
@@ -64,14 +64,15 @@ class Sums:
 
     def add(self, features: Float[np.ndarray, "n d"], labels: Float[np.ndarray, "n c"]) -> None:
         """Add rows that carry all labels. Raises FitError for features that are not finite or whose squares are not."""
-        _check_features(features)
         for start in range(0, len(features), ROWS):
-            X, Y = features[start : start + ROWS], labels[start : start + ROWS].astype(np.float64)
-            add_rows(self.triangle, X)
+            X, Y = in_precision(features[start : start + ROWS]), labels[start : start + ROWS].astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
-                precise = X.astype(np.float64)
-                self.feature_sum += precise.sum(axis=0)
-                self.moment += precise.T @ Y
+                own = X.sum(axis=0, dtype=np.float64)
+                if not np.isfinite(own).all():  # so some feature is not, or is large
+                    _check_features(features)
+                self.feature_sum += own
+                self.moment += X.T @ Y.astype(X.dtype)
+            add_rows(self.triangle, X)
             self.label_sum += Y.sum(axis=0)
             self.label_square_sum += (Y * Y).sum(axis=0)
         self.n += len(features)

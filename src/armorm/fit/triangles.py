@@ -28,11 +28,20 @@ def new_triangle(d: int) -> Float[np.ndarray, " t"]:
     return np.zeros(d * (d + 1) // 2)
 
 
+def in_precision(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Rows in the precision that they are summed in."""
+    single = X.shape[1] > NARROW and _fits_single(X)
+    return np.ascontiguousarray(X, dtype=np.float32 if single else np.float64)
+
+
 def add_rows(triangle: Float[np.ndarray, " t"], X: Float[np.ndarray, "n d"]) -> None:
-    """Add X'X to a triangle; what overflows is infinite or NaN afterwards."""
-    for start in range(0, len(X), ROWS):
-        block = X[start : start + ROWS]
-        _add(triangle, _products(block))
+    """Add X'X to a triangle, in the precision of X (`in_precision`); what overflows is infinite or NaN afterwards."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        upper = (ssyrk if X.dtype == np.float32 else dsyrk)(1.0, X.T, lower=1).T
+        d, first = len(upper), 0
+        for i in range(d):
+            triangle[first : first + d - i] += upper[i, i:]
+            first += d - i
 
 
 def symmetric(triangle: Float[np.ndarray, " t"], d: int) -> Float[np.ndarray, "d d"]:
@@ -54,22 +63,6 @@ def is_finite(triangle: Float[np.ndarray, " t"], d: int) -> bool:
     return bool(np.isfinite(triangle[first]).all())
 
 
-def _products(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
-    # X'X where it is on or above the diagonal
-    single = X.shape[1] > NARROW and _fits_single(X)
-    precise = np.ascontiguousarray(X, dtype=np.float32 if single else np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (ssyrk if single else dsyrk)(1.0, precise.T, lower=1).T
-
-
 def _fits_single(X: Float[np.ndarray, "n d"]) -> bool:
     largest = max(float(X.max()), -float(X.min())) if X.size else 0.0
     return largest == 0.0 or SINGLE[0] < largest < SINGLE[1]
-
-
-def _add(triangle: Float[np.ndarray, " t"], upper: Float[np.ndarray, "d d"]) -> None:
-    d, first = len(upper), 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for i in range(d):
-            triangle[first : first + d - i] += upper[i, i:]
-            first += d - i
