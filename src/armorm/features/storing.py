@@ -2,7 +2,7 @@
 
 In: rows (rated responses, pairs, benchmark items), a decoder, settings.  Out: `Answers`, and the folder that `answers` describes.
 Cost: one extraction per distinct (backbone, settings, texts, ratings): the folder's name holds a hash of them. A run that was
-killed goes on at its first missing shard and ends with the same bytes. Several processes can compute a share of the shards each.
+killed goes on at its first missing shard and ends with the same bytes. Several processes can compute some of the shards each.
 Texts are in memory only as long as the caller keeps them.
 """
 
@@ -34,8 +34,8 @@ from armorm.errors import CheckpointError, InUse, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, shard_name
 from armorm.features.backbone import Backbone, DType
 from armorm.features.extract import Features, extract
-from armorm.features.shares import Growing, Share
 from armorm.features.spec import Part
+from armorm.features.workers import Growing, Worker
 from armorm.owner import owning, owning_folder
 from armorm.rendering import VERSION, Renderer, Rendering
 
@@ -162,14 +162,14 @@ def store_answers(
     decoder: Decoder,
     settings: ExtractionSettings,
     *,
-    share: Share | None = None,
+    worker: Worker | None = None,
     known: Known | None = None,
     progress: OnProgress | None = None,
 ) -> Answers:
     """Extract the rows' features into `folder`, or find them there.
 
-    With a `share`, only its shards are computed, beside processes with other shares: none waits for another, a shard that one is
-    computing is left to it, and the process that finds all shards there finishes the store. What the others get is `Growing`.
+    With a `worker`, only its shards are computed, beside other workers: none waits for another, a shard that one is computing is
+    left to it, and the process that finds all shards there finishes the store. What the others get is `Growing`.
     The decoder is only loaded when something has to be computed; what `known` holds is copied. Raises StorageError when the disk
     is full (what is complete stays, and the next run goes on from there), InUse for a store or shard of another process.
     """
@@ -178,24 +178,24 @@ def store_answers(
     if (stored := open_answers(home, labels)) is not None:
         _write_labels(home, rows)
         return stored
-    if share is not None:
-        return _extract_share(home, source, rows, decoder, settings, share, known, progress)
+    if worker is not None:
+        return _extract_some(home, source, rows, decoder, settings, worker, known, progress)
     with owning_folder(home):
         return _extract(home, source, rows, decoder, settings, known, progress)
 
 
-def _extract_share(
+def _extract_some(
     home: Path,
     source: str,
     rows: Sequence[Row],
     decoder: Decoder,
     settings: ExtractionSettings,
-    share: Share,
+    worker: Worker,
     known: Known | None,
     progress: OnProgress | None,
 ) -> Answers:
     growing = Growing(home, {**settings.facts, "rows": len(rows)}, labels_key(rows))
-    if missing := growing.missing(share):
+    if missing := growing.missing(worker):
         _check_space(home, rows, decoder.load()[0].width, settings)
         write_shards(home, rows, settings, _computing(decoder, settings, known), missing, progress)
     if growing.present == growing.shards:

@@ -1,6 +1,6 @@
 """Several processes on one store: which shards are whose, and what can be read while others are still at work.
 
-In: text such as "2/8", a store's folder.  Out: `Share`; `Growing`, a store whose shards appear one by one.
+In: text such as "2/8", a store's folder.  Out: `Worker`; `Growing`, a store whose shards appear one by one.
 Cost: asking for a shard that is there reads it once.
 """
 
@@ -16,14 +16,14 @@ from armorm.features.answers import Answers, find_shard, shard_name
 
 
 @dataclass(frozen=True)
-class Share:
-    """The shards of one process among `of`: every `of`-th from the `place`-th on, in every store. `place` counts from 1."""
+class Worker:
+    """The `place`-th of `of` processes, counted from 1: of every store it computes every `of`-th shard, its `place`-th first."""
 
     place: int
     of: int
 
     @classmethod
-    def parse(cls, text: str) -> Share:
+    def parse(cls, text: str) -> Worker:
         """From "2/8". Raises DataError for anything else, and for a place that there isn't."""
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
@@ -33,13 +33,13 @@ class Share:
     def __str__(self) -> str:
         return f"{self.place}/{self.of}"
 
-    def of_shards(self, count: int) -> range:
-        """Which of so many shards it holds."""
+    def shards(self, count: int) -> range:
+        """Which of so many shards it computes."""
         return range(self.place - 1, count, self.of)
 
     def rows(self, count: int, size: int) -> int:
-        """How many of so many rows it holds, in shards of `size`."""
-        return sum(min(size, count - shard * size) for shard in self.of_shards(-(-count // size)))
+        """How many of so many rows it computes, in shards of `size`."""
+        return sum(min(size, count - shard * size) for shard in self.shards(-(-count // size)))
 
 
 class Growing(Answers):
@@ -58,9 +58,9 @@ class Growing(Answers):
         """How many seem to be there: their facts are, which are written last."""
         return sum((self.folder / f"{shard_name(i, self.shards)}.json").is_file() for i in range(self.shards))
 
-    def missing(self, share: Share) -> list[int]:
-        """The shards of a share that are not there, or not as they were written."""
-        return [i for i in share.of_shards(self.shards) if self._find(i) is None]
+    def missing(self, worker: Worker) -> list[int]:
+        """The shards of a worker that are not there, or not as they were written."""
+        return [i for i in worker.shards(self.shards) if self._find(i) is None]
 
     def holds(self, row: int) -> bool:
         """Whether a row's shard is there."""
