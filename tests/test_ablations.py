@@ -314,7 +314,8 @@ def test_fitted_weights_read_cross_fitted_rewards_of_training_pairs(planted: Pla
     def rewards(response: np.ndarray) -> np.ndarray:
         return np.concatenate([lacking[int(pairs.folds[i])].predict(response[i : i + 1]) for i in kept])
 
-    chosen, rejected = rewards(pairs.chosen(FEATURE).response), rewards(pairs.rejected(FEATURE).response)
+    sides = (pairs.chosen(FEATURE).response, pairs.rejected(FEATURE).response)
+    chosen, rejected = (rewards(side.rows(np.arange(len(side)))) for side in sides)
     validation = np.array([pairs.sides[i] is Split.VALIDATION for i in kept])
     expected = fit_bradley_terry([("rewards", chosen, rejected)], validation)
     found = fitted_weights(masked.probe, pairs)

@@ -16,7 +16,7 @@ import torch
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.errors import CheckpointError, StorageError
 from armorm.features import storing
-from armorm.features.answers import Answers, open_answers
+from armorm.features.answers import Answers, column_of, open_answers
 from armorm.features.backbone import Backbone, load_backbone
 from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
@@ -201,10 +201,14 @@ def test_any_slice_is_that_part_of_the_whole(tmp_path, decoder):
                 assert got.tokens(at).tolist() == got.tokens()[ends[a] : ends[b]].tolist()
 
 
-def test_a_column_within_a_shard_is_mapped_not_copied(tmp_path, decoder):
+def test_reading_leaves_nothing_mapped_and_no_file_open(tmp_path, decoder):
     got = stored(tmp_path, rated(), decoder)
-    one, two = got.column("response/2:mean", slice(0, 2)), got.column("response/2:mean", slice(1, 3))
-    assert np.shares_memory(one, two)
+    whole = column_of([got], "response", BOTH)
+    for at in (np.arange(8), np.array([7, 0])):
+        whole.rows(at)
+    got.features(BOTH)
+    assert str(got.folder) not in Path("/proc/self/maps").read_text()
+    assert not [f for f in Path("/proc/self/fd").iterdir() if str(got.folder) in str(f.resolve())]
 
 
 def test_a_pair_whose_side_is_cut_keeps_the_fuller_prompt(tmp_path, decoder):

@@ -12,6 +12,7 @@ from scipy.special import log_expit
 from scipy.stats import spearmanr
 
 from armorm.errors import FitError, ObjectiveMismatch
+from armorm.features.columns import Held
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateSettings, _differences, bradley_terry_loss, fit_constant_gate, fit_gate
 from armorm.fit.gate_training import Pairs, accuracy
@@ -288,7 +289,7 @@ def test_a_gate_that_does_not_fit_together_cannot_be_made(learned):
 def test_pairs_keep_the_training_moments_only():
     prompts, chosen, rejected, validation, _ = planted(p=200, shift=3.0)
     prompts[validation] += 100
-    pairs = Pairs(prompts, chosen.values - rejected.values, validation, standardize=True)
+    pairs = Pairs(Held(prompts), chosen.values - rejected.values, validation, standardize=True)
     inputs = pairs.inputs(pairs.train).numpy()
     np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(inputs.std(axis=0), 1, atol=1e-5)

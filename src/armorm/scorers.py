@@ -52,7 +52,7 @@ class Scored:
 class AnswerFeatures:
     """Features of n answers, as scorers on frozen features read them.
 
-    `response` [n w] and `prompt` [n v] are in the type they are stored in; `tokens` [n] is the answer's length in tokens.
+    `response` [n w] and `prompt` [n v] are float32, or wider; `tokens` [n] is the answer's length in tokens.
     """
 
     response: Float[np.ndarray, "n w"]

@@ -1,8 +1,8 @@
 """Stored answers: features of contexts and their answers, read by column and slice.
 
 In: a folder that `storing` filled.  Out: `Answers`: columns as arrays; ids, groups, sections and texts where they are asked for.
-Cost: a SHA-256 of each file before its first byte is used. A column is mapped into memory rather than read, unless a slice goes
-over a shard's border or is bfloat16, which NumPy lacks. No text stays in memory.
+Cost: a SHA-256 of each file before its first byte is used, and what is asked for: a slice is read, nothing is mapped, so that a
+pass over all shards takes the memory of one. No text stays in memory.
 
 A row is a context and n answers: one that is rated, two of a pair, all of a benchmark's item (the chosen ones first).
 
@@ -21,27 +21,29 @@ Labels have a key of their own, since a row's group depends on the other sources
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from jaxtyping import Float, Int, Shaped
-from safetensors import safe_open
 
 from armorm.conversation import Answer, Message
 from armorm.disk import check_digest, digest_of, read_sealed
 from armorm.errors import CheckpointError
+from armorm.features.columns import REMEDY, Column, Stored, tensors_in
 from armorm.features.spec import FeatureSpec
 from armorm.objectives import Objectives
 
 FORMAT = 3
-REMEDY = "remove the manifest.json beside it and extract again (what is whole is kept)"
 EVERY = slice(None)
 LABELS = ("id", "group", "section", "subset", "chosen")
+Side = Literal["response", "prompt"]
+"""Whose features: the answers', or the prompts'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,11 @@ class Answers:
     def prompts(self, spec: FeatureSpec, rows: slice = EVERY) -> Float[np.ndarray, "n v"]:
         """The prompts' features, likewise."""
         return self._joined("prompt", spec, rows)
+
+    def pieces(self, side: Side, spec: FeatureSpec) -> list[tuple[Stored, ...]]:
+        """Where the features of one side stand: shard by shard, a tensor for each part of the spec."""
+        shards = map(self._shard, range(len(self.manifest["shards"])))
+        return [tuple(shard.tensors[f"{side}/{part}"] for part in spec.parts) for shard in shards]
 
     def tokens(self, rows: slice = EVERY) -> Int[np.ndarray, " a"]:
         """The answers' lengths in tokens."""
@@ -237,18 +244,25 @@ def _seconds_of(line: str) -> float:
 
 
 class _Shard:
-    # One safetensors file, mapped into memory. `bounds` [n+1]: where each row's answers begin, and the end.
+    # One safetensors file. `bounds` [n+1]: where each row's answers begin, and the end.
 
     def __init__(self, place: Path) -> None:
-        self.tensors = safe_open(place, framework="pt")
-        self.bounds = np.concatenate([[0], np.cumsum(self.tensors.get_tensor("answers").numpy())])
+        self.tensors = tensors_in(place)
+        answers = self.tensors["answers"]
+        self.bounds = np.concatenate([[0], np.cumsum(answers.read(0, answers.shape[0]).numpy())])
 
     def column(self, name: str, first: int, last: int) -> np.ndarray:
         """A column of the rows [first, last)."""
         if name.startswith("response/"):
             first, last = int(self.bounds[first]), int(self.bounds[last])
-        tensor = self.tensors.get_slice(name)[first:last]
-        return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+        tensor = self.tensors[name].read(first, last)
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def column_of(stores: Sequence[Answers], side: Side, spec: FeatureSpec) -> Column:
+    """The features of several stores one behind the other, on disk; every shard is checked."""
+    width = stores[0].manifest["backbone"]["width"] * len(spec.parts) if stores else 0
+    return Column([piece for store in stores for piece in store.pieces(side, spec)], width)
 
 
 def open_answers(folder: Path, labels: str | None = None) -> Answers | None:

@@ -1,7 +1,8 @@
 """The gate (eq. 4, 5): reads the prompt, weighs the objectives; trained on preference pairs.
 
 In: prompt features [p d], debiased rewards of both answers [p k].  Out: `GateFit` with the `Gate`, a plain ReLU MLP.
-Cost: `steps` batches through the MLP; the features stay in the type they came in, a batch at a time is float32.
+Cost: `steps` batches through the MLP, one pass over the prompts before. Prompts on disk stay there: a batch is in
+memory at a time.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from scipy.optimize import minimize
 
 from armorm.bounds import COLDEST, HOTTEST, STEEPEST, finite, shown
 from armorm.errors import FitError, ObjectiveMismatch
+from armorm.features.columns import Held, Rows
 from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate_settings import GateSettings
-from armorm.fit.gate_training import GateCurve, Pairs, bradley_terry_loss, train_layers
+from armorm.fit.gate_training import GateCurve, Pairs, bradley_terry_loss, device_of, train_layers
 from armorm.objectives import Objectives
 
 __all__ = ["Gate", "GateCurve", "GateFit", "GateSettings", "bradley_terry_loss", "fit_constant_gate", "fit_gate"]
@@ -111,7 +113,7 @@ class GateFit:
 
 
 def fit_gate(
-    prompts: Float[np.ndarray, "p d"],
+    prompts: Float[np.ndarray, "p d"] | Rows,
     chosen: DebiasedRewards,
     rejected: DebiasedRewards,
     validation: Bool[np.ndarray, " p"],
@@ -124,7 +126,8 @@ def fit_gate(
     """Trains the gate on the pairs outside `validation` and keeps the weights with the best validation loss.
 
     Without validation pairs it trains to the end and keeps the last weights (and the first seed). The same seed gives the
-    same gate; the global random state is untouched. `progress(done, all)` counts steps over all seeds.
+    same gate on a machine, and but for rounding on any device; the global random state is untouched. `progress(done, all)`
+    counts steps over all seeds.
 
     Raises TypeError for rewards that did not come from `Debias.apply`; FitError for no training pairs or values that are
     not finite or never differ, and for training that diverges; ObjectiveMismatch for another number of objectives. An objective
@@ -136,11 +139,9 @@ def fit_gate(
             f"there are {len(prompts)} prompts, {len(differences)} pairs and {len(validation)} validation marks: "
             "give one of each per pair"
         )
-    bad = int((~np.isfinite(prompts).all(axis=1)).sum())
-    if bad:
-        raise FitError(f"{bad} of {len(prompts)} prompts have features that are NaN or infinite: extract them again")
     _check_signal(differences[~validation], objectives)
-    pairs = Pairs(prompts, differences, validation, standardize=settings.standardize)
+    held = Held(prompts) if isinstance(prompts, np.ndarray) else prompts
+    pairs = Pairs(held, differences, validation, standardize=settings.standardize, device=device_of(settings.device))
     fits = [
         train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps) for i in range(settings.seeds)
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -17,6 +17,9 @@ from armorm.errors import FitError
 
 _WORDS = ((Gt, "gt", "above"), (Ge, "ge", "at least"), (Lt, "lt", "below"), (Le, "le", "at most"))
 MOST_STEPS = 10**8
+
+GateDevice = Literal["auto", "cpu", "cuda"]
+"""Where the gate is trained: `auto` is a GPU of NVIDIA's where there is one. It decides speed, and the last digits."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,13 @@ class GateSettings:
     evaluate_every: Annotated[int, Gt(0), Le(MOST_STEPS)] = 50
     patience: Annotated[int | None, Gt(0), Le(MOST_STEPS)] = 10
     seeds: Annotated[int, Gt(0), Le(1000)] = 1
+    device: GateDevice = "auto"
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         faults = [fault for name, hint in hints.items() for fault in _faults(name, getattr(self, name), hint)]
+        if self.device not in get_args(GateDevice):
+            faults.append(f"device must be one of {', '.join(get_args(GateDevice))}, got {shown(self.device)}")
         if faults:
             raise FitError(f"gate settings: {'; '.join(faults)}")
         if self.learning_rate * self.weight_decay >= 1:

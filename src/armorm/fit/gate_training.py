@@ -1,10 +1,12 @@
 """The gate's training loop (eq. 5): AdamW with cosine decay on −log σ(β (R_chosen − R_rejected)), with early stopping.
 
 In: `Pairs` (prompt features, differences of debiased rewards, which pairs validate) and `GateSettings`.  Out: `Trained`
-layers with their curve.  Cost: a pass and a backward pass through the MLP per step; the validation pairs per evaluation.
+layers with their curve.  Cost: a pass and a backward pass through the MLP per step; the validation pairs per evaluation. A
+batch of prompts is read at a time; a GPU keeps all of them in the type they are stored in, where they fit.
 
 No step makes β negative (`Scale`), which would teach the gate the reverse of the pairs.
 Only r'_chosen − r'_rejected is kept of the rewards: a pair has one weight vector g, so R_chosen − R_rejected = g · difference.
+First weights, batches and dropout are drawn on the CPU whatever the device, so devices differ in rounding alone.
 """
 
 from __future__ import annotations
@@ -21,9 +23,17 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from armorm.errors import FitError
-from armorm.fit.gate_settings import GateSettings
+from armorm.features.columns import Places, Rows, blocks
+from armorm.fit.gate_settings import GateDevice, GateSettings
+from armorm.fit.moments import broken_rows, moments_of
 
+CPU = torch.device("cpu")
 EVALUATION_BATCH = 8192
+CACHED = 2**17
+"""Numbers in a slice of the weights that an optimizer's temporaries stay in the cache with."""
+MOST_NUMBERS = 2**62
+SPARE = 3 * 2**30
+"""Bytes of a GPU's memory that are left to the training beside the prompts."""
 
 Layers = list[tuple[Tensor, Tensor]]
 """Weights [out in] and biases [out] of the MLP in order."""
@@ -49,8 +59,9 @@ def bradley_terry_loss(margins: Float[Tensor, " b"], scale: Float[Tensor, ""]) -
 class Scale:
     """β as a number θ without bounds: β = θ from 1 on, and exp(θ − 1) below, which is above 0 and as steep where the two meet."""
 
-    def __init__(self, initial: float) -> None:
-        self.theta = torch.tensor(initial if initial >= 1 else 1 + math.log(initial), requires_grad=True)
+    def __init__(self, initial: float, device: torch.device = CPU) -> None:
+        theta = initial if initial >= 1 else 1 + math.log(initial)
+        self.theta = torch.tensor(theta, device=device, requires_grad=True)
 
     @property
     def value(self) -> Float[Tensor, ""]:
@@ -60,31 +71,42 @@ class Scale:
 class Pairs:
     """The pairs, split into training and validation, with the training prompts' means and inverse deviations.
 
-    Features stay as they are given (a read-only map of a file, float16); a batch at a time becomes float32.
+    Prompts stay where they are (on disk), or are copied to a GPU in the type they are stored in; a batch at a time becomes
+    float32. Raises FitError without training pairs, and for prompts that are not finite.
     """
 
     def __init__(
         self,
-        prompts: Float[np.ndarray, "p d"],
+        prompts: Rows,
         differences: Float[np.ndarray, "p k"],
         validation: Bool[np.ndarray, " p"],
         *,
         standardize: bool,
+        device: torch.device = CPU,
     ) -> None:
-        self.prompts = prompts
-        self.differences = torch.from_numpy(differences.astype(np.float32))
-        self.train = torch.from_numpy(np.flatnonzero(~validation))
-        self.validation = torch.from_numpy(np.flatnonzero(validation))
-        if not len(self.train):
+        self.prompts, self.device = prompts, device
+        train, held_out = np.flatnonzero(~validation), np.flatnonzero(validation)
+        if not len(train):
             raise FitError("no pair is left to train on: mark fewer pairs for validation")
-        d = prompts.shape[1]
-        self.mean, self.inverse = torch.zeros(d), torch.ones(d)
-        if standardize:
-            self.mean, self.inverse = _moments(prompts, self.train.numpy())
+        self.mean, self.inverse = _moments(prompts, train, held_out, standardize=standardize)
+        self._here = self.mean.to(device), self.inverse.to(device)
+        self._resident = _resident(prompts, device)
+        where = CPU if self._resident is None else device
+        self.train, self.validation = torch.from_numpy(train).to(where), torch.from_numpy(held_out).to(where)
+        self.differences = torch.from_numpy(differences.astype(np.float32)).to(device)
 
     def inputs(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """What the MLP is trained on: some prompts, standardised."""
-        return (torch.from_numpy(self.prompts[rows.numpy()].astype(np.float32)) - self.mean) * self.inverse
+        """What the MLP is trained on: some prompts, standardised. `rows` are where `train` and `validation` are."""
+        mean, inverse = self._here
+        if self._resident is None:
+            x = torch.from_numpy(self.prompts.rows(rows.numpy()).astype(np.float32, copy=False)).to(self.device)
+        else:
+            x = self._resident[rows].float()
+        return x.sub_(mean).mul_(inverse)
+
+    def gaps(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b k"]:
+        """r'_chosen − r'_rejected of the same pairs."""
+        return self.differences[rows.to(self.device)]
 
     def fold_standardising(self, layers: Layers) -> Layers:
         """The same MLP for features that are not standardised."""
@@ -94,15 +116,40 @@ class Pairs:
         return [(scaled.float(), (b.double() - scaled @ self.mean.double()).float()), *rest]
 
 
-def _moments(prompts: Float[np.ndarray, "p d"], rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    # Means and inverse deviations of the training rows, in float64; a column that does not vary is left out (inverse 0).
-    blocks = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(rows), EVALUATION_BATCH)]
-    mean = sum(prompts[at].sum(axis=0, dtype=np.float64) for at in blocks) / len(rows)
-    variance = sum(((prompts[at] - mean) ** 2).sum(axis=0) for at in blocks) / len(rows)
-    deviation = np.sqrt(variance)
+def device_of(name: GateDevice) -> torch.device:
+    """Where the gate is trained. Raises FitError for a GPU that this machine does not have."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise FitError("`gate.device` is cuda, and torch finds no GPU here: set it to auto or cpu")
+    return torch.device("cuda") if there and name != "cpu" else CPU
+
+
+def _moments(prompts: Rows, train: Places, held_out: Places, *, standardize: bool) -> tuple[Tensor, Tensor]:
+    # Means and inverse deviations of the training rows; a column that does not vary is left out (inverse 0). One pass, in which
+    # every prompt is looked at.
+    found = moments_of(prompts.rows(train[at]) for at in blocks(len(train), EVALUATION_BATCH))
+    broken = found.broken + sum(broken_rows(prompts.rows(held_out[at])) for at in blocks(len(held_out), EVALUATION_BATCH))
+    if broken:
+        raise FitError(f"{broken} of {len(prompts)} prompts have features that are NaN or infinite: extract them again")
+    if not standardize:
+        return torch.zeros(prompts.shape[1]), torch.ones(prompts.shape[1])
+    mean, deviation = found.mean, found.deviation
     varies = deviation > 1e-6 * np.abs(mean)
     inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies & (deviation > 0))
     return torch.from_numpy(mean).float(), torch.from_numpy(inverse).float()
+
+
+def _resident(prompts: Rows, device: torch.device) -> Float[Tensor, "p d"] | None:
+    # All prompts on a GPU, in the type they are stored in; None where they don't fit, and on the CPU
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    if math.prod(prompts.shape) * prompts.dtype.itemsize > free - SPARE:
+        return None
+    found = torch.empty(prompts.shape, dtype=prompts.dtype, device=device)
+    for at in blocks(len(prompts)):
+        found[int(at[0]) : int(at[-1]) + 1] = prompts.stored(at).to(device)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,45 +169,46 @@ def train_layers(
 ) -> Trained:
     """Trains from one seed; `done` steps of earlier seeds are counted in what `progress` hears."""
     generator = torch.Generator().manual_seed(seed)
-    layers = _new_layers(pairs.prompts.shape[1], pairs.differences.shape[1], settings, generator)
+    layers = _new_layers(pairs.prompts.shape[1], pairs.differences.shape[1], settings, generator, pairs.device)
     with torch.no_grad():
         # An objective whose reward never differs (a zeroed nuisance) has no gradient, but could serve as a place to put weight
         # away. Its logit is −∞ from the start and stays there: its weight is exactly 0.
         layers[-1][1][(pairs.differences == 0).all(dim=0)] = -math.inf
-    scale = Scale(float(settings.scale_init))
-    optimizer, schedule = _optimizer(layers, scale.theta, settings)
-    log, recent, everything = _Log(settings.patience), [], settings.seeds * settings.steps
-    batches = _batches(len(pairs.train), settings.batch_size, generator)
-    for step in range(1, settings.steps + 1):
-        at = pairs.train[next(batches)]
+    scale = Scale(float(settings.scale_init), pairs.device)
+    descent = _Descent(layers, scale, settings)
+    log, recent, everything = _Log(settings.patience), list[Tensor](), settings.seeds * settings.steps
+    for step, at in enumerate(_batches(pairs.train, settings, generator), start=1):
         loss = bradley_terry_loss(_margins(layers, pairs, at, settings, generator), scale.value)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        recent.append(float(loss.detach()))
-        _check_step(step, recent[-1], scale, settings)
-        if step % settings.evaluate_every == 0 or step == settings.steps:
+        descent.step(loss)
+        recent.append(torch.stack([loss.detach(), scale.value.detach()]))
+        last = step == settings.steps
+        if last or step % settings.evaluate_every == 0:
             beta = scale.value.detach()
-            log.note(step, float(np.mean(recent)), layers, beta, _evaluate(layers, beta, pairs, settings))
+            train = float(np.mean(_checked(step, recent, settings)))
+            log.note(step, train, layers, beta, _evaluate(layers, beta, pairs, settings))
             recent = []
             if progress:
                 progress(done + step, everything)
-            if log.exhausted:
+            if last or log.exhausted:
                 break
+        elif pairs.device.type == "cpu":  # a GPU is not waited for between evaluations
+            _checked(step, recent[-1:], settings)
     if progress and step < settings.steps:
         progress(done + settings.steps, everything)
     return log.result(seed)
 
 
-def _check_step(step: int, loss: float, scale: Scale, settings: GateSettings) -> None:
-    beta = float(scale.value.detach())
-    if not math.isfinite(loss) or not 0 < beta < math.inf:
-        rates = f"`learning_rate` ({settings.learning_rate:g}) and `scale_learning_rate` ({settings.scale_learning_rate})"
-        raise FitError(
-            f"the gate's training diverged at step {step} (loss {loss:g}, β {beta:g}): lower {rates}, or raise `temperature` "
-            f"({settings.temperature:g})"
-        )
+def _checked(step: int, recent: list[Tensor], settings: GateSettings) -> list[float]:
+    # The losses of the steps up to this one. Raises FitError where one of them went astray.
+    found = torch.stack(recent).tolist()
+    for at, (loss, beta) in enumerate(found, start=step - len(found) + 1):
+        if not math.isfinite(loss) or not 0 < beta < math.inf:
+            rates = f"`learning_rate` ({settings.learning_rate:g}) and `scale_learning_rate` ({settings.scale_learning_rate})"
+            raise FitError(
+                f"the gate's training diverged at step {at} (loss {loss:g}, β {beta:g}): lower {rates}, or raise `temperature` "
+                f"({settings.temperature:g})"
+            )
+    return [loss for loss, _ in found]
 
 
 def accuracy(margins: Float[np.ndarray, " p"]) -> float:
@@ -168,7 +216,7 @@ def accuracy(margins: Float[np.ndarray, " p"]) -> float:
     return float(((margins > 0) + 0.5 * (margins == 0)).mean())
 
 
-def _new_layers(d: int, k: int, settings: GateSettings, generator: torch.Generator) -> Layers:
+def _new_layers(d: int, k: int, settings: GateSettings, generator: torch.Generator, device: torch.device) -> Layers:
     # Uniform in ±1/√(inputs), torch's own default for a linear layer, from this run's generator
     widths = [d, *[settings.hidden] * settings.hidden_layers, k]
     layers = []
@@ -176,30 +224,53 @@ def _new_layers(d: int, k: int, settings: GateSettings, generator: torch.Generat
         bound = 1 / math.sqrt(inputs)
         W = torch.empty(outputs, inputs).uniform_(-bound, bound, generator=generator)
         b = torch.empty(outputs).uniform_(-bound, bound, generator=generator)
-        layers.append((W.requires_grad_(), b.requires_grad_()))
+        layers.append((W.to(device).requires_grad_(), b.to(device).requires_grad_()))
     return layers
 
 
-def _optimizer(
-    layers: Layers, theta: Tensor, settings: GateSettings
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    rate = settings.learning_rate if settings.scale_learning_rate is None else settings.scale_learning_rate
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [t for layer in layers for t in layer], "weight_decay": settings.weight_decay},
-            {"params": [theta], "lr": rate, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-    )
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=settings.steps)
+class _Descent:
+    # AdamW with cosine decay. It goes over its numbers some ten times a step: on a CPU slices that stay in the cache take a
+    # quarter of the time, and are the same to the bit.
+
+    def __init__(self, layers: Layers, scale: Scale, settings: GateSettings) -> None:
+        self.whole = [tensor for layer in layers for tensor in layer]
+        slice_size = CACHED if scale.theta.device.type == "cpu" else MOST_NUMBERS
+        self.rows = [max(1, slice_size * len(t) // t.numel()) for t in self.whole]
+        self.slices = [list(t.detach().split(n)) for t, n in zip(self.whole, self.rows, strict=True)]
+        rate = settings.learning_rate if settings.scale_learning_rate is None else settings.scale_learning_rate
+        self.optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": [own.requires_grad_() for slices in self.slices for own in slices],
+                    "weight_decay": settings.weight_decay,
+                },
+                {"params": [scale.theta], "lr": rate, "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+        )
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=settings.steps)
+
+    def step(self, loss: Float[Tensor, ""]) -> None:
+        self.optimizer.zero_grad()
+        for tensor in self.whole:
+            tensor.grad = None
+        loss.backward()
+        for tensor, rows, slices in zip(self.whole, self.rows, self.slices, strict=True):
+            assert tensor.grad is not None
+            for own, gradient in zip(slices, tensor.grad.split(rows), strict=True):
+                own.grad = gradient
+        self.optimizer.step()
+        self.schedule.step()
 
 
-def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _batches(rows: Int[Tensor, " n"], settings: GateSettings, generator: torch.Generator) -> Iterator[Int[Tensor, " b"]]:
     # Epoch after epoch in a new order; a rest smaller than a batch is left for another epoch.
-    size = min(size, n)
+    n = len(rows)
+    size = min(settings.batch_size, n)
     while True:
-        order = torch.randperm(n, generator=generator)
-        yield from order[: n // size * size].split(size)
+        order = torch.randperm(n, generator=generator).to(rows.device)
+        for batch in order[: n // size * size].split(size):
+            yield rows[batch]
 
 
 def _margins(
@@ -212,10 +283,10 @@ def _margins(
             hidden = torch.relu(hidden)
             if settings.dropout and generator is not None:
                 kept = torch.rand(hidden.shape, generator=generator) >= settings.dropout
-                hidden = hidden * kept / (1 - settings.dropout)
+                hidden = hidden * kept.to(pairs.device) / (1 - settings.dropout)
         hidden = hidden @ W.T + b
     weights = torch.softmax(hidden / settings.temperature, dim=-1)  # over k
-    return (weights * pairs.differences[rows]).sum(dim=-1)
+    return (weights * pairs.gaps(rows)).sum(dim=-1)
 
 
 @torch.no_grad()
@@ -225,7 +296,7 @@ def _evaluate(layers: Layers, scale: Tensor, pairs: Pairs, settings: GateSetting
         return None
     blocks = pairs.validation.split(EVALUATION_BATCH)
     margins = torch.cat([_margins(layers, pairs, at, settings, None) for at in blocks])
-    return float(bradley_terry_loss(margins, scale)), accuracy(margins.double().numpy())
+    return float(bradley_terry_loss(margins, scale)), accuracy(margins.double().cpu().numpy())
 
 
 @dataclass
@@ -243,7 +314,7 @@ class _Log:
             self.validation.append(validation)
         if validation is None or self.best < 0 or validation[0] < self.validation[self.best][0]:
             self.best = len(self.rows) - 1
-            self.layers = [(W.detach().clone(), b.detach().clone()) for W, b in layers]
+            self.layers = [(W.detach().clone(), b.detach().clone()) for W, b in layers]  # where they are: no wait for a GPU
 
     @property
     def exhausted(self) -> bool:
@@ -254,4 +325,5 @@ class _Log:
         steps, train, beta = zip(*self.rows, strict=True)
         curve = GateCurve(seed, steps, train, losses, accuracies, beta)
         best = (losses[self.best], accuracies[self.best]) if losses else (math.nan, math.nan)
-        return Trained(self.layers, beta[self.best], steps[self.best], *best, curve)
+        layers = [(W.cpu(), b.cpu()) for W, b in self.layers]
+        return Trained(layers, beta[self.best], steps[self.best], *best, curve)

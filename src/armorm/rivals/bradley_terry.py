@@ -1,24 +1,25 @@
 """The Bradley–Terry reward model on frozen features: one linear head, fitted to pairs alone.
 
 In: features of chosen and rejected answers.  Out: `BradleyTerry`, a FeatureScorer; on disk safetensors and JSON.
-Cost: one logistic regression [p d] per strength and feature; the strength is chosen on held-out prompts.
+Cost: per feature what `fit_logistic` takes for all strengths together; the strength is chosen on held-out prompts. A block of
+pairs is in memory at a time.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from armorm.disk import load_part, reading_facts, save_part
 from armorm.errors import CheckpointError, FitError
+from armorm.features.columns import Held, Places, Rows, blocks
+from armorm.fit.moments import broken_rows, moments_of
+from armorm.rivals.logistic import Differences, fit_logistic
 from armorm.scorers import AnswerFeatures
 
 FORMAT = 2
@@ -42,7 +43,7 @@ class BradleyTerry:
 
 
 def fit_bradley_terry(
-    candidates: Iterable[tuple[str, Float[np.ndarray, "p _"], Float[np.ndarray, "p _"]]],
+    candidates: Iterable[tuple[str, Float[np.ndarray, "p _"] | Rows, Float[np.ndarray, "p _"] | Rows]],
     validation: Bool[np.ndarray, " p"],
     *,
     strengths: Sequence[float] = STRENGTHS,
@@ -56,33 +57,40 @@ def fit_bradley_terry(
     if not validation.any() or validation.all():
         n = int(validation.sum())
         raise FitError(f"Bradley–Terry needs training and validation pairs; {n} of {len(validation)} are for validation")
+    train, held_out = np.flatnonzero(~validation), np.flatnonzero(validation)
     best: tuple[float, BradleyTerry] | None = None
     for feature, chosen, rejected in candidates:
-        difference = chosen.astype(np.float64) - rejected.astype(np.float64)
-        if bad := int((~np.isfinite(difference)).any(axis=1).sum()):
+        sides = [Held(side) if isinstance(side, np.ndarray) else side for side in (chosen, rejected)]
+        differences, broken = _scaled(Differences(sides[0], sides[1]), train, held_out)
+        if broken:
             raise FitError(
-                f"{bad} of {len(difference)} pairs have features at {feature} that are NaN or infinite: extract them again"
+                f"{broken} of {len(validation)} pairs have features at {feature} that are NaN or infinite: extract them again"
             )
-        scale = np.maximum(difference[~validation].std(axis=0), 1e-8)
-        for strength in strengths:
-            w = _fit(difference[~validation] / scale, strength) / scale
-            loss = float(np.logaddexp(0, -(difference[validation] @ w)).mean())
+        fitted = fit_logistic(differences, train, strengths)
+        losses = _losses(differences, held_out, fitted)
+        for strength, w, loss in zip(strengths, fitted / differences.scale, losses, strict=True):
             if math.isfinite(loss) and np.isfinite(w).all() and (best is None or loss < best[0]):
-                best = (loss, BradleyTerry(w, strength, feature))
+                best = (float(loss), BradleyTerry(w, strength, feature))
     if best is None:
         raise FitError("Bradley–Terry found no finite weights at any strength: the features are too large, or there are none")
     return best[1]
 
 
-def _fit(differences: Float[np.ndarray, "p w"], strength: float) -> Float[np.ndarray, " w"]:
-    # −log σ(w·(c − r)): logistic regression without intercept; every pair once each way makes two classes
-    if len(differences) == 1:  # which two of half its weight are, once each way
-        differences, strength = np.repeat(differences, 2, axis=0), strength / 2
-    X = np.concatenate([differences[::2], -differences[1::2]])
-    y = np.concatenate([np.ones(len(differences[::2])), np.zeros(len(differences[1::2]))])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the strongest strengths need no last digit
-        return LogisticRegression(C=strength, fit_intercept=False, max_iter=300).fit(X, y).coef_[0]
+def _scaled(plain: Differences, train: Places, held_out: Places) -> tuple[Differences, int]:
+    # Differences whose columns have unit deviation over the training pairs, and how many pairs are not finite. One pass.
+    moments = moments_of(plain.rows(train[at]) for at in blocks(len(train)))
+    broken = moments.broken + sum(broken_rows(plain.rows(held_out[at])) for at in blocks(len(held_out)))
+    return replace(plain, scale=np.maximum(moments.deviation, 1e-8)), broken
+
+
+def _losses(differences: Differences, at: Places, weights: Float[np.ndarray, "s w"]) -> Float[np.ndarray, " s"]:
+    # The mean log-loss of some pairs at each strength
+    total = np.zeros(len(weights))
+    for rows in blocks(len(at)):
+        x = differences.rows(at[rows])
+        margins = x @ weights.T.astype(x.dtype)
+        total += np.logaddexp(0, -margins.astype(np.float64)).sum(axis=0)
+    return total / len(at)
 
 
 def save_bradley_terry(folder: Path, rival: BradleyTerry) -> None:

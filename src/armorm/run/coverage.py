@@ -127,7 +127,9 @@ def abstention_facts(
     """Each suite's error rates by the share of pairs that is left open; the method's own scores."""
     found = []
     for name, pairs in suites.items():
-        margins, stds = margins_of(uncertainty, fitted, pairs.chosen(fitted.feature), pairs.rejected(fitted.feature))
+        sides = zip(pairs.chosen(fitted.feature).blocks(), pairs.rejected(fitted.feature).blocks(), strict=True)
+        both = [margins_of(uncertainty, fitted, *block) for block in sides]
+        margins, stds = (np.concatenate(part) for part in zip(*both, strict=True))
         right = (margins > 0) + 0.5 * (margins == 0)
         found.append({"suite": name, **abstention_curve(margins, stds, right, pairs.groups, seed=seed).to_json()})
     return found

@@ -1,11 +1,12 @@
 """Stage 2a: debiasing on the reference answers.
 
 In: the probe, rated stores, pairs.  Out: `Debias` in a stage's folder, facts for the report.
-Cost: one prediction of the reference answers, and what `fit_debias` takes.
+Cost: one prediction of the reference answers, a block at a time, and what `fit_debias` takes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.data.splits import Split
+from armorm.features.answers import column_of
+from armorm.features.columns import Column
 from armorm.fit.debias import Debias, correlations, fit_debias
 from armorm.fit.method import compute_nuisances
 from armorm.fit.parts import save_debias
-from armorm.fit.probe import Probe
 from armorm.recipe import RESPONSE_TOKENS
 from armorm.results import write_number
 from armorm.run.context import RunContext
 from armorm.run.pairs import PairArrays
 from armorm.run.probe_stage import FittedProbe
 from armorm.run.summing import RatingStores
-from armorm.scorers import AnswerFeatures
 
 Correlations = Float[np.ndarray, "k q"]
 
@@ -42,7 +43,7 @@ def fit_debias_stage(
     computed = tuple(n for n in names if n == RESPONSE_TOKENS)
     reference = _reference(context, fitted, ratings, pairs, (Split.TRAIN, Split.VALIDATION))
     fit = fit_debias(
-        probe.predict(reference.response),
+        reference.rewards,
         compute_nuisances(computed, reference.tokens),
         probe.objectives,
         nuisances=names,
@@ -54,7 +55,7 @@ def fit_debias_stage(
         context.reporter.warn(warning)
     save_debias(folder, fit.debias)
     held_out = _reference(context, fitted, ratings, pairs, (Split.TEST,))
-    before, after = _correlations(context, probe, fit.debias, held_out)
+    before, after = _correlations(context, fit.debias, held_out)
 
     def change(first: Correlations, second: Correlations, i: int) -> dict[str, Any]:
         return {n: {"before": write_number(first[i, j]), "after": write_number(second[i, j])} for j, n in enumerate(names)}
@@ -76,14 +77,23 @@ def fit_debias_stage(
     }
 
 
-def _correlations(
-    context: RunContext, probe: Probe, debias: Debias, answers: AnswerFeatures
-) -> tuple[Correlations, Correlations]:
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    # Answers with the probe's rewards
+
+    rewards: Float[np.ndarray, "n k"]
+    tokens: Float[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def _correlations(context: RunContext, debias: Debias, answers: _Predicted) -> tuple[Correlations, Correlations]:
     # Of each reward with each nuisance, before and after.
-    names, k = context.recipe.debias.nuisances, len(probe.objectives)
+    names, k = context.recipe.debias.nuisances, len(debias.objectives)
     if len(answers) < 3:
         return np.full((k, len(names)), np.nan), np.full((k, len(names)), np.nan)
-    rewards, computed = probe.predict(answers.response), compute_nuisances(debias.computed, answers.tokens)
+    rewards, computed = answers.rewards, compute_nuisances(debias.computed, answers.tokens)
     nuisance = np.concatenate([rewards, computed], axis=1)[:, [debias.terms.index(n) for n in names]]
     method = context.recipe.debias.method
     return correlations(rewards, nuisance, method), correlations(debias.apply(rewards, computed).values, nuisance, method)
@@ -91,13 +101,16 @@ def _correlations(
 
 def _reference(
     context: RunContext, fitted: FittedProbe, ratings: RatingStores, pairs: PairArrays, sides: tuple[Split, ...]
-) -> AnswerFeatures:
+) -> _Predicted:
     # Answers of the reference sources (none named: of all pairs) on the given sides.
-    wanted, found = set(context.recipe.debias.reference), []
+    wanted = set(context.recipe.debias.reference)
+    features, tokens = list[Column](), list[Float[np.ndarray, " n"]]()
     for store in (store for name, store in ratings.items() if name in wanted):
-        at = np.array([side in sides for side in context.sides(store.groups)])
-        prompts = store.prompts(context.recipe.features.prompt_spec)[at]
-        found.append(AnswerFeatures(store.features(fitted.spec)[at], prompts, store.tokens()[at].astype(np.float64)))
+        at = np.array([side in sides for side in context.sides(store.groups)], dtype=np.bool_)
+        features.append(column_of([store], "response", fitted.spec).take(np.flatnonzero(at)))
+        tokens.append(store.tokens()[at].astype(np.float64))
     named = pairs.take(pairs.at(*sides) & np.array([not wanted or s in wanted for s in pairs.sources], dtype=np.bool_))
-    found += [named.chosen(fitted.feature), named.rejected(fitted.feature)]
-    return AnswerFeatures(*(np.concatenate([getattr(a, f) for a in found]) for f in ("response", "prompt", "tokens")))
+    for side in (named.chosen(fitted.feature), named.rejected(fitted.feature)):
+        features.append(side.response)
+        tokens.append(side.tokens)
+    return _Predicted(np.concatenate([found.over(fitted.probe.predict) for found in features]), np.concatenate(tokens))

@@ -1,7 +1,7 @@
 """Stage 2b: the gate, and the constant ones that it is compared with, on cross-fitted rewards of stored pairs.
 
 In: the probe with those that lack a fold, a debiasing, pairs.  Out: `Gates` in a stage's folder, facts for the report.
-Cost: one prediction of the pairs, the gate's training.
+Cost: one prediction of the pairs, the gate's training. Of the features a block or a batch is in memory at a time.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from armorm.data.splits import Split
+from armorm.features.columns import Column, blocks
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateFit, fit_constant_gate, fit_gate
 from armorm.fit.method import compute_nuisances
 from armorm.fit.parts import load_gate, save_gate
 from armorm.rivals.fixed import best_single_objective
 from armorm.run.context import RunContext
-from armorm.run.pairs import PairArrays
+from armorm.run.pairs import PairArrays, StoredAnswers
 from armorm.run.probe_stage import FittedProbe
-from armorm.scorers import AnswerFeatures
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,22 +80,25 @@ def fit_gate_stage(
     return gates, {**_training_facts(fit), "by_source": by_source, "single": gates.best_objective}
 
 
-def cross_fit(fitted: FittedProbe, debias: Debias, answers: AnswerFeatures, folds: Int[np.ndarray, " n"]) -> DebiasedRewards:
+def cross_fit(fitted: FittedProbe, debias: Debias, answers: StoredAnswers, folds: Int[np.ndarray, " n"]) -> DebiasedRewards:
     """Debiased rewards of answers, each from the probe that was fitted without its prompt's fold; NaN in no fold."""
     rewards = np.full((len(answers), len(debias.objectives)), np.nan)
-    for fold, probe in enumerate(fitted.without):
-        at = folds == fold
-        rewards[at] = probe.predict(answers.response[at])
+    for rows in blocks(len(answers)):
+        features = answers.response.rows(rows)
+        for fold, probe in enumerate(fitted.without):
+            at = folds[rows] == fold
+            rewards[rows[at]] = probe.predict(features[at])
     return debias.apply(rewards, compute_nuisances(debias.computed, answers.tokens))
 
 
-def average_weights(gate: Gate, labels: Sequence[str], prompts: Float[np.ndarray, "p v"]) -> dict[str, dict[str, float]]:
+def average_weights(gate: Gate, labels: Sequence[str], prompts: Column) -> dict[str, dict[str, float]]:
     """Mean weights per label (source, section)."""
-    weights = gate.weights_for(prompts)
-    which = np.array(labels)
+    weights = prompts.over(gate.weights_for)
+    names = {name: i for i, name in enumerate(dict.fromkeys(labels))}
+    which = np.array([names[label] for label in labels], dtype=np.int64)
     return {
-        name: dict(zip(gate.objectives.names, weights[which == name].mean(axis=0).tolist(), strict=True))
-        for name in dict.fromkeys(labels)
+        name: dict(zip(gate.objectives.names, weights[which == i].mean(axis=0).tolist(), strict=True))
+        for name, i in names.items()
     }
 
 

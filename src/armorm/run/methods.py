@@ -1,13 +1,14 @@
 """Methods on benchmarks: one table per suite, on stored features.
 
 In: fitted parts, a suite's answers, the items that they belong to.  Out: facts for the report.
-Cost: matrix products and bootstraps.
+Cost: matrix products and bootstraps; a block of answers is in memory at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from armorm.rivals.fixed import GatedRewards, LongerWins
 from armorm.run.gate_stage import Gates
 from armorm.run.pairs import PairArrays, SuiteArrays
 from armorm.run.probe_stage import FittedProbe
-from armorm.scorers import FeatureScorer
+from armorm.scorers import AnswerFeatures, FeatureScorer
 
 MAIN, RIVAL = "armorm", "bradley-terry"
 Side = Float[np.ndarray, "_"]
@@ -96,10 +97,14 @@ def score_suite(suite: SuiteArrays, tried: Sequence[Method]) -> dict[str, tuple[
     """Scores by method: of all chosen answers, and of all rejected ones. Each feature is read once."""
     found: dict[str, tuple[Side, Side]] = {}
     for feature in dict.fromkeys(m.feature for m in tried):
-        chosen, rejected = suite.answers(feature)
-        for scorer in (m.scorer for m in tried if m.feature == feature):
-            found[scorer.name] = scorer.score_features(chosen), scorer.score_features(rejected)
+        scorers = [m.scorer for m in tried if m.feature == feature]
+        chosen, rejected = (side.over(partial(_scores, scorers)) for side in suite.answers(feature))
+        found |= {scorer.name: (chosen[:, i], rejected[:, i]) for i, scorer in enumerate(scorers)}
     return found
+
+
+def _scores(scorers: Sequence[FeatureScorer], answers: AnswerFeatures) -> Float[np.ndarray, "n m"]:
+    return np.stack([scorer.score_features(answers) for scorer in scorers], axis=1)
 
 
 def judge(

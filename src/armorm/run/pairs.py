@@ -1,12 +1,12 @@
 """Pairs and benchmark items on stored features: where their answers stand in the stores, read when they are asked for.
 
 In: stores.  Out: `PairArrays` (two answers of a row), `SuiteArrays` (all answers of each item).
-Cost: labels and token counts at once, one feature of the answers at a time; texts for single rows.
+Cost: labels and token counts are in memory, features stay on disk and are read a block at a time; texts for single rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -18,21 +18,44 @@ from jaxtyping import Bool, Float, Int
 from armorm.bench.run import Scores
 from armorm.conversation import Answer, Message
 from armorm.data.splits import Split
-from armorm.features.answers import Answers, StoredItem, Texts
+from armorm.features.answers import Answers, StoredItem, Texts, column_of
+from armorm.features.columns import Column, Places, blocks
 from armorm.features.spec import FeatureSpec
 from armorm.run.context import RunContext
 from armorm.scorers import AnswerFeatures
 
-Places = Int[np.ndarray, "_"]
+
+@dataclass(frozen=True, eq=False)
+class StoredAnswers:
+    """Answers whose features are on disk; a scorer is given a block of them at a time."""
+
+    response: Column
+    prompt: Column
+    tokens: Float[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: Places) -> AnswerFeatures:
+        """Some of the answers, in memory."""
+        return AnswerFeatures(self.response.rows(rows), self.prompt.rows(rows), self.tokens[rows])
+
+    def blocks(self) -> Iterator[AnswerFeatures]:
+        """All of them, in order."""
+        return (self.take(rows) for rows in blocks(len(self)))
+
+    def over(self, function: Callable[[AnswerFeatures], np.ndarray]) -> np.ndarray:
+        """What a function makes of the answers, a block at a time, one behind the other."""
+        return np.concatenate([function(block) for block in self.blocks()])
 
 
 class Columns:
-    """Several stores one behind the other. The feature that was read last stays in memory."""
+    """Several stores one behind the other."""
 
     def __init__(self, stores: Sequence[Answers], prompt: FeatureSpec) -> None:
         self.stores = stores
         self.prompt = prompt
-        self._last: tuple[str, Float[np.ndarray, "a w"]] | None = None
+        self._features: dict[str, Column] = {}
 
     @cached_property
     def bounds(self) -> Places:
@@ -45,17 +68,15 @@ class Columns:
         return np.concatenate([store.tokens() for store in self.stores]).astype(np.float64)
 
     @cached_property
-    def prompts(self) -> Float[np.ndarray, "n v"]:
+    def prompts(self) -> Column:
         """The rows' prompt features."""
-        return np.concatenate([store.prompts(self.prompt) for store in self.stores])
+        return column_of(self.stores, "prompt", self.prompt)
 
-    def answers(self, feature: str, rows: Places, places: Places) -> AnswerFeatures:
+    def answers(self, feature: str, rows: Places, places: Places) -> StoredAnswers:
         """The answers at these places, each with its row's prompt."""
-        if self._last is None or self._last[0] != feature:
-            self._last = None  # two are never in memory
-            found = [store.features(FeatureSpec.parse(feature)) for store in self.stores]
-            self._last = feature, found[0] if len(found) == 1 else np.concatenate(found)
-        return AnswerFeatures(self._last[1][places], self.prompts[rows], self.tokens[places])
+        if feature not in self._features:
+            self._features[feature] = column_of(self.stores, "response", FeatureSpec.parse(feature))
+        return StoredAnswers(self._features[feature].take(places), self.prompts.take(rows), self.tokens[places])
 
     def texts(self, row: int) -> Texts:
         """The texts of one row."""
@@ -93,14 +114,15 @@ class PairArrays:
         return len(self.groups)
 
     @property
-    def prompts(self) -> Float[np.ndarray, "p v"]:
-        return self.columns.prompts[self.rows]
+    def prompts(self) -> Column:
+        """Each pair's prompt."""
+        return self.columns.prompts.take(self.rows)
 
-    def chosen(self, feature: str) -> AnswerFeatures:
+    def chosen(self, feature: str) -> StoredAnswers:
         """The answers that should win."""
         return self.columns.answers(feature, self.rows, self.winners)
 
-    def rejected(self, feature: str) -> AnswerFeatures:
+    def rejected(self, feature: str) -> StoredAnswers:
         """The answers that should lose."""
         return self.columns.answers(feature, self.rows, self.losers)
 
@@ -177,7 +199,7 @@ class SuiteArrays:
         rows = zip(pairs.ids, pairs.groups, pairs.sections, strict=True)
         return cls([StoredItem(i, g, s, "", (1, 1)) for i, g, s in rows], pairs.rows, pairs.winners, pairs)
 
-    def answers(self, feature: str) -> tuple[AnswerFeatures, AnswerFeatures]:
+    def answers(self, feature: str) -> tuple[StoredAnswers, StoredAnswers]:
         """All chosen answers, item by item, and all rejected ones."""
         return tuple(self.pairs.columns.answers(feature, *self._places(side)) for side in (0, 1))  # type: ignore[return-value]
 
@@ -192,8 +214,9 @@ class SuiteArrays:
         return [item.group for side in (0, 1) for item in self.items for _ in range(item.sizes[side])]
 
     @property
-    def prompts(self) -> Float[np.ndarray, "n v"]:
-        return self.pairs.columns.prompts[self.rows]
+    def prompts(self) -> Column:
+        """Each item's prompt."""
+        return self.pairs.columns.prompts.take(self.rows)
 
     def by_item(self, chosen: Float[np.ndarray, " c"], rejected: Float[np.ndarray, " r"]) -> list[Scores]:
         """Scores of `answers` → each item's, chosen first."""

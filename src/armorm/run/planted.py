@@ -95,7 +95,7 @@ def _gate_rows(truth: Truth, debias: Debias, gates: Gates, pairs: PairArrays) ->
         at = domains == domain
         if at.any():
             value, off = (
-                _cosine(gate.weights_for(pairs.prompts[at]).mean(axis=0)[live], weights[live])
+                _cosine(pairs.prompts.take(np.flatnonzero(at)).over(gate.weights_for).mean(axis=0)[live], weights[live])
                 for gate in (gates.gate, gates.fixed)
             )
             what = f"gate: mean weights on {domain} against the planted ones (cosine)"

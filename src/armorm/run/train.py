@@ -291,6 +291,7 @@ class Training:
 
     def _settings(self, *names: str) -> Facts:
         whole = self.recipe.model_dump(mode="json")
+        del whole["gate"]["device"]  # decides speed and rounding
         return {name: whole[name] for name in names}
 
     def _load_uncertainty(self, at: Path) -> Uncertainty:

@@ -83,12 +83,11 @@ class Reference:
                 f"{len(prompts)} prompts, {len(named)} sources and {len(gates)} gates; {len(rewards)} rewards and {len(scores)} "
                 "scores: give one of each for every prompt, and for every answer"
             )
-        values = np.column_stack([rewards, scores]).astype(np.float64)
-        values = values[np.isfinite(values).all(axis=1)]
-        levels = np.linspace(0, 1, LEVELS)
-        quantiles = np.quantile(values, levels, axis=0) if len(values) else np.full((LEVELS, values.shape[1]), np.nan)
+        finite = np.isfinite(rewards).all(axis=1) & np.isfinite(scores)
+        quantiles = np.stack([_quantiles(column[finite]) for column in (*rewards.T, scores)], axis=1)
         texts = tuple(shorten(prompt, LONGEST) for prompt in prompts)
-        return cls(tuple(objectives), len(values), quantiles.astype(np.float32), texts, named, _shares(gates).astype(np.float32))
+        shares = _shares(gates).astype(np.float32)
+        return cls(tuple(objectives), int(finite.sum()), quantiles.astype(np.float32), texts, named, shares)
 
     def percentile(self, name: str, value: float) -> float | None:
         """The share of reference answers below a reward (or "score"), in %, those that equal it counted half.
@@ -165,3 +164,9 @@ def draw_prompts(texts: Iterable[str], *, most: int = 2000, seed: int = 0) -> li
 def _shares(gates: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
     sums = gates.sum(axis=1, keepdims=True)  # over k
     return np.divide(gates, sums, out=np.zeros(gates.shape, dtype=np.float64), where=sums > 0)
+
+
+def _quantiles(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " q"]:
+    if not len(values):
+        return np.full(LEVELS, np.nan)
+    return np.quantile(values.astype(np.float64), np.linspace(0, 1, LEVELS))
