@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armorm.conversation import prompt_group
 from armorm.data.rows import PreferencePair, RatedResponse
-from armorm.data.splits import Split, components, exclude_groups, folds_of, join_groups, split_of
+from armorm.data.splits import Split, components, folds_of, group_code, group_name, split_of
+from armorm.data.stored_rows import RowFolder
 from armorm.data.summary import SourceFacts, summarise
 from armorm.errors import DataError
 from armorm.objectives import Objective, Objectives
@@ -80,11 +82,18 @@ def test_one_fold_is_refused():
         folds_of("g", seed=0, folds=1)
 
 
+def named(prompts, given):
+    """Groups named by one letter, as the numbers that stand for them."""
+    numbers = (np.array([ord(g) if g else 0 for g in groups], np.uint64) for groups in (prompts, given))
+    return list(map(chr, components(*numbers).tolist()))
+
+
 def test_components_join_what_shares_a_prompt_or_a_given_group():
     prompts = ["d", "b", "b", "a", "e", "c"]
     columns = ["1", "1", "2", "2", None, "3"]
-    assert components(prompts, columns) == ["a", "a", "a", "a", "e", "c"]
-    assert components([], []) == []
+    assert named(prompts, columns) == ["a", "a", "a", "a", "e", "c"]
+    assert named(prompts, [None] * 6) == prompts
+    assert named([], []) == []
 
 
 LINKS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.none() | st.sampled_from("12345")), min_size=1, max_size=25)
@@ -93,7 +102,7 @@ LINKS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.none() | st.sampled_f
 @settings(deadline=None)
 @given(LINKS, st.randoms(use_true_random=False))
 def test_components_equal_a_plain_flood_and_ignore_the_order(links, random):
-    names = components([p for p, _ in links], [g for _, g in links])
+    names = named([p for p, _ in links], [g for _, g in links])
     for (prompt, _), name in zip(links, names, strict=True):
         reached = {prompt}
         while more := {p for p, g in links if g is not None and any(q in reached and h == g for q, h in links)} - reached:
@@ -101,20 +110,32 @@ def test_components_equal_a_plain_flood_and_ignore_the_order(links, random):
         assert name == min(reached)
     order = list(range(len(links)))
     random.shuffle(order)
-    assert components([links[i][0] for i in order], [links[i][1] for i in order]) == [names[i] for i in order]
+    assert named([links[i][0] for i in order], [links[i][1] for i in order]) == [names[i] for i in order]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=9))
+def test_groups_and_their_numbers_stand_in_one_order(codes):
+    names = list(map(group_name, codes))
+    assert list(map(group_code, names)) == codes
+    assert sorted(names) == list(map(group_name, sorted(codes)))
 
 
 def test_rows_join_by_their_given_group_whatever_their_prompts():
-    rows = [rated(1, "one", "c:7"), pair(1, "two", "c:7"), pair(2, "TWO"), rated(2, "three")]
-    first, second, third, fourth = join_groups(rows)
-    assert first == second == third == min(prompt_group([turn("one")]), prompt_group([turn("two")]))
-    assert fourth == prompt_group([turn("three")])
+    folder = RowFolder()
+    rated_rows = folder.store("ratings", [rated(1, "one", "c:7"), rated(2, "three")])
+    pairs = folder.store("pairs", [pair(1, "two", "c:7"), pair(2, "TWO")])
+    columns = [rows.columns for rows in (rated_rows, pairs)]
+    first, fourth, second, third = components(*(np.concatenate([getattr(c, n) for c in columns]) for n in ("prompts", "given")))
+    assert group_name(int(first)) == min(prompt_group([turn("one")]), prompt_group([turn("two")]))
+    assert first == second == third
+    assert group_name(int(fourth)) == prompt_group([turn("three")])
 
 
 def test_benchmark_prompts_are_kept_out_even_under_a_given_group():
     rows = [rated(1, "one", "c:7"), rated(2, "two"), rated(3, "three", "c:8")]
-    kept, dropped = exclude_groups(rows, {prompt_group([turn("ONE")]), "c:8"})
-    assert (kept, dropped) == ((rows[1],), 2)
+    stored = RowFolder().store("ratings", rows).grouped(np.array([7, 2, 8], np.uint64))
+    kept = stored.without(np.array([group_code(prompt_group([turn("ONE")])), 8], np.uint64))
+    assert [row.id for row in kept] == ["r2"]
 
 
 def test_the_summary_counts_labels_by_source_and_bins_raw_ratings():

@@ -16,8 +16,9 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -30,6 +31,7 @@ from armorm.errors import ArmormError, CheckpointError, DataError, StorageError
 
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SAID_FULL = ("No space left", "os error 28", "Disk quota exceeded", "os error 122")
 _MARK = "# written by armorm; sha256 of what follows: "
 _BESIDE = re.compile(r"\.\d+\.(\d{1,10})\.(?:part|before)")
@@ -90,6 +92,31 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         finally:
             _remove(beside)
             _remove(before)
+
+
+@contextmanager
+def passing_folder(place: Path) -> Iterator[Path]:
+    """A folder beside `place` for the length of the block, gone at its end; what a killed process left of one goes too.
+
+    Where nothing can be written there, it is one of the system's folders for such. Raises StorageError.
+    """
+    beside, made = _beside(place), not place.parent.exists()
+    with storage_errors(place):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _remove_killed(place)
+            beside.mkdir()
+        except OSError as error:
+            if error.errno not in NOT_WRITABLE:
+                raise
+            beside = Path(tempfile.mkdtemp(prefix="armorm-"))
+    try:
+        yield beside
+    finally:
+        _remove(beside)
+        if made:
+            with suppress(OSError):  # something is in it
+                place.parent.rmdir()
 
 
 def give_rights(folder: Path, names: Iterable[str]) -> None:

@@ -8,7 +8,6 @@ the sentence that the second process ends with.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
@@ -20,10 +19,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from armorm.disk import storage_errors
+from armorm.disk import NOT_WRITABLE, storage_errors
 from armorm.errors import DataError, InUse
-
-_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -82,7 +79,7 @@ def _lock(place: Path, file: Path) -> BaseFileLock | None:
             f"{place}: is being written by {_holder(file)}: wait until it is done and run this again, or choose another place"
         ) from None
     except OSError as error:
-        if error.errno in _NOT_WRITABLE:
+        if error.errno in NOT_WRITABLE:
             return None
         raise
     return lock

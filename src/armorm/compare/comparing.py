@@ -24,7 +24,7 @@ from armorm.compare.ablations import fit_without_masking, load_without_masking, 
 from armorm.compare.contenders import FAMILIES, Arena, Contender, Suites, from_features, training_costs
 from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import BenchmarkItem
-from armorm.disk import folder_name
+from armorm.disk import folder_name, passing_folder
 from armorm.errors import RecipeError
 from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
@@ -39,7 +39,7 @@ from armorm.run.methods import MAIN, RIVAL, Graded
 from armorm.run.probe_stage import predict_test
 from armorm.run.rows import read_rows
 from armorm.run.stages import Stage, run_stage
-from armorm.run.train import Training
+from armorm.run.train import ROWS, Training
 from armorm.run.tune import tune
 from armorm.sums import require_ours
 
@@ -74,17 +74,17 @@ def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter
     if clash := [j.name for j in recipe.compare.judges if folder_name(j.name).casefold() in taken]:
         raise RecipeError(f"compare.judges: {', '.join(clash)}: another method of the table is called so: give it another name")
     require_ours(out / "compare", FILES)
-    with owning_folder(out):
-        return _Comparison(recipe, out, features or out / "features", reporter or Reporter()).run()
+    with owning_folder(out), passing_folder(out / ROWS) as rows:
+        return _Comparison(recipe, out, features or out / "features", rows, reporter or Reporter()).run()
 
 
 class _Comparison:
-    def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter) -> None:
+    def __init__(self, recipe: Recipe, out: Path, features: Path, rows: Path, reporter: Reporter) -> None:
         self.recipe, self.out, self.reporter = recipe, out, reporter
         self.at = out / "compare"
         reporter.say("reading rows")
         renderer = LazyBackbone(recipe.backbone, [], reporter.say).renderer
-        self.rows = read_rows(recipe, recipe.load_objectives(), reporter, renderer=renderer)
+        self.rows = read_rows(recipe, recipe.load_objectives(), reporter, renderer=renderer, folder=rows)
         self.main = Training(recipe, out, features, reporter, rows=self.rows)
         self.variants: dict[str, Training] = {}  # stages 1 to 3 again, by backbone
 
@@ -156,12 +156,13 @@ class _Comparison:
     def suites(self) -> Suites:
         """The items that all methods are judged on."""
         rows, settings = self.rows, self.recipe.compare
-        return rows.capped(ratings=None, pairs=None, items=settings.items, seed=self.recipe.seed).suites
+        small = rows.capped(ratings=None, pairs=None, items=settings.items, seed=self.recipe.seed)
+        return {name: tuple(items) for name, items in small.suites.items()}
 
     @cached_property
     def whole(self) -> Suites:
         """All items of the suites that are capped: methods on the run's own features judge them at no cost."""
-        return {name: items for name, items in self.rows.suites.items() if len(items) > len(self.suites[name])}
+        return {name: tuple(items) for name, items in self.rows.suites.items() if len(items) > len(self.suites[name])}
 
     @cached_property
     def arena(self) -> Arena:

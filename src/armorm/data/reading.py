@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Generic, Literal
 
+import numpy as np
+from jaxtyping import Int32, Int64
+
 from armorm.conversation import Answer, Message, Span, is_utf8, prompt_group, turns_of
 from armorm.data.cells import is_absent, is_nothing, rating
 from armorm.data.files import BadRecord, Found, Record, Skipped
@@ -108,8 +111,12 @@ class Stream(Generic[Row]):
     def read(self, on_fault: OnFault = "drop") -> Read[Row]:
         """All rows at once. Raises DataError for `on_fault="fail"` with the first 20 faults."""
         rows = tuple(self)
-        self._tally.check_faults(on_fault)
+        self.check(on_fault)
         return Read(rows, self.total, self.faults)
+
+    def check(self, on_fault: OnFault) -> None:
+        """Raises DataError for `on_fault="fail"` with the first 20 of the faults that have been met."""
+        self._tally.check_faults(on_fault)
 
     def _row(self, record: Found) -> Row | None:
         tally = self._tally
@@ -274,15 +281,24 @@ def cap_rows(rows: tuple[Row, ...], cap: int | None, *, seed: int, strata: Calla
     """
     if cap is None or cap >= len(rows):
         return rows
+    numbers: dict[str, int] = {}
+    own = np.array([numbers.setdefault(strata(row), len(numbers)) for row in rows], dtype=np.int32)
+    return tuple(rows[i] for i in cap_places((row.id for row in rows), own, cap, seed=seed).tolist())
+
+
+def cap_places(ids: Iterable[str], strata: Int32[np.ndarray, " n"], cap: int, *, seed: int) -> Int64[np.ndarray, " cap"]:
+    """The places, rising, of the rows that `cap_rows` keeps; the strata are numbered. Raises DataError for a cap below 1."""
     if cap < 1:
         raise DataError(f"the cap on rows is {cap}: it must be at least 1 (leave it out to keep every row)")
-    keys = [blake2b(f"{seed}:{r.id}".encode(), digest_size=8).digest() for r in rows]
-    groups: dict[str, list[int]] = {}
-    for i in sorted(range(len(rows)), key=keys.__getitem__):
-        groups.setdefault(strata(rows[i]), []).append(i)
+    digests = (blake2b(f"{seed}:{row_id}".encode(), digest_size=8).digest() for row_id in ids)
+    keys = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(strata))
+    drawn = np.argsort(keys, kind="stable")
+    _, first, own, sizes = np.unique(strata[drawn], return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(drawn), np.int64)  # within its stratum
+    rank[np.argsort(own, kind="stable")] = np.arange(len(drawn)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     # The r-th of a stratum's n rows stands at (r + 1/2)/n, so any first part of the sorted whole holds equal shares.
-    places = {i: ((r + 0.5) / len(g), keys[i]) for g in groups.values() for r, i in enumerate(g)}
-    return tuple(rows[i] for i in sorted(sorted(places, key=places.__getitem__)[:cap]))
+    order = np.lexsort((rank, first[own], keys[drawn], (rank + 0.5) / sizes[own]))
+    return np.sort(drawn[order[:cap]])
 
 
 class _Tally:

@@ -1,22 +1,23 @@
 """Splits by prompt: every row of a prompt stands on the same side, in every file.
 
-In: the rows' groups.  Out: `Split`s, fold numbers, joined groups.  Cost: one hash per group.
+In: the rows' groups, by name or as the 64-bit numbers in them.  Out: `Split`s, fold numbers, joined groups.
+Cost: one hash per group; joining sorts the groups once.
 
 A group's side depends on the group and the seed alone: not on the order of rows, nor on which other data there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from enum import StrEnum
 from hashlib import blake2b
 
 import numpy as np
+from jaxtyping import UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from armorm.conversation import prompt_group
-from armorm.data.rows import AnyRow, RatedResponse, Row
+from armorm.data.rows import AnyRow, RatedResponse
 from armorm.errors import DataError
 
 
@@ -48,30 +49,21 @@ def folds_of(group: str, *, seed: int, folds: int) -> int:
     return _number("fold", seed, group) % folds
 
 
-def components(prompt_groups: Sequence[str], given: Sequence[str | None]) -> list[str]:
-    """Row by row, the group of all rows connected by a prompt group or by a given group (a data set's own column).
+def components(prompts: UInt64[np.ndarray, " n"], given: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """Row by row, the group of all rows connected by a prompt group or by a given group (a data set's own column, 0 for none).
 
     A component is named after the smallest prompt group in it, so the name does not depend on the rows' order.
     """
-    if not prompt_groups:
-        return []
-    prompts = {g: i for i, g in enumerate(sorted(set(prompt_groups)))}
-    columns = {g: i for i, g in enumerate(sorted({g for g in given if g is not None}), start=len(prompts))}
-    edges = {(prompts[p], columns[g]) for p, g in zip(prompt_groups, given, strict=True) if g is not None}
-    ends = np.array(sorted(edges), dtype=np.int64).reshape(-1, 2)
-    size = len(prompts) + len(columns)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(size, size))
-    labels = connected_components(graph, directed=False)[1]
-    names: dict[int, str] = {}
-    for group, i in prompts.items():  # in sorted order: the first of a component is its smallest
-        names.setdefault(int(labels[i]), group)
-    return [names[int(labels[prompts[p]])] for p in prompt_groups]
-
-
-def join_groups(rows: Sequence[AnyRow]) -> list[str]:
-    """Row by row, the component of the row's computed prompt group and of the group that its source gave it, if any."""
-    computed = [computed_group(r) for r in rows]
-    return components(computed, [r.group if r.group != c else None for r, c in zip(rows, computed, strict=True)])
+    has = given != 0
+    if not has.any():
+        return prompts
+    names, prompt = np.unique(prompts, return_inverse=True)
+    columns, column = np.unique(given[has], return_inverse=True)
+    size = len(names) + len(columns)
+    graph = coo_array((np.ones(len(column), bool), (prompt[has], column + len(names))), shape=(size, size))
+    labels = connected_components(graph, directed=False)[1][: len(names)]
+    _, smallest, own = np.unique(labels, return_index=True, return_inverse=True)  # names are sorted: the first is the smallest
+    return names[smallest[own]][prompt]
 
 
 def computed_group(row: AnyRow) -> str:
@@ -79,11 +71,14 @@ def computed_group(row: AnyRow) -> str:
     return prompt_group(row.messages if isinstance(row, RatedResponse) else row.context)
 
 
-def exclude_groups(rows: Sequence[Row], groups: Collection[str]) -> tuple[tuple[Row, ...], int]:
-    """The rows whose group, computed or given, is none of `groups` (a benchmark's prompts, say), and how many are dropped."""
-    unwanted = frozenset(groups)
-    kept = tuple(r for r in rows if r.group not in unwanted and computed_group(r) not in unwanted)
-    return kept, len(rows) - len(kept)
+def group_code(group: str) -> int:
+    """The 64-bit number in a prompt group's name; names sort as their numbers do."""
+    return int(group[1:], 16)
+
+
+def group_name(code: int) -> str:
+    """The prompt group with a number."""
+    return f"g{code:016x}"
 
 
 def _number(purpose: str, seed: int, group: str) -> int:

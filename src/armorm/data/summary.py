@@ -1,18 +1,21 @@
 """What the data hold, for the report: sources with their drops, objectives with their ratings, labels by source, splits.
 
-In: `SourceFacts` per source, the objectives, row counts per split.  Out: `DataSummary`, a part of results.json.  Cost: one pass.
+In: `SourceFacts` per source, the objectives, row counts per split.  Out: `DataSummary`, a part of results.json.
+Cost: one pass, which reads no texts of stored rows and holds the ratings.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
+from armorm.data.stored_rows import Kind, outlines
 from armorm.objectives import Objective, Objectives
 from armorm.results import Number, Result
 
@@ -28,7 +31,7 @@ class SourceFacts:
     """
 
     name: str
-    kind: Literal["ratings", "pairs", "bench"]
+    kind: Kind
     total: int
     rows: Sequence[RatedResponse] | Sequence[PreferencePair] | Sequence[BenchmarkItem]
     drops: Mapping[str, int] = field(default_factory=dict)
@@ -113,29 +116,39 @@ class DataSummary(Result):
 
 def summarise(sources: Sequence[SourceFacts], objectives: Objectives, splits: Mapping[str, Mapping[str, int]]) -> DataSummary:
     """What the sources hold; ratings are on their raw scales. `splits`: kind of rows → split → rows."""
-    rated = [(s.name, [r for r in s.rows if isinstance(r, RatedResponse)]) for s in sources if s.kind == "ratings"]
-    values = {o.name: [r.ratings[o.name] for _, rows in rated for r in rows if o.name in r.ratings] for o in objectives}
-    counts = [[sum(o.name in r.ratings for r in rows) for o in objectives] for _, rows in rated]
-    places = [name for name, _ in rated]
+    values = {o.name: array("d") for o in objectives}
+    found, places, counts = list[SourceSummary](), list[str](), list[list[int]]()
+    for source in sources:
+        before = [len(given) for given in values.values()]
+        found.append(_source(source, values))
+        if source.kind == "ratings":
+            places.append(source.name)
+            counts.append([len(given) - n for given, n in zip(values.values(), before, strict=True)])
     labels = LabelCounts.model_validate({"sources": places, "objectives": objectives.names, "counts": counts})
-    every = tuple(_objective(o, values[o.name]) for o in objectives)
-    return DataSummary(sources=tuple(map(_source, sources)), objectives=every, labels=labels, splits=splits)
+    every = tuple(_objective(o, np.array(values[o.name])) for o in objectives)
+    return DataSummary(sources=tuple(found), objectives=every, labels=labels, splits=splits)
 
 
-def _source(source: SourceFacts) -> SourceSummary:
+def _source(source: SourceFacts, values: Mapping[str, array[float]]) -> SourceSummary:
+    # What one source holds; its ratings are added to the objectives' values.
+    groups = set[str]()
+    for row in outlines(source.rows):
+        groups.add(row.group)
+        for name in row.ratings.keys() & values.keys():
+            values[name].append(row.ratings[name])
     return SourceSummary(
         name=source.name,
         kind=source.kind,
         rows=source.total,
         kept=len(source.rows),
-        groups=len({r.group for r in source.rows}),
+        groups=len(groups),
         drops=source.drops,
         notes=source.notes,
         truncated=source.truncated,
     )
 
 
-def _objective(objective: Objective, ratings: list[float]) -> ObjectiveSummary:
+def _objective(objective: Objective, ratings: Float[np.ndarray, " n"]) -> ObjectiveSummary:
     counts, edges = np.histogram(ratings, bins=BINS, range=(objective.min, objective.max))
     return ObjectiveSummary(
         name=objective.name,
@@ -143,6 +156,6 @@ def _objective(objective: Objective, ratings: list[float]) -> ObjectiveSummary:
         min=objective.min,
         max=objective.max,
         n=len(ratings),
-        mean=float(np.mean(ratings)) if ratings else math.nan,
+        mean=float(np.mean(ratings)) if len(ratings) else math.nan,
         histogram=Bins(edges=tuple(edges.tolist()), counts=tuple(counts.tolist())),
     )

@@ -3,7 +3,7 @@
 In: rows (rated responses, pairs, benchmark items), a decoder, settings.  Out: `Answers`, and the folder that `answers` describes.
 Cost: one extraction per distinct (backbone, settings, texts, ratings): the folder's name holds a hash of them. A run that was
 killed goes on at its first missing shard and ends with the same bytes. Several processes can compute some of the shards each.
-Texts are in memory only as long as the caller keeps them.
+Rows pass one by one, several times: of stored rows, a shard's texts are in memory at a time.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,7 +30,9 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 
 from armorm.conversation import Conversation
+from armorm.data.outlines import Outline
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, texts_of
+from armorm.data.stored_rows import outlines
 from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, InUse, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, shard_name
@@ -45,6 +49,11 @@ OnProgress = Callable[[int, int, int], None]
 Compute = Callable[[Sequence[Conversation], Callable[[int], None]], Features]
 """Features of conversations; told how to report the tokens of a finished batch."""
 
+_DIGEST = 16
+"""Bytes of a conversation's digest."""
+_PLACE = np.dtype([("high", "u8"), ("low", "u8"), ("store", "i4"), ("row", "i4"), ("place", "i4")])
+_CHUNK = 65_536
+"""Labels that are Python objects at a time."""
 _TEXTS = pa.schema([("context", pa.string()), ("answers", pa.list_(pa.string()))])  # each as JSON text
 _LABELS = pa.schema([(name, pa.int32() if name == "chosen" else pa.string()) for name in LABELS])
 
@@ -88,25 +97,34 @@ class Known:
     """Conversations whose features are on disk already, in earlier stores of the same backbone and settings.
 
     An answer that several sources hold (rated here, preferred there) is computed once; of a store that is still growing, what is
-    there by then is copied. Keeps a hash per conversation in memory.
+    there by then is copied. Keeps 28 bytes per conversation in memory: a digest and where its features are.
     """
 
     def __init__(self) -> None:
         self._stores: list[Answers] = []
-        self._where: dict[bytes, tuple[int, int, int]] = {}
+        self._where = np.empty(0, _PLACE)  # sorted by digest, each digest once
 
-    def add(self, stored: Answers, rows: Sequence[Row]) -> None:
+    def add(self, stored: Answers, rows: Iterable[Row]) -> None:
+        digests, counts = bytearray(), array("i")
+        for row in rows:
+            before = len(digests)
+            for conversation in conversations_of(row):
+                digests += _digest(conversation)
+            counts.append((len(digests) - before) // _DIGEST)
+        answers = np.array(counts, np.int64)
+        new = np.empty(len(digests) // _DIGEST, _PLACE)
+        new["high"], new["low"] = np.frombuffer(digests, ">u8").reshape(-1, 2).T
+        new["store"], new["row"] = len(self._stores), np.repeat(np.arange(len(answers)), answers)
+        new["place"] = np.arange(len(new)) - np.repeat(np.cumsum(answers) - answers, answers)
         self._stores.append(stored)
-        for i, row in enumerate(rows):
-            for place, conversation in enumerate(conversations_of(row)):
-                self._where.setdefault(_digest(conversation), (len(self._stores) - 1, i, place))
+        self._where = _first_of_each(np.concatenate([self._where, new]))
 
     def get(self, conversation: Conversation) -> dict[str, Any] | None:
         """One conversation's part of the columns: "response/<part>", "response/tokens", "prompt/<part>", "prompt/tokens".
 
         None when it is not there, or was cut to fit (a row keeps one answer's prompt, which may be cut differently).
         """
-        if (where := self._where.get(_digest(conversation))) is None:
+        if (where := self._find(_digest(conversation))) is None:
             return None
         store, row, place = self._stores[where[0]], slice(where[1], where[1] + 1), where[2]
         if isinstance(store, Growing) and not store.holds(where[1]):
@@ -114,6 +132,16 @@ class Known:
         if store.column("response/truncated", row)[place]:
             return None
         return {name: store.column(name, row)[place if name.startswith("response/") else 0] for name in store.names}
+
+    def _find(self, digest: bytes) -> tuple[int, int, int] | None:
+        high, low = (np.uint64(int.from_bytes(half, "big")) for half in (digest[:8], digest[8:]))
+        at = int(np.searchsorted(self._where["high"], high))
+        while at < len(self._where) and self._where["high"][at] == high:
+            if self._where["low"][at] == low:
+                found = self._where[at]
+                return int(found["store"]), int(found["row"]), int(found["place"])
+            at += 1
+        return None
 
     def complete(self, conversations: Sequence[Conversation], compute: Callable[[Sequence[Conversation]], Features]) -> Features:
         """Features of all conversations: those that are known are copied, the others computed."""
@@ -150,7 +178,7 @@ def store_key(rows: Sequence[Row], fingerprint: str, settings: ExtractionSetting
 def labels_key(rows: Sequence[Row]) -> str:
     """Hash of what rows are called and where they belong: ids, groups, sections, subsets, how many answers are chosen."""
     h = hashlib.sha256()
-    for row in rows:
+    for row in outlines(rows):
         h.update(json.dumps(_label(row)).encode() + b"\n")
     return h.hexdigest()[:16]
 
@@ -244,7 +272,7 @@ def write_answers(
 ) -> Answers:
     """Fill a store's folder: shards that are not there yet, texts, labels and, last, the manifest, which holds `facts` too
     (the "source", and the "backbone" with its "width"). Raises StorageError, and InUse for a shard of another process."""
-    objectives = sorted({name for row in rows for name in _ratings(row)})
+    objectives = sorted({name for row in outlines(rows) for name in row.ratings})
     shards = [rows[i : i + settings.shard_rows] for i in range(0, len(rows), settings.shard_rows)]
     done, sums = 0, {"answers": 0, "tokens": 0, "truncated": 0}
     digests = []
@@ -279,7 +307,7 @@ def write_shards(
 
     Raises StorageError.
     """
-    objectives = sorted({name for row in rows for name in _ratings(row)})
+    objectives = sorted({name for row in outlines(rows) for name in row.ratings})
     size, count = settings.shard_rows, -(-len(rows) // settings.shard_rows)
     parts = [(shard_name(i, count), rows[i * size : (i + 1) * size]) for i in wanted]
     done, total, sums = 0, sum(len(part) for _, part in parts), {"tokens": 0}
@@ -313,8 +341,9 @@ def _find_or_compute(
         if (found := find_shard(home, name, len(rows))) is not None:  # another process wrote it in between
             return found
         start = time.perf_counter()
-        features = compute([c for row in rows for c in conversations_of(row)], tick)
-        shard = _write_shard(home, name, rows, features, objectives, dtype)
+        held = [*rows]
+        features = compute([c for row in held for c in conversations_of(row)], tick)
+        shard = _write_shard(home, name, held, features, objectives, dtype)
         _note_time(home, name, time.perf_counter() - start, shard)
         return shard
 
@@ -366,10 +395,8 @@ def _ratings(row: Row) -> dict[str, float]:
     return dict(row.ratings) if isinstance(row, RatedResponse) else {}
 
 
-def _label(row: Row) -> tuple[str, str, str, str, int]:
-    if isinstance(row, RatedResponse):
-        return row.id, row.group, "", "", 0
-    return row.id, row.group, row.section, row.subset, len(row.chosen) if isinstance(row, BenchmarkItem) else 1
+def _label(row: Outline) -> tuple[str, str, str, str, int]:
+    return row.id, row.group, row.section, row.subset, row.chosen
 
 
 def _write_texts(home: Path, shards: Sequence[Sequence[Row]]) -> str:
@@ -390,10 +417,11 @@ def _write_labels(home: Path, rows: Sequence[Row]) -> str:
     with suppress(CheckpointError, OSError):
         if read_sealed(sealed, FORMAT, remedy="")["table"] == digest_of(place):
             return key
-    columns = zip(*map(_label, rows), strict=True) if rows else [()] * len(LABELS)
-    table = {name: _clean(values) for name, values in zip(LABELS, columns, strict=True)}
+    labels, batches = map(_label, outlines(rows)), list[pa.RecordBatch]()
+    while chunk := list(islice(labels, _CHUNK)):
+        batches.append(pa.record_batch([_clean(values) for values in zip(*chunk, strict=True)], schema=_LABELS))
     with writing(place) as beside:
-        pq.write_table(pa.table(table, schema=_LABELS), beside)
+        pq.write_table(pa.Table.from_batches(batches, _LABELS), beside)
         digest = digest_of(beside)
     write_sealed(sealed, {"format": FORMAT, "table": digest})
     return key
@@ -405,7 +433,14 @@ def _clean(values: Sequence[Any]) -> list[Any]:
 
 
 def _digest(conversation: Conversation) -> bytes:
-    return hashlib.blake2b(json.dumps(list(conversation), sort_keys=True).encode(), digest_size=16).digest()
+    return hashlib.blake2b(json.dumps(list(conversation), sort_keys=True).encode(), digest_size=_DIGEST).digest()
+
+
+def _first_of_each(where: np.ndarray) -> np.ndarray:
+    # Sorted by digest; of equal ones the one that came first.
+    where = where[np.lexsort((where["low"], where["high"]))]
+    new = (np.diff(where["high"]) != 0) | (np.diff(where["low"]) != 0)
+    return where[np.concatenate([[True], new])[: len(where)]]
 
 
 # -- small change --------------------------------------------------------------------------------------------------------------
@@ -437,7 +472,7 @@ def _remove_left_locks(home: Path) -> None:
 
 
 def _check_space(home: Path, rows: Sequence[Row], width: int, settings: ExtractionSettings) -> None:
-    numbers = sum(len(texts_of(row)[1]) * len(settings.response) + len(settings.prompt) for row in rows) * width
+    numbers = sum(row.answers * len(settings.response) + len(settings.prompt) for row in outlines(rows)) * width
     whole = numbers * torch.empty(0, dtype=getattr(torch, settings.store_dtype)).element_size()
     need = whole - sum(f.stat().st_size for f in home.glob("shard-*.safetensors"))
     there = next(p for p in (home, *home.parents) if p.exists())

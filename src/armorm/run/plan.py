@@ -15,7 +15,7 @@ from armorm.features.backbone import check_local, device_of, located
 from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
-from armorm.run.rows import all_here, join_rows, survey_rows
+from armorm.run.rows import all_here, joined, survey_rows
 
 
 def plan(path: Path) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def plan(path: Path) -> dict[str, Any]:
     renderer, unchecked = _renderer(recipe)
     found, faults = survey_rows(recipe, objectives, renderer=renderer)
     if all_here(recipe):
-        join_rows(recipe, found, faults)
+        joined(recipe, found)
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone.model,

@@ -1,6 +1,7 @@
 """A recipe's sources → validated rows by source, grouped by prompt, benchmark prompts kept out of training.
 
-In: a recipe, its objectives.  Out: `Rows`.  Cost: one pass over every file.
+In: a recipe, its objectives.  Out: `Rows`.  Cost: one pass over every file, into files of rows that are sorted once; memory holds
+arrays of a few numbers a row, and of one source at a time the digests that tell repeats and ids apart.
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import UInt64
 
 from armorm.bounds import name_fault, shown
 from armorm.conversation import Span
 from armorm.data.benchmarks.registry import benchmark, benchmark_items
 from armorm.data.files import BadRecord, Cells, Found, Record, expand, hub_records, in_cells, records
-from armorm.data.reading import FaultCounts, OnFault, Read, Stream, cap_rows, stream_items, stream_pairs, stream_ratings
+from armorm.data.reading import FaultCounts, OnFault, Read, Stream, stream_items, stream_pairs, stream_ratings
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, item_of
 from armorm.data.sources.place import place_records
 from armorm.data.sources.read import source_pairs, source_ratings
 from armorm.data.sources.registry import pair_source, rating_source
 from armorm.data.sources.source import PairSource, RatingSource
-from armorm.data.splits import Split, exclude_groups, folds_of, join_groups, split_of
+from armorm.data.splits import Split, components, folds_of, group_name, split_of
+from armorm.data.stored_rows import Kind, RowFolder, StoredRows
 from armorm.data.summary import SourceFacts
 from armorm.errors import ConversationError, DataError, FitError, RecipeError
 from armorm.objectives import Objectives
@@ -31,42 +37,45 @@ from armorm.rendering import Renderer
 
 Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 Named = TypeVar("Named", RatingSource, PairSource)
-Kind = Literal["ratings", "pairs", "bench"]
+Groups = UInt64[np.ndarray, " g"]
 
 
 @dataclass(frozen=True)
 class Rows:
     """Everything that was read, by source; `facts` tells of every source what was kept and why the rest was not."""
 
-    ratings: dict[str, tuple[RatedResponse, ...]]
-    pairs: dict[str, tuple[PreferencePair, ...]]
-    suites: dict[str, tuple[BenchmarkItem, ...]]
+    ratings: dict[str, StoredRows[RatedResponse]]
+    pairs: dict[str, StoredRows[PreferencePair]]
+    suites: dict[str, StoredRows[BenchmarkItem]]
     facts: tuple[SourceFacts, ...]
     faults: tuple[str, ...]
 
+    @classmethod
+    def of(cls, facts: Iterable[SourceFacts], faults: Sequence[str]) -> Rows:
+        """The rows that the facts are of."""
+        found = tuple(facts)
+        ratings, pairs, suites = ({f.name: _rows(f) for f in found if f.kind == kind} for kind in ("ratings", "pairs", "bench"))
+        return cls(ratings, pairs, suites, found, tuple(faults))
+
     @property
-    def kinds(self) -> dict[Kind, dict[str, tuple[Any, ...]]]:
+    def kinds(self) -> dict[Kind, dict[str, StoredRows[Any]]]:
         """Rows by source, by kind."""
         return {"ratings": self.ratings, "pairs": self.pairs, "bench": self.suites}
 
     def capped(self, *, ratings: int | None, pairs: int | None, items: int | None, seed: int) -> Rows:
         """At most so many rows of each source; their groups, and so their splits, stay what they are."""
-        caps: dict[str, int | None] = {"ratings": ratings, "pairs": pairs, "bench": items}
-        kinds, facts = self.kinds, []
-        for f in self.facts:
-            rows: tuple[Any, ...] = cap_rows(kinds[f.kind][f.name], caps[f.kind], seed=seed, strata=_stratum)
-            over = len(f.rows) - len(rows)
-            drops = {**f.drops, "over-cap": f.drops.get("over-cap", 0) + over} if over else f.drops
-            facts.append(replace(f, rows=rows, drops=drops))
-            kinds[f.kind] = kinds[f.kind] | {f.name: rows}
-        return Rows(kinds["ratings"], kinds["pairs"], kinds["bench"], tuple(facts), self.faults)
+        caps = {"ratings": ratings, "pairs": pairs, "bench": items}
+        return Rows.of([_capped(f, caps[f.kind], seed) for f in self.facts], self.faults)
 
     def splits(self, recipe: Recipe) -> dict[str, dict[str, int]]:
         """Rows per kind and split."""
         found: dict[str, dict[str, int]] = {}
         for kind, sources in (("ratings", self.ratings), ("pairs", self.pairs)):
-            sides = [side_of(row.group, recipe) for rows in sources.values() for row in rows]
-            found[kind] = {split.value: sides.count(split) for split in Split}
+            rows = Counter[Split]()
+            for groups, n in (np.unique(_groups(one), return_counts=True) for one in sources.values()):
+                for group, count in zip(groups.tolist(), n.tolist(), strict=True):
+                    rows[side_of(group_name(group), recipe)] += count
+            found[kind] = {split.value: rows[split] for split in Split}
         return found
 
 
@@ -76,49 +85,82 @@ def side_of(group: str, recipe: Recipe) -> Split:
 
 
 def read_rows(
-    recipe: Recipe, objectives: Objectives, reporter: Reporter | None = None, *, renderer: Renderer | None = None
+    recipe: Recipe,
+    objectives: Objectives,
+    reporter: Reporter | None = None,
+    *,
+    renderer: Renderer | None = None,
+    folder: Path | None = None,
 ) -> Rows:
     """Read all sources. With a `renderer`, rows that its chat template refuses are left out as well, before any feature is made.
 
-    Raises DataError for a source without usable rows (and for any fault if the recipe says `fail`), RecipeError for two
-    sources of one name and for a debiasing reference that is none of them.
+    The rows are kept in files in `folder`, to which nothing else should belong (default: in the system's folder for such, as
+    long as somebody holds the rows). Raises DataError for a source without usable rows (and for any fault if the recipe says
+    `fail`), RecipeError for two sources of one name and for a debiasing reference that is none of them, StorageError.
     """
-    reader = _Reader(recipe, objectives, reporter or Reporter(quiet=True), renderer)
-    reader.read("ratings", recipe.ratings)
-    reader.read("pairs", recipe.pairs)
-    for suite in recipe.bench:
-        reader.suite(suite)
-    return join_rows(recipe, reader.seen.values(), reader.examples)
+    reader = _Reader(recipe, objectives, reporter or Reporter(quiet=True), renderer, RowFolder(folder))
+    reader.read_all(recipe.ratings, recipe.pairs, recipe.bench)
+    facts = list(joined(recipe, reader.take()))
+    for i, f in enumerate(facts):  # one at a time, since what is not in order goes then
+        facts[i] = replace(f, rows=_rows(f).ordered())
+        del f
+    return Rows.of(facts, reader.examples)
 
 
-def join_rows(recipe: Recipe, facts: Iterable[SourceFacts], faults: Sequence[str]) -> Rows:
-    """Rows of all of a recipe's sources, grouped by prompt, without training rows of a benchmark's prompts.
+def joined(recipe: Recipe, facts: Iterable[SourceFacts]) -> tuple[SourceFacts, ...]:
+    """All of a recipe's sources, grouped by prompt, without training rows of a benchmark's prompts; in the order of the files.
 
     Raises as `read_rows` does, and FitError where the splits leave too little to fit on.
     """
-    seen = {(f.kind, f.name): f for f in facts}
-    kinds = [{name: f.rows for (kind, name), f in seen.items() if kind == wanted} for wanted in ("ratings", "pairs", "bench")]
-    ratings, pairs, suites = _regrouped(*kinds)
-    if unknown := set(recipe.debias.reference) - set(ratings) - set(pairs):
-        strange, known = (", ".join(map(repr, sorted(names))) for names in (unknown, {*ratings, *pairs}))
-        raise RecipeError(f"debias.reference names {strange}; the recipe's sources are {known}")
-    held_out = {row.group for rows in suites.values() for row in rows}
-    trained: tuple[tuple[Kind, dict[str, Any]], ...] = (("ratings", ratings), ("pairs", pairs))
-    for kind, sources in trained:
-        for name in sources:
-            sources[name], seen[kind, name] = _without(held_out, sources[name], seen[kind, name])
-    read = Rows(ratings, pairs, suites, (), tuple(faults))
-    _check_splits(read, recipe)
-    return replace(read, facts=tuple(replace(f, rows=read.kinds[f.kind][f.name]) for f in seen.values()))
+    grouped = _regrouped(list(facts))
+    known = {f.name for f in grouped if f.kind != "bench"}
+    if unknown := set(recipe.debias.reference) - known:
+        strange, there = (", ".join(map(repr, sorted(names))) for names in (unknown, known))
+        raise RecipeError(f"debias.reference names {strange}; the recipe's sources are {there}")
+    held_out = _union(_groups(_rows(f)) for f in grouped if f.kind == "bench")
+    kept = tuple(f if f.kind == "bench" else _without(held_out, f) for f in grouped)
+    _check_splits(Rows.of(kept, ()), recipe)
+    return kept
 
 
-def _without(groups: set[str], rows: tuple[Any, ...], facts: SourceFacts) -> tuple[tuple[Any, ...], SourceFacts]:
-    kept, dropped = exclude_groups(rows, groups)
-    if dropped:
-        facts = replace(facts, drops={**facts.drops, "prompt-in-benchmark": dropped})
-    if not kept:
+def _regrouped(facts: Sequence[SourceFacts]) -> list[SourceFacts]:
+    # Rows that share a prompt, or a group that their source names, share one group in every file.
+    columns = [_rows(f).columns for f in facts]
+    if not columns:
+        return []
+    groups = components(np.concatenate([c.prompts for c in columns]), np.concatenate([c.given for c in columns]))
+    own = np.split(groups, np.cumsum([len(f.rows) for f in facts])[:-1])
+    return [replace(f, rows=_rows(f).grouped(found)) for f, found in zip(facts, own, strict=True)]
+
+
+def _without(groups: Groups, facts: SourceFacts) -> SourceFacts:
+    rows = _rows(facts).without(groups)
+    if dropped := len(facts.rows) - len(rows):
+        facts = replace(facts, rows=rows, drops={**facts.drops, "prompt-in-benchmark": dropped})
+    if not rows:
         raise DataError(f"{facts.name}: no usable row is left (drops: {facts.drops}): check its columns and its file")
-    return kept, facts
+    return facts
+
+
+def _capped(facts: SourceFacts, cap: int | None, seed: int) -> SourceFacts:
+    rows = _rows(facts).capped(cap, seed=seed)
+    over = len(facts.rows) - len(rows)
+    drops = {**facts.drops, "over-cap": facts.drops.get("over-cap", 0) + over} if over else facts.drops
+    return replace(facts, rows=rows, drops=drops)
+
+
+def _rows(facts: SourceFacts) -> StoredRows[Any]:
+    assert isinstance(facts.rows, StoredRows)
+    return facts.rows
+
+
+def _groups(rows: StoredRows[Any]) -> Groups:
+    assert rows.groups is not None
+    return rows.groups
+
+
+def _union(found: Iterable[Groups]) -> Groups:
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
 
 
 def _check_splits(rows: Rows, recipe: Recipe) -> None:
@@ -130,7 +172,7 @@ def _check_splits(rows: Rows, recipe: Recipe) -> None:
                 f"no pair is for {split.value} ({', '.join(f'{n} for {name}' for name, n in pairs.items())}): change "
                 "`splits.validation` and `splits.test`, or give pairs of more prompts"
             )
-    rated = {row.group for found in rows.ratings.values() for row in found}
+    rated = map(group_name, _union(map(_groups, rows.ratings.values())).tolist())
     fitted = [group for group in rated if side_of(group, recipe) is not Split.TEST]
     found = {folds_of(group, seed=recipe.seed, folds=recipe.probe.folds) for group in fitted}
     if len(found) < recipe.probe.folds:
@@ -144,12 +186,11 @@ def survey_rows(
     recipe: Recipe, objectives: Objectives, reporter: Reporter | None = None, *, renderer: Renderer | None = None
 ) -> tuple[list[SourceFacts], list[str]]:
     """What the sources that are on this machine hold, and the first faults of each; nothing is fetched, no source is too poor."""
-    reader = _Reader(recipe.model_copy(update={"on_fault": "drop"}), objectives, reporter or Reporter(quiet=True), renderer)
-    reader.read("ratings", list(filter(_is_here, recipe.ratings)))
-    reader.read("pairs", list(filter(_is_here, recipe.pairs)))
-    for suite in filter(_is_here, recipe.bench):
-        reader.suite(suite)
-    return list(reader.seen.values()), reader.examples
+    lenient, reporter = recipe.model_copy(update={"on_fault": "drop"}), reporter or Reporter(quiet=True)
+    reader = _Reader(lenient, objectives, reporter, renderer, RowFolder())
+    here = filter(_is_here, recipe.ratings), filter(_is_here, recipe.pairs), filter(_is_here, recipe.bench)
+    reader.read_all(*here)
+    return reader.take(), reader.examples
 
 
 def all_here(recipe: Recipe) -> bool:
@@ -166,40 +207,41 @@ def _is_here(place: Source | Suite) -> bool:
 class _Reader:
     # Reads sources and keeps, for each, how many records there were and where the missing ones went.
 
-    def __init__(self, recipe: Recipe, objectives: Objectives, reporter: Reporter, renderer: Renderer | None) -> None:
-        self.recipe = recipe
-        self.renderer = renderer
-        self.reporter = reporter
-        self.objectives = objectives
-        self.seen: dict[tuple[Kind, str], SourceFacts] = {}
+    def __init__(
+        self, recipe: Recipe, objectives: Objectives, reporter: Reporter, renderer: Renderer | None, folder: RowFolder
+    ) -> None:
+        self.recipe, self.objectives, self.reporter, self.renderer, self.folder = recipe, objectives, reporter, renderer, folder
         self.examples: list[str] = []
+        self._seen: dict[tuple[Kind, str], SourceFacts] = {}
 
-    def read(self, kind: Kind, sources: Sequence[Source]) -> dict[str, tuple[Any, ...]]:
-        """The rows of all sources of a kind, by name."""
-        found = {}
-        for source in sources:
-            for name, read in self._reads(kind, source):
-                found[name] = self._kept(kind, name, read, source.cap)
+    def read_all(self, ratings: Iterable[Source], pairs: Iterable[Source], suites: Iterable[Suite]) -> None:
+        for source in ratings:
+            self._read("ratings", source)
+        for source in pairs:
+            self._read("pairs", source)
+        for suite in suites:
+            self._suite(suite)
+
+    def take(self) -> list[SourceFacts]:
+        """What was read, which is then the caller's alone."""
+        found, self._seen = list(self._seen.values()), {}
         return found
 
-    def suite(self, suite: Suite) -> tuple[BenchmarkItem, ...]:
-        self.reporter.say(f"reading {suite.name}")
-        span = self.recipe.backbone.rendering.answer
-        read = read_suite(suite, seed=self.recipe.seed, on_fault=self.recipe.on_fault, span=span)
-        return self._kept("bench", suite.name, read, suite.limit)
-
-    def _reads(self, kind: Kind, source: Source) -> Iterator[tuple[str, Read[Any]]]:
+    def _read(self, kind: Kind, source: Source) -> None:
         if source.builtin:
             built = _starter(kind, self.recipe.seed)
             for name in sorted({row.source for row in built}):
-                yield name, _whole(tuple(row for row in built if row.source == name))
+                self._keep(kind, name, _Whole.of(row for row in built if row.source == name), source.cap)
             return
         for name, stream in self._streams(kind, source):
             self.reporter.say(f"reading {name}")
-            read = stream.read(self.recipe.on_fault)
-            if source.section and kind == "pairs":
-                read = replace(read, rows=tuple(replace(row, section=source.section) for row in read.rows))
-            yield name, read
+            self._keep(kind, name, stream, source.cap, section=source.section if kind == "pairs" else None)
+
+    def _suite(self, suite: Suite) -> None:
+        self.reporter.say(f"reading {suite.name}")
+        span = self.recipe.backbone.rendering.answer
+        read = read_suite(suite, seed=self.recipe.seed, on_fault=self.recipe.on_fault, span=span)
+        self._keep("bench", suite.name, _Whole(read.rows, read.total, read.faults), suite.limit)
 
     def _streams(self, kind: Kind, source: Source) -> Iterator[tuple[str, Stream[Any]]]:
         find: Any = rating_source if kind == "ratings" else pair_source
@@ -215,36 +257,75 @@ class _Reader:
             span = self.recipe.backbone.rendering.answer
             yield name, stream(found, source=name, columns=source.columns, span=span, where=where, **more)
 
-    def _kept(self, kind: Kind, name: str, read: Read[Row], cap: int | None) -> tuple[Row, ...]:
+    def _keep(self, kind: Kind, name: str, stream: Stream[Any] | _Whole, cap: int | None, *, section: str | None = None) -> None:
         if fault := name_fault(name.replace("/", "-")):  # a data set of the hub is called owner/name
             raise RecipeError(f"{kind}: the source {shown(name)}: {fault} (its `name`, or its file's)")
-        if (kind, name) in self.seen:
+        if (kind, name) in self._seen:
             raise RecipeError(f"two {kind} sources are called {name!r}: give one of them another `name`")
-        read = self._rendered(name, read)
-        rows = cap_rows(read.rows, cap, seed=self.recipe.seed, strata=_stratum)
-        over = {"over-cap": len(read.rows) - len(rows)} if len(rows) < len(read.rows) else {}
-        self.seen[kind, name] = SourceFacts(name, kind, read.total, rows, read.faults.drops | over, dict(read.faults.notes))
-        self.examples += read.faults.examples
-        return rows
+        found = iter(stream) if section is None else (replace(row, section=section) for row in stream)
+        rendered = _Rendered(name, self.renderer)
+        rows: StoredRows[Any] = self.folder.store(kind, rendered.kept(found))
+        stream.check(self.recipe.on_fault)
+        rendered.check(self.recipe.on_fault)
+        faults = rendered.added_to(stream.faults)
+        facts = SourceFacts(name, kind, stream.total, rows, faults.drops, dict(faults.notes))
+        self._seen[kind, name] = _capped(facts, cap, self.recipe.seed)
+        self.examples += faults.examples
 
-    def _rendered(self, name: str, read: Read[Row]) -> Read[Row]:
-        """Without the rows that the chat template refuses: each a counted fault, and what it leaves out a counted note."""
-        if self.renderer is None:
-            return read
-        counts, notes = Counter(read.faults.counts), Counter(read.faults.notes)
-        kept: list[Row] = []
-        examples: list[str] = []
-        for row in read.rows:
-            try:
-                notes.update(sorted({note for c in conversations_of(row) for note in self.renderer.check(c)}))
-                kept.append(row)
-            except ConversationError as error:
-                counts[error.fault] += 1
-                examples.append(f"{name}: row {row.id}: {error}")
-        if examples and self.recipe.on_fault == "fail":
-            raise DataError(f"{name}: {len(examples)} rows can't be rendered:\n" + "\n".join(examples[:20]))
-        faults = replace(read.faults, counts=counts, notes=notes, examples=(*read.faults.examples, *examples[:3]))
-        return replace(read, rows=tuple(kept), faults=faults)
+
+class _Rendered:
+    # Rows as they pass, without those that the chat template refuses: each a counted fault; what it leaves out is a counted note.
+
+    LISTED = 20
+    EXAMPLES = 3
+
+    def __init__(self, name: str, renderer: Renderer | None) -> None:
+        self.name, self.renderer = name, renderer
+        self.counts, self.notes, self.first = Counter[str](), Counter[str](), list[str]()
+
+    def kept(self, rows: Iterator[Row]) -> Iterator[Row]:
+        return rows if self.renderer is None else (row for row in rows if self._takes(row, self.renderer))
+
+    def _takes(self, row: RatedResponse | PreferencePair | BenchmarkItem, renderer: Renderer) -> bool:
+        try:
+            self.notes.update(sorted({note for c in conversations_of(row) for note in renderer.check(c)}))
+        except ConversationError as error:
+            self.counts[error.fault] += 1
+            if len(self.first) < self.LISTED:
+                self.first.append(f"{self.name}: row {row.id}: {error}")
+            return False
+        return True
+
+    def check(self, on_fault: OnFault) -> None:
+        if self.counts and on_fault == "fail":
+            raise DataError(f"{self.name}: {self.counts.total()} rows can't be rendered:\n" + "\n".join(self.first))
+
+    def added_to(self, faults: FaultCounts) -> FaultCounts:
+        counts, notes = (Counter(dict(one)) for one in (faults.counts, faults.notes))
+        counts.update(self.counts)
+        notes.update(self.notes)
+        examples = (*faults.examples, *self.first[: self.EXAMPLES])
+        return replace(faults, counts=counts, notes=notes, examples=examples)
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    # Rows that are at hand, as a stream gives them.
+
+    rows: tuple[Any, ...]
+    total: int
+    faults: FaultCounts
+
+    @classmethod
+    def of(cls, rows: Iterable[Any]) -> _Whole:
+        found = tuple(rows)
+        return cls(found, len(found), FaultCounts({}, {}, ()))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.rows)
+
+    def check(self, on_fault: OnFault) -> None:
+        """They were checked when they were read."""
 
 
 def read_suite(suite: Suite, *, seed: int = 0, on_fault: OnFault = "drop", span: Span = "last-turn") -> Read[BenchmarkItem]:
@@ -254,7 +335,8 @@ def read_suite(suite: Suite, *, seed: int = 0, on_fault: OnFault = "drop", span:
         assert suite.benchmark is not None
         return benchmark_items(benchmark(suite.benchmark), path=suite.path, name=suite.name).read(on_fault)
     if source.builtin:
-        return _whole(tuple(item_of(pair) for pair in _starter("pairs", seed)))
+        found = tuple(item_of(pair) for pair in _starter("pairs", seed))
+        return Read(found, len(found), FaultCounts({}, {}, ()))
     items = stream_items(_suite_records(source), source=suite.name, columns=source.columns, span=span, where=suite.name)
     read = items.read(on_fault)
     named = (replace(r, section=suite.section_of(source.section or r.section, r.subset)) for r in read.rows)
@@ -266,10 +348,6 @@ def _starter(kind: Kind, seed: int) -> tuple[Any, ...]:
 
     built = build(seed)
     return built.ratings if kind == "ratings" else built.pairs
-
-
-def _whole(rows: tuple[Row, ...]) -> Read[Row]:
-    return Read(rows, len(rows), FaultCounts({}, {}, ()))
 
 
 def _at(named: Named, source: Source) -> Named:
@@ -298,21 +376,3 @@ def _places(source: Source) -> Iterator[tuple[str, str, Iterator[Record | BadRec
         return
     for file in files:
         yield source.name or file.name.split(".")[0], str(file), records(file, source.cells)
-
-
-def _stratum(row: RatedResponse | PreferencePair | BenchmarkItem) -> str:
-    if isinstance(row, RatedResponse):
-        return " ".join(f"{name}={round(value)}" for name, value in sorted(row.ratings.items()))
-    return f"{row.section}/{row.subset}"
-
-
-def _regrouped(*kinds: Any) -> list[dict[str, Any]]:
-    # Rows that share a prompt, or a group that their source names, share one group in every file; a source's rows then stand
-    # in the order of their groups, so that answers to one prompt are neighbours.
-    flat: list[Any] = [row for sources in kinds for rows in sources.values() for row in rows]
-    groups = iter(join_groups(flat))
-
-    def regroup(rows: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(sorted((replace(row, group=next(groups)) for row in rows), key=lambda row: (row.group, row.id)))
-
-    return [{name: regroup(rows) for name, rows in sources.items()} for sources in kinds]

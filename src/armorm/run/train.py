@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from armorm import __version__
 from armorm.data.splits import Split
 from armorm.data.summary import summarise
-from armorm.disk import digest_of, is_sealed, write_marked
+from armorm.disk import digest_of, is_sealed, passing_folder, write_marked
 from armorm.errors import CheckpointError
 from armorm.features.spec import FINAL
 from armorm.fit.debias import Debias
@@ -52,6 +52,8 @@ from armorm.sums import NAME as SUMS
 from armorm.sums import read_own_list, save_sums
 
 RECIPE = "recipe.yaml"
+ROWS = "rows"
+"""Where rows are while they are extracted."""
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
 STATISTICS = "statistics"
 """The folder of what `summing` keeps: a stage per source of ratings and feature candidate."""
@@ -162,9 +164,14 @@ class Training:
     def _extract(self) -> Facts:
         """Rows into the stores; what the report says of the rows, which are let go."""
         rows, self._rows = self._rows, None
-        if rows is None:
-            self.context.reporter.say("reading rows")
-            rows = read_rows(self.recipe, self.objectives, self.context.reporter, renderer=self.backbone.renderer)
+        if rows is not None:
+            return self._store(rows)
+        self.context.reporter.say("reading rows")
+        how: Any = {"renderer": self.backbone.renderer}
+        with passing_folder(self.out / ROWS) as folder:
+            return self._store(read_rows(self.recipe, self.objectives, self.context.reporter, folder=folder, **how))
+
+    def _store(self, rows: Rows) -> Facts:
         self.stores = extract_all(self.recipe, rows, self.features, self.backbone, self.context.reporter)
         kinds = {"ratings": self.stores.ratings, "pairs": self.stores.pairs, "bench": self.stores.suites}
         sources = [replace(f, truncated=kinds[f.kind][f.name].manifest["truncated"]) for f in rows.facts]

@@ -13,7 +13,8 @@ from typing import Any
 from armorm import __version__
 from armorm.data.reading import cap_rows
 from armorm.data.splits import Split
-from armorm.disk import storage_errors, write_json, write_text
+from armorm.data.stored_rows import StoredRows, outlines
+from armorm.disk import passing_folder, storage_errors, write_json, write_text
 from armorm.errors import DataError, FitError, MissingExtra
 from armorm.objectives import Objectives
 from armorm.owner import owning
@@ -52,13 +53,20 @@ def tune(
         raise MissingExtra("training a decoder", "accelerate", "train") from None
     processes = PartialState(cpu=recipe.backbone.device == "cpu")
     objectives = recipe.load_objectives()
-    work = _Work(recipe, objective, objectives, rows or read_rows(recipe, objectives, reporter), reporter)
-    key = key_of(work.inputs)
+    if rows is None:
+        with passing_folder(folder.with_name(f"{folder.name}.rows")) as place:
+            rows = read_rows(recipe, objectives, reporter, folder=place)
+            return _tuned(_Work(recipe, objective, objectives, rows, reporter), folder, processes)
+    return _tuned(_Work(recipe, objective, objectives, rows, reporter), folder, processes)
+
+
+def _tuned(work: _Work, folder: Path, processes: Any) -> Stage[None]:
+    key, reporter = key_of(work.inputs), work.reporter
     require_stage_folder(folder)
     found = find_stage(folder, key, read_nothing, reporter.alarm)
     processes.wait_for_everyone()  # all have looked before the first begins
     stage = found or _trained(work, folder, key, processes)
-    reporter.say(f"{objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
+    reporter.say(f"{work.objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
     return stage
 
 
@@ -88,7 +96,7 @@ class _Work:
         self.recipe, self.objective, self.objectives, self.reporter = recipe, objective, objectives, reporter
         self.settings = recipe.tuning.of(objective)
         sources: Any = rows.ratings if objective == "regression" else rows.pairs
-        self.rows = [row for found in sources.values() for row in found]
+        self.sources: list[StoredRows[Any]] = list(sources.values())
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -101,7 +109,7 @@ class _Work:
             "backbone": LazyBackbone(backbone, [], self.reporter.say).fingerprint,
             "max_tokens": backbone.max_tokens,
             "rendering": VERSION,
-            "rows": key_of({"rows": [(row.id, row.group, row.source) for row in self.rows]}),
+            "rows": key_of({"rows": [(row.id, row.group, row.source) for found in self.sources for row in outlines(found)]}),
             "objectives": self.objectives.to_json() if self.objective == "regression" else None,
             "splits": self.recipe.splits.model_dump(),
             "seed": self.recipe.seed,
@@ -140,7 +148,7 @@ class _Work:
         return train(rows, validation, job)
 
     def _side(self, split: Split) -> list[Any]:
-        return [row for row in self.rows if side_of(row.group, self.recipe) is split]
+        return [row for found in self.sources for row in found if side_of(row.group, self.recipe) is split]
 
 
 def _claim(checkpoints: Path, key: str) -> None:
