@@ -153,6 +153,7 @@ def _jobs(inputs: Path) -> Iterator[Job]:
     pairs = str(rows / "pairs.jsonl")
     yield Job("audit", ("audit", model, pairs, "--limit", "4", "--only", "flattery", "--out", "audit"), "audit", brings)
     yield Job("export", ("export", model, "exported"), "exported", brings)
+    yield Job("extract", ("extract", str(rows / "recipe.yaml"), "--out", "run", "--shard", "1/1"), "run")
 
 
 def _write_inputs(inputs: Path) -> None:

@@ -33,7 +33,7 @@ from armorm.cli.options import (
     RunFolder,
     row_format,
 )
-from armorm.cli.printing import print_json, print_parts, print_result
+from armorm.cli.printing import print_json, print_parts, print_report, print_result
 from armorm.cli.steering import steer_app
 from armorm.errors import DataError
 
@@ -78,10 +78,16 @@ def train(
 ) -> None:
     """From a recipe to a reward model, its report and its rivals. A second run does only what changed."""
     if dry_run:
+        from armorm.report.costs import costs_report
         from armorm.run.plan import plan
 
-        facts = plan(recipe)
-        print_json(facts) if json_ else print_parts([facts])
+        facts = plan(recipe, priced=True)
+        if json_:
+            print_json(facts)
+        else:
+            costs = facts.pop("costs")
+            print_parts([facts])
+            print_report(costs_report(costs))
     else:
         _train(recipe, out, features, json_=json_, quiet=quiet)
 

@@ -15,11 +15,12 @@ from armorm.features.backbone import check_local, device_of, located
 from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
+from armorm.run.pricing import price
 from armorm.run.rows import all_here, joined, survey_rows
 
 
-def plan(path: Path) -> dict[str, Any]:
-    """What a recipe reads, fits and judges. Raises RecipeError with every fault."""
+def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
+    """What a recipe reads, fits and judges, and what that costs if it is to be `priced`. Raises RecipeError with every fault."""
     recipe = load_recipe(path)
     objectives = recipe.load_objectives()
     response, prompt = recipe.features.parts
@@ -45,6 +46,7 @@ def plan(path: Path) -> dict[str, Any]:
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": asdict(recipe.gate),
         "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"],
+        **({"costs": price(recipe, found, renderer)} if priced else {}),
     }
 
 
