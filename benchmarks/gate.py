@@ -2,10 +2,10 @@
 
     python benchmarks/gate.py [--pairs 1000000] [--width 4096] [--steps 50] [--device cpu] [--rival-pairs 20000] [--json FILE]
 
-The public loop, its faults mended (softmax over the objectives, debiased rewards), holds both sides' answers and prompts [p 2 d] in
-float32, which is 64 GB at full size; here it holds `--rival-pairs`. Each step it takes both sides' rows, projects the answers by
-the probe, debiases them and runs the gate for either side. Both ways are first run on these pairs, from the same weights, with the
-same batches: the losses are the same. Then ours alone on all pairs, with memory and the time that reading takes.
+The public loop, its faults mended (softmax over the objectives, debiased rewards), holds both sides' answers and prompts [p 2 d]
+in float32, which is 64 GB at full size; here it holds `--rival-pairs`. Each step it takes both sides' rows, projects the answers
+by the probe, debiases them and runs the gate for either side. Both ways are first run on these pairs, from the same weights, with
+the same batches: the losses are the same. Then ours alone on all pairs, with memory and the time that reading takes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def settings_of(steps: int, look: int, *, standardize: bool) -> GateSettings:
     return GateSettings(steps=steps, evaluate_every=look, patience=None, standardize=standardize)
 
 
-def differences_of(folder: str, few: int, width: int) -> np.ndarray:
+def differences_of(folder: str, width: int) -> np.ndarray:
     """Debiased differences of all of the few pairs: what the gate is trained on, predicted once."""
     probe, transform = probe_of(width)
     sides = (column(Path(folder, side), width) for side in ("chosen", "rejected"))
@@ -82,7 +82,7 @@ def differences_of(folder: str, few: int, width: int) -> np.ndarray:
 def ours_alike(folder: str, few: int, width: int, steps: int, device: str) -> dict[str, Any]:
     """Ours on the few pairs, with the settings of the public loop."""
     start = time.perf_counter()
-    differences = differences_of(folder, few, width)
+    differences = differences_of(folder, width)
     projected = time.perf_counter() - start
     prompts = column(Path(folder, "prompts"), width).take(np.arange(few))
     settings, where = settings_of(steps, LOOK, standardize=False), device_of(device)
