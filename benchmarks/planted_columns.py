@@ -17,10 +17,15 @@ SHARD, POOL = 512, 16_384
 NAME = "final:last"
 
 
-def write_column(folder: Path, rows: int, width: int, seed: int) -> None:
-    """Rows of normal numbers: a pool of them, its columns moved on by one each time that it is through."""
+def write_column(folder: Path, rows: int, width: int, seed: int, lead: float = 0.0) -> None:
+    """Rows of normal numbers: a pool of them, its columns moved on by one each time that it is through.
+
+    Every second row, from the first on, is so far ahead in the direction (1, …, 1): the answer of a pair that wins.
+    """
     folder.mkdir(parents=True)
-    pool = torch.randn(POOL, width, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
+    pool = torch.randn(POOL, width, generator=torch.Generator().manual_seed(seed))
+    pool[::2] += lead / width**0.5
+    pool = pool.to(torch.bfloat16)
     for shard, first in enumerate(range(0, rows, SHARD)):
         start = first % POOL
         own = pool[start : start + min(SHARD, rows - first)].roll(first // POOL, dims=1)
