@@ -149,7 +149,7 @@ def pearson(facts: dict[str, Any], name: str) -> float:
 
 def accuracy(method: Method, pairs: PairArrays) -> float:
     test = pairs.take(pairs.at(Split.TEST))
-    chosen, rejected = (method.scorer.score_features(side(method.feature)) for side in (test.chosen, test.rejected))
+    chosen, rejected = (side(method.feature).over(method.scorer.score_features) for side in (test.chosen, test.rejected))
     return float((chosen > rejected).mean())
 
 
@@ -238,7 +238,7 @@ def test_what_was_fitted_is_read_back(planted: Planted, unmasked):
         read = load_without_masking(at)
         assert (read.fill, read.fitted.feature) == (fill, found.fitted.feature)
         json.dumps(facts, allow_nan=False)
-        answers = planted.pairs.chosen(FEATURE)
+        answers = planted.pairs.chosen(FEATURE).take(np.arange(len(planted.pairs)))
         np.testing.assert_array_equal(read.method.scorer.score_features(answers), found.method.scorer.score_features(answers))
 
 

@@ -8,14 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.special import log_expit
 from scipy.stats import spearmanr
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.features.columns import Held
+from armorm.features.columns import Column, Held, tensors_in
+from armorm.fit import gate_training
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateSettings, _differences, bradley_terry_loss, fit_constant_gate, fit_gate
-from armorm.fit.gate_training import Pairs, accuracy
+from armorm.fit.gate_training import Pairs, accuracy, device_of
 from armorm.objectives import Objective, Objectives
 
 THREE = Objectives([Objective(name=name, min=0, max=1) for name in ("a", "b", "c")])
@@ -309,3 +311,86 @@ def test_an_objective_without_differences_gets_no_weight() -> None:
         assert np.isfinite(weights).all()
         assert (weights[:, 1] == 0).all()
         np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
+# -- where prompts are, and where the gate is trained ---------------------------------------------------------------------------
+
+
+def curves(data, settings=QUICK, **more):
+    fit = train(settings, data=data, **more)
+    return fit.curves, [*fit.gate.weights, *fit.gate.biases]
+
+
+def test_prompts_on_disk_train_the_same_gate_to_the_bit(tmp_path):
+    prompts, *rest = planted(p=700)
+    half = prompts.astype(np.float16)
+    pieces = []
+    for i, part in enumerate(np.array_split(half, 9)):
+        save_file({"x": torch.from_numpy(part.copy())}, tmp_path / f"{i}.safetensors")
+        pieces.append((tensors_in(tmp_path / f"{i}.safetensors")["x"],))
+    (one, weights), (two, same) = curves((Column(pieces, D), *rest)), curves((half, *rest))
+    assert one == two
+    assert all((a == b).all() for a, b in zip(weights, same, strict=True))
+
+
+def test_moments_and_evaluations_take_a_block_at_a_time(monkeypatch):
+    """Law: validation pairs and moments over several blocks are those over one, but for rounding."""
+    whole = curves(planted(p=700))[0][0]
+    monkeypatch.setattr(gate_training, "EVALUATION_BATCH", 64)
+    parts = curves(planted(p=700))[0][0]
+    np.testing.assert_allclose(parts.validation_loss, whole.validation_loss, rtol=1e-5)
+    assert parts.validation_accuracy == pytest.approx(whole.validation_accuracy, abs=1e-6)
+
+
+def test_weights_that_are_stepped_in_slices_are_the_same_to_the_bit(monkeypatch):
+    decaying = replace(QUICK, weight_decay=0.1)
+    monkeypatch.setattr(gate_training, "CACHED", 50)
+    sliced = curves(planted(p=200), decaying)
+    monkeypatch.setattr(gate_training, "CACHED", 2**40)
+    whole = curves(planted(p=200), decaying)
+    assert sliced[0] == whole[0]
+    assert all((a == b).all() for a, b in zip(sliced[1], whole[1], strict=True))
+
+
+def test_the_device_is_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == device_of("cpu") == torch.device("cpu")
+    with pytest.raises(FitError, match=r"`gate\.device` is cuda.*auto or cpu"):
+        train(replace(QUICK, device="cuda"))
+    assert curves(planted(p=200), replace(QUICK, device="cpu"))[0] == curves(planted(p=200), replace(QUICK, device="auto"))[0]
+
+
+def test_a_gpu_is_taken_where_there_is_one_unless_the_cpu_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of("auto") == device_of("cuda") == torch.device("cuda")
+    assert device_of("cpu") == torch.device("cpu")
+
+
+def test_a_device_that_is_none_is_refused():
+    settings = GateSettings()
+    object.__setattr__(settings, "device", "tpu")  # past the tests' own type checks
+    with pytest.raises(FitError, match="gate settings: device must be one of auto, cpu, cuda, got"):
+        settings.__post_init__()
+
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@on_a_gpu
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("spare", [0, 2**60], ids=["resident", "streamed"])
+def test_a_gpu_trains_the_same_gate(dropout, spare, monkeypatch):
+    monkeypatch.setattr(gate_training, "SPARE", spare)
+    settings = replace(SMALL, dropout=dropout)
+    cpu, gpu = (train(replace(settings, device=device), data=planted()) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(gpu.curves[0].validation_loss, cpu.curves[0].validation_loss, rtol=1e-2)
+    prompts = planted(p=200, seed=3)[0]
+    np.testing.assert_allclose(gpu.gate.weights_for(prompts), cpu.gate.weights_for(prompts), atol=2e-2)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
+def test_the_step_at_which_training_diverged_is_named_on_any_device(device):
+    prompts, chosen, rejected, *rest = planted(p=200)
+    big = (DebiasedRewards(side.values * 1e37) for side in (chosen, rejected))
+    with pytest.raises(FitError, match=r"diverged at step 1 "):
+        train(replace(QUICK, scale_init=1e6, device=device), data=(prompts, *big, *rest))

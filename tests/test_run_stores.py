@@ -18,6 +18,7 @@ from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
 from armorm.errors import CheckpointError
 from armorm.features import answers
 from armorm.features.answers import open_answers
+from armorm.features.columns import Stored
 from armorm.fit.method import Fitted
 from armorm.fit.parts import load_debias
 from armorm.objectives import Objective, Objectives
@@ -246,13 +247,13 @@ def test_each_shard_is_opened_once_whatever_the_candidates(
     """Three candidates, pairs in several shards: what is known, all stages, the rival and the suites share one opening."""
     settings = {"response": ["1:mean", "2:mean", "final:last"], "shard_rows": 16}
     recipe = load_recipe(write_recipe(rows, tiny_folder, features=settings))
-    opened, real = Counter[str](), answers.safe_open
+    opened, real = Counter[str](), answers.tensors_in
 
-    def counting(place: Path, **options: Any) -> Any:
+    def counting(place: Path) -> dict[str, Stored]:
         opened[f"{place.parent.name}/{place.name}"] += 1
-        return real(place, **options)
+        return real(place)
 
-    monkeypatch.setattr(answers, "safe_open", counting)
+    monkeypatch.setattr(answers, "tensors_in", counting)
     assert train(recipe, tmp_path / "run", reporter=QUIET).computed == STAGES
     shards = {f"{f.parent.name}/{f.name}" for f in (tmp_path / "run" / "features").glob("*/shard-*.safetensors")}
     assert len([s for s in shards if s.startswith("pairs-")]) == 5

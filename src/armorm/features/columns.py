@@ -84,7 +84,7 @@ def tensors_in(place: Path) -> dict[str, Stored]:
     try:
         with place.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > place.stat().st_size:
+            if not 0 < length <= place.stat().st_size - 8:
                 raise ValueError(f"a head of {length} bytes")
             head = json.loads(file.read(length))
         facts = {name: facts for name, facts in head.items() if name != "__metadata__"}

@@ -169,7 +169,7 @@ def train_layers(
 ) -> Trained:
     """Trains from one seed; `done` steps of earlier seeds are counted in what `progress` hears."""
     generator = torch.Generator().manual_seed(seed)
-    layers = _new_layers(pairs.prompts.shape[1], pairs.differences.shape[1], settings, generator, pairs.device)
+    layers = new_layers(pairs.prompts.shape[1], pairs.differences.shape[1], settings, generator, pairs.device)
     with torch.no_grad():
         # An objective whose reward never differs (a zeroed nuisance) has no gradient, but could serve as a place to put weight
         # away. Its logit is −∞ from the start and stays there: its weight is exactly 0.
@@ -177,7 +177,7 @@ def train_layers(
     scale = Scale(float(settings.scale_init), pairs.device)
     descent = _Descent(layers, scale, settings)
     log, recent, everything = _Log(settings.patience), list[Tensor](), settings.seeds * settings.steps
-    for step, at in enumerate(_batches(pairs.train, settings, generator), start=1):
+    for step, at in enumerate(batches(pairs.train, settings, generator), start=1):
         loss = bradley_terry_loss(_margins(layers, pairs, at, settings, generator), scale.value)
         descent.step(loss)
         recent.append(torch.stack([loss.detach(), scale.value.detach()]))
@@ -216,7 +216,7 @@ def accuracy(margins: Float[np.ndarray, " p"]) -> float:
     return float(((margins > 0) + 0.5 * (margins == 0)).mean())
 
 
-def _new_layers(d: int, k: int, settings: GateSettings, generator: torch.Generator, device: torch.device) -> Layers:
+def new_layers(d: int, k: int, settings: GateSettings, generator: torch.Generator, device: torch.device) -> Layers:
     # Uniform in ±1/√(inputs), torch's own default for a linear layer, from this run's generator
     widths = [d, *[settings.hidden] * settings.hidden_layers, k]
     layers = []
@@ -263,7 +263,7 @@ class _Descent:
         self.schedule.step()
 
 
-def _batches(rows: Int[Tensor, " n"], settings: GateSettings, generator: torch.Generator) -> Iterator[Int[Tensor, " b"]]:
+def batches(rows: Int[Tensor, " n"], settings: GateSettings, generator: torch.Generator) -> Iterator[Int[Tensor, " b"]]:
     # Epoch after epoch in a new order; a rest smaller than a batch is left for another epoch.
     n = len(rows)
     size = min(settings.batch_size, n)

@@ -1,0 +1,212 @@
+"""The gate's training at the paper's size: 1,000,000 pairs on disk, against the public scripts' loop on the same machine.
+
+    python benchmarks/gate.py [--pairs 1000000] [--width 4096] [--steps 50] [--device cpu] [--rival-pairs 20000] [--json FILE]
+
+The public loop, its faults mended (softmax over the objectives, debiased rewards), holds both sides' answers and prompts [p 2 d]
+in float32, which is 64 GB at full size; here it holds `--rival-pairs`. Each step it takes both sides' rows, projects the answers
+by the probe, debiases them and runs the gate for either side. Both ways are first run on these pairs, from the same weights, with
+the same batches: the losses are the same. Then ours alone on all pairs, with memory and the time that reading takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import Measured, measure, write_results
+from planted_columns import column, held, write_column
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from armorm.features.columns import Places, Rows
+from armorm.fit.gate_settings import GateSettings
+from armorm.fit.gate_training import Pairs, batches, device_of, new_layers, train_layers
+
+K, NUISANCE = 19, 4
+LOOK = 10  # steps whose mean loss is compared
+
+
+def write_data(folder: str, pairs: int, few: int, width: int) -> float:
+    """All pairs' prompts, and both sides' answers of a few of them. Returns the seconds it took."""
+    start = time.perf_counter()
+    write_column(Path(folder, "prompts"), pairs, width, seed=0)
+    for seed, side in enumerate(("chosen", "rejected"), start=1):
+        write_column(Path(folder, side), few, width, seed=seed)
+    return time.perf_counter() - start
+
+
+def probe_of(width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The probe [k d], and the debiasing [k k], which takes one objective out of the others."""
+    generator = torch.Generator().manual_seed(9)
+    transform = torch.eye(K)
+    transform[NUISANCE] -= torch.rand(K, generator=generator)
+    transform[:, NUISANCE] = 0
+    return torch.randn(K, width, generator=generator) / width, transform
+
+
+class Timed:
+    """Rows, and the seconds that reading them took."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.of, self.seconds = rows, 0.0
+        self.shape, self.dtype, self.stored = rows.shape, rows.dtype, rows.stored
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def rows(self, at: Places) -> np.ndarray:
+        start = time.perf_counter()
+        found = self.of.rows(at)
+        self.seconds += time.perf_counter() - start
+        return found
+
+
+def settings_of(steps: int, look: int, *, standardize: bool) -> GateSettings:
+    return GateSettings(steps=steps, evaluate_every=look, patience=None, standardize=standardize)
+
+
+def differences_of(folder: str, width: int) -> np.ndarray:
+    """Debiased differences of all of the few pairs: what the gate is trained on, predicted once."""
+    probe, transform = probe_of(width)
+    sides = (column(Path(folder, side), width) for side in ("chosen", "rejected"))
+    chosen, rejected = (side.over(lambda x: x @ probe.T.numpy() @ transform.numpy()) for side in sides)
+    return chosen - rejected
+
+
+def ours_alike(folder: str, few: int, width: int, steps: int, device: str) -> dict[str, Any]:
+    """Ours on the few pairs, with the settings of the public loop."""
+    start = time.perf_counter()
+    differences = differences_of(folder, width)
+    projected = time.perf_counter() - start
+    prompts = column(Path(folder, "prompts"), width).take(np.arange(few))
+    settings, where = settings_of(steps, LOOK, standardize=False), device_of(device)
+    pairs = Pairs(prompts, differences, np.zeros(few, dtype=bool), standardize=False, device=where)
+    train_layers(pairs, settings_of(2, 2, standardize=False), seed=1, progress=None, done=0)  # libraries are warm
+    start = time.perf_counter()
+    found = train_layers(pairs, settings, seed=0, progress=None, done=0)
+    seconds = time.perf_counter() - start
+    return {"losses": found.curve.train_loss, "steps_per_second": steps / seconds, "projection_seconds": projected}
+
+
+def devices_agree(folder: str, few: int, width: int, steps: int) -> dict[str, Any]:
+    """The losses of the same steps on a GPU and on the CPU."""
+    found = {device: ours_alike(folder, few, width, steps, device) for device in ("cuda", "cpu")}
+    losses = [one["losses"] for one in found.values()]
+    return {
+        "largest_loss_difference": float(np.abs(np.subtract(*losses)).max()),
+        "steps_per_second": {device: one["steps_per_second"] for device, one in found.items()},
+        "losses": losses,
+    }
+
+
+def public_way(folder: str, few: int, width: int, steps: int, device: str, tf32: bool) -> dict[str, Any]:
+    """The public scripts' loop on the few pairs, in float32 in memory."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    where, settings = device_of(device), settings_of(steps, LOOK, standardize=False)
+    answers = torch.stack([held(Path(folder, side), few, width) for side in ("chosen", "rejected")], dim=1).to(where)
+    prompts = held(Path(folder, "prompts"), few, width)
+    prompts = torch.stack([prompts, prompts], dim=1).to(where)
+    probe, transform = (t.to(where) for t in probe_of(width))
+
+    def loop(steps: int, seed: int) -> list[float]:
+        generator = torch.Generator().manual_seed(seed)
+        layers = new_layers(width, K, settings, generator, where)
+        with torch.no_grad():
+            layers[-1][1][NUISANCE] = -torch.inf
+        scale = torch.tensor(float(settings.scale_init), device=where, requires_grad=True)
+        optimizer = torch.optim.AdamW([*(t for layer in layers for t in layer), scale], lr=settings.learning_rate, weight_decay=0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        losses, order = [], batches(torch.arange(few), settings, generator)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            at = next(order).to(where)
+            hidden, rewards = prompts[at], answers[at] @ probe.T @ transform
+            for i, (W, b) in enumerate(layers):
+                hidden = (torch.relu(hidden) if i else hidden) @ W.T + b
+            gates = torch.softmax(hidden / settings.temperature, dim=-1) * scale  # over k, a gate for either side
+            scores = (rewards * gates).sum(dim=-1)
+            margins = scores[:, 0] - scores[:, 1]
+            loss = binary_cross_entropy_with_logits(margins, torch.ones_like(margins))
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.detach())
+        return torch.stack(losses).tolist()
+
+    loop(2, 1)
+    start = time.perf_counter()
+    losses = loop(steps, 0)
+    seconds = time.perf_counter() - start
+    means = [float(np.mean(losses[i : i + LOOK])) for i in range(0, steps, LOOK)]
+    return {"losses": means, "steps_per_second": steps / seconds}
+
+
+def ours(folder: str, width: int, steps: int, device: str) -> dict[str, Any]:
+    """Ours on all pairs, of which 2 % validate every 50 steps, as in the paper's recipe."""
+    prompts = Timed(column(Path(folder, "prompts"), width))
+    p, where = len(prompts), device_of(device)
+    differences = np.random.default_rng(0).normal(0.01, 0.05, size=(p, K))
+    start = time.perf_counter()
+    pairs = Pairs(prompts, differences, np.arange(p) % 50 == 0, standardize=True, device=where)
+    looked_through, prompts.seconds = time.perf_counter() - start, 0.0
+    start = time.perf_counter()
+    found = train_layers(pairs, settings_of(steps, 50, standardize=True), seed=0, progress=None, done=0)
+    seconds = time.perf_counter() - start
+    return {
+        "pairs": p,
+        "look_seconds": looked_through,
+        "seconds": seconds,
+        "steps_per_second": steps / seconds,
+        "reading_share": prompts.seconds / seconds,
+        "validation_loss": found.curve.validation_loss,
+        "gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if where.type == "cuda" else None,
+        "peak_mib_in_training": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def told(name: str, found: Measured) -> dict[str, Any]:
+    facts = {**found.value, "peak_mib": found.peak_mib}
+    print(name, json.dumps(facts), flush=True)
+    return facts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--rival-pairs", type=int, default=20_000)
+    parser.add_argument("--width", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=50, help="of either way on the rival's pairs")
+    parser.add_argument("--all-steps", type=int, default=50, help="of ours on all pairs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--folder", default=None, help="where the data goes, and is removed from (none: a temporary folder)")
+    parser.add_argument("--json", type=Path, default=None, help="where the figures go instead of results/gate.json")
+    given = parser.parse_args()
+    few, width, device = min(given.rival_pairs, given.pairs), given.width, given.device
+    with tempfile.TemporaryDirectory(dir=given.folder) as at:
+        folder = str(Path(at) / "data")
+        print(f"written in {measure(write_data, folder, given.pairs, few, width).seconds:.1f} s", flush=True)
+        alike = told("ours, few", measure(ours_alike, folder, few, width, given.steps, device))
+        rival = told("public", measure(public_way, folder, few, width, given.steps, device, False))
+        facts: dict[str, Any] = {"ours_few": alike, "public": rival}
+        if device == "cuda":
+            facts["devices"] = told("cuda, cpu", measure(devices_agree, folder, few, width, 2 * LOOK))
+            facts["public_tf32"] = told("public, tf32", measure(public_way, folder, few, width, given.steps, device, True))
+        facts["ours"] = told("ours, all", measure(ours, folder, width, given.all_steps, device))
+    facts["ratio"] = alike["steps_per_second"] / rival["steps_per_second"]
+    facts["largest_loss_difference"] = float(np.abs(np.subtract(alike["losses"], rival["losses"])).max())
+    print(f"{facts['ratio']:.2f}x the steps per second; losses differ by {facts['largest_loss_difference']:.1e} at most")
+    facts["settings"] = vars(given) | {"json": None}
+    if given.json is None:
+        write_results("gate", facts)
+    else:
+        given.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
