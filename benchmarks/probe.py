@@ -8,7 +8,7 @@ scripts' way, a scikit-learn Ridge per objective and strength on that objective'
 on two numbers of rows, the larger 40,000, and taken along the line through both to each objective's rows. The features are
 removed afterwards.
 
-A scale below 0.2 leaves some sets with fewer rows than columns, which takes other ways through the solver.
+A scale below 0.4 (at this width) leaves some sets with fewer rows than columns, which takes other ways through the solver.
 """
 
 from __future__ import annotations

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from small_run import open_stores
+from small_run import open_stores, planted_store
 
+from armorm.data.rows import RatedResponse
 from armorm.errors import CheckpointError, ObjectiveMismatch, StorageError
+from armorm.features.answers import Answers
+from armorm.features.spec import FeatureSpec
 from armorm.fit.method import Fitted
 from armorm.fit.parts import load_debias
 from armorm.fit.posterior import fit_posterior
@@ -19,12 +25,13 @@ from armorm.fit.statistics import RidgeStatistics
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Direction, Objective, Objectives, ScaleMap
 from armorm.progress import Reporter
-from armorm.recipe import load_recipe
+from armorm.recipe import Recipe, load_recipe
+from armorm.run import coverage
 from armorm.run.context import RunContext
 from armorm.run.coverage import abstention_facts, margins_of, uncertainty_stage
 from armorm.run.gate_stage import Gates
 from armorm.run.pairs import SuiteArrays
-from armorm.run.probe_stage import FittedProbe
+from armorm.run.probe_stage import FittedProbe, fit_probe_stage
 from armorm.run.rows import read_rows
 from armorm.run.summing import fold_statistics
 from armorm.run.train import Run
@@ -176,6 +183,48 @@ def test_the_stage_saves_what_it_calibrated(stage):
     assert all(part["error"] <= 0.01 for part in facts["parts"])
     at_hand = replace(fitted, statistics=fold_statistics(context, ratings, [fitted.spec])[fitted.spec])
     assert uncertainty_stage(folder, context, at_hand, ratings)[1] == facts
+
+
+def test_a_large_set_is_calibrated_on_an_even_share_of_its_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Planted: noise 0.1 on 3,000 rows in 30 shards. A third of them find it too, and no more is read for it."""
+    rng, n = np.random.default_rng(0), 3000
+    features = rng.normal(size=(n, D)).astype(np.float32)
+    given = np.clip(2 + features[:, 0] * 0.4 + 0.4 * rng.normal(size=n), 0, 4)
+    talk = ({"role": "user", "content": "q"}, {"role": "assistant", "content": "r"})
+    rows = [RatedResponse(f"r{i}", f"g{i // 4}", "rated", talk, {"plain": value}) for i, value in enumerate(given.tolist())]
+    store = planted_store(tmp_path / "rated", rows, features, np.zeros((n, D)), np.ones(n), shard_rows=100)
+    recipe = Recipe.model_validate(
+        {
+            "name": "planted",
+            "ratings": [{"path": "r"}],
+            "pairs": [{"path": "p"}],
+            "features": {"response": ["final:last"], "prompt": "final:last"},
+            "splits": {"validation": 0.1, "test": 0.2},
+            "probe": {"intercept": True},
+        }
+    )
+    context = RunContext(recipe, Objectives([OBJECTIVES[0]]), Reporter(quiet=True))
+    probe, _ = fit_probe_stage(tmp_path / "probe", context, {"rated": store})
+    folds, facts, read = probe.statistics, [], Counter[int]()
+    assert folds is not None
+    count, real = sum(fold.rows for fold in folds), Answers.features
+
+    def counting(self: Answers, spec: FeatureSpec, rows: slice = slice(None)) -> Any:
+        read[len(facts)] += 1
+        return real(self, spec, rows)
+
+    held = [replace(f, parts=tuple(replace(p, triangle=partial(np.asarray, p.triangle())) for p in f.parts)) for f in folds]
+    monkeypatch.setattr(Answers, "features", counting)
+    for share in (1, 3):
+        (tmp_path / f"{share}").mkdir()
+        monkeypatch.setattr(coverage, "CALIBRATED", count / share)
+        found = uncertainty_stage(tmp_path / f"{share}", context, replace(probe, statistics=held), {"rated": store})
+        facts.append(found[1]["objectives"][0])
+    assert read[0] == 30 + 30  # to calibrate, and for the test prompts
+    assert read[1] == 10 + 30
+    assert [one["sigma"] for one in facts] == [pytest.approx(0.1, rel=0.05)] * 2
+    assert facts[0]["sigma"] != facts[1]["sigma"]
+    assert [one["coverage"]["value"] for one in facts] == [pytest.approx(0.95, abs=0.03)] * 2
 
 
 def test_what_the_stage_returns_is_what_it_saved_to_the_bit(stage):

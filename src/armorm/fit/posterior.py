@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, solve_triangular
 
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit.probe import NO_VARIANCE, Probe
-from armorm.fit.ridge import eigen_of
+from armorm.fit.ridge import eigen_of, factor_of
 from armorm.fit.statistics import RidgeStatistics, SharedStatistics
 
 BLOCK = 2048  # rows that are in float64 at one time
@@ -217,25 +217,27 @@ def directions(sums: SharedStatistics, alphas: Float[np.ndarray, " c"], *, inter
 
 @dataclass(frozen=True, eq=False)
 class Leverage:
-    """Exact leverages at one strength: a root R of A⁻¹ = R R', asked block by block."""
+    """Exact leverages at one strength: |R x|² with R'R = A⁻¹, asked block by block. R is L⁻¹ of A = L L', or S⁻¹ᐟ² V'."""
 
-    root: Float[np.ndarray, "d d"]
+    matrix: Float[np.ndarray, "d d"]
+    triangular: bool
     mean: Float[np.ndarray, " d"]
     constant: float
 
     @classmethod
     def of(cls, sums: SharedStatistics, alpha: float, *, intercept: bool) -> Leverage:
         gram, _, mean, _ = sums.centred(intercept=intercept)
+        constant = 1 / sums.n if intercept else 0.0
         try:
-            root = solve_triangular(cholesky(gram + alpha * np.eye(len(gram)), lower=True), np.eye(len(gram)), lower=True).T
+            return cls(factor_of(gram, alpha), True, mean, constant)
         except LinAlgError:  # beside a gram matrix without full rank a small strength is rounding
             s, V = eigen_of(gram)
-            root = V / np.sqrt(s + alpha)
-        return cls(root, mean, 1 / sums.n if intercept else 0.0)
+            return cls((V / np.sqrt(s + alpha)).T, False, mean, constant)
 
     def __call__(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-        x = features.astype(np.float64) - self.mean
-        return ((x @ self.root) ** 2).sum(axis=1) + self.constant
+        x = (features.astype(np.float64) - self.mean).T
+        turned = solve_triangular(self.matrix, x, lower=True, check_finite=False) if self.triangular else self.matrix @ x
+        return (turned**2).sum(axis=0) + self.constant
 
 
 @dataclass(frozen=True)

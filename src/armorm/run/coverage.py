@@ -176,7 +176,7 @@ class _Source:
                 if not len(kept):
                     continue
                 passed += 1
-                if int(passed * share) > int((passed - 1) * share):
+                if passed == 1 or int((passed - 1) * share) > int((passed - 2) * share):
                     own = [groups[rows][i] for i in kept]
                     yield _Rated(store.features(self.fitted.spec, rows)[kept], labels[kept], own, folds[rows][kept])
 
