@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,17 +60,52 @@ def median(measured: Sequence[Measured]) -> float:
     return statistics.median(m.seconds for m in measured)
 
 
-def write_results(name: str, facts: Mapping[str, Any]) -> Path:
-    """`results/NAME.json`: the facts, and the commit, machine, threads and versions that they were measured with."""
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table: what was measured, how much in which unit; against what, how much of that, and what was aimed at."""
+
+    what: str
+    value: float
+    unit: str
+    against: str = ""
+    other: float | None = None
+    aim: str = ""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The line's words: what, how much, against what, the ratio that speaks for us, the aim."""
+        ratio = ""
+        if self.other is not None:
+            higher = self.unit.endswith("/s")  # of a rate more is better, of seconds and memory less
+            ratio = f"{self.value / self.other if higher else self.other / self.value:.3g} ×"
+        against = "" if self.other is None else f"{self.against}: {self.other:,.4g} {self.unit}"
+        return self.what, f"{self.value:,.4g} {self.unit}", against, ratio, self.aim
+
+
+def write_results(name: str, facts: Mapping[str, Any], figures: Sequence[Figure] = ()) -> Path:
+    """`results/NAME.json`: the facts, the figures for the table, and the commit, machine, threads and versions that they were
+    measured with."""
     from armorm.report.provenance import provenance
 
     versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
     RESULTS.mkdir(exist_ok=True)
     place = RESULTS / f"{name}.json"
-    text = json.dumps({**provenance(), "threads": os.cpu_count(), "versions": versions, **facts}, indent=1, allow_nan=False)
-    place.write_text(text + "\n", encoding="utf-8")
+    where = {**provenance(), "threads": os.cpu_count(), "versions": versions}
+    whole = {**where, **facts, "figures": [asdict(figure) for figure in figures]}
+    place.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(f"written: {place}")
     return place
+
+
+def results_table() -> str:
+    """The figures of all results that are kept, as Markdown."""
+    lines = []
+    for place in sorted(RESULTS.glob("*.json")):
+        facts = json.loads(place.read_text(encoding="utf-8"))
+        for figure in facts.get("figures", []):
+            lines.append(f"| {' | '.join(Figure(**figure).cells)} | `{place.stem}`, {facts['machine']}, {facts['commit']} |")
+    head = ["| what | measured | against | ratio | aim | benchmark, machine, commit |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *lines]) if lines else "No results are kept here: `make bench` makes them."
 
 
 def _main(module: str, function: str, arguments: str, out: str) -> None:
