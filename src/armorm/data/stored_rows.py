@@ -405,8 +405,7 @@ def _values_of(row: AnyRow) -> tuple[Any, ...]:
     return *labels, _json(row.context), list(map(_json, answers)), outline.chosen, outline.answers
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, default=str)  # what JSON doesn't know (a date among a call's arguments) becomes text
+_json = json.JSONEncoder(default=str).encode  # what JSON doesn't know (a date among a call's arguments) becomes text
 
 
 def _answer(text: str) -> Any:
