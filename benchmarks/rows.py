@@ -3,10 +3,10 @@
     python benchmarks/rows.py [--sizes 2000,4000,8000] [--paper] [--folder FOLDER]
 
 A size is a number of rows in all: 585 of 1,370 are ratings, the others pairs, as in the paper (`--paper` adds its 585,000 and
-785,000 rows: about 6 GB of texts, for which `--folder` needs 16 GB). Texts have the lengths of the data in ARMORM_DATA where it is
-given, else log-normal ones; prompts have several answers, some in both kinds of sources, some joined by a group that a source
-names. Each size is read in a process of its own; printed are seconds, rows per second, peak memory, and the seconds of a pass
-over all texts (the keys of the feature stores) and of one without texts.
+785,000 rows: about 6 GB of texts, for which `--folder` needs 16 GB). Texts have the lengths of the data in ARMORM_DATA where it
+is given, else log-normal ones; prompts have several answers, and some are joined by a group that a source names. Each size is
+read in a process of its own; printed are seconds, rows per second, peak memory, and the seconds of another pass over all texts
+(the keys of the feature stores) and of one without texts.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ def main() -> None:
             found.append(one := measured(Path(folder), ratings, pairs))
             steps = one["seconds"]
             print(
-                f"{ratings:>9,} ratings {pairs:>9,} pairs {one['mb']:>8,.0f} MB: read in {steps['read']:,.1f} s "
-                f"({one['rows_per_second']:,} rows/s), a pass over texts {steps['texts']:,.1f} s, without {steps['outlines']:,.1f} s, "
+                f"{ratings:>9,} ratings {pairs:>9,} pairs {one['mb']:>6,.0f} MB: read in {steps['read']:,.1f} s "
+                f"({one['rows_per_second']:,} rows/s), texts again {steps['texts']:,.1f} s, the rest {steps['outlines']:,.1f} s; "
                 f"peak {one['peak_mib']:,} MiB, {one['held_mb']:,.0f} MB on disk; joining {one['joining']['seconds']:,.2f} s, "
                 f"{one['joining']['peak_mib']:,} MiB",
                 flush=True,

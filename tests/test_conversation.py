@@ -11,7 +11,8 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given as for_all
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from armorm.conversation import (
@@ -332,6 +333,6 @@ def plainly_grouped(first: str) -> str:
 
 
 @settings(deadline=None, max_examples=2000)
-@given(MARKS)
+@for_all(MARKS)
 def test_a_prompts_group_is_what_its_rules_say(text: str):
     assert prompt_group([{"role": "user", "content": text}]) == plainly_grouped(text)
