@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import unicodedata
 
 import datasets
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given as for_all
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from armorm.conversation import (
     Fault,
@@ -301,3 +307,32 @@ def test_prompts_of_symbols_alone_stay_apart():
 
 def test_a_group_is_stable_across_versions():
     assert prompt_group(turns("Hello, world!")) == "g" + "b94d27b9934d3e08"  # sha256 of "hello world"
+
+
+MARKS = st.text(st.sampled_from("ab5é \n!！.,?…\"”»“„«¿¡—()'"), max_size=14)
+
+
+def plainly_grouped(first: str) -> str:
+    """The same rules as patterns that look back before each letter."""
+    exclaimed = re.compile(r"(?<![\d)!！])(?<![\d)]\s)(?<!\b\w)[!！]++(?=[\"”»]*+(?:\s|$))")
+    stops = re.compile(r"(?<![,.;:?…、。，；：？])[,.;:?…、。，；：？]++(?=([\"”»]*+)(?:\s|($)))")
+    quotes = re.compile(r"(?:^|(?<=\s))[\"“„«¿¡]++(?:[\"”»]++(?=\s|$))?|(?<![\"”»])[\"”»]++(?=\s|$)|(?<!\d)(?<!\d\s)—(?!\s?\d)")
+    opened = re.compile(r"[\s\"“„«‘'(\[]")
+
+    def without(found: re.Match[str]) -> str:
+        run, start = found[0], found.start()
+        before = found.string[start - 1] if start else " "
+        asks = before.isspace() and start > 0 and not run.strip("?？…") and found[2] is not None
+        return " " if asks or not opened.match(before) else run[0] + " " * (len(run) > 1)
+
+    whole = " ".join(unicodedata.normalize("NFC", first).split()).casefold()
+    quoted = re.fullmatch(r"['‘「]([^'‘’「」]+)['’」]", whole)
+    normal = stops.sub(without, exclaimed.sub(" ", quoted[1] if quoted else whole))
+    normal = " ".join(quotes.sub(" ", normal).split()) or whole
+    return "g" + hashlib.sha256(normal.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+@settings(deadline=None, max_examples=2000)
+@for_all(MARKS)
+def test_a_prompts_group_is_what_its_rules_say(text: str):
+    assert prompt_group([{"role": "user", "content": text}]) == plainly_grouped(text)

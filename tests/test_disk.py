@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from armorm.disk import save_part, storage_errors, write_json, write_sealed, writing, writing_folder
+from armorm.disk import passing_folder, save_part, storage_errors, write_json, write_sealed, writing, writing_folder
 from armorm.errors import StorageError
 
 
@@ -103,3 +104,35 @@ def test_what_breaks_while_it_is_written_leaves_what_was_there(tmp_path: Path):
         pass
     assert place.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
+
+
+def test_a_passing_folder_goes_with_its_block(tmp_path: Path):
+    place = tmp_path / "new" / "rows"
+
+    def fail() -> None:
+        with passing_folder(place) as folder:
+            assert folder is not None
+            (folder / "file").write_text("a")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    assert not list(tmp_path.iterdir()), "the folder around it was made for it"
+
+
+def test_a_passing_folder_of_a_killed_process_goes_and_nothing_else_does(tmp_path: Path):
+    for name in ("rows.1.9999999999.part", f"rows.1.{os.getpid()}.part", "rows.mine", "rows"):
+        (tmp_path / name).mkdir()
+    with passing_folder(tmp_path / "rows") as folder:
+        assert folder is not None
+        assert {f.name for f in tmp_path.iterdir()} == {folder.name, f"rows.1.{os.getpid()}.part", "rows.mine", "rows"}
+    assert {f.name for f in tmp_path.iterdir()} == {f"rows.1.{os.getpid()}.part", "rows.mine", "rows"}
+
+
+def test_where_nothing_can_be_written_there_is_no_passing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(self, *args, **more):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with passing_folder(tmp_path / "rows") as folder:
+        assert folder is None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from armorm.errors import DataError
-from armorm.owner import owning, owning_folder
+from armorm.owner import Passing, owning, owning_folder
 
 HOLD = """
 import sys, pathlib
@@ -126,3 +128,42 @@ def test_only_one_of_many_gets_it(tmp_path: Path):
         thread.join()
     assert most[0] == 1
     assert wins[0] >= 8
+
+
+# -- folders that pass --------------------------------------------------------------------------------------------------------
+
+
+def test_a_passing_folder_stands_as_long_as_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    one, other = Passing("some"), Passing("some")
+    (one.path / "file").write_text("a")
+    assert {folder.name[:5] for folder in tmp_path.iterdir()} == {"some-"}
+    place = one.path
+    del one
+    gc.collect()
+    assert list(tmp_path.iterdir()) == [other.path] != [place]
+
+
+def test_what_a_killed_process_left_goes_and_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = "import os, signal; from armorm.owner import Passing; held = Passing('some'); os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    (left,) = tmp_path.iterdir()
+    theirs = tmp_path / "some-thing"
+    theirs.mkdir()
+    (tmp_path / "some-link").symlink_to(left)
+    held = Passing("some")
+    assert {f.name for f in tmp_path.iterdir()} == {"some-thing", "some-link", held.path.name}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_a_forked_process_leaves_its_parents_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os; from armorm.owner import Passing; held = Passing('some'); child = os.fork(); "
+        "child and os.waitpid(child, 0); child and print(held.path.is_dir())"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+    assert not list(tmp_path.iterdir())

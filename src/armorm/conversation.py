@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from armorm.errors import ConversationError
@@ -237,30 +238,48 @@ def prompt_group(messages: Iterable[Message]) -> str:
     Rows that share it stand on the same side of every split. Whatever may change what is asked (operators, signs within words and
     numbers, combining marks) is kept: prompts that are only alike are near, not the same.
     """
-    first = next((m["content"] for m in messages if m["role"] == "user"), "")
+    return _group_of(next((m["content"] for m in messages if m["role"] == "user"), ""))
+
+
+@lru_cache(maxsize=8)  # a row's group is asked for several times, and neighbours often share a prompt
+def _group_of(first: str) -> str:
     whole = " ".join(_composed(first).split()).casefold()
     normal = quoted[1] if (quoted := _QUOTED.fullmatch(whole)) else whole
-    normal = _STOPS.sub(_without_stop, _EXCLAIMED.sub(" ", normal))
+    normal = _STOPS.sub(_without_stop, _EXCLAIMED.sub(_without_exclamation, normal))
     normal = _QUOTES.sub(" ", normal)
     normal = " ".join(normal.split()) or whole  # a prompt of nothing but marks keeps them
     return "g" + hashlib.sha256(normal.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 _QUOTED = re.compile(r"['‘「]([^'‘’「」]+)['’」]")
-_EXCLAIMED = re.compile(r"(?<![\d)!！])(?<![\d)]\s)(?<!\b\w)[!！]++(?=[\"”»]*+(?:\s|$))")  # 5! and n! are numbers
-_STOPS = re.compile(r"(?<![,.;:?…、。，；：？])[,.;:?…、。，；：？]++(?=([\"”»]*+)(?:\s|($)))")
-_QUOTES = re.compile(r"(?:^|(?<=\s))[\"“„«¿¡]++(?:[\"”»]++(?=\s|$))?|(?<![\"”»])[\"”»]++(?=\s|$)|(?<!\d)(?<!\d\s)—(?!\s?\d)")
-"""Marks that part or quote sentences and say nothing else. A run of them is looked at once, so that time follows the length."""
+_EXCLAIMED = re.compile(r"[!！]++(?=[\"”»]*+(?:\s|$))")
+_BEFORE = re.compile(r"(?<![\d)])(?<![\d)]\s)(?<!\b\w)")  # 5! and n! are numbers
+_STOPS = re.compile(r"[,.;:?…、。，；：？]++")
+_BEHIND = re.compile(r"[\"”»]*+(?:\s|($))")
+_QUOTES = re.compile(
+    r"[\"“„«¿¡”»—](?:"
+    r"(?<=[\"“„«¿¡])(?:(?<=^.)|(?<=\s.))[\"“„«¿¡]*+(?:[\"”»]++(?=\s|$))?"
+    r"|(?<=[\"”»])(?<![\"”»].)[\"”»]*+(?=\s|$)"
+    r"|(?<=—)(?<!\d.)(?<!\d\s.)(?!\s?\d))"
+)
+"""Marks that part or quote sentences and say nothing else. A run of them is looked at once, so that time follows the length;
+patterns open with the marks and look back from there, since such are found fastest."""
 _OPENED = re.compile(r"[\s\"“„«‘'(\[]")
 _MOST_MARKS = 100
 """So many combining marks behind one letter are brought into order; Python takes quadratic time for it."""
 
 
+def _without_exclamation(found: re.Match[str]) -> str:
+    return " " if _BEFORE.match(found.string, found.start()) else found[0]
+
+
 def _without_stop(found: re.Match[str]) -> str:
     # The marks behind a word; of those that stand by themselves or open something, the first stays.
     run, start = found[0], found.start()
+    if (behind := _BEHIND.match(found.string, found.end())) is None:
+        return run
     before = found.string[start - 1] if start else " "
-    asks = before.isspace() and start > 0 and not run.strip("?？…") and found[2] is not None
+    asks = before.isspace() and start > 0 and not run.strip("?？…") and behind[1] is not None
     return " " if asks or not _OPENED.match(before) else run[0] + " " * (len(run) > 1)
 
 

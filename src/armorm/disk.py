@@ -16,7 +16,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,25 +94,27 @@ def writing_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def passing_folder(place: Path) -> Iterator[Path]:
+def passing_folder(place: Path) -> Iterator[Path | None]:
     """A folder beside `place` for the length of the block, gone at its end; what a killed process left of one goes too.
 
-    Where nothing can be written there, it is one of the system's folders for such. Raises StorageError.
+    None where nothing can be written. Raises StorageError.
     """
-    beside, made = _beside(place), not place.parent.exists()
+    made = not place.parent.exists()
+    beside: Path | None = _beside(place)
     with storage_errors(place):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove_killed(place)
-            beside.mkdir()
+            _beside(place).mkdir()
         except OSError as error:
             if error.errno not in NOT_WRITABLE:
                 raise
-            beside = Path(tempfile.mkdtemp(prefix="armorm-"))
+            beside = None
     try:
         yield beside
     finally:
-        _remove(beside)
+        if beside is not None:
+            _remove(beside)
         if made:
             with suppress(OSError):  # something is in it
                 place.parent.rmdir()

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -21,6 +24,9 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from armorm.disk import NOT_WRITABLE, storage_errors
 from armorm.errors import DataError, InUse
+
+_HELD = ".held"
+"""The lock in a passing folder."""
 
 
 @contextmanager
@@ -47,6 +53,42 @@ def owning_folder(folder: Path) -> Iterator[None]:
         if made:
             with suppress(OSError):  # something is in it
                 folder.rmdir()
+
+
+class Passing:
+    """A folder among the system's for what passes, called `name`-…, for as long as this is held.
+
+    The system's lock in it tells what a killed process left: that goes when the next one is made. Raises StorageError.
+    """
+
+    def __init__(self, name: str) -> None:
+        place = Path(tempfile.gettempdir())
+        with storage_errors(place):
+            _clear_left(place, name)
+            fresh = Path(tempfile.mkdtemp(prefix=f"new-{name}-"))
+            lock = FileLock(fresh / _HELD)
+            lock.acquire(timeout=0)
+            self.path = fresh.rename(fresh.with_name(fresh.name.removeprefix("new-")))  # nobody sees it before it is held
+        weakref.finalize(self, _leave, self.path, lock, os.getpid())
+
+
+def _clear_left(place: Path, name: str) -> None:
+    for folder in place.glob(f"{name}-*"):
+        with suppress(OSError, Timeout):
+            if not (folder / _HELD).is_file() or folder.is_symlink() or not _is_own(folder):
+                continue
+            with FileLock(folder / _HELD).acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own(folder: Path) -> bool:
+    return os.name != "posix" or folder.stat().st_uid == os.getuid()
+
+
+def _leave(folder: Path, lock: BaseFileLock, process: int) -> None:
+    if os.getpid() == process:  # one that was forked leaves its parent's folder
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
 
 
 @contextmanager

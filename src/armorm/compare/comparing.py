@@ -79,7 +79,7 @@ def compare(recipe: Recipe, out: Path, *, features: Path | None = None, reporter
 
 
 class _Comparison:
-    def __init__(self, recipe: Recipe, out: Path, features: Path, rows: Path, reporter: Reporter) -> None:
+    def __init__(self, recipe: Recipe, out: Path, features: Path, rows: Path | None, reporter: Reporter) -> None:
         self.recipe, self.out, self.reporter = recipe, out, reporter
         self.at = out / "compare"
         reporter.say("reading rows")

@@ -130,28 +130,28 @@ class Stream(Generic[Row]):
             later = f"{len(tally.files)}-" if len(tally.files) > 1 else ""
             part = f"-{record.part}" if record.part else ""
             row_id = _name(record.values, self._columns.id) or f"{self._source}-{later}{record.row}{part}"
-            row = self._numbered(self._parse(record.values, row_id, tally))
+            row = self._parse(record.values, row_id, tally)
+            content = _digest(repr(_content_of(row)))
+            row = self._numbered(row, content)
         except RowFault as fault:
             tally.drop(record, fault)
             return None
-        return None if self._is_repeat(row) else row
+        return None if self._is_repeat(content) else row
 
-    def _numbered(self, row: Row) -> Row:
+    def _numbered(self, row: Row, content: bytes) -> Row:
         # Several answers to one prompt may share its id; the later ones get a number.
-        key = _digest(row.id)
-        prompt, before = self._ids.get(key, (_digest(repr(_context_of(row))), 0))
-        known = prompt == _digest(repr(_context_of(row))) and _digest(repr(_content_of(row))) not in self._seen
-        if before and not known:
+        key, own = _digest(row.id), _digest(repr(_context_of(row)))
+        prompt, before = self._ids.get(key, (own, 0))
+        if before and (prompt != own or content in self._seen):
             raise RowFault(
                 "duplicate-id", repr(row.id), "give each prompt of a source an id of its own, or none; remove repeated rows"
             )
         self._ids[key] = prompt, before + 1
         return replace(row, id=f"{row.id}#{before + 1}") if before else row
 
-    def _is_repeat(self, row: Row) -> bool:
-        digest = _digest(repr(_content_of(row)))
-        if digest not in self._seen:
-            self._seen.add(digest)
+    def _is_repeat(self, content: bytes) -> bool:
+        if content not in self._seen:
+            self._seen.add(content)
             return False
         drop = self._repeats == "drop"
         (self._tally.skipped if drop else self._tally.notes)["repeated"] += 1

@@ -12,7 +12,7 @@ checksums.
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import tempfile
 import weakref
 from array import array
@@ -37,6 +37,7 @@ from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedRespons
 from armorm.data.splits import computed_group, group_code, group_name
 from armorm.disk import storage_errors
 from armorm.errors import StorageError
+from armorm.owner import Passing
 
 Kind = Literal["ratings", "pairs", "bench"]
 GROUP = 4 * 2**20
@@ -66,10 +67,9 @@ class RowFolder:
     """Where rows are kept: the given folder, or one of the system's for as long as somebody holds rows in it."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.path = folder or Path(tempfile.mkdtemp(prefix="armorm-rows-"))
+        self._held = folder or Passing("armorm-rows")
+        self.path = self._held if isinstance(self._held, Path) else self._held.path
         self._numbers = count()
-        if folder is None:
-            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def next(self) -> Path:
         """A place for one more file."""
@@ -242,7 +242,7 @@ class _File:
         self.folder, self.place, self.kind, self.columns = folder, place, kind, columns
         self.starts = np.cumsum([0, *groups])[:-1]
         self._last: tuple[int, tuple[str, ...], pa.Table] | None = None
-        weakref.finalize(self, _remove, place)
+        weakref.finalize(self, _leave, place, os.getpid())
 
     def read(self, group: int, names: tuple[str, ...]) -> pa.Table:
         """Columns of a row group; the last one that was asked for is at hand."""
@@ -322,6 +322,11 @@ def _reading(place: Path) -> Iterator[None]:
         raise StorageError(
             f"{place}: rows that this run wrote can't be read back ({said}): check the disk and run it again"
         ) from error
+
+
+def _leave(place: Path, process: int) -> None:
+    if os.getpid() == process:  # one that was forked leaves its parent's files
+        _remove(place)
 
 
 def _remove(place: Path) -> None:
@@ -405,8 +410,7 @@ def _values_of(row: AnyRow) -> tuple[Any, ...]:
     return *labels, _json(row.context), list(map(_json, answers)), outline.chosen, outline.answers
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, default=str)  # what JSON doesn't know (a date among a call's arguments) becomes text
+_json = json.JSONEncoder(default=str).encode  # what JSON doesn't know (a date among a call's arguments) becomes text
 
 
 def _answer(text: str) -> Any:

@@ -97,12 +97,13 @@ class Known:
     """Conversations whose features are on disk already, in earlier stores of the same backbone and settings.
 
     An answer that several sources hold (rated here, preferred there) is computed once; of a store that is still growing, what is
-    there by then is copied. Keeps 28 bytes per conversation in memory: a digest and where its features are.
+    there by then is copied. Keeps 36 bytes per conversation in memory: a digest and where its features are.
     """
 
     def __init__(self) -> None:
         self._stores: list[Answers] = []
         self._where = np.empty(0, _PLACE)  # sorted by digest, each digest once
+        self._high = np.empty(0, np.uint64)  # of these the first halves of the digests
 
     def add(self, stored: Answers, rows: Iterable[Row]) -> None:
         digests, counts = bytearray(), array("i")
@@ -118,6 +119,7 @@ class Known:
         new["place"] = np.arange(len(new)) - np.repeat(np.cumsum(answers) - answers, answers)
         self._stores.append(stored)
         self._where = _first_of_each(np.concatenate([self._where, new]))
+        self._high = np.ascontiguousarray(self._where["high"])
 
     def get(self, conversation: Conversation) -> dict[str, Any] | None:
         """One conversation's part of the columns: "response/<part>", "response/tokens", "prompt/<part>", "prompt/tokens".
@@ -135,8 +137,8 @@ class Known:
 
     def _find(self, digest: bytes) -> tuple[int, int, int] | None:
         high, low = (np.uint64(int.from_bytes(half, "big")) for half in (digest[:8], digest[8:]))
-        at = int(np.searchsorted(self._where["high"], high))
-        while at < len(self._where) and self._where["high"][at] == high:
+        at = int(np.searchsorted(self._high, high))
+        while at < len(self._high) and self._high[at] == high:
             if self._where["low"][at] == low:
                 found = self._where[at]
                 return int(found["store"]), int(found["row"]), int(found["place"])
@@ -272,7 +274,7 @@ def write_answers(
 ) -> Answers:
     """Fill a store's folder: shards that are not there yet, texts, labels and, last, the manifest, which holds `facts` too
     (the "source", and the "backbone" with its "width"). Raises StorageError, and InUse for a shard of another process."""
-    objectives = sorted({name for row in outlines(rows) for name in row.ratings})
+    objectives = _objectives(rows)
     shards = [rows[i : i + settings.shard_rows] for i in range(0, len(rows), settings.shard_rows)]
     done, sums = 0, {"answers": 0, "tokens": 0, "truncated": 0}
     digests = []
@@ -307,7 +309,7 @@ def write_shards(
 
     Raises StorageError.
     """
-    objectives = sorted({name for row in outlines(rows) for name in row.ratings})
+    objectives = _objectives(rows)
     size, count = settings.shard_rows, -(-len(rows) // settings.shard_rows)
     parts = [(shard_name(i, count), rows[i * size : (i + 1) * size]) for i in wanted]
     done, total, sums = 0, sum(len(part) for _, part in parts), {"tokens": 0}
@@ -393,6 +395,10 @@ def _narrowed(values: Float[np.ndarray, "n d"], part: str, dtype: DType) -> torc
 
 def _ratings(row: Row) -> dict[str, float]:
     return dict(row.ratings) if isinstance(row, RatedResponse) else {}
+
+
+def _objectives(rows: Sequence[Row]) -> list[str]:
+    return sorted({name for row in outlines(rows) for name in row.ratings})
 
 
 def _label(row: Outline) -> tuple[str, str, str, str, int]:
