@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -113,7 +113,8 @@ AttentionInterface.register(NAME, attend)
 def _way(query: Tensor) -> Callable[..., Tensor]:
     if query.device.type == "cpu":
         return _in_blocks
-    if query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16) and _varlen() and query.shape[-1] <= 256:
+    small = query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= 256
+    if query.device.type == "cuda" and small and _varlen_settings() >= {"window_size", "scale"}:
         return _by_lengths
     return _branch_by_branch
 
@@ -160,12 +161,30 @@ def _branch_by_branch(plan: Plan, query: Tensor, key: Tensor, value: Tensor, sca
 
 
 def _by_lengths(plan: Plan, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
     ends, key_ends, which = plan.lengths
     q, k, v = (x.transpose(0, 1) for x in (query, key, value))
     if which is not None:
         k, v = k[which], v[which]
+    how: dict[str, Any] = {"scale": scale, "window_size": (-1 if window is None else window - 1, 0)}
+    if q.shape[1] != k.shape[1] and "enable_gqa" in _varlen_settings():
+        how["enable_gqa"] = True
+    elif q.shape[1] != k.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     longest = max(map(len, plan.branches))
-    return _varlen()(q.contiguous(), k.contiguous(), v.contiguous(), ends, key_ends, longest, plan.longest, scale, window)
+    found: Any = varlen_attn(q.contiguous(), k.contiguous(), v.contiguous(), ends, key_ends, longest, plan.longest, **how)
+    return found
+
+
+@lru_cache
+def _varlen_settings() -> frozenset[str]:
+    # What torch's attention for several lengths can be told; nothing where this torch has none.
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _paths(plan: Plan, key: Tensor, value: Tensor) -> Iterator[tuple[Branch, Tensor, Tensor]]:
@@ -180,31 +199,3 @@ def _paths(plan: Plan, key: Tensor, value: Tensor) -> Iterator[tuple[Branch, Ten
 
 def _rounded(rows: int) -> int:
     return -(-rows // STEP) * STEP
-
-
-def _varlen() -> Callable[..., Tensor] | None:
-    """torch's attention for sequences of several lengths, causal, where this torch has it."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    known = inspect.signature(varlen_attn).parameters
-
-    def attend_varlen(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        ends: Tensor,
-        key_ends: Tensor,
-        most: int,
-        most_keys: int,
-        scale: float,
-        window: int | None,
-    ) -> Tensor:
-        if "enable_gqa" not in known and q.shape[1] != k.shape[1]:
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-        how: dict[str, Any] = {"enable_gqa": q.shape[1] != k.shape[1]} if "enable_gqa" in known else {}
-        how["window_size"] = (-1 if window is None else window - 1, 0)
-        return varlen_attn(q, k, v, ends, key_ends, most, most_keys, scale=scale, **how)
-
-    return attend_varlen if {"window_size", "scale"} <= known.keys() else None

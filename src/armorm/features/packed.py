@@ -23,8 +23,8 @@ from torch import Tensor
 
 from armorm.features.attention import NAME, CannotPack, Plan
 from armorm.features.backbone import Backbone, blocks_of
-from armorm.features.fused import fused
 from armorm.features.forward import States, clone_shallowly, run_decoder
+from armorm.features.fused import fused
 from armorm.features.prefixes import Ids, Tree, plant
 from armorm.features.spec import FINAL
 
