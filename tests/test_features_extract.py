@@ -322,7 +322,9 @@ def test_nothing_is_hung_on_the_shared_decoder_not_even_during_a_pass(decoder):
     seen = []
     hooks = sum(len(m._forward_hooks) for m in decoder.model.modules())  # transformers may have left some of its own
     before = {name: dict(vars(m)) for name, m in decoder.model.named_modules()}
-    features(decoder, on_tokens=lambda _: seen.append(sum(len(m._forward_hooks) for m in decoder.model.modules())))
+    features(
+        decoder, batch_tokens=60, on_tokens=lambda _: seen.append(sum(len(m._forward_hooks) for m in decoder.model.modules()))
+    )
     assert len(seen) > 1
     assert set(seen) == {hooks}
     for name, module in decoder.model.named_modules():

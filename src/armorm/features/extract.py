@@ -17,8 +17,10 @@ from torch import Tensor
 from armorm.conversation import Conversation
 from armorm.errors import BackboneError, RecipeError
 from armorm.features.backbone import Backbone
-from armorm.features.forward import SharedPrompts, Stretch, run_whole
-from armorm.features.packing import Batch, Entry, pack, split_answers
+from armorm.features.forward import SharedPrompts, Stretch, prompts_and_answers, run_whole
+from armorm.features.packed import packs, run_tree
+from armorm.features.packing import Batch, Entry, fill, pack, split_answers
+from armorm.features.prefixes import Path, part_of, place_of, plant
 from armorm.features.spec import Part, Pooling
 from armorm.rendering import Rendered, Renderer
 
@@ -116,6 +118,13 @@ def stream_features(
     if wrong := [str(p) for p in response if p.pooling is Pooling.TURN]:
         raise RecipeError(f"{', '.join(wrong)}: only a prompt ends with its turn; pool answers with last, closing or mean")
     layers = {p.layer for p in (*response, *prompt)}
+    if packs(backbone):
+        for entries in fill(rendered, batch_tokens=batch_tokens, share=share):
+            tree = plant([e.rendered.ids for e in entries], share=share)
+            states = run_tree(tree, backbone, layers)
+            prompts, answers = prompts_and_answers(states, tree.paths, [e.rendered for e in entries])
+            yield _pooled(entries, pool(answers, response), pool(prompts, prompt, header=header), len(tree.ids), backbone)
+        return
     for batch in pack(rendered, batch_tokens=batch_tokens, share=share and backbone.shares_prefix):
         if batch.shared:
             yield from _shared(batch, backbone, layers, response, prompt, header, batch_tokens)
@@ -129,25 +138,35 @@ def pool(stretch: Stretch, parts: Iterable[Part], *, header: int = 1) -> dict[st
     """Pool the states of a stretch.
 
     `mean` averages the text's tokens in float32; `closing` is the token right behind them (the last one where nothing
-    follows); `last` is token end − 1; `turn` the first of the `header` tokens that the stretch ends with (of a prompt).
+    follows); `last` is the stretch's last token; `turn` the first of the `header` tokens that it ends with (of a prompt).
     """
-    start, text, end = stretch.start, stretch.text, stretch.end
     pooled = {}
+    sizes = [sum(map(len, path)) for path in stretch.paths]
     for part in parts:
-        h = stretch.states[part.layer]
-        rows = torch.arange(h.shape[0], device=h.device)
+        states = stretch.states[part.layer]
         if part.pooling is Pooling.MEAN:
-            t = torch.arange(h.shape[1], device=h.device)
-            inside = (t >= start[:, None]) & (t < (start + text)[:, None])
-            total = torch.einsum("btd,bt->bd", h.float(), inside.float())
-            pooled[str(part)] = total / text[:, None].clamp_min(1)
-        elif part.pooling is Pooling.CLOSING:
-            pooled[str(part)] = h[rows, torch.minimum(start + text, end - 1)].float()
+            pooled[str(part)] = _means(states, stretch)
+            continue
+        if part.pooling is Pooling.CLOSING:
+            which = [min(text, size - 1) for text, size in zip(stretch.text, sizes, strict=True)]
         elif part.pooling is Pooling.TURN:
-            pooled[str(part)] = h[rows, torch.maximum(start, end - max(header, 1))].float()
+            which = [max(0, size - max(header, 1)) for size in sizes]
         else:
-            pooled[str(part)] = h[rows, end - 1].float()
+            which = [size - 1 for size in sizes]
+        at = [place_of(path, number) for path, number in zip(stretch.paths, which, strict=True)]
+        pooled[str(part)] = states[torch.tensor(at, device=states.device)].float()
     return pooled
+
+
+def _means(states: Float[Tensor, "t d"], stretch: Stretch) -> Float[Tensor, "b d"]:
+    sums: dict[Path, Tensor] = {}
+    for path, text in zip(stretch.paths, stretch.text, strict=True):
+        inside = part_of(path, 0, text)
+        if inside not in sums:
+            of_pieces = [states[p.start : p.stop].sum(dim=0, dtype=torch.float32) for p in inside]
+            sums[inside] = sum(of_pieces[1:], of_pieces[0]) if of_pieces else states.new_zeros(states.shape[1]).float()
+    found = torch.stack([sums[part_of(path, 0, text)] for path, text in zip(stretch.paths, stretch.text, strict=True)])
+    return found / torch.tensor(stretch.text, device=states.device)[:, None].clamp_min(1)
 
 
 def _shared(

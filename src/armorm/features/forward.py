@@ -1,6 +1,6 @@
 """One pass of the decoder: token ids in, the hidden states of the wanted layers out.
 
-In: a decoder, rows of token ids, names of layers.  Out: `States` [b t d] per layer; `Stretch`es of them that hold a text.
+In: a decoder, rows of token ids, names of layers.  Out: states [b t d] per layer; `Stretch`es of them that hold a text.
 Cost: the pass. Padding on the right needs no mask (a causal decoder's tokens never see what follows); shared prompts are padded
 on the left, and their keys and values serve all their answers.
 
@@ -24,11 +24,11 @@ from transformers import DynamicCache
 
 from armorm.errors import BackboneError
 from armorm.features.backbone import Backbone, blocks_of
+from armorm.features.prefixes import Ids, Path, part_of
 from armorm.features.spec import FINAL
 from armorm.rendering import Rendered
 
-States = Mapping[str, Float[Tensor, "b t d"]]
-Ids = tuple[int, ...]
+States = Mapping[str, Float[Tensor, "t d"]]
 
 
 def _renew_thread_pool() -> None:
@@ -42,25 +42,27 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Where in the states of each row a segment stands: tokens [start, end), of which the first `text` are the text's own."""
+    """Where segments stand in the states of a pass: the tokens of `paths[i]`, of which the first `text[i]` are the text's own."""
 
     states: States
-    start: Int[Tensor, " b"]
-    text: Int[Tensor, " b"]
-    end: Int[Tensor, " b"]
+    paths: Sequence[Path]
+    text: Sequence[int]
 
 
-def run_decoder(model: Any, layers: Collection[str], **inputs: Any) -> States:
+def run_decoder(
+    model: Any, layers: Collection[str], *, adapt: Callable[[Any], Any] | None = None, **inputs: Any
+) -> dict[str, Float[Tensor, "b t d"]]:
     """Call a decoder without its head, and return the states of `layers` (block numbers from 1, or "final").
 
-    Raises BackboneError for a token that the decoder has no embedding of.
+    `adapt` makes another decoder of the one that this pass runs, and must leave the modules that it shares as they are. Raises BackboneError for a token that the decoder has no embedding of.
     """
     known, most = int(model.get_input_embeddings().weight.shape[0]), int(inputs["input_ids"].max())
     if most >= known:
         raise BackboneError(f"the tokenizer gives token {most}, the decoder knows {known}: copy both again, from one model")
     states: dict[str, Tensor] = {}
     view = _view(model, [layer for layer in layers if layer != FINAL], states)
-    output = view(**inputs, output_hidden_states=False, output_attentions=False)  # whatever its config asks for
+    decoder = adapt(view) if adapt else view
+    output = decoder(**inputs, output_hidden_states=False, output_attentions=False)  # whatever its config asks for
     if FINAL in layers:
         states[FINAL] = output.last_hidden_state
     return states
@@ -69,9 +71,17 @@ def run_decoder(model: Any, layers: Collection[str], **inputs: Any) -> States:
 def run_whole(rendered: Sequence[Rendered], backbone: Backbone, layers: Collection[str]) -> tuple[Stretch, Stretch]:
     """Whole conversations, padded on the right: their prompts and their answers."""
     ids = pad_right([r.ids for r in rendered], backbone.device)
-    states = run_decoder(backbone.model, layers, input_ids=ids, use_cache=False)
-    prompt, answer, total = _lengths(rendered, backbone.device)
-    return Stretch(states, torch.zeros_like(prompt), prompt, prompt), Stretch(states, prompt, answer, total)
+    states = _flat(run_decoder(backbone.model, layers, input_ids=ids, use_cache=False))
+    paths = [(range(at, at + len(r)),) for at, r in zip(range(0, ids.numel(), ids.shape[1]), rendered, strict=True)]
+    return prompts_and_answers(states, paths, rendered)
+
+
+def prompts_and_answers(states: States, paths: Sequence[Path], rendered: Sequence[Rendered]) -> tuple[Stretch, Stretch]:
+    """The two stretches of conversations whose tokens stand at `paths`."""
+    ends = [len(r.prompt) for r in rendered]
+    prompts = [part_of(path, 0, end) for path, end in zip(paths, ends, strict=True)]
+    answers = [part_of(path, end, len(r)) for path, end, r in zip(paths, ends, rendered, strict=True)]
+    return Stretch(states, prompts, ends), Stretch(states, answers, [len(r.answer) for r in rendered])
 
 
 class SharedPrompts:
@@ -93,17 +103,17 @@ class SharedPrompts:
             past_key_values=cache,
             use_cache=True,
         )
-        sizes = self._mask.sum(dim=1)
-        whole = torch.full_like(sizes, ids.shape[1])
-        self.stretch = Stretch(states, whole - sizes, sizes, whole)
+        stops = range(ids.shape[1], ids.numel() + 1, ids.shape[1])
+        paths = [(range(stop - len(p), stop),) for stop, p in zip(stops, prompts, strict=True)]
+        self.stretch = Stretch(_flat(states), paths, [len(p) for p in prompts])
         self._keys_values = [(layer.keys, layer.values) for layer in cache.layers]
 
     def run_answers(self, rendered: Sequence[Rendered], which: Sequence[int]) -> Stretch:
         """Answers with their closings, each behind the prompt whose place `which` gives."""
         device, at = self._backbone.device, torch.tensor(which, device=self._backbone.device)
-        prompt, answer, total = _lengths(rendered, device)
+        sizes = [len(r.answer) + len(r.closing) for r in rendered]
         tails = pad_right([r.answer + r.closing for r in rendered], device)
-        inside = torch.arange(tails.shape[1], device=device) < (total - prompt)[:, None]
+        inside = torch.arange(tails.shape[1], device=device) < torch.tensor(sizes, device=device)[:, None]
         mask = torch.cat([self._mask[at], inside.long()], dim=1)
         states = run_decoder(
             self._backbone.model,
@@ -114,7 +124,9 @@ class SharedPrompts:
             past_key_values=DynamicCache([(keys[at], values[at]) for keys, values in self._keys_values]),
             use_cache=True,
         )
-        return Stretch(states, torch.zeros_like(answer), answer, total - prompt)
+        starts = range(0, tails.numel(), tails.shape[1])
+        paths = [(range(at, at + size),) for at, size in zip(starts, sizes, strict=True)]
+        return Stretch(_flat(states), paths, [len(r.answer) for r in rendered])
 
 
 def last_states(states: Float[Tensor, "b t d"], rows: Sequence[Sequence[int]]) -> Float[Tensor, "b d"]:
@@ -186,8 +198,5 @@ def _keeper(states: dict[str, Tensor], layer: str) -> Callable[..., None]:
     return keep
 
 
-def _lengths(rendered: Sequence[Rendered], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens of each prompt, answer and whole conversation, each [b]."""
-    counts = [(len(r.prompt), len(r.answer), len(r)) for r in rendered]
-    prompt, answer, total = torch.tensor(counts, dtype=torch.long, device=device).T
-    return prompt, answer, total
+def _flat(states: Mapping[str, Float[Tensor, "b w d"]]) -> States:
+    return {layer: state.flatten(0, 1) for layer, state in states.items()}

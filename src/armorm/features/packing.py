@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from armorm.features.prefixes import LEAST, common_start
 from armorm.rendering import Rendered
 
 T = TypeVar("T")
@@ -55,6 +56,30 @@ def pack(rendered: Sequence[Rendered], *, batch_tokens: int, share: bool = True)
     return [Batch(tuple(b), shared=False) for b in plain] + [Batch(tuple(b), shared=True) for b in shared]
 
 
+def fill(rendered: Sequence[Rendered], *, batch_tokens: int, share: bool = True) -> list[list[Entry]]:
+    """Distinct conversations in batches of about `batch_tokens` tokens without padding, those that begin alike side by side.
+
+    With `share`, tokens that a conversation has in common with the one before it in its batch count once; answers to one prompt
+    stay together where one batch can hold them. A conversation longer than the budget makes a batch of its own.
+    """
+    groups = sorted(_groups(rendered), key=lambda g: g[0].rendered.prompt)
+    batches: list[list[Entry]] = []
+    room = 0
+    for group in groups:
+        entries = sorted(group, key=lambda e: e.rendered.ids)
+        fresh = _added(entries, None, share)
+        if batches and sum(_added(entries, batches[-1][-1], share)) > room and sum(fresh) <= batch_tokens:
+            room = 0
+        for entry in entries:
+            (more,) = _added([entry], batches[-1][-1] if batches else None, share)
+            if not batches or more > room:
+                batches.append([])
+                room, more = batch_tokens, len(entry.rendered)
+            batches[-1].append(entry)
+            room -= more
+    return batches
+
+
 def split_answers(batch: Batch, *, batch_tokens: int) -> list[list[tuple[int, Entry]]]:
     """The answers of a shared batch in sub-batches, longest first; each with the number of its prompt in the batch."""
     flat = [(i, e) for i, g in enumerate(batch.groups) for e in g]
@@ -73,6 +98,17 @@ def cut_by_length(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
             batches.append([])
         batches[-1].append(i)
     return batches
+
+
+def _added(entries: Sequence[Entry], before: Entry | None, share: bool) -> list[int]:
+    # Tokens that each adds to a batch that ends with `before`.
+    added = []
+    for entry in entries:
+        ids = entry.rendered.ids
+        common = common_start(ids, before.rendered.ids) if share and before else 0
+        added.append(len(ids) - (common if common >= LEAST else 0))
+        before = entry
+    return added
 
 
 def _tail(entry: Entry) -> int:

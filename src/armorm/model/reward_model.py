@@ -311,7 +311,7 @@ class RewardModel(PreTrainedModel):
         prompt = pool(prompts, self.prompt_spec.parts, header=len(self.config.header_ids))
         response_feature = join_pooled(pool(answers, self.response_spec.parts), self.response_spec)
         prompt_feature = join_pooled(prompt, self.prompt_spec)
-        heads = self.heads(response_feature, prompt_feature, answers.text.float())
+        heads = self.heads(response_feature, prompt_feature, torch.tensor(answers.text, device=prompt_feature.device).float())
         (steering,) = self.basis.bind(self.profile, 1)
         steered = heads if steering is None else steering.steer(heads, self.reward_transform_matrix.float())
         score = at.judged(steered.score, self.config.empty_score)
