@@ -184,7 +184,7 @@ class _Source:
 
     def _parts(self, spec: FeatureSpec, sums: Iterator[Sums]) -> list[Part]:
         def again(cell: _Cell) -> Callable[[], Float[np.ndarray, " t"]]:
-            return lambda: self._sum([(spec, cell)])[0].triangle
+            return lambda: self._sum([(spec, cell)])[0].part().triangle()
 
         return [own.part(again(cell)) for cell, own in zip(self.cells, sums, strict=True)]
 
