@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit import neighbours, ridge
+from armorm.fit import neighbours, ridge, triangles
 from armorm.fit.probe import fit_probe, refit
 from armorm.fit.quality import mean_quality, probe_quality
 from armorm.fit.ridge import solve_ridge_path
@@ -140,6 +140,34 @@ def test_folds_are_solved_by_the_factors_of_all_rows_and_a_fold_that_is_unlike_t
     expected = fit_probe(folds_of(features, ratings, fold), objectives(), alphas=ALPHAS)
     np.testing.assert_array_equal(alike.probe.alphas, expected.probe.alphas)
     np.testing.assert_allclose(alike.probe.weights, expected.probe.weights, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_single_precision_chooses_what_double_precision_does(monkeypatch: pytest.MonkeyPatch, intercept):
+    """As in language models: a spectrum that falls by four orders, answers of a prompt alike, means far from 0."""
+    rng, n, d = np.random.default_rng(0), 4000, 60
+    turned = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    features = (rng.normal(size=(n, d)) * np.exp(-np.arange(d) / 6.5)) @ turned
+    features = np.repeat(features[::4], 4, axis=0) + 0.3 * features
+    features[:, 3] += 100
+    features[:, 7] -= 30
+    features = features.astype(np.float16).astype(np.float32)
+    signal = features @ (rng.normal(size=(d, 3)) / features.std(axis=0)[:, None])
+    ratings = 0.5 + 0.1 * signal / signal.std(axis=0) + 0.2 * rng.normal(size=(n, 3))
+    fold, alphas = np.arange(n) // 4 % FOLDS, [10.0**e for e in range(-4, 5)]
+    fits = []
+    for narrow in (2048, 8):
+        for module in (triangles, ridge):
+            monkeypatch.setattr(module, "NARROW", narrow)
+        folds = folds_of(features, ratings, fold)
+        fits.append(fit_probe(folds, objectives(), alphas=alphas, intercept=intercept))
+    double, single = fits
+    assert not np.array_equal(double.probe.weights, single.probe.weights)
+    np.testing.assert_array_equal(single.probe.alphas, double.probe.alphas)
+    np.testing.assert_allclose(single.errors, double.errors, rtol=1e-3)
+    np.testing.assert_allclose(single.cv_pearson, double.cv_pearson, atol=1e-5)
+    one, other = (fit.probe.predict(features) for fit in (single, double))
+    assert (np.std(one - other, axis=0) < 1e-4 * np.std(other, axis=0)).all()
 
 
 def test_strengths_that_are_rounding_beside_the_matrix_are_solved_by_eigenvectors(wide, monkeypatch: pytest.MonkeyPatch):

@@ -129,7 +129,7 @@ def test_bad_rows_are_counted_and_mismatches_named():
 def test_a_triangle_is_half_of_the_matrix(d):
     X = np.random.default_rng(0).normal(size=(9, d))
     triangle = new_triangle(d)
-    add_rows(triangle, in_precision(X))
+    add_rows(triangle, in_precision(X, None))
     whole = symmetric(triangle, d)
     np.testing.assert_array_equal(whole, whole.T)
     np.testing.assert_allclose(whole, X.T @ X, rtol=1e-12, atol=1e-12)

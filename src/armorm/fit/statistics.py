@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.triangles import ROWS, add_rows, in_precision, is_finite, new_triangle, symmetric
+from armorm.fit.triangles import ROWS, add_rows, in_precision, is_finite, is_wide, new_triangle, shift_back, symmetric
 
 TOO_LARGE = (
     "the features are too large for sums of their squares: divide them by their largest value, or read them at another layer "
@@ -54,23 +54,31 @@ class Part:
 
 
 class Sums:
-    """A part in the making: rows are added to it block by block."""
+    """A part in the making: rows are added to it block by block.
+
+    What is summed in single precision is summed about a `shift` near the rows' mean, which is put back in double precision at the
+    end: some features of language models lie hundreds of standard deviations from zero.
+    """
 
     def __init__(self, d: int, columns: tuple[int, ...]) -> None:
         c = len(columns)
         self.columns, self.n, self.triangle = columns, 0, new_triangle(d)
+        self.shift: Float[np.ndarray, " d"] | None = None
         self.feature_sum, self.moment = np.zeros(d), np.zeros((d, c))
         self.label_sum, self.label_square_sum = np.zeros(c), np.zeros(c)
 
     def add(self, features: Float[np.ndarray, "n d"], labels: Float[np.ndarray, "n c"]) -> None:
         """Add rows that carry all labels. Raises FitError for features that are not finite or whose squares are not."""
         for start in range(0, len(features), ROWS):
-            X, Y = in_precision(features[start : start + ROWS]), labels[start : start + ROWS].astype(np.float64)
+            X, Y = features[start : start + ROWS], labels[start : start + ROWS].astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 own = X.sum(axis=0, dtype=np.float64)
                 if not np.isfinite(own).all():  # so some feature is not, or is large
                     _check_features(features)
+                if self.shift is None and is_wide(X):
+                    self.shift = (own / len(X)).astype(np.float32)
                 self.feature_sum += own
+                X = in_precision(X, self.shift)
                 self.moment += X.T @ Y.astype(X.dtype)
             add_rows(self.triangle, X)
             self.label_sum += Y.sum(axis=0)
@@ -80,7 +88,11 @@ class Sums:
             raise FitError(TOO_LARGE)
 
     def part(self, triangle: Callable[[], Float[np.ndarray, " t"]] | None = None) -> Part:
-        """The part, its triangle in memory unless it is said where to get it from."""
+        """The part, its triangle in memory unless it is said where to get it from. No row can be added any more."""
+        if self.shift is not None:
+            shift_back(self.triangle, self.feature_sum, self.shift, self.n)
+            self.moment += np.outer(self.shift, self.label_sum)
+            self.shift = None
         return Part(self.columns, self.n, triangle or partial(np.asarray, self.triangle), *(getattr(self, name) for name in SUMS))
 
 

@@ -4,8 +4,8 @@ In: rows of features [n d].  Out: their X'X, added to a triangle of d (d + 1) / 
 Cost: n d² operations for n rows, half of what a product of two matrices takes.
 
 Up to `NARROW` columns everything is in double precision. Wider features are multiplied in single precision, a block of rows at a
-time, and the blocks' sums are added in double precision: an error of about 10⁻⁷ √(g_ii g_jj) in g_ij, in half the time. Products
-of bfloat16 or float16 features are exact in single precision; their sums alone are rounded.
+time, less a shift near their mean, and the blocks' sums are added in double precision: an error of about 10⁻⁷ √(g_ii g_jj) in
+g_ij, g about the mean, in half the time.
 """
 
 from __future__ import annotations
@@ -28,10 +28,26 @@ def new_triangle(d: int) -> Float[np.ndarray, " t"]:
     return np.zeros(d * (d + 1) // 2)
 
 
-def in_precision(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Rows in the precision that they are summed in."""
-    single = X.shape[1] > NARROW and _fits_single(X)
-    return np.ascontiguousarray(X, dtype=np.float32 if single else np.float64)
+def is_wide(X: Float[np.ndarray, "n d"]) -> bool:
+    """Whether the rows are summed in single precision, as far as that goes."""
+    return X.shape[1] > NARROW
+
+
+def in_precision(X: Float[np.ndarray, "n d"], shift: Float[np.ndarray, " d"] | None) -> Float[np.ndarray, "n d"]:
+    """Rows, less a shift, in the precision that they are summed in."""
+    single = is_wide(X) and _fits_single(X)
+    precise: np.ndarray = X.astype(np.float32 if single else np.float64)
+    return precise if shift is None else np.subtract(precise, shift, out=precise)
+
+
+def shift_back(triangle: Float[np.ndarray, " t"], total: Float[np.ndarray, " d"], shift: Float[np.ndarray, " d"], n: int) -> None:
+    """Turn the triangle of rows less a shift into theirs; `total` is the sum of the n rows themselves."""
+    # X'X = (X − 1c')'(X − 1c') + c s' + (s − nc) c', s = X'1
+    c, first, d = shift.astype(np.float64), 0, len(total)
+    rest = total - n * c
+    for i in range(d):
+        triangle[first : first + d - i] += c[i] * total[i:] + rest[i] * c[i:]
+        first += d - i
 
 
 def add_rows(triangle: Float[np.ndarray, " t"], X: Float[np.ndarray, "n d"]) -> None:

@@ -127,6 +127,8 @@ class _Source:
         stages = {spec: self._found(spec) for spec in specs}
         found = {spec: stage.value for spec, stage in stages.items() if stage is not None}
         missing = [spec for spec in specs if spec not in found]
+        if not missing:
+            return found
         with self.context.reporter.bar(f"statistics of {self.name}", len(self.store)) as advance:
             for spec, sums in self._summed(missing, advance):
                 found[spec] = self._keep(spec, sums) if self._keeps(spec) else self._parts(spec, sums)
@@ -182,7 +184,7 @@ class _Source:
 
     def _parts(self, spec: FeatureSpec, sums: Iterator[Sums]) -> list[Part]:
         def again(cell: _Cell) -> Callable[[], Float[np.ndarray, " t"]]:
-            return lambda: self._sum([(spec, cell)])[0].triangle
+            return lambda: self._sum([(spec, cell)])[0].part().triangle()
 
         return [own.part(again(cell)) for cell, own in zip(self.cells, sums, strict=True)]
 
