@@ -124,6 +124,10 @@ class Rows(Protocol):
         """A copy of some rows, in float32 (float64 where they are kept so)."""
         ...
 
+    def less(self, other: Rows, at: Places) -> Float[np.ndarray, "b d"]:
+        """Some rows less the same rows of another matrix."""
+        ...
+
 
 class Held:
     """A matrix in memory."""
@@ -147,6 +151,9 @@ class Held:
 
     def rows(self, at: Places) -> Float[np.ndarray, "b d"]:
         return self._array[at].astype(np.promote_types(self._array.dtype, np.float32), copy=False)
+
+    def less(self, other: Rows, at: Places) -> Float[np.ndarray, "b d"]:
+        return self.rows(at) - other.rows(at)
 
 
 class Column:
@@ -195,6 +202,14 @@ class Column:
     def rows(self, at: Places) -> Float[np.ndarray, "b d"]:
         """Some rows in float32, which holds every stored number as it is."""
         return self.stored(at).float().numpy()
+
+    def less(self, other: Rows, at: Places) -> Float[np.ndarray, "b d"]:
+        """Rows of this column less those of another one; answers that stand side by side in a file are read together."""
+        if not isinstance(other, Column) or other._pieces is not self._pieces:
+            return self.rows(at) - other.rows(at)
+        both = Column(self._pieces, self._width, np.concatenate([self._places[at], other._places[at]]))
+        one, two = both.stored(np.arange(2 * len(at))).split(len(at)) if len(at) else (self.stored(at),) * 2
+        return one.float().sub_(two).numpy()
 
     def over(self, function: Callable[[Float[np.ndarray, "b d"]], np.ndarray]) -> np.ndarray:
         """What a function makes of the rows, a block at a time, one behind the other."""
