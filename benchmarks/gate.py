@@ -55,7 +55,7 @@ class Timed:
 
     def __init__(self, rows: Rows) -> None:
         self.of, self.seconds = rows, 0.0
-        self.shape, self.dtype, self.stored = rows.shape, rows.dtype, rows.stored
+        self.shape, self.dtype, self.stored, self.less = rows.shape, rows.dtype, rows.stored, rows.less
 
     def __len__(self) -> int:
         return len(self.of)

@@ -53,6 +53,16 @@ def test_what_is_taken_is_read_later_and_may_be_taken_from_again(tmp_path: Path)
     np.testing.assert_array_equal(taken.over(lambda block: block.sum(axis=1)), whole[[48, 3, 3, 20, 7]].sum(axis=1))
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["of the same files", "of others"])
+def test_rows_less_other_rows_are_the_differences(tmp_path: Path, same: bool):
+    column, whole = written(tmp_path, torch.bfloat16)
+    other, apart = (column, whole) if same else written(tmp_path, torch.bfloat16, seed=1)
+    one, two, at = np.arange(0, 48, 2), np.arange(1, 48, 2)[::-1].copy(), np.array([3, 0, 20])
+    found = column.take(one).less(other.take(two), at)
+    np.testing.assert_array_equal(found, whole[one[at]] - apart[two[at]])
+    np.testing.assert_array_equal(Held(whole[one]).less(Held(apart[two]), at), found)
+
+
 def test_columns_of_unlike_types_are_read_in_float32(tmp_path: Path):
     one, first = written(tmp_path, torch.bfloat16)
     two, second = written(tmp_path, torch.float16, seed=1)

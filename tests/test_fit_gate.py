@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.special import log_expit
 from scipy.stats import spearmanr
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.features.columns import Column, Held, tensors_in
+from armorm.features.columns import Column, Held, blocks, tensors_in
 from armorm.fit import gate_training
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateSettings, _differences, bradley_terry_loss, fit_constant_gate, fit_gate
@@ -337,6 +338,7 @@ def test_moments_and_evaluations_take_a_block_at_a_time(monkeypatch):
     """Law: validation pairs and moments over several blocks are those over one, but for rounding."""
     whole = curves(planted(p=700))[0][0]
     monkeypatch.setattr(gate_training, "EVALUATION_BATCH", 64)
+    monkeypatch.setattr(gate_training, "blocks", partial(blocks, size=50))
     parts = curves(planted(p=700))[0][0]
     np.testing.assert_allclose(parts.validation_loss, whole.validation_loss, rtol=1e-5)
     assert parts.validation_accuracy == pytest.approx(whole.validation_accuracy, abs=1e-6)

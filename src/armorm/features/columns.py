@@ -22,7 +22,8 @@ from torch import Tensor
 
 from armorm.errors import CheckpointError
 
-BLOCK = 4096  # rows that are in memory at one time
+BLOCK = 1024
+"""Rows that are in memory at one time: so few that their memory is used again, where larger pieces are new pages each time."""
 REMEDY = "remove the manifest.json beside it and extract again (what is whole is kept)"
 
 Places = Int[np.ndarray, "_"]
@@ -54,15 +55,20 @@ class Stored:
         return found
 
     def rows(self, at: Places) -> Shaped[Tensor, "..."]:
-        """Some rows, in the order of `at`."""
-        first, last = int(at.min()), int(at.max()) + 1
-        if last - first <= 2 * len(at):
-            return self.read(first, last)[torch.from_numpy(at - first)]
+        """Some rows, whose numbers rise."""
         found = torch.empty((len(at), *self.shape[1:]), dtype=self.dtype)
-        with FileIO(self.place) as file:
-            for target, row in zip(_bytes_of(found), at.tolist(), strict=True):
-                self._fill(file, target, row)
+        self.rows_into(_bytes_of(found), np.arange(len(at)), at)
         return found
+
+    def rows_into(self, target: Shaped[np.ndarray, "n bytes"], places: Places, at: Places) -> None:
+        """Bytes of some rows, whose numbers rise, to places of a target."""
+        first, last = int(at[0]), int(at[-1]) + 1
+        if last - first <= 2 * len(at):
+            target[places] = _bytes_of(self.read(first, last))[at - first]
+            return
+        with FileIO(self.place) as file:
+            for place, row in zip(places.tolist(), at.tolist(), strict=True):
+                self._fill(file, target[place], row)
 
     def _fill(self, file: FileIO, target: Shaped[np.ndarray, " bytes"], row: int) -> None:
         # Bytes from the beginning of a row on, until the target is full
@@ -118,6 +124,10 @@ class Rows(Protocol):
         """A copy of some rows, in float32 (float64 where they are kept so)."""
         ...
 
+    def less(self, other: Rows, at: Places) -> Float[np.ndarray, "b d"]:
+        """Some rows less the same rows of another matrix."""
+        ...
+
 
 class Held:
     """A matrix in memory."""
@@ -141,6 +151,9 @@ class Held:
 
     def rows(self, at: Places) -> Float[np.ndarray, "b d"]:
         return self._array[at].astype(np.promote_types(self._array.dtype, np.float32), copy=False)
+
+    def less(self, other: Rows, at: Places) -> Float[np.ndarray, "b d"]:
+        return self.rows(at) - other.rows(at)
 
 
 class Column:
@@ -172,16 +185,31 @@ class Column:
         places = self._places[at]
         found = torch.empty((len(places), self._width), dtype=self.dtype)
         order = np.argsort(places, kind="stable")
-        ends = np.searchsorted(places[order], self._starts)
+        rising, size, whole = places[order], self.dtype.itemsize, _bytes_of(found)
+        ends = np.searchsorted(rising, self._starts)
         for piece in np.flatnonzero(np.diff(ends)).tolist():
-            own = order[ends[piece] : ends[piece + 1]]
-            parts = [tensor.rows(places[own] - self._starts[piece]) for tensor in self._pieces[piece]]
-            found[torch.from_numpy(own)] = torch.cat(parts, dim=1).to(self.dtype)
+            mine, column = slice(ends[piece], ends[piece + 1]), 0
+            own, at = order[mine], rising[mine] - self._starts[piece]
+            for tensor in self._pieces[piece]:
+                end = column + tensor.shape[1]
+                if tensor.dtype == self.dtype:
+                    tensor.rows_into(whole[:, column * size : end * size], own, at)
+                else:
+                    found[torch.from_numpy(own), column:end] = tensor.rows(at).to(self.dtype)
+                column = end
         return found
 
     def rows(self, at: Places) -> Float[np.ndarray, "b d"]:
         """Some rows in float32, which holds every stored number as it is."""
         return self.stored(at).float().numpy()
+
+    def less(self, other: Rows, at: Places) -> Float[np.ndarray, "b d"]:
+        """Rows of this column less those of another one; answers that stand side by side in a file are read together."""
+        if not isinstance(other, Column) or other._pieces is not self._pieces:
+            return self.rows(at) - other.rows(at)
+        both = Column(self._pieces, self._width, np.concatenate([self._places[at], other._places[at]]))
+        one, two = both.stored(np.arange(2 * len(at))).split(len(at)) if len(at) else (self.stored(at),) * 2
+        return one.float().sub_(two).numpy()
 
     def over(self, function: Callable[[Float[np.ndarray, "b d"]], np.ndarray]) -> np.ndarray:
         """What a function makes of the rows, a block at a time, one behind the other."""

@@ -127,8 +127,8 @@ def device_of(name: GateDevice) -> torch.device:
 def _moments(prompts: Rows, train: Places, held_out: Places, *, standardize: bool) -> tuple[Tensor, Tensor]:
     # Means and inverse deviations of the training rows; a column that does not vary is left out (inverse 0). One pass, in which
     # every prompt is looked at.
-    found = moments_of(prompts.rows(train[at]) for at in blocks(len(train), EVALUATION_BATCH))
-    broken = found.broken + sum(broken_rows(prompts.rows(held_out[at])) for at in blocks(len(held_out), EVALUATION_BATCH))
+    found = moments_of(prompts.rows(train[at]) for at in blocks(len(train)))
+    broken = found.broken + sum(broken_rows(prompts.rows(held_out[at])) for at in blocks(len(held_out)))
     if broken:
         raise FitError(f"{broken} of {len(prompts)} prompts have features that are NaN or infinite: extract them again")
     if not standardize:

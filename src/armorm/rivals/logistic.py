@@ -49,7 +49,7 @@ class Differences:
 
     def rows(self, at: Places) -> Float[np.ndarray, "b w"]:
         """Some pairs' differences, in float32 (float64 where a side is kept so)."""
-        found = self.chosen.rows(at) - self.rejected.rows(at)
+        found = self.chosen.less(self.rejected, at)
         if self.scale is not None:
             found /= self.scale.astype(found.dtype)
         return found
