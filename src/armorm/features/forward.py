@@ -44,7 +44,8 @@ def run_decoder(
 ) -> dict[str, Float[Tensor, "b t d"]]:
     """Call a decoder without its head, and return the states of `layers` (block numbers from 1, or "final").
 
-    `adapt` makes another decoder of the one that this pass runs, and must leave the modules that it shares as they are. Raises BackboneError for a token that the decoder has no embedding of.
+    `adapt` makes another decoder of the one that this pass runs, and must leave the modules that it shares as they are.
+    Raises BackboneError for a token that the decoder has no embedding of.
     """
     known, most = int(model.get_input_embeddings().weight.shape[0]), int(inputs["input_ids"].max())
     if most >= known:
