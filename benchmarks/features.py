@@ -2,9 +2,9 @@
 
     python benchmarks/features.py [--backbone smollm2] [--size 12000] [--vllm PYTHON] [--device cuda --backbone llama-8b-shaped]
 
-Prints useful tokens per second (the tokens of one sequence at a time, all blocks), medians of several runs, the ratio to vLLM, and
-which share of this process's matrix product rate the linear layers reach. `--vllm` names the python of an environment that has
-vLLM. The real texts come from ARMORM_DATA; without it, and for a random decoder, ids and lengths are made up.
+Prints useful tokens per second (the tokens of one sequence at a time, all blocks), medians of several runs, the ratio to vLLM,
+and which share of this process's matrix product rate the linear layers reach. `--vllm` names the python of an environment that
+has vLLM. The real texts come from ARMORM_DATA; without it, and for a random decoder, ids and lengths are made up.
 """
 
 from __future__ import annotations

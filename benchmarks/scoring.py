@@ -107,8 +107,8 @@ def write_rows(path: Path, rows: int) -> Path:
     return path
 
 
-def write_model(folder: Path) -> Path:
-    """A random reward model on a random decoder: 2 blocks, width 32."""
+def write_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerFast:
+    """A small tokenizer with a chat template, in a decoder's folder."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -117,11 +117,17 @@ def write_model(folder: Path) -> Path:
     tokenizer.train_from_iterator([WORDS] * 4, trainer)
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|pad|>")
     fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    return fast
+
+
+def write_model(folder: Path) -> Path:
+    """A random reward model on a random decoder: 2 blocks, width 32."""
+    fast = write_tokenizer(folder / "backbone")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = transformers.LlamaConfig(vocab_size=len(fast), num_key_value_heads=2, max_position_embeddings=256, **sizes)
     transformers.LlamaModel(config).save_pretrained(folder / "backbone")
-    fast.save_pretrained(folder / "backbone")
     rng = np.random.default_rng(0)
     objectives = Objectives([Objective(name=n, min=0, max=4) for n in ("helpful", "safe", "verbosity")])
     layers = tuple(rng.normal(size=shape).astype(np.float32) for shape in ((8, 32), (3, 8)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -388,3 +389,16 @@ def test_a_table_can_be_made_of_any_numbers():
     table = table_of([0.25, -1.5])
     assert table.scores.tolist() == [0.25, -1.5]
     assert isinstance(table.basis, Basis)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_has_its_threads_before_anybody_asks_for_them(monkeypatch):
+    asked, told = os.pipe()
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: os.write(told, f"{n} threads".encode()))
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(told)
+    with os.fdopen(asked, "rb") as pipe:
+        assert pipe.read().decode() == f"{torch.get_num_threads()} threads"

@@ -179,6 +179,10 @@ DECODER_FIELDS = [
         "rope_scaling",
         "torch_dtype",
         "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+        "is_causal",
     ),
 ]
 
@@ -502,3 +506,28 @@ def test_a_folder_that_may_not_be_read(own_model, monkeypatch):
         local(str(own_model))
     with pytest.raises(BackboneError, match="Permission denied"):
         load_backbone(str(own_model))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("output_hidden_states", True), ("output_attentions", True), ("output_router_logits", True), ("use_cache", False)],
+)
+def test_switches_that_a_pass_sets_itself_move_no_number(field, value, own_model, tmp_path):
+    plain = RewardModel.from_pretrained(spoilt(own_model, tmp_path / "plain")).score(TALK).score
+    folder = spoilt(own_model, tmp_path / "switched")
+    facts = json.loads((folder / "config.json").read_text())["backbone_config"]
+    change(folder, "config.json", backbone_config=facts | {field: value})
+    assert RewardModel.from_pretrained(folder).score(TALK).score == plain
+
+
+@pytest.mark.parametrize(("field", "value"), [("is_causal", False), ("return_dict", False), ("output_hidden_states", [1])])
+def test_a_decoder_that_does_not_read_from_left_to_right_is_refused(field, value, own_model, headed, tmp_path):
+    folder = spoilt(own_model, tmp_path / "model")
+    facts = json.loads((folder / "config.json").read_text())["backbone_config"]
+    change(folder, "config.json", backbone_config=facts | {field: value})
+    with pytest.raises(CheckpointError, match=f"{field}.*take the key out"):
+        RewardModel.from_pretrained(folder)
+    folder = spoilt(headed["words"], tmp_path / "decoder")
+    change(folder, "config.json", **{field: value})
+    with pytest.raises(BackboneError, match=f"{field}.*take the key out"):
+        load_backbone(str(folder), dtype="float32", device="cpu")

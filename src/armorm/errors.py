@@ -4,6 +4,7 @@ ArmormError                    exit code 1: a fault of ours or of the machine
 ├── UserError                  exit code 2: something the caller can put right; the message says how
 │   ├── RecipeError            a recipe that is incomplete, misspelt or contradicts itself (all faults at once)
 │   ├── DataError              rows that can't be read or don't hold what they should (file, row, remedy)
+│   │   └── InUse              a place that another process is writing
 │   ├── ConversationError      messages that are no conversation, or don't fit the template
 │   ├── BackboneError          a model folder, hub id or GGUF file that can't be used as a backbone
 │   ├── ObjectiveMismatch      parts fitted on different objectives put together
@@ -34,6 +35,10 @@ class RecipeError(UserError):
 
 class DataError(UserError):
     """Rows can't be read or don't hold what they should."""
+
+
+class InUse(DataError):  # noqa: N818 - named for what was seen
+    """Another process is writing there."""
 
 
 class ConversationError(UserError):

@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from armorm.disk import storage_errors
-from armorm.errors import DataError
+from armorm.errors import DataError, InUse
 
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -30,8 +30,8 @@ _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 def owning(place: Path) -> Iterator[None]:
     """Hold a file, or a folder that is replaced as a whole, for the length of the block. The lock stands beside it.
 
-    Where nothing can be written, nothing is held: what is there may be read. Raises DataError naming the process that holds the
-    place already, or for a file of somebody else's that is called as the lock would be; StorageError for a full disk.
+    Where nothing can be written, nothing is held: what is there may be read. Raises InUse naming the process that holds the place
+    already, DataError for a file of somebody else's that is called as the lock would be, StorageError for a full disk.
     """
     with storage_errors(place):
         whole = place.resolve()
@@ -78,7 +78,7 @@ def _lock(place: Path, file: Path) -> BaseFileLock | None:
             raise DataError(f"{file}: is there already and is no lock of armorm's: move it away, or choose another place")
         lock.acquire(timeout=0)
     except Timeout:
-        raise DataError(
+        raise InUse(
             f"{place}: is being written by {_holder(file)}: wait until it is done and run this again, or choose another place"
         ) from None
     except OSError as error:

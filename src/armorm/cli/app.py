@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from armorm.cli import selecting
+from armorm.cli import extracting, selecting
 from armorm.cli.data import data_app
 from armorm.cli.ending import run
 from armorm.cli.options import (
@@ -84,6 +84,9 @@ def train(
         print_json(facts) if json_ else print_parts([facts])
     else:
         _train(recipe, out, features, json_=json_, quiet=quiet)
+
+
+app.command("extract")(extracting.extract)
 
 
 @app.command()

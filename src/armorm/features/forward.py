@@ -11,6 +11,7 @@ on the way to its blocks, which share the weights and alone carry the hooks. Any
 from __future__ import annotations
 
 import copy
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,15 @@ from armorm.features.spec import FINAL
 from armorm.rendering import Rendered
 
 States = Mapping[str, Float[Tensor, "t d"]]
+
+
+def _renew_thread_pool() -> None:
+    # A forked process gets its pool of threads anew from the first operation: torch fails where threads race to be the first.
+    torch.set_num_threads(torch.get_num_threads())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_thread_pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,8 @@ def run_decoder(
         raise BackboneError(f"the tokenizer gives token {most}, the decoder knows {known}: copy both again, from one model")
     states: dict[str, Tensor] = {}
     view = _view(model, [layer for layer in layers if layer != FINAL], states)
-    output = (adapt(view) if adapt else view)(**inputs)
+    call = adapt(view) if adapt else view
+    output = call(**inputs, output_hidden_states=False, output_attentions=False)  # whatever its config asks for
     if FINAL in layers:
         states[FINAL] = output.last_hidden_state
     return states

@@ -25,6 +25,7 @@ from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from safetensors import SafetensorError, safe_open
 
+from armorm.bounds import shown
 from armorm.errors import ArmormError, BackboneError, UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -44,6 +45,11 @@ VALUES_PER_BYTE = 8
 
 _WIDTH = re.compile(r"[%:<>^=.+#, 0-](\d{8,40})")
 _COUNTED = ("layer", "experts", "labels", "depth", "blocks")
+_SWITCHES: dict[str, tuple[bool | None, ...]] = {
+    **dict.fromkeys(("return_dict", "is_causal"), (True, None)),
+    **dict.fromkeys(("output_hidden_states", "output_attentions", "output_router_logits", "use_cache"), (True, False, None)),
+}
+"""What a pass needs of a decoder; the last ones it sets itself, and they only have to be switches."""
 
 Said = Callable[[str], UserError]
 """Makes the error of what went wrong."""
@@ -87,20 +93,20 @@ def backbone_error(name: str, use: str = "a backbone") -> Said:
 
 def folder_of(name: str, said: Said) -> Path | None:
     """The folder that a name means, `~` expanded; None where there is none. Raises what `said` makes of a name that is none's."""
-    shown = name if len(name) <= 200 else f"{name[:200]}…"
+    named = name if len(name) <= 200 else f"{name[:200]}…"
     if "\0" in name or not name.strip():
-        raise said(f"{shown.replace(chr(0), '?')!r} is no name of a model: give a folder or a hub id (owner/name)")
+        raise said(f"{named.replace(chr(0), '?')!r} is no name of a model: give a folder or a hub id (owner/name)")
     try:
         place = Path(name).expanduser() if name.startswith("~") else Path(name)
         if not place.exists():
             return None
         if not place.is_dir():
-            raise said(f"{shown} is a file, no such folder; give the model's folder, with its config.json and weights")
+            raise said(f"{named} is a file, no such folder; give the model's folder, with its config.json and weights")
         next(place.iterdir(), None)
     except RuntimeError as error:
-        raise said(f"{shown}: no such folder; there is no user of that name") from error
+        raise said(f"{named}: no such folder; there is no user of that name") from error
     except OSError as error:
-        raise said(f"{shown}: can't be read as a folder ({error.strerror}); give a model's folder that you may read") from error
+        raise said(f"{named}: can't be read as a folder ({error.strerror}); give a model's folder that you may read") from error
     return place
 
 
@@ -152,8 +158,11 @@ def check_weights(folder: Path, said: Said) -> None:
 
 
 def check_config(facts: Mapping[Any, Any], said: Said) -> None:
-    """Raises what `said` makes of a config.json whose counts make a library's loops endless, or that names code on the hub."""
+    """Raises what `said` makes of a config.json whose counts make a library's loops endless, whose switches are none or turn a
+    decoder into something else, or that names code on the hub."""
     for key, value in facts.items():
+        if key in _SWITCHES and not any(value is known for known in _SWITCHES[key]):
+            raise said(f"config.json says {key}: {shown(value)}, with which it is no decoder that can be read: take the key out")
         counted = any(word in str(key) for word in _COUNTED) and isinstance(value, int | float)
         if counted and not -1 <= value <= MOST:
             raise said(f"config.json is damaged ({key}: {value}): copy it again")

@@ -2,7 +2,8 @@
 
 In: rows (rated responses, pairs, benchmark items), a decoder, settings.  Out: `Answers`, and the folder that `answers` describes.
 Cost: one extraction per distinct (backbone, settings, texts, ratings): the folder's name holds a hash of them. A run that was
-killed goes on at its first missing shard and ends with the same bytes. Texts are in memory only as long as the caller keeps them.
+killed goes on at its first missing shard and ends with the same bytes. Several processes can compute some of the shards each.
+Texts are in memory only as long as the caller keeps them.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from safetensors.torch import save_file
 from armorm.conversation import Conversation
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, texts_of
 from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, writing
-from armorm.errors import CheckpointError, StorageError
+from armorm.errors import CheckpointError, InUse, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, shard_name
 from armorm.features.backbone import Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
-from armorm.owner import owning_folder
+from armorm.features.workers import Growing, Worker
+from armorm.owner import owning, owning_folder
 from armorm.rendering import VERSION, Renderer, Rendering
 
 Row = RatedResponse | PreferencePair | BenchmarkItem
@@ -85,7 +87,8 @@ class ExtractionSettings:
 class Known:
     """Conversations whose features are on disk already, in earlier stores of the same backbone and settings.
 
-    An answer that several sources hold (rated here, preferred there) is computed once. Keeps a hash per conversation in memory.
+    An answer that several sources hold (rated here, preferred there) is computed once; of a store that is still growing, what is
+    there by then is copied. Keeps a hash per conversation in memory.
     """
 
     def __init__(self) -> None:
@@ -106,6 +109,8 @@ class Known:
         if (where := self._where.get(_digest(conversation))) is None:
             return None
         store, row, place = self._stores[where[0]], slice(where[1], where[1] + 1), where[2]
+        if isinstance(store, Growing) and not store.holds(where[1]):
+            return None
         if store.column("response/truncated", row)[place]:
             return None
         return {name: store.column(name, row)[place if name.startswith("response/") else 0] for name in store.names}
@@ -157,21 +162,46 @@ def store_answers(
     decoder: Decoder,
     settings: ExtractionSettings,
     *,
+    worker: Worker | None = None,
     known: Known | None = None,
     progress: OnProgress | None = None,
 ) -> Answers:
     """Extract the rows' features into `folder`, or find them there.
 
+    With a `worker`, only its shards are computed, beside other workers: none waits for another, a shard that one is computing is
+    left to it, and the process that finds all shards there finishes the store. What the others get is `Growing`.
     The decoder is only loaded when something has to be computed; what `known` holds is copied. Raises StorageError when the disk
-    is full (what is complete stays, and the next run goes on from there).
+    is full (what is complete stays, and the next run goes on from there), InUse for a store or shard of another process.
     """
     home = folder / f"{source}-{store_key(rows, decoder.fingerprint, settings)}"
     labels = labels_key(rows)
     if (stored := open_answers(home, labels)) is not None:
         _write_labels(home, rows)
         return stored
+    if worker is not None:
+        return _extract_some(home, source, rows, decoder, settings, worker, known, progress)
     with owning_folder(home):
         return _extract(home, source, rows, decoder, settings, known, progress)
+
+
+def _extract_some(
+    home: Path,
+    source: str,
+    rows: Sequence[Row],
+    decoder: Decoder,
+    settings: ExtractionSettings,
+    worker: Worker,
+    known: Known | None,
+    progress: OnProgress | None,
+) -> Answers:
+    growing = Growing(home, {**settings.facts, "rows": len(rows)}, labels_key(rows))
+    if missing := growing.missing(worker):
+        _check_space(home, rows, decoder.load()[0].width, settings)
+        write_shards(home, rows, settings, _computing(decoder, settings, known), missing, progress)
+    if growing.present == growing.shards:
+        with suppress(InUse), owning_folder(home):  # or another process finishes it just now
+            return _extract(home, source, rows, decoder, settings, known, None)
+    return growing
 
 
 def _extract(
@@ -186,16 +216,22 @@ def _extract(
     if (stored := open_answers(home, labels_key(rows))) is not None:  # another process finished it in between
         _write_labels(home, rows)
         return stored
-    backbone, renderer = decoder.load()
+    backbone, _ = decoder.load()
     _check_space(home, rows, backbone.width, settings)
+    named = {"name": backbone.name, "fingerprint": decoder.fingerprint, "width": backbone.width}
+    facts = {"source": source, "backbone": named}
+    return write_answers(home, rows, facts, settings, _computing(decoder, settings, known), progress)
+
+
+def _computing(decoder: Decoder, settings: ExtractionSettings, known: Known | None) -> Compute:
+    backbone, renderer = decoder.load()
     parts = {"response": settings.response, "prompt": settings.prompt, "batch_tokens": settings.batch_tokens}
 
     def compute(conversations: Sequence[Conversation], tick: Callable[[int], None]) -> Features:
         options: Any = {"backbone": backbone, "renderer": renderer, **parts, "on_tokens": tick}
         return (known or Known()).complete(conversations, partial(extract, **options))
 
-    named = {"name": backbone.name, "fingerprint": decoder.fingerprint, "width": backbone.width}
-    return write_answers(home, rows, {"source": source, "backbone": named}, settings, compute, progress)
+    return compute
 
 
 def write_answers(
@@ -207,7 +243,7 @@ def write_answers(
     progress: OnProgress | None = None,
 ) -> Answers:
     """Fill a store's folder: shards that are not there yet, texts, labels and, last, the manifest, which holds `facts` too
-    (the "source", and the "backbone" with its "width"). Raises StorageError."""
+    (the "source", and the "backbone" with its "width"). Raises StorageError, and InUse for a shard of another process."""
     objectives = sorted({name for row in rows for name in _ratings(row)})
     shards = [rows[i : i + settings.shard_rows] for i in range(0, len(rows), settings.shard_rows)]
     done, sums = 0, {"answers": 0, "tokens": 0, "truncated": 0}
@@ -215,13 +251,8 @@ def write_answers(
     with storage_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         for i, part in enumerate(shards):
-            name = shard_name(i, len(shards))
-            shard = find_shard(home, name, len(part))
-            if shard is None:
-                start = time.perf_counter()
-                features = compute([c for row in part for c in conversations_of(row)], _ticker(progress, done, len(rows), sums))
-                shard = _write_shard(home, name, part, features, objectives, settings.store_dtype)
-                _note_time(home, name, time.perf_counter() - start, shard)
+            name, tick = shard_name(i, len(shards)), _ticker(progress, done, len(rows), sums)
+            shard = _find_or_compute(home, name, part, compute, tick, objectives, settings.store_dtype)
             digests.append(digest_of(home / f"{name}.json"))
             done += len(part)
             sums = {key: total + shard[key] for key, total in sums.items()}
@@ -229,13 +260,63 @@ def write_answers(
                 progress(done, len(rows), sums["tokens"])
         texts = _write_texts(home, shards)
         labels = _write_labels(home, rows)
+        _remove_left_locks(home)
         whole = {**settings.facts, **facts, "objectives": objectives, "rows": len(rows), **sums}
         manifest = {**whole, "shards": digests, "texts": texts}
         write_sealed(home / "manifest.json", manifest)
     return Answers(home, manifest, labels)
 
 
+def write_shards(
+    home: Path,
+    rows: Sequence[Row],
+    settings: ExtractionSettings,
+    compute: Compute,
+    wanted: Sequence[int],
+    progress: OnProgress | None = None,
+) -> None:
+    """Compute the shards with these numbers, and nothing else; one that another process computes is left to it.
+
+    Raises StorageError.
+    """
+    objectives = sorted({name for row in rows for name in _ratings(row)})
+    size, count = settings.shard_rows, -(-len(rows) // settings.shard_rows)
+    parts = [(shard_name(i, count), rows[i * size : (i + 1) * size]) for i in wanted]
+    done, total, sums = 0, sum(len(part) for _, part in parts), {"tokens": 0}
+    with storage_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+        for name, part in parts:
+            with suppress(InUse):
+                tick = _ticker(progress, done, total, sums)
+                shard = _find_or_compute(home, name, part, compute, tick, objectives, settings.store_dtype)
+                sums["tokens"] += shard["tokens"]
+            done += len(part)
+            if progress:
+                progress(done, total, sums["tokens"])
+
+
 # -- one shard ----------------------------------------------------------------------------------------------------------------
+
+
+def _find_or_compute(
+    home: Path,
+    name: str,
+    rows: Sequence[Row],
+    compute: Compute,
+    tick: Callable[[int], None],
+    objectives: Sequence[str],
+    dtype: DType,
+) -> dict[str, Any]:
+    if (found := find_shard(home, name, len(rows))) is not None:
+        return found
+    with owning(home / f"{name}.safetensors"):
+        if (found := find_shard(home, name, len(rows))) is not None:  # another process wrote it in between
+            return found
+        start = time.perf_counter()
+        features = compute([c for row in rows for c in conversations_of(row)], tick)
+        shard = _write_shard(home, name, rows, features, objectives, dtype)
+        _note_time(home, name, time.perf_counter() - start, shard)
+        return shard
 
 
 def _write_shard(
@@ -346,6 +427,13 @@ def _note_time(home: Path, name: str, seconds: float, facts: Mapping[str, Any]) 
     line = {"shard": name, "seconds": round(seconds, 3), "tokens": facts["tokens"], "truncated": facts["truncated"]}
     with (home / "timings.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _remove_left_locks(home: Path) -> None:
+    # Those of processes that were killed.
+    for file in home.glob(".shard-*.lock"):
+        with suppress(InUse), owning(home / file.name.removeprefix(".").removesuffix(".lock")):
+            pass
 
 
 def _check_space(home: Path, rows: Sequence[Row], width: int, settings: ExtractionSettings) -> None:

@@ -1,6 +1,7 @@
-"""The features stage: every source of a recipe through the backbone, or found on disk.
+"""The features stage: every source of a recipe through the backbone, or found on disk; by one process or by several.
 
-In: a recipe and its rows.  Out: `Stores`, one per source.  Cost: one pass of the decoder over what is not there yet.
+In: a recipe, its rows, which of several workers it is.  Out: `Stores`, one per source; `Extraction`, what is there by now.
+Cost: one pass of the decoder over what is not there yet. Each process reads all rows, since stores are named after them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 from armorm.features.answers import Answers
 from armorm.features.backbone import Backbone, check_positions, fingerprint, load_backbone, load_tokenizer
 from armorm.features.storing import ExtractionSettings, Known, OnProgress, Row, store_answers
+from armorm.features.workers import Growing, Worker
 from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
 from armorm.rendering import Renderer
-from armorm.run.rows import Rows
+from armorm.report.extraction import Extraction, Filled
+from armorm.run.rows import Rows, read_rows
 from armorm.small_files import expanded
 
 
@@ -82,8 +85,29 @@ class LazyBackbone:
         return backbone, self.renderer  # it knows the contexts already that it checked
 
 
-def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone, reporter: Reporter) -> Stores:
-    """Features of every source, each extracted once per backbone, settings and texts."""
+def extract(recipe: Recipe, features: Path, *, worker: Worker | None = None, reporter: Reporter | None = None) -> Extraction:
+    """The features stage alone, into the folder that training finds them in.
+
+    With a `worker`, this process computes its shards of every source, whatever other workers do meanwhile; the one that finds
+    the last shard of a store there finishes the store. Raises what reading rows and the stores raise.
+    """
+    reporter, (response, prompt) = reporter or Reporter(), recipe.features.parts
+    backbone = LazyBackbone(recipe.backbone, [*response, *prompt], reporter.say)
+    reporter.say("reading rows")
+    rows = read_rows(recipe, recipe.load_objectives(), reporter, renderer=backbone.renderer)
+    stores = extract_all(recipe, rows, features, backbone, reporter, worker=worker)
+    kinds = {"ratings": stores.ratings, "pairs": stores.pairs, "bench": stores.suites}
+    filled = [_filled(kind, name, store) for kind, sources in kinds.items() for name, store in sources.items()]
+    return Extraction(folder=str(features), shard=str(worker) if worker else None, stores=tuple(filled))
+
+
+def extract_all(
+    recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone, reporter: Reporter, *, worker: Worker | None = None
+) -> Stores:
+    """Features of every source, each extracted once per backbone, settings and texts.
+
+    With a `worker`, a store is `Growing` as long as others' shards of it are missing.
+    """
     features, known = recipe.features, Known()
     settings = ExtractionSettings(
         *features.parts,
@@ -95,12 +119,20 @@ def extract_all(recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone
     )
 
     def store(name: str, found: Sequence[Row]) -> Answers:
-        with reporter.bar(f"features of {name}", len(found)) as advance:
-            stored = store_answers(folder, name, found, backbone, settings, known=known, progress=_with_rate(advance))
+        own = worker.rows(len(found), settings.shard_rows) if worker else len(found)
+        with reporter.bar(f"features of {name}", own) as advance:
+            how: Any = {"worker": worker, "known": known, "progress": _with_rate(advance)}
+            stored = store_answers(folder, name, found, backbone, settings, **how)
         known.add(stored, found)
         return stored
 
     return Stores(*({name: store(name, found) for name, found in sources.items()} for sources in rows.kinds.values()))
+
+
+def _filled(kind: str, name: str, store: Answers) -> Filled:
+    shards, present = (store.shards, store.present) if isinstance(store, Growing) else (len(store.manifest["shards"]),) * 2
+    whole = not isinstance(store, Growing)
+    return Filled(kind=kind, name=name, folder=store.folder.name, rows=len(store), shards=shards, present=present, whole=whole)
 
 
 def _with_rate(advance: Advance) -> OnProgress:
