@@ -2,9 +2,9 @@
 
     python benchmarks/features.py [--backbone smollm2] [--size 12000] [--vllm PYTHON] [--device cuda --backbone llama-8b-shaped]
 
-Prints useful tokens per second (the tokens of one sequence at a time, all blocks), medians of several runs, the ratio to vLLM, and
-which share of this process's matrix product rate the linear layers reach. `--vllm` names the python of an environment that has
-vLLM. The real texts come from ARMORM_DATA; without it, and for a random decoder, ids and lengths are made up.
+Prints useful tokens per second (the tokens of one sequence at a time, all blocks), medians of several runs, the ratio to vLLM,
+and which share of this process's matrix product rate the linear layers reach. `--vllm` names the python of an environment that
+has vLLM. The real texts come from ARMORM_DATA; without it, and for a random decoder, ids and lengths are made up.
 """
 
 from __future__ import annotations
@@ -77,6 +77,19 @@ def ours(backbone: Backbone, rendered: Sequence[Rendered], tokens: int) -> int:
     return sum(p.tokens for p in stream_features(rendered, backbone, response=PARTS, prompt=PARTS, batch_tokens=tokens))
 
 
+@torch.inference_mode()
+def difference(backbone: Backbone, rendered: Sequence[Rendered], tokens: int) -> float:
+    """How far our features are from those of one sequence at a time, in proportion to their size."""
+    found = torch.zeros(len(rendered), backbone.width)
+    for pooled in stream_features(rendered, backbone, response=PARTS, prompt=PARTS, batch_tokens=tokens):
+        found[list(pooled.rows)] = pooled.response["final:mean"].cpu()
+    alone = []
+    for r in rendered:
+        state = backbone.model(input_ids=torch.tensor([r.ids], device=backbone.device), use_cache=False).last_hidden_state[0]
+        alone.append(state[len(r.prompt) :][: len(r.answer)].float().mean(0).cpu())
+    return float((found - torch.stack(alone)).norm() / torch.stack(alone).norm())
+
+
 def seconds_of(way: Callable[..., int], *given: object) -> tuple[float, int]:
     """Seconds and computed tokens of one run."""
     start = time.perf_counter()
@@ -135,6 +148,8 @@ def main() -> None:
     vllm = run_vllm(given.vllm, given.backbone, loads, given.times, given.batch_tokens) if given.vllm else {}
     ways = {"one at a time": one_at_a_time, "padded batches": padded, "ours": ours}
     print(f"packed: {packs(backbone)}; torch {torch.__version__}, transformers {transformers.__version__}, {device}", flush=True)
+    few = [r for load in loads.values() for r in load[:4]]
+    print(f"features differ from those of one sequence at a time by {difference(backbone, few, given.batch_tokens):.1e}")
     runs: dict[tuple[str, str], list[float]] = {}
     computed: dict[tuple[str, str], int] = {}
     rates = []
@@ -154,9 +169,8 @@ def main() -> None:
         speeds = {name: useful / statistics.median(runs[load, name]) for name in ways}
         share = computed[load, "ours"] * work / statistics.median(runs[load, "ours"]) / rate
         theirs = {f"vLLM, caching {way}": useful / s for way, s in vllm.get(load, {}).items()}
-        print(
-            f"{load}: {len(rendered)} conversations, {useful:,} tokens, {computed[load, 'ours']:,} computed; {share:.0%} of the rate"
-        )
+        done = computed[load, "ours"]
+        print(f"{load}: {len(rendered)} conversations, {useful:,} tokens, {done:,} computed; {share:.0%} of the rate")
         best = max(theirs.values(), default=None)
         for name, speed in {**speeds, **theirs}.items():
             against = "" if best is None else f"  {speed / best:5.2f} × vLLM"

@@ -15,7 +15,8 @@ from armorm.errors import BackboneError, ConversationError, RecipeError
 from armorm.features.backbone import load_backbone
 from armorm.features.extract import Features, extract
 from armorm.features.forward import run_decoder
-from armorm.features.packing import pack, split_answers
+from armorm.features.packing import fill, pack, split_answers
+from armorm.features.prefixes import plant
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
 from armorm.rendering import Renderer
 
@@ -261,6 +262,21 @@ def test_batches_hold_every_row_once_and_keep_to_the_budget(llama):
             else:
                 longest = max(len(g[0].rendered) for g in b.groups)
                 assert longest * len(b.groups) <= 200 or len(b.groups) == 1
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_packed_batches_hold_every_row_once_keep_to_the_budget_and_answers_to_a_prompt_together(share, llama):
+    renderer = Renderer(llama.tokenizer, max_tokens=512)
+    rendered = [renderer.render(c) for c in CONVERSATIONS * 3] + [renderer.render(talk("x", "word " * n)) for n in range(1, 30)]
+    rendered += [renderer.render(talk("word " * 150, "yes"))]
+    batches = fill(rendered, batch_tokens=120, share=share)
+    assert sorted(row for b in batches for e in b for row in e.rows) == list(range(len(rendered)))
+    assert all(rendered[row] == e.rendered for b in batches for e in b for row in e.rows)
+    sizes = [len(plant([e.rendered.ids for e in b], share=share).ids) for b in batches]
+    assert max(sizes) > 120 > sorted(sizes)[-2]  # the long conversation is by itself
+    assert len(batches[sizes.index(max(sizes))]) == 1
+    asked = renderer.render(CONVERSATIONS[0]).prompt
+    assert sum(any(e.rendered.prompt == asked for e in b) for b in batches) == 1
 
 
 def test_no_conversations_give_empty_features(llama):

@@ -23,7 +23,8 @@ from armorm.data.answer_rows import answer_rows, group_neighbours
 from armorm.data.files import records
 from armorm.data.row_writing import row_writer, write_rows
 from armorm.errors import CheckpointError, DataError
-from armorm.features.forward import SharedPrompts
+from armorm.features.packed import run_tree
+from armorm.features.prefixes import Tree
 from armorm.jobs import score_file as scoring_files
 from armorm.jobs.score_file import Job, count_rows, score_job, stream_rows, write_scores
 from armorm.jobs.select import best_of_job
@@ -187,16 +188,16 @@ def test_a_window_is_asked_for_at_once_and_its_prompts_are_computed_once(
     list(stream_rows(tmp_path / "rows.jsonl", score, score_job(), QUIET))
     prompts = [[c[0]["content"][-1] for c in call] for call in score.calls]
     assert prompts == [list("01201233"), ["4"]]
-    read: list[int] = []
+    read: list[tuple[int, ...]] = []
 
-    class Counted(SharedPrompts):
-        def __init__(self, prompts: Any, *others: Any) -> None:
-            read.append(len(prompts))
-            super().__init__(prompts, *others)
+    def counted(tree: Tree, *others: Any) -> Any:
+        read.append(tree.ids)
+        return run_tree(tree, *others)
 
-    monkeypatch.setattr("armorm.features.extract.SharedPrompts", Counted)
+    monkeypatch.setattr("armorm.features.extract.run_tree", counted)
     list(stream_rows(tmp_path / "rows.jsonl", tiny_model.engine().score, score_job(), QUIET))
-    assert read == [4]
+    texts = [tiny_model.renderer.tokenizer.decode(ids) for ids in read]
+    assert [sorted(c for c in text if c.isdigit()) for text in texts] == [list("0123"), ["4"]]
 
 
 def test_own_columns_and_full_output(tmp_path: Path):

@@ -31,7 +31,7 @@ NO_MATTER = frozenset({"position_ids", "use_cache", "cache_position", "output_at
 """What decoders hand to every attention function and a causal pass without cache needs not."""
 
 
-class CannotPack(Exception):
+class CannotPackError(Exception):
     """This decoder's attention wants something that the packed pass does not have."""
 
 
@@ -92,12 +92,12 @@ def attend(
 ) -> tuple[Float[Tensor, "1 t h v"], None]:
     """The attention function that transformers' modules call, by the plan that `module` carries.
 
-    Raises CannotPack for what would change the result and is not computed here.
+    Raises CannotPackError for what would change the result and is not computed here.
     """
     plan: Plan | None = module.__dict__.get("plan")
     wanted = sorted(name for name, setting in others.items() if name not in NO_MATTER and setting is not None)
     if plan is None or wanted or dropout or attention_mask is not None or others.get("is_causal") is False:
-        raise CannotPack(f"{type(module).__name__} hands over {wanted}")
+        raise CannotPackError(f"{type(module).__name__} hands over {wanted}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     plan.calls += 1
     window = None

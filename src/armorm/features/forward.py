@@ -54,16 +54,16 @@ def run_decoder(
 ) -> dict[str, Float[Tensor, "b t d"]]:
     """Call a decoder without its head, and return the states of `layers` (block numbers from 1, or "final").
 
-    `adapt` makes another decoder of the one that this pass runs, and must leave the modules that it shares as they are. Raises
-    BackboneError for a token that the decoder has no embedding of.
+    `adapt` makes another decoder of the one that this pass runs, and must leave the modules that it shares as they are.
+    Raises BackboneError for a token that the decoder has no embedding of.
     """
     known, most = int(model.get_input_embeddings().weight.shape[0]), int(inputs["input_ids"].max())
     if most >= known:
         raise BackboneError(f"the tokenizer gives token {most}, the decoder knows {known}: copy both again, from one model")
     states: dict[str, Tensor] = {}
     view = _view(model, [layer for layer in layers if layer != FINAL], states)
-    decoder = adapt(view) if adapt else view
-    output = decoder(**inputs, output_hidden_states=False, output_attentions=False)  # whatever its config asks for
+    call = adapt(view) if adapt else view
+    output = call(**inputs, output_hidden_states=False, output_attentions=False)  # whatever its config asks for
     if FINAL in layers:
         states[FINAL] = output.last_hidden_state
     return states

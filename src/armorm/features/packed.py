@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from armorm.features.attention import NAME, CannotPack, Plan
+from armorm.features.attention import NAME, CannotPackError, Plan
 from armorm.features.backbone import Backbone, blocks_of
 from armorm.features.forward import States, clone_shallowly, run_decoder
 from armorm.features.fused import fused
@@ -93,7 +93,7 @@ def _is_proved(backbone: Backbone) -> bool:
     with torch.inference_mode():
         try:
             states, plan = _run(tree, backbone, {layer})
-        except (CannotPack, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        except (CannotPackError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
             return False
         if plan.calls != len(blocks_of(backbone.model)) or len(plan.windows) < _windowed_layers(backbone.model.config):
             return False  # attention that is not ours, or a window that ours does not hear of
