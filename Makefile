@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test torture check audit lint format types docs open-data clean
+.PHONY: demo test torture bench check audit lint format types docs open-data clean
 
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
@@ -14,6 +14,10 @@ test: $(READY)  ## all tests, with every array's shape checked
 MINUTES ?= 5
 torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60
 	$(BIN)/python -m tests.torture --minutes $(MINUTES) --lanes 2 --json runs/torture.json
+
+SCALE ?= small
+bench: $(READY)  ## speed and memory beside other ways; at the paper's size: make bench SCALE=paper
+	$(BIN)/python benchmarks/all.py --scale $(SCALE)
 
 check: lint types audit test  ## what CI runs
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import measure, write_results
+from measuring import Figure, measure, write_results
 
 from armorm.conversation import Conversation
 from armorm.data.rows import PreferencePair
@@ -126,7 +126,12 @@ def main() -> None:
                 "growth": whole.value / half.value,
             }
             print(name, json.dumps(facts[name]), flush=True)
-    write_results("after_the_probe", facts)
+    size = f"{given.pairs:,} pairs, width {given.width}"
+    figures = [
+        Figure(f"{name.replace('_', ' ')}, {size}", facts[name]["seconds"][1], "s", "half the pairs", facts[name]["seconds"][0])
+        for name in STAGES
+    ]
+    write_results("after_the_probe", facts, figures)
 
 
 if __name__ == "__main__":

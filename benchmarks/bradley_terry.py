@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import Measured, measure, write_results
+from measuring import Figure, Measured, measure, write_results
 from planted_columns import column, write_column
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -110,7 +110,15 @@ def main() -> None:
     facts["ratio"] = rival.value["seconds"] / alike.value["seconds"]
     facts["growth"] = facts["ours_all"]["seconds"] / facts["ours_half"]["seconds"]
     print(f"{facts['ratio']:.2f}x faster on {few:,} pairs; twice the pairs take {facts['growth']:.2f}x the time")
-    write_results("bradley_terry", facts | {"settings": vars(given)})
+    size, whole = f"{given.pairs:,} pairs, width {width}", facts["ours_all"]
+    figures = [
+        Figure(
+            f"Bradley–Terry, {few:,} pairs, width {width}", alike.value["seconds"], "s", "scikit-learn", rival.value["seconds"]
+        ),
+        Figure(f"Bradley–Terry, {size}", whole["seconds"], "s", "half the pairs", facts["ours_half"]["seconds"]),
+        Figure(f"Bradley–Terry, {size}: peak memory", whole["peak_mib"], "MiB", aim="at most 3,072"),
+    ]
+    write_results("bradley_terry", facts | {"settings": vars(given)}, figures)
 
 
 if __name__ == "__main__":

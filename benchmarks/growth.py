@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from generated import FEATURE, scales, write_pairs, write_store
-from measuring import RESULTS, Figure, Measured, measure, write_results
+from measuring import Figure, Measured, measure, write_results
 
 from armorm.data.splits import Split
 from armorm.features.answers import Answers, open_answers
@@ -238,8 +238,8 @@ def main() -> None:
         if power is not None
     ]
     facts = {"rows": sizes, "width": given.width, "steps": given.steps, "objectives": len(OBJECTIVES), "stages": stages}
-    write_results("growth", facts, figures)
-    (RESULTS / "growth.svg").write_text(picture(sizes, stages), encoding="utf-8")
+    written = write_results("growth", facts, figures)
+    written.with_suffix(".svg").write_text(picture(sizes, stages), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+"""Where the kept results are."""
+PLACE = "ARMORM_BENCH_RESULTS"
+"""The environment variable that leads results to another folder."""
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "pyarrow")
 CHOSEN_BY_USER = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Settings of the linear algebra that would speed up one side: unset in every process that is measured."""
@@ -88,8 +91,9 @@ def write_results(name: str, facts: Mapping[str, Any], figures: Sequence[Figure]
     from armorm.report.provenance import provenance
 
     versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-    RESULTS.mkdir(exist_ok=True)
-    place = RESULTS / f"{name}.json"
+    results = Path(os.environ.get(PLACE) or RESULTS)
+    results.mkdir(parents=True, exist_ok=True)
+    place = results / f"{name}.json"
     where = {**provenance(), "threads": os.cpu_count(), "versions": versions}
     whole = {**where, **facts, "figures": [asdict(figure) for figure in figures]}
     place.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -97,10 +101,10 @@ def write_results(name: str, facts: Mapping[str, Any], figures: Sequence[Figure]
     return place
 
 
-def results_table() -> str:
-    """The figures of all results that are kept, as Markdown."""
+def results_table(results: Path = RESULTS) -> str:
+    """The figures of all results in a folder, as Markdown."""
     lines = []
-    for place in sorted(RESULTS.glob("*.json")):
+    for place in sorted(results.glob("*.json")):
         facts = json.loads(place.read_text(encoding="utf-8"))
         for figure in facts.get("figures", []):
             lines.append(f"| {' | '.join(Figure(**figure).cells)} | `{place.stem}`, {facts['machine']}, {facts['commit']} |")

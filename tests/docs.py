@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -134,6 +135,15 @@ def torture_table() -> str:
     return f"{outcomes.markdown_table(facts['attacks'])}\n\n{where}{libraries}, commit {facts['commit']}."
 
 
+def bench_table() -> str:
+    """The figures of the benchmarks that are kept."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        return import_module("measuring").results_table()
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+
+
 def _rows(published: int) -> str:
     return f"{published:,}" if published else "not known"
 
@@ -152,6 +162,7 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "pair-sources": ("docs/sources.md", pair_sources_table),
     "benchmarks": ("docs/benchmarks.md", benchmarks_table),
     "torture": ("docs/reliability.md", torture_table),
+    "bench": ("docs/performance.md", bench_table),
 }
 
 
