@@ -81,8 +81,12 @@ class Figure:
         if self.other is not None:
             higher = self.unit.endswith("/s")  # of a rate more is better, of seconds and memory less
             ratio = f"{self.value / self.other if higher else self.other / self.value:.3g} ×"
-        against = "" if self.other is None else f"{self.against}: {self.other:,.4g} {self.unit}"
-        return self.what, f"{self.value:,.4g} {self.unit}", against, ratio, self.aim
+        against = "" if self.other is None else f"{self.against}: {_digits(self.other)} {self.unit}"
+        return self.what, f"{_digits(self.value)} {self.unit}", against, ratio, self.aim
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def write_results(name: str, facts: Mapping[str, Any], figures: Sequence[Figure] = ()) -> Path:
@@ -102,14 +106,18 @@ def write_results(name: str, facts: Mapping[str, Any], figures: Sequence[Figure]
 
 
 def results_table(results: Path = RESULTS) -> str:
-    """The figures of all results in a folder, as Markdown."""
-    lines = []
+    """The figures of all results in a folder, as Markdown, and where each was measured."""
+    lines, places = [], []
     for place in sorted(results.glob("*.json")):
         facts = json.loads(place.read_text(encoding="utf-8"))
-        for figure in facts.get("figures", []):
-            lines.append(f"| {' | '.join(Figure(**figure).cells)} | `{place.stem}`, {facts['machine']}, {facts['commit']} |")
-    head = ["| what | measured | against | ratio | aim | benchmark, machine, commit |", "|---|---|---|---|---|---|"]
-    return "\n".join([*head, *lines]) if lines else "No results are kept here: `make bench` makes them."
+        lines += [f"| {' | '.join(Figure(**figure).cells)} | `{place.stem}` |" for figure in facts["figures"]]
+        places.append(
+            f"- `{place.stem}`: {facts['machine']}; commit {facts['commit']}; {facts['created'][:10]}; `{facts['command']}`"
+        )
+    if not lines:
+        return "No results are kept here: `make bench SCALE=paper` makes them."
+    head = ["| what | measured | beside it | ratio | aim | benchmark |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *lines, "", *places])
 
 
 def _main(module: str, function: str, arguments: str, out: str) -> None:

@@ -182,10 +182,10 @@ def test_what_json_does_not_know_becomes_text():
 # -- a whole recipe -------------------------------------------------------------------------------------------------------------
 
 
-def in_memory(recipe: Recipe) -> tuple[list[dict[str, tuple[Any, ...]]], dict[str, Any]]:
+def in_memory(recipe: Recipe) -> tuple[list[dict[str, tuple[Any, ...]]], dict[Any, Any]]:
     """A recipe's rows in order, and what was read of each source before it was capped, by way of rows held in memory."""
     kinds: list[dict[str, tuple[Any, ...]]] = [{}, {}, {}]
-    reads: dict[str, Any] = {}
+    reads: dict[Any, Any] = {}
     objectives = recipe.load_objectives()
     for kind, places in enumerate((recipe.ratings, recipe.pairs)):
         for source in places:
@@ -200,10 +200,10 @@ def in_memory(recipe: Recipe) -> tuple[list[dict[str, tuple[Any, ...]]], dict[st
             for n, read in given.items():
                 rows = tuple(replace(r, section=source.section) for r in read.rows) if source.section and kind else read.rows
                 kinds[kind][n] = capped(rows, source.cap, seed=recipe.seed, strata=stratum)
-                reads[n] = read
+                reads[name, n] = read
     for suite in recipe.bench:
-        reads[suite.name] = read_suite(suite, seed=recipe.seed, on_fault=recipe.on_fault)
-        kinds[2][suite.name] = capped(reads[suite.name].rows, suite.limit, seed=recipe.seed, strata=stratum)
+        reads["bench", suite.name] = read_suite(suite, seed=recipe.seed, on_fault=recipe.on_fault)
+        kinds[2][suite.name] = capped(reads["bench", suite.name].rows, suite.limit, seed=recipe.seed, strata=stratum)
     return flow(*kinds), {**reads, "capped": kinds}
 
 
@@ -214,14 +214,14 @@ def assert_same(recipe: Recipe) -> Rows:
     assert sum(len(found) for sources in kinds for found in sources.values()) > 0
     order = KINDS
     for facts in rows.facts:
-        at, read = order.index(facts.kind), reads[facts.name]
+        at, read = order.index(facts.kind), reads[facts.kind, facts.name]
         read_in, kept = reads["capped"][at][facts.name], kinds[at][facts.name]
         drops = dict(read.faults.drops)
         drops |= {"over-cap": len(read.rows) - len(read_in)} if len(read.rows) > len(read_in) else {}
         drops |= {"prompt-in-benchmark": len(read_in) - len(kept)} if len(read_in) > len(kept) else {}
         assert (facts.total, dict(facts.drops), dict(facts.notes)) == (read.total, drops, dict(read.faults.notes))
         assert facts.total - sum(facts.drops.values()) == len(facts.rows) == len(kept)
-    assert list(rows.faults) == [line for f in rows.facts for line in reads[f.name].faults.examples]
+    assert list(rows.faults) == [line for f in rows.facts for line in reads[f.kind, f.name].faults.examples]
     for at, (kind, sides) in enumerate(rows.splits(recipe).items()):
         plain = [side_of(row.group, recipe) for found in kinds[at].values() for row in found]
         assert (kind, sides) == (order[at], {split.value: plain.count(split) for split in Split})
