@@ -52,7 +52,7 @@ AIM = 20
 
 
 class Watched:
-    """The most memory of its own that this process holds during a block: pages of mapped files, which can be dropped, left out."""
+    """The most memory that this process holds during a block, pages of mapped files (which can be dropped) left out."""
 
     mib = 0.0
 
