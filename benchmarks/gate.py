@@ -105,13 +105,17 @@ def devices_agree(folder: str, few: int, width: int, steps: int) -> dict[str, An
     }
 
 
-def public_way(folder: str, few: int, width: int, steps: int, device: str, tf32: bool) -> dict[str, Any]:
-    """The public scripts' loop on the few pairs, in float32 in memory."""
+def public_way(folder: str, few: int, width: int, steps: int, device: str, tf32: bool, on_disk: bool) -> dict[str, Any]:
+    """The public scripts' loop on the few pairs: in float32 in memory, or (without that) read from disk as ours are."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     where, settings = device_of(device), settings_of(steps, LOOK, standardize=False)
-    answers = torch.stack([held(Path(folder, side), few, width) for side in ("chosen", "rejected")], dim=1).to(where)
-    prompts = held(Path(folder, "prompts"), few, width)
-    prompts = torch.stack([prompts, prompts], dim=1).to(where)
+    places = [Path(folder, name) for name in ("chosen", "rejected", "prompts", "prompts")]
+    if on_disk:
+        columns = [column(place, width) for place in places]
+    else:
+        chosen, rejected, prompts = (held(place, few, width) for place in places[:3])
+        answers_held = torch.stack([chosen, rejected], dim=1).to(where)
+        prompts_held = torch.stack([prompts, prompts], dim=1).to(where)
     probe, transform = (t.to(where) for t in probe_of(width))
 
     def loop(steps: int, seed: int) -> list[float]:
@@ -125,8 +129,13 @@ def public_way(folder: str, few: int, width: int, steps: int, device: str, tf32:
         losses, order = [], batches(torch.arange(few), settings, generator)
         for _ in range(steps):
             optimizer.zero_grad()
-            at = next(order).to(where)
-            hidden, rewards = prompts[at], answers[at] @ probe.T @ transform
+            at = next(order)
+            if on_disk:
+                one, two, three, four = (torch.from_numpy(c.rows(at.numpy())).to(where) for c in columns)
+                answers, hidden = torch.stack([one, two], dim=1), torch.stack([three, four], dim=1)
+            else:
+                answers, hidden = answers_held[at.to(where)], prompts_held[at.to(where)]
+            rewards = answers @ probe.T @ transform
             for i, (W, b) in enumerate(layers):
                 hidden = (torch.relu(hidden) if i else hidden) @ W.T + b
             gates = torch.softmax(hidden / settings.temperature, dim=-1) * scale  # over k, a gate for either side
@@ -192,13 +201,19 @@ def main() -> None:
         folder = str(Path(at) / "data")
         print(f"written in {measure(write_data, folder, given.pairs, few, width).seconds:.1f} s", flush=True)
         alike = told("ours, few", measure(ours_alike, folder, few, width, given.steps, device))
-        rival = told("public", measure(public_way, folder, few, width, given.steps, device, False))
+        rival = told("public", measure(public_way, folder, few, width, given.steps, device, False, False))
         facts: dict[str, Any] = {"ours_few": alike, "public": rival}
+        if device == "cpu":
+            facts["public_on_disk"] = told(
+                "public, read from disk", measure(public_way, folder, few, width, given.steps, device, False, True)
+            )
         if device == "cuda":
             facts["devices"] = told("cuda, cpu", measure(devices_agree, folder, few, width, 2 * LOOK))
-            facts["public_tf32"] = told("public, tf32", measure(public_way, folder, few, width, given.steps, device, True))
+            facts["public_tf32"] = told("public, tf32", measure(public_way, folder, few, width, given.steps, device, True, False))
         facts["ours"] = told("ours, all", measure(ours, folder, width, given.all_steps, device))
     facts["ratio"] = alike["steps_per_second"] / rival["steps_per_second"]
+    if "public_on_disk" in facts:
+        facts["ratio_on_disk"] = alike["steps_per_second"] / facts["public_on_disk"]["steps_per_second"]
     facts["largest_loss_difference"] = float(np.abs(np.subtract(alike["losses"], rival["losses"])).max())
     print(f"{facts['ratio']:.2f}x the steps per second; losses differ by {facts['largest_loss_difference']:.1e} at most")
     facts["settings"] = vars(given) | {"json": None}

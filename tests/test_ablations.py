@@ -274,7 +274,7 @@ def test_a_whole_run_has_its_rivals(run: Run, tmp_path: Path):
     bench = SuiteArrays.of_store(context, "small-bench", suites["small-bench"])
     assert len(found) == 3
     for method in found:
-        scores = method.scorer.score_features(bench.answers(probe.feature)[0])
+        scores = bench.answers(probe.feature)[0].over(method.scorer.score_features)
         assert len(scores) == len(bench.items)
         assert np.isfinite(scores).all()
         assert scores.std() > 0

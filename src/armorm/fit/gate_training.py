@@ -31,7 +31,6 @@ CPU = torch.device("cpu")
 EVALUATION_BATCH = 8192
 CACHED = 2**17
 """Numbers in a slice of the weights that an optimizer's temporaries stay in the cache with."""
-MOST_NUMBERS = 2**62
 SPARE = 3 * 2**30
 """Bytes of a GPU's memory that are left to the training beside the prompts."""
 
@@ -234,8 +233,8 @@ class _Descent:
 
     def __init__(self, layers: Layers, scale: Scale, settings: GateSettings) -> None:
         self.whole = [tensor for layer in layers for tensor in layer]
-        slice_size = CACHED if scale.theta.device.type == "cpu" else MOST_NUMBERS
-        self.rows = [max(1, slice_size * len(t) // t.numel()) for t in self.whole]
+        on_cpu = scale.theta.device.type == "cpu"
+        self.rows = [max(1, CACHED * len(t) // t.numel()) if on_cpu else len(t) for t in self.whole]
         self.slices = [list(t.detach().split(n)) for t, n in zip(self.whole, self.rows, strict=True)]
         rate = settings.learning_rate if settings.scale_learning_rate is None else settings.scale_learning_rate
         self.optimizer = torch.optim.AdamW(
