@@ -14,7 +14,7 @@ from armorm import __version__
 from armorm.data.reading import cap_rows
 from armorm.data.splits import Split
 from armorm.data.stored_rows import StoredRows, outlines
-from armorm.disk import passing_folder, storage_errors, write_json, write_text
+from armorm.disk import storage_errors, write_json, write_text
 from armorm.errors import DataError, FitError, MissingExtra
 from armorm.objectives import Objectives
 from armorm.owner import owning
@@ -53,20 +53,13 @@ def tune(
         raise MissingExtra("training a decoder", "accelerate", "train") from None
     processes = PartialState(cpu=recipe.backbone.device == "cpu")
     objectives = recipe.load_objectives()
-    if rows is None:
-        with passing_folder(folder.with_name(f"{folder.name}.rows")) as place:
-            rows = read_rows(recipe, objectives, reporter, folder=place)
-            return _tuned(_Work(recipe, objective, objectives, rows, reporter), folder, processes)
-    return _tuned(_Work(recipe, objective, objectives, rows, reporter), folder, processes)
-
-
-def _tuned(work: _Work, folder: Path, processes: Any) -> Stage[None]:
-    key, reporter = key_of(work.inputs), work.reporter
+    work = _Work(recipe, objective, objectives, rows or read_rows(recipe, objectives, reporter), reporter)
+    key = key_of(work.inputs)
     require_stage_folder(folder)
     found = find_stage(folder, key, read_nothing, reporter.alarm)
     processes.wait_for_everyone()  # all have looked before the first begins
     stage = found or _trained(work, folder, key, processes)
-    reporter.say(f"{work.objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
+    reporter.say(f"{objective}: {f'{stage.seconds:.1f} s' if stage.fresh else 'as before'}")
     return stage
 
 
