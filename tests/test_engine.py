@@ -18,7 +18,7 @@ from small_tables import ONE, table_of
 
 import armorm
 from armorm.errors import ConversationError, DataError, RecipeError
-from armorm.features import forward
+from armorm.features import forward, packed
 from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
 from armorm.fit.posterior import fit_posterior
@@ -60,7 +60,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(tuple(inputs["input_ids"].shape))
         return original(model, layers, **inputs)
 
-    monkeypatch.setattr(forward, "run_decoder", counted)
+    for module in (forward, packed):
+        monkeypatch.setattr(module, "run_decoder", counted)
     return shapes
 
 
@@ -112,8 +113,8 @@ def test_the_heads_run_once_a_batch_and_no_features_are_kept(tiny_model: RewardM
     monkeypatch.setattr(RewardModel, "heads", counted)
     rows = talks(40)
     small, large = (tiny_model.engine(batch_tokens=n).score(rows) for n in (100, 100_000))
-    assert sum(asked[:-2]) >= 40
-    assert max(asked[:-2]) < 10
+    assert sum(asked[:-1]) >= 40
+    assert max(asked[:-1]) < 10
     assert len(asked) > 10
     np.testing.assert_allclose(small.scores, large.scores, atol=1e-5)
     assert not small.features
@@ -157,6 +158,8 @@ def refused_in(rows: list[Any], at: int = 77) -> list[Any]:
 
 
 def test_one_refused_row_among_256_adds_no_pass_of_the_decoder(picky: RewardModel, passes: list[tuple[int, ...]]):
+    assert packed.packs(picky.backbone)  # which it takes a pass to know
+    passes.clear()
     rows = talks(255)
     alone = picky.engine(batch_tokens=1024).score(rows)
     without, passes[:] = list(passes), []
@@ -343,7 +346,8 @@ def test_a_model_says_what_makes_the_difference(sure: RewardModel, tiny_model: R
     ask = {"role": "user", "content": "how are you?"}
     one, two = ([ask, {"role": "assistant", "content": text}] for text in ("fine, thank you.", "hello hello hello"))
     found = sure.difference(one, two, names=("ours", "theirs"), profile=CAREFUL)
-    assert len(passes) == 2  # the prompt once, then both answers
+    first, second = (sure.renderer.render(conversation) for conversation in (one, two))
+    assert passes[-1] == (1, len(first) + len(second) - len(first.prompt))  # the prompt once, and both answers
     a, b = sure.score([one, two], profile=CAREFUL)
     plain = armorm.difference(a, b, names=("ours", "theirs"), std=found.std)
     assert found.to_json() == plain.to_json()

@@ -141,32 +141,34 @@ def pool(stretch: Stretch, parts: Iterable[Part], *, header: int = 1) -> dict[st
     follows); `last` is the stretch's last token; `turn` the first of the `header` tokens that it ends with (of a prompt).
     """
     pooled = {}
-    sizes = [sum(map(len, path)) for path in stretch.paths]
     for part in parts:
         states = stretch.states[part.layer]
         if part.pooling is Pooling.MEAN:
             pooled[str(part)] = _means(states, stretch)
             continue
+        of_rows = zip(stretch.paths, stretch.start, stretch.text, stretch.end, strict=True)
         if part.pooling is Pooling.CLOSING:
-            which = [min(text, size - 1) for text, size in zip(stretch.text, sizes, strict=True)]
+            at = [place_of(path, min(start + text, end - 1)) for path, start, text, end in of_rows]
         elif part.pooling is Pooling.TURN:
-            which = [max(0, size - max(header, 1)) for size in sizes]
+            at = [place_of(path, max(start, end - max(header, 1))) for path, start, _, end in of_rows]
         else:
-            which = [size - 1 for size in sizes]
-        at = [place_of(path, number) for path, number in zip(stretch.paths, which, strict=True)]
+            at = [place_of(path, end - 1) for path, _, _, end in of_rows]
         pooled[str(part)] = states[torch.tensor(at, device=states.device)].float()
     return pooled
 
 
 def _means(states: Float[Tensor, "t d"], stretch: Stretch) -> Float[Tensor, "b d"]:
-    sums: dict[Path, Tensor] = {}
-    for path, text in zip(stretch.paths, stretch.text, strict=True):
-        inside = part_of(path, 0, text)
-        if inside not in sums:
-            of_pieces = [states[p.start : p.stop].sum(dim=0, dtype=torch.float32) for p in inside]
-            sums[inside] = sum(of_pieces[1:], of_pieces[0]) if of_pieces else states.new_zeros(states.shape[1]).float()
-    found = torch.stack([sums[part_of(path, 0, text)] for path, text in zip(stretch.paths, stretch.text, strict=True)])
+    texts = [part_of(p, s, s + text) for p, s, text in zip(stretch.paths, stretch.start, stretch.text, strict=True)]
+    sums = {pieces: _sum(states, pieces) for pieces in set(texts)}  # a prompt that several answers share is added up once
+    found = torch.stack([sums[pieces] for pieces in texts])
     return found / torch.tensor(stretch.text, device=states.device)[:, None].clamp_min(1)
+
+
+def _sum(states: Float[Tensor, "t d"], pieces: Path) -> Float[Tensor, " d"]:
+    total = states.new_zeros(states.shape[1], dtype=torch.float32)
+    for piece in pieces:
+        total += states[piece.start : piece.stop].sum(dim=0, dtype=torch.float32)
+    return total
 
 
 def _shared(

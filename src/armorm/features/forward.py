@@ -24,7 +24,7 @@ from transformers import DynamicCache
 
 from armorm.errors import BackboneError
 from armorm.features.backbone import Backbone, blocks_of
-from armorm.features.prefixes import Ids, Path, part_of
+from armorm.features.prefixes import Ids, Path
 from armorm.features.spec import FINAL
 from armorm.rendering import Rendered
 
@@ -42,11 +42,14 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Where segments stand in the states of a pass: the tokens of `paths[i]`, of which the first `text[i]` are the text's own."""
+    """A segment of each sequence of a pass, whose tokens stand in the states at `paths`: its tokens [start, end), of which the
+    first `text` are the text's own."""
 
     states: States
     paths: Sequence[Path]
+    start: Sequence[int]
     text: Sequence[int]
+    end: Sequence[int]
 
 
 def run_decoder(
@@ -79,10 +82,9 @@ def run_whole(rendered: Sequence[Rendered], backbone: Backbone, layers: Collecti
 
 def prompts_and_answers(states: States, paths: Sequence[Path], rendered: Sequence[Rendered]) -> tuple[Stretch, Stretch]:
     """The two stretches of conversations whose tokens stand at `paths`."""
-    ends = [len(r.prompt) for r in rendered]
-    prompts = [part_of(path, 0, end) for path, end in zip(paths, ends, strict=True)]
-    answers = [part_of(path, end, len(r)) for path, end, r in zip(paths, ends, rendered, strict=True)]
-    return Stretch(states, prompts, ends), Stretch(states, answers, [len(r.answer) for r in rendered])
+    starts, prompts = [0] * len(rendered), [len(r.prompt) for r in rendered]
+    answers, wholes = [len(r.answer) for r in rendered], [len(r) for r in rendered]
+    return Stretch(states, paths, starts, prompts, prompts), Stretch(states, paths, prompts, answers, wholes)
 
 
 class SharedPrompts:
@@ -106,7 +108,8 @@ class SharedPrompts:
         )
         stops = range(ids.shape[1], ids.numel() + 1, ids.shape[1])
         paths = [(range(stop - len(p), stop),) for stop, p in zip(stops, prompts, strict=True)]
-        self.stretch = Stretch(_flat(states), paths, [len(p) for p in prompts])
+        sizes = [len(p) for p in prompts]
+        self.stretch = Stretch(_flat(states), paths, [0] * len(sizes), sizes, sizes)
         self._keys_values = [(layer.keys, layer.values) for layer in cache.layers]
 
     def run_answers(self, rendered: Sequence[Rendered], which: Sequence[int]) -> Stretch:
@@ -127,7 +130,7 @@ class SharedPrompts:
         )
         starts = range(0, tails.numel(), tails.shape[1])
         paths = [(range(at, at + size),) for at, size in zip(starts, sizes, strict=True)]
-        return Stretch(_flat(states), paths, [len(r.answer) for r in rendered])
+        return Stretch(_flat(states), paths, [0] * len(sizes), [len(r.answer) for r in rendered], sizes)
 
 
 def last_states(states: Float[Tensor, "b t d"], rows: Sequence[Sequence[int]]) -> Float[Tensor, "b d"]:
