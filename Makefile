@@ -8,8 +8,8 @@ READY := .venv/ready
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
 
-test: $(READY)  ## all tests, with every array's shape checked
-	$(BIN)/pytest
+test: $(READY)  ## all tests, with every array's shape checked, a process per core (four at most)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 MINUTES ?= 5
 torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60
