@@ -71,8 +71,8 @@ def extract(
     """Features of the conversations.
 
     `batch_tokens` bounds the tokens of a batch (of decoders that can't be packed, the padded ones); the result does not depend
-    on it (nor on order or padding) beyond rounding. `on_tokens` is told the tokens of each finished batch. Raises ConversationError for a row that is no
-    conversation, and what `stream_features` raises.
+    on it (nor on order or padding) beyond rounding. `on_tokens` is told the tokens of each finished batch. Raises
+    ConversationError for a row that is no conversation, and what `stream_features` raises.
     """
     rendered = [renderer.render(c) for c in conversations]
     n, d = len(rendered), backbone.width
