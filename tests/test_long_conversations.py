@@ -181,9 +181,10 @@ def test_rounds_keep_the_system_message_and_the_tools():
 # -- what else looks at every turn ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text", ["." * 10**5 + "a", "！" * 10**5 + "a", '"' * 10**5 + "a", "?." * 10**5 + "a", "a" + "\u0301\u0323" * 10**5]
-)
+MARKS = [".", "！", '"', "?.", '!"', '"!', "“", "¿ ", ' "', "—", "»!", "…”", "! ", ' "! ']
+
+
+@pytest.mark.parametrize("text", [*(mark * 10**5 + "a" for mark in MARKS), "a" + "\u0301\u0323" * 10**5])
 def test_a_prompt_of_marks_has_a_group_at_once(text):
     assert prompt_group([{"role": "user", "content": text}]) == prompt_group([{"role": "user", "content": f" {text}"}])
 

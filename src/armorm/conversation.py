@@ -252,7 +252,7 @@ def _group_of(first: str) -> str:
 
 
 _QUOTED = re.compile(r"['‘「]([^'‘’「」]+)['’」]")
-_EXCLAIMED = re.compile(r"[!！]++(?=[\"”»]*+(?:\s|$))")
+_EXCLAIMED = re.compile(r"[!！]++")
 _BEFORE = re.compile(r"(?<![\d)])(?<![\d)]\s)(?<!\b\w)")  # 5! and n! are numbers
 _STOPS = re.compile(r"[,.;:?…、。，；：？]++")
 _BEHIND = re.compile(r"[\"”»]*+(?:\s|($))")
@@ -270,7 +270,8 @@ _MOST_MARKS = 100
 
 
 def _without_exclamation(found: re.Match[str]) -> str:
-    return " " if _BEFORE.match(found.string, found.start()) else found[0]
+    ends = _BEFORE.match(found.string, found.start()) and _BEHIND.match(found.string, found.end())
+    return " " if ends else found[0]
 
 
 def _without_stop(found: re.Match[str]) -> str:

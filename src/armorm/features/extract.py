@@ -1,7 +1,7 @@
 """Conversations → features: one pass of the frozen decoder, every layer and pooling that is wanted.
 
 In: conversations, a backbone, a renderer, the parts wanted.  Out: `Features`: per part [n d], for answers and prompts.
-Cost: one forward pass per distinct prompt and answer.
+Cost: one pass of the decoder over the distinct tokens, each of which is read behind all that stands before it; no padding.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def extract(
 ) -> Features:
     """Features of the conversations.
 
-    `batch_tokens` bounds the padded tokens of a batch; the result does not depend on it (nor on order or padding) beyond
-    rounding. `on_tokens` is told the tokens of each finished batch. Raises ConversationError for a row that is no
-    conversation, and what `stream_features` raises.
+    `batch_tokens` bounds the tokens of a batch (of decoders that can't be packed, the padded ones); the result does not depend
+    on it (nor on order or padding) beyond rounding. `on_tokens` is told the tokens of each finished batch. Raises
+    ConversationError for a row that is no conversation, and what `stream_features` raises.
     """
     rendered = [renderer.render(c) for c in conversations]
     n, d = len(rendered), backbone.width

@@ -1,6 +1,7 @@
-"""Which texts go through the decoder together: prompts shared, lengths bucketed, tokens bounded.
+"""Which texts go through the decoder together: tokens bounded, what they begin with shared.
 
-In: rendered conversations.  Out: `Batch`es: plain ones (whole sequences), and shared ones (prompts once, then their answers).
+In: rendered conversations.  Out: for packed passes lists of entries; for decoders that can't be packed `Batch`es, plain ones
+(whole sequences of like lengths), and shared ones (prompts once, then their answers).
 Cost: a sort.  A batch's order says nothing about the rows' order: every entry carries its row numbers.
 """
 
