@@ -2,7 +2,7 @@
 
     python benchmarks/all.py [--scale small|paper] [--vllm PYTHON]
 
-In small (some minutes) the results go to runs/bench and say that everything runs; ratios grow with the size. At the paper's size
+In small (a quarter of an hour) the results go to runs/bench and say that everything runs; ratios grow with the size. At the paper's size
 (a few hours on two cores, about 40 GB of disk, which is looked at first) they replace those that are kept in benchmarks/results.
 """
 
