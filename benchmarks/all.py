@@ -2,8 +2,8 @@
 
     python benchmarks/all.py [--scale small|paper] [--vllm PYTHON]
 
-In small (a quarter of an hour) the results go to runs/bench and say that everything runs; ratios grow with the size. At the paper's size
-(a few hours on two cores, about 40 GB of disk, which is looked at first) they replace those that are kept in benchmarks/results.
+In small (a quarter of an hour) the results go to runs/bench and say that everything runs; ratios grow with the size. At the
+paper's size (a few hours on two cores, about 40 GB of disk, looked at first) they replace those kept in benchmarks/results.
 """
 
 from __future__ import annotations
