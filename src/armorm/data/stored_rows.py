@@ -125,7 +125,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
     def __getitem__(self, place: slice) -> StoredRows[Row]: ...
     def __getitem__(self, place: int | slice) -> Row | StoredRows[Row]:
         if isinstance(place, slice):
-            return self.take(np.arange(*place.indices(len(self))))
+            return self.take(np.arange(len(self))[place])
         return next(iter(self.take(np.array([range(len(self))[place]]))))
 
     def __iter__(self) -> Iterator[Row]:
