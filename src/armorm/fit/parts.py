@@ -68,14 +68,15 @@ def load_gate(folder: Path, name: str = "gate") -> Gate:
 
 def save_sums(folder: Path, name: str, part: Part, names: Sequence[str]) -> None:
     """A part of statistics, its triangle too; `names` are its objectives'."""
-    tensors = {"triangle": part.triangle(), **{key: getattr(part, key) for key in SUMS}}
-    save_part(folder, name, tensors, {"objectives": list(names), "n": part.n}, FORMAT)
+    save_part(folder, name, {"triangle": part.triangle()}, {}, FORMAT)
+    tensors = {key: getattr(part, key) for key in SUMS}
+    save_part(folder, f"{name}-sums", tensors, {"objectives": list(names), "n": part.n}, FORMAT)
 
 
 def load_sums(folder: Path, name: str, objectives: Objectives) -> Part:
     """What `save_sums` wrote, about the columns of `objectives`; the triangle is read and checked each time it is asked for."""
-    tensors, facts = load_part(folder, name, FORMAT, remedy=REMEDY)
-    with reading_facts(folder / f"{name}.json", remedy=REMEDY):
+    tensors, facts = load_part(folder, f"{name}-sums", FORMAT, remedy=REMEDY)
+    with reading_facts(folder / f"{name}-sums.json", remedy=REMEDY):
         columns = tuple(objectives.column(own) for own in facts["objectives"])
         return Part(columns, int(facts["n"]), stored_triangle(folder, name), *(tensors[key] for key in SUMS))
 
