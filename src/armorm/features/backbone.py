@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import transformers
@@ -46,6 +46,8 @@ from armorm.user_files import user_path
 EMBEDDED = "smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DType = Literal["float32", "bfloat16", "float16"]
+SIZES: dict[str, int] = {name: getattr(torch, name).itemsize for name in get_args(DType)}
+"""Bytes of a number of each type."""
 UNKNOWN_POSITIONS = 4096
 """Where a config names no number of positions."""
 SHAREABLE = {"full_attention", "sliding_attention", "chunked_attention"}

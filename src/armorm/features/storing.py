@@ -36,7 +36,7 @@ from armorm.data.stored_rows import outlines
 from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, InUse, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, shard_name
-from armorm.features.backbone import Backbone, DType
+from armorm.features.backbone import SIZES, Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
 from armorm.features.workers import Growing, Worker
@@ -479,7 +479,7 @@ def _remove_left_locks(home: Path) -> None:
 
 def _check_space(home: Path, rows: Sequence[Row], width: int, settings: ExtractionSettings) -> None:
     numbers = sum(row.answers * len(settings.response) + len(settings.prompt) for row in outlines(rows)) * width
-    whole = numbers * torch.empty(0, dtype=getattr(torch, settings.store_dtype)).element_size()
+    whole = numbers * SIZES[settings.store_dtype]
     need = whole - sum(f.stat().st_size for f in home.glob("shard-*.safetensors"))
     there = next(p for p in (home, *home.parents) if p.exists())
     if need > (free := shutil.disk_usage(there).free):

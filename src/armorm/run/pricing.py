@@ -17,7 +17,7 @@ from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import conversations_of, texts_of
 from armorm.data.sources.registry import pair_source, rating_source
 from armorm.data.summary import SourceFacts
-from armorm.features.backbone import device_of, load_backbone, located
+from armorm.features.backbone import SIZES, device_of, load_backbone, located
 from armorm.features.spec import FINAL
 from armorm.recipe import Recipe, Source
 from armorm.rendering import Renderer
@@ -96,7 +96,7 @@ def _sizes(recipe: Recipe, found: Sequence[SourceFacts], renderer: Renderer | No
         length=tokens / answers if answers else 0.0,
         stored_answer=len(response) * d,
         stored_prompt=len(prompt) * d,
-        bytes_each=4 if features.store_dtype == "float32" else 2,
+        bytes_each=SIZES[features.store_dtype],
         width=max(len(spec.parts) for spec in features.candidates) * d,
         prompt=len(features.prompt_spec.parts) * d,
         candidates=len(features.candidates),

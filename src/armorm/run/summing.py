@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from armorm import __version__
 from armorm.errors import FitError
 from armorm.features.answers import Answers
+from armorm.features.backbone import SIZES
 from armorm.features.spec import FeatureSpec
 from armorm.fit.parts import load_sums, save_sums, stored_triangle
 from armorm.fit.statistics import Part, RidgeStatistics, Sums, parts_of
@@ -137,8 +138,7 @@ class _Source:
     # -- on disk -------------------------------------------------------------------------------------------------------------
 
     def _keeps(self, spec: FeatureSpec) -> bool:
-        size = {"float32": 4}.get(self.store.manifest["store_dtype"], 2)
-        features = len(self.store) * _width(self.store, spec) * size
+        features = len(self.store) * _width(self.store, spec) * SIZES[self.store.manifest["store_dtype"]]
         return self.folder is not None and len(self.cells) * _bytes(self.store, spec) <= KEPT * features
 
     def _place(self, spec: FeatureSpec) -> Path:

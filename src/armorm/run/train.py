@@ -167,9 +167,9 @@ class Training:
         if rows is not None:
             return self._store(rows)
         self.context.reporter.say("reading rows")
-        how: Any = {"renderer": self.backbone.renderer}
+        renderer, reporter = self.backbone.renderer, self.context.reporter
         with passing_folder(self.out / ROWS) as folder:
-            return self._store(read_rows(self.recipe, self.objectives, self.context.reporter, folder=folder, **how))
+            return self._store(read_rows(self.recipe, self.objectives, reporter, renderer=renderer, folder=folder))
 
     def _store(self, rows: Rows) -> Facts:
         self.stores = extract_all(self.recipe, rows, self.features, self.backbone, self.context.reporter)
