@@ -22,6 +22,8 @@ from tests.torture.outcomes import Outcome
 from tests.torture.world import Job
 
 STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
+SOURCES = ("features", "statistics")
+"""What a finished run has no need to read."""
 STOPPED = ("score-jsonl", "score-gz", "score-parquet")
 WINDOWS = 3
 FAULTY = 2
@@ -90,11 +92,12 @@ class Flips(Attack):
             yield self._judged(self.world.jobs["train"], place, hurt, place / "run")
 
     def _of_features(self, draw: random.Random, place: Path) -> Iterator[Outcome]:
-        """A file of the features, which every stage has to read again: they are gone."""
+        """A file of the features or of their statistics, which every stage has to read again: they are gone."""
         self._copy("train", place)
         for stage in STAGES:
             shutil.rmtree(place / "run" / stage)
-        if (hurt := self.hurt(draw, draw.choice(_even(draw, _files(place / "run" / "features"))))) is not None:
+        files = _files(place / "run" / draw.choices(SOURCES, (3, 1))[0])
+        if (hurt := self.hurt(draw, draw.choice(_even(draw, files)))) is not None:
             yield self._judged(self.world.jobs["train"], place, hurt, place / "run")
 
     def _of_model(self, draw: random.Random, place: Path) -> Iterator[Outcome]:
@@ -157,7 +160,8 @@ class Flips(Attack):
             return _told(ended, kind, how, "")
         wrong = differing(self.world.numbers[job.name], numbers(place / job.leaves))
         unread = hurt.path.name in UNTOLD or (hurt.path.suffix in PAGES and hurt.after is not None and not hurt.still_there)
-        unread = unread or (hurt.still_there and wrong == [str(hurt.path.relative_to(root))] and wrong[0].startswith("features/"))
+        inside = hurt.path.relative_to(root)
+        unread = unread or (hurt.still_there and wrong == [str(inside)] and inside.parts[0] in SOURCES)
         if wrong and not unread:
             return Outcome("silent", kind, f"differs: {', '.join(wrong[:4])}", how, ended.rss)
         if hurt.still_there and hurt.path.suffix in PAGES and not unread:
