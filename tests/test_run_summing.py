@@ -248,6 +248,22 @@ def test_a_run_lists_what_it_keeps_and_verify_checks_it(copied: Path):
     assert faults == ["fold-1-part-0.safetensors"]
 
 
+@pytest.mark.parametrize("hurt", ["stage.json", "SHA256SUMS", "fold-1-part-0.safetensors"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_that_reads_no_statistics_does_not_seal_damage_in_them(
+    copied: Path, rows: Path, tiny_folder: Path, hurt: str, gone: bool
+):
+    listed = (copied / "SHA256SUMS").read_bytes()
+    file = next((copied / "statistics").rglob(hurt))
+    if gone:
+        file.unlink()
+    else:
+        file.write_bytes(b"?" + file.read_bytes()[1:])
+    train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET)
+    assert (copied / "SHA256SUMS").read_bytes() == listed
+    assert hurt in {fault.file.split("/")[-1] for one in verify(copied).checked for fault in one.faults}
+
+
 def test_a_run_fits_again_from_what_it_kept(
     copied: Path, run: Run, rows: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):

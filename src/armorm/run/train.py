@@ -10,7 +10,8 @@ its value on to the next ones; one that is found finished is read once. No row's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 from armorm import __version__
 from armorm.data.splits import Split
 from armorm.data.summary import summarise
-from armorm.disk import digest_of, is_sealed, passing_folder, write_marked
+from armorm.disk import digest_of, passing_folder, write_marked
 from armorm.errors import CheckpointError
 from armorm.features.spec import FINAL
 from armorm.fit.debias import Debias
@@ -49,7 +50,7 @@ from armorm.run.stages import FILE as STAGE
 from armorm.run.stages import Stage, read_nothing, require_stage_folder, run_stage
 from armorm.scoring.uncertainty import Uncertainty
 from armorm.sums import NAME as SUMS
-from armorm.sums import read_own_list, save_sums
+from armorm.sums import read_own_list, read_sums, save_sums
 
 RECIPE = "recipe.yaml"
 ROWS = "rows"
@@ -154,10 +155,21 @@ class Training:
     def _finish(self) -> None:
         """A list of the whole: the recipe, and the stages' and stores' own lists."""
         stores = [store.folder / "manifest.json" for store in self.stores.all if store.folder.is_relative_to(self.out)]
-        sums_of_rows = [at.parent / SUMS for at in sorted((self.out / STATISTICS).glob(f"*/*/{STAGE}")) if is_sealed(at)]
-        lists = [self.out / RECIPE, *(self.out / name / SUMS for name in STAGES), *sums_of_rows, *stores]
+        lists = [self.out / RECIPE, *(self.out / name / SUMS for name in STAGES), *stores]
         sums = {place.relative_to(self.out).as_posix(): digest_of(place) for place in lists}
-        save_sums(self.out, sums)
+        save_sums(self.out, sums | dict(self._lists_of_statistics()))
+
+    def _lists_of_statistics(self) -> Iterator[tuple[str, str]]:
+        # What this run had no need to read may be damaged: its line stays as it was, for `verify` to find.
+        known = read_sums(self.out)
+        for folder in sorted((self.out / STATISTICS).glob("*/*")):
+            name = (folder / SUMS).relative_to(self.out).as_posix()
+            with suppress(CheckpointError):
+                if STAGE in read_sums(folder):
+                    yield name, digest_of(folder / SUMS)
+                    continue
+            if name in known:
+                yield name, known[name]
 
     # -- the stages, in order ------------------------------------------------------------------------------------------------
 
