@@ -5,7 +5,8 @@
 The public loop, its faults mended (softmax over the objectives, debiased rewards), holds both sides' answers and prompts [p 2 d]
 in float32, which is 64 GB at full size; here it holds `--rival-pairs`. Each step it takes both sides' rows, projects the answers
 by the probe, debiases them and runs the gate for either side. Both ways are first run on these pairs, from the same weights, with
-the same batches: the losses are the same. Then ours alone on all pairs, with memory and the time that reading takes.
+the same batches: the losses are the same. Then ours with products in bfloat16, whose losses are close, and ours alone on all
+pairs, with memory and the time that the training waits for prompts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import json
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,12 @@ from measuring import Figure, Measured, measure, write_results
 from planted_columns import column, held, write_column
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from armorm.features.columns import Places, Rows
 from armorm.fit.gate_settings import GateSettings
-from armorm.fit.gate_training import Pairs, batches, device_of, new_layers, train_layers
+from armorm.fit.gate_training import Pairs, device_of, epoch, new_layers, train_layers
 
 K, NUISANCE = 19, 4
 LOOK = 10  # steps whose mean loss is compared
+PRECISIONS = ("float32", "bfloat16")
 
 
 def write_data(folder: str, pairs: int, few: int, width: int) -> float:
@@ -50,25 +53,22 @@ def probe_of(width: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(K, width, generator=generator) / width, transform
 
 
-class Timed:
-    """Rows, and the seconds that reading them took."""
+class Timed(Pairs):
+    """Pairs, and the seconds that the training waited for their prompts."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.of, self.seconds = rows, 0.0
-        self.shape, self.dtype, self.stored, self.less = rows.shape, rows.dtype, rows.stored, rows.less
+    waited = 0.0
 
-    def __len__(self) -> int:
-        return len(self.of)
-
-    def rows(self, at: Places) -> np.ndarray:
-        start = time.perf_counter()
-        found = self.of.rows(at)
-        self.seconds += time.perf_counter() - start
-        return found
+    def reading(self, batches: Any) -> Iterator[torch.Tensor]:
+        found = super().reading(batches)
+        for _ in batches:
+            start = time.perf_counter()
+            one = next(found)
+            self.waited += time.perf_counter() - start
+            yield one
 
 
-def settings_of(steps: int, look: int, *, standardize: bool) -> GateSettings:
-    return GateSettings(steps=steps, evaluate_every=look, patience=None, standardize=standardize)
+def settings_of(steps: int, look: int, *, standardize: bool, precision: Any = "float32") -> GateSettings:
+    return GateSettings(steps=steps, evaluate_every=look, patience=None, standardize=standardize, precision=precision)
 
 
 def differences_of(folder: str, width: int) -> np.ndarray:
@@ -79,15 +79,15 @@ def differences_of(folder: str, width: int) -> np.ndarray:
     return chosen - rejected
 
 
-def ours_alike(folder: str, few: int, width: int, steps: int, device: str) -> dict[str, Any]:
+def ours_alike(folder: str, few: int, width: int, steps: int, device: str, precision: str = "float32") -> dict[str, Any]:
     """Ours on the few pairs, with the settings of the public loop."""
     start = time.perf_counter()
     differences = differences_of(folder, width)
     projected = time.perf_counter() - start
     prompts = column(Path(folder, "prompts"), width).take(np.arange(few))
-    settings, where = settings_of(steps, LOOK, standardize=False), device_of(device)
+    settings, where = settings_of(steps, LOOK, standardize=False, precision=precision), device_of(device)
     pairs = Pairs(prompts, differences, np.zeros(few, dtype=bool), standardize=False, device=where)
-    train_layers(pairs, settings_of(2, 2, standardize=False), seed=1, progress=None, done=0)  # libraries are warm
+    train_layers(pairs, replace(settings, steps=2, evaluate_every=2), seed=1, progress=None, done=0)  # libraries are warm
     start = time.perf_counter()
     found = train_layers(pairs, settings, seed=0, progress=None, done=0)
     seconds = time.perf_counter() - start
@@ -103,6 +103,11 @@ def devices_agree(folder: str, few: int, width: int, steps: int) -> dict[str, An
         "steps_per_second": {device: one["steps_per_second"] for device, one in found.items()},
         "losses": losses,
     }
+
+
+def batches(few: int, settings: GateSettings, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    while True:
+        yield from epoch(torch.arange(few), settings, generator)
 
 
 def public_way(folder: str, few: int, width: int, steps: int, device: str, tf32: bool, on_disk: bool) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def public_way(folder: str, few: int, width: int, steps: int, device: str, tf32:
         scale = torch.tensor(float(settings.scale_init), device=where, requires_grad=True)
         optimizer = torch.optim.AdamW([*(t for layer in layers for t in layer), scale], lr=settings.learning_rate, weight_decay=0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-        losses, order = [], batches(torch.arange(few), settings, generator)
+        losses, order = [], batches(few, settings, generator)
         for _ in range(steps):
             optimizer.zero_grad()
             at = next(order)
@@ -156,23 +161,23 @@ def public_way(folder: str, few: int, width: int, steps: int, device: str, tf32:
     return {"losses": means, "steps_per_second": steps / seconds}
 
 
-def ours(folder: str, width: int, steps: int, device: str) -> dict[str, Any]:
+def ours(folder: str, width: int, steps: int, device: str, precision: str) -> dict[str, Any]:
     """Ours on all pairs, of which 2 % validate every 50 steps, as in the paper's recipe."""
-    prompts = Timed(column(Path(folder, "prompts"), width))
+    prompts = column(Path(folder, "prompts"), width)
     p, where = len(prompts), device_of(device)
     differences = np.random.default_rng(0).normal(0.01, 0.05, size=(p, K))
     start = time.perf_counter()
-    pairs = Pairs(prompts, differences, np.arange(p) % 50 == 0, standardize=True, device=where)
-    looked_through, prompts.seconds = time.perf_counter() - start, 0.0
+    pairs = Timed(prompts, differences, np.arange(p) % 50 == 0, standardize=True, device=where)
+    looked_through = time.perf_counter() - start
     start = time.perf_counter()
-    found = train_layers(pairs, settings_of(steps, 50, standardize=True), seed=0, progress=None, done=0)
+    found = train_layers(pairs, settings_of(steps, 50, standardize=True, precision=precision), seed=0, progress=None, done=0)
     seconds = time.perf_counter() - start
     return {
         "pairs": p,
         "look_seconds": looked_through,
         "seconds": seconds,
         "steps_per_second": steps / seconds,
-        "reading_share": prompts.seconds / seconds,
+        "waiting_share": pairs.waited / seconds,
         "validation_loss": found.curve.validation_loss,
         "gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if where.type == "cuda" else None,
         "peak_mib_in_training": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -185,12 +190,48 @@ def told(name: str, found: Measured) -> dict[str, Any]:
     return facts
 
 
+def one_round(folder: str, few: int, width: int, steps: int, device: str) -> dict[str, Any]:
+    """Every way once on the few pairs."""
+    found = {name: told(f"ours, {name}", measure(ours_alike, folder, few, width, steps, device, name)) for name in PRECISIONS}
+    found["public"] = told("public", measure(public_way, folder, few, width, steps, device, False, False))
+    if device == "cpu":
+        found["public_on_disk"] = told(
+            "public, read from disk", measure(public_way, folder, few, width, steps, device, False, True)
+        )
+    else:
+        found["public_tf32"] = told("public, tf32", measure(public_way, folder, few, width, steps, device, True, False))
+    return found
+
+
+def middle(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The round with the median speed, and all speeds."""
+    ordered = sorted(rounds, key=lambda one: one["steps_per_second"])
+    return {**ordered[len(ordered) // 2], "speeds": [one["steps_per_second"] for one in rounds]}
+
+
+def figures(facts: dict[str, Any], few: int, pairs: int, width: int, device: str) -> list[Figure]:
+    found, theirs = [], facts["public"]["steps_per_second"]
+    for name in PRECISIONS:
+        one, whole = facts[name], facts[f"all pairs, {name}"]
+        size = f"gate, {name}, {pairs:,} pairs, width {width}, {device}"
+        few_pairs = f"gate, {name}, {few:,} pairs, width {width}, {device}"
+        found += [
+            Figure(few_pairs, one["steps_per_second"], "steps/s", "public way", theirs, "3 ×"),
+            Figure(f"{few_pairs}: largest difference of a loss", one["largest_loss_difference"], "nats"),
+            Figure(f"{size}: speed", whole["steps_per_second"], "steps/s"),
+            Figure(f"{size}: peak memory", whole["peak_mib"], "MiB", aim="at most 3,072"),
+            Figure(f"{size}: waiting for prompts", 100 * whole["waiting_share"], "% of the time", aim="below 5"),
+        ]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--rival-pairs", type=int, default=20_000)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=50, help="of either way on the rival's pairs")
+    parser.add_argument("--times", type=int, default=3, help="rounds of all ways on the rival's pairs; the median of each counts")
     parser.add_argument("--all-steps", type=int, default=50, help="of ours on all pairs")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--folder", default=None, help="where the data goes, and is removed from (none: a temporary folder)")
@@ -200,36 +241,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as at:
         folder = str(Path(at) / "data")
         print(f"written in {measure(write_data, folder, given.pairs, few, width).seconds:.1f} s", flush=True)
-        alike = told("ours, few", measure(ours_alike, folder, few, width, given.steps, device))
-        rival = told("public", measure(public_way, folder, few, width, given.steps, device, False, False))
-        facts: dict[str, Any] = {"ours_few": alike, "public": rival}
-        if device == "cpu":
-            facts["public_on_disk"] = told(
-                "public, read from disk", measure(public_way, folder, few, width, given.steps, device, False, True)
-            )
+        rounds = [one_round(folder, few, width, given.steps, device) for _ in range(given.times)]
+        facts: dict[str, Any] = {name: middle([one[name] for one in rounds]) for name in rounds[0]}
         if device == "cuda":
             facts["devices"] = told("cuda, cpu", measure(devices_agree, folder, few, width, 2 * LOOK))
-            facts["public_tf32"] = told("public, tf32", measure(public_way, folder, few, width, given.steps, device, True, False))
-        facts["ours"] = told("ours, all", measure(ours, folder, width, given.all_steps, device))
-    facts["ratio"] = alike["steps_per_second"] / rival["steps_per_second"]
-    if "public_on_disk" in facts:
-        facts["ratio_on_disk"] = alike["steps_per_second"] / facts["public_on_disk"]["steps_per_second"]
-    facts["largest_loss_difference"] = float(np.abs(np.subtract(alike["losses"], rival["losses"])).max())
-    print(f"{facts['ratio']:.2f}x the steps per second; losses differ by {facts['largest_loss_difference']:.1e} at most")
+        for precision in PRECISIONS:
+            found = measure(ours, folder, width, given.all_steps, device, precision)
+            facts[f"all pairs, {precision}"] = told(f"ours, all pairs, {precision}", found)
+    for name in PRECISIONS:
+        facts[name]["ratio"] = facts[name]["steps_per_second"] / facts["public"]["steps_per_second"]
+        off = np.subtract(facts[name]["losses"], facts["public"]["losses"])
+        facts[name]["largest_loss_difference"] = float(np.abs(off).max())
+        print(f"{name}: {facts[name]['ratio']:.2f}x the steps per second; losses differ by {np.abs(off).max():.1e} at most")
     facts["settings"] = vars(given) | {"json": None}
     if given.json is None:
-        name, size = "gate" if device == "cpu" else f"gate-{device}", f"{given.pairs:,} pairs, width {width}, {device}"
-        mine, theirs = alike["steps_per_second"], rival["steps_per_second"]
-        write_results(
-            name,
-            facts,
-            [
-                Figure(f"gate, {few:,} pairs, width {width}, {device}", mine, "steps/s", "public way", theirs, "3 ×"),
-                Figure(f"gate, {size}: speed", facts["ours"]["steps_per_second"], "steps/s"),
-                Figure(f"gate, {size}: peak memory", facts["ours"]["peak_mib"], "MiB", aim="at most 3,072"),
-                Figure(f"gate, {size}: reading prompts", 100 * facts["ours"]["reading_share"], "% of the time", aim="below 5"),
-            ],
-        )
+        write_results("gate" if device == "cpu" else f"gate-{device}", facts, figures(facts, few, given.pairs, width, device))
     else:
         given.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from scipy.special import log_expit
 from scipy.stats import spearmanr
 
-from armorm.errors import FitError, ObjectiveMismatch
+from armorm.errors import CheckpointError, FitError, ObjectiveMismatch
 from armorm.features.columns import Column, Held, blocks, tensors_in
 from armorm.fit import gate_training
 from armorm.fit.debias import Debias, DebiasedRewards
@@ -293,7 +294,7 @@ def test_pairs_keep_the_training_moments_only():
     prompts, chosen, rejected, validation, _ = planted(p=200, shift=3.0)
     prompts[validation] += 100
     pairs = Pairs(Held(prompts), chosen.values - rejected.values, validation, standardize=True)
-    inputs = pairs.inputs(pairs.train).numpy()
+    inputs = pairs.inputs(pairs.read(pairs.train)).numpy()
     np.testing.assert_allclose(inputs.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(inputs.std(axis=0), 1, atol=1e-5)
 
@@ -332,6 +333,48 @@ def test_prompts_on_disk_train_the_same_gate_to_the_bit(tmp_path):
     (one, weights), (two, same) = curves((Column(pieces, D), *rest)), curves((half, *rest))
     assert one == two
     assert all((a == b).all() for a, b in zip(weights, same, strict=True))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_prompts_are_read_ahead_and_nothing_is_drawn_earlier_for_it(monkeypatch, dropout):
+    """Law: the gate is the one of a loop that reads a batch when its turn has come."""
+    settings = replace(QUICK, dropout=dropout, batch_size=32)
+    readers, read = set(), Pairs.read
+    monkeypatch.setattr(Pairs, "read", lambda self, rows: readers.add(threading.current_thread().name) or read(self, rows))
+    ahead = curves(planted(p=200), settings)
+    assert all(name.startswith("prompts") for name in readers)
+    assert threading.active_count() == sum(not t.name.startswith("prompts") for t in threading.enumerate())
+    monkeypatch.setattr(Pairs, "reading", lambda self, batches: map(self.read, batches))
+    in_turn = curves(planted(p=200), settings)
+    assert ahead[0] == in_turn[0]
+    assert all((a == b).all() for a, b in zip(ahead[1], in_turn[1], strict=True))
+
+
+def test_what_reading_raises_comes_out_of_the_training(monkeypatch):
+    read, calls = Held.stored, []
+
+    def damaged(self, at):
+        calls.append(at)
+        if len(calls) > 3:
+            raise CheckpointError("shard-00000.safetensors: damaged")
+        return read(self, at)
+
+    monkeypatch.setattr(Held, "stored", damaged)
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(replace(QUICK, batch_size=32))
+
+
+def test_bfloat16_rounds_the_hidden_products_of_training_alone():
+    whole, rounded = (train(replace(SMALL, precision=p), data=planted()) for p in ("float32", "bfloat16"))
+    assert whole.curves[0].train_loss != rounded.curves[0].train_loss
+    np.testing.assert_allclose(rounded.curves[0].validation_loss, whole.curves[0].validation_loss, atol=0.02)
+    prompts, chosen, rejected, validation, _ = planted()
+    found = margins_of(rounded.gate, prompts, chosen, rejected)[validation]
+    assert all(W.dtype == np.float32 for W in rounded.gate.weights)
+    best = int(np.argmin(rounded.curves[0].validation_loss))
+    assert rounded.curves[0].validation_loss[best] == pytest.approx(-log_expit(rounded.gate.scale * found).mean(), rel=1e-4)
+    linear = replace(QUICK, hidden_layers=0)
+    assert curves(planted(p=200), linear)[0] == curves(planted(p=200), replace(linear, precision="bfloat16"))[0]
 
 
 def test_moments_and_evaluations_take_a_block_at_a_time(monkeypatch):

@@ -20,6 +20,8 @@ MOST_STEPS = 10**8
 
 GateDevice = Literal["auto", "cpu", "cuda"]
 """Where the gate is trained: `auto` is a GPU of NVIDIA's where there is one. It decides speed, and the last digits."""
+GatePrecision = Literal["float32", "bfloat16"]
+"""What the hidden layers' products are rounded to in training: bfloat16 takes about half the time where the machine knows it."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class GateSettings:
     patience: Annotated[int | None, Gt(0), Le(MOST_STEPS)] = 10
     seeds: Annotated[int, Gt(0), Le(1000)] = 1
     device: GateDevice = "auto"
+    precision: GatePrecision = "float32"
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         faults = [fault for name, hint in hints.items() for fault in _faults(name, getattr(self, name), hint)]
-        if self.device not in get_args(GateDevice):
-            faults.append(f"device must be one of {', '.join(get_args(GateDevice))}, got {shown(self.device)}")
+        for name, words in (("device", get_args(GateDevice)), ("precision", get_args(GatePrecision))):
+            if getattr(self, name) not in words:
+                faults.append(f"{name} must be one of {', '.join(words)}, got {shown(getattr(self, name))}")
         if faults:
             raise FitError(f"gate settings: {'; '.join(faults)}")
         if self.learning_rate * self.weight_decay >= 1:

@@ -2,17 +2,22 @@
 
 In: `Pairs` (prompt features, differences of debiased rewards, which pairs validate) and `GateSettings`.  Out: `Trained`
 layers with their curve.  Cost: a pass and a backward pass through the MLP per step; the validation pairs per evaluation. A
-batch of prompts is read at a time; a GPU keeps all of them in the type they are stored in, where they fit.
+batch of prompts is read at a time, while the step before it is computed; a GPU keeps all of them in the type they are stored in,
+where they fit.
 
 No step makes β negative (`Scale`), which would teach the gate the reverse of the pairs.
 Only r'_chosen − r'_rejected is kept of the rewards: a pair has one weight vector g, so R_chosen − R_rejected = g · difference.
 First weights, batches and dropout are drawn on the CPU whatever the device, so devices differ in rounding alone.
+With `precision: bfloat16` the products behind hidden layers are rounded to it in training; weights, their steps and evaluations
+stay in float32, so that what is chosen and saved is judged as it will be used.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -20,7 +25,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import linear, softplus
 
 from armorm.errors import FitError
 from armorm.features.columns import Places, Rows, blocks
@@ -94,14 +99,26 @@ class Pairs:
         self.train, self.validation = torch.from_numpy(train).to(where), torch.from_numpy(held_out).to(where)
         self.differences = torch.from_numpy(differences.astype(np.float32)).to(device)
 
-    def inputs(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """What the MLP is trained on: some prompts, standardised. `rows` are where `train` and `validation` are."""
+    def read(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """Some prompts in the type they are stored in. `rows` are where `train` and `validation` are."""
+        return self.prompts.stored(rows.numpy()) if self._resident is None else self._resident[rows]
+
+    def inputs(self, stored: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """What the MLP is trained on: prompts as `read` gives them, standardised."""
         mean, inverse = self._here
-        if self._resident is None:
-            x = torch.from_numpy(self.prompts.rows(rows.numpy()).astype(np.float32, copy=False)).to(self.device)
-        else:
-            x = self._resident[rows].float()
-        return x.sub_(mean).mul_(inverse)
+        return stored.to(self.device, torch.float32, copy=True).sub_(mean).mul_(inverse)
+
+    def reading(self, batches: Sequence[Int[Tensor, "_"]]) -> Iterator[Float[Tensor, "_ d"]]:
+        """The prompts of some batches, each read by a thread of its own while the one before it is used."""
+        if self._resident is not None or not batches:
+            yield from map(self.read, batches)
+            return
+        with ThreadPoolExecutor(1, "prompts") as reader:
+            ahead = reader.submit(self.read, batches[0])
+            for batch in batches[1:]:
+                found, ahead = ahead.result(), reader.submit(self.read, batch)
+                yield found
+            yield ahead.result()
 
     def gaps(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b k"]:
         """r'_chosen − r'_rejected of the same pairs."""
@@ -176,22 +193,23 @@ def train_layers(
     scale = Scale(float(settings.scale_init), pairs.device)
     descent = _Descent(layers, scale, settings)
     log, recent, everything = _Log(settings.patience), list[Tensor](), settings.seeds * settings.steps
-    for step, at in enumerate(batches(pairs.train, settings, generator), start=1):
-        loss = bradley_terry_loss(_margins(layers, pairs, at, settings, generator), scale.value)
-        descent.step(loss)
-        recent.append(torch.stack([loss.detach(), scale.value.detach()]))
-        last = step == settings.steps
-        if last or step % settings.evaluate_every == 0:
-            beta = scale.value.detach()
-            train = float(np.mean(_checked(step, recent, settings)))
-            log.note(step, train, layers, beta, _evaluate(layers, beta, pairs, settings))
-            recent = []
-            if progress:
-                progress(done + step, everything)
-            if last or log.exhausted:
-                break
-        elif pairs.device.type == "cpu":  # a GPU is not waited for between evaluations
-            _checked(step, recent[-1:], settings)
+    with closing(_batches(pairs, settings, generator)) as read:
+        for step, (at, stored) in enumerate(read, start=1):
+            loss = bradley_terry_loss(_margins(layers, pairs, at, stored, settings, generator), scale.value)
+            descent.step(loss)
+            recent.append(torch.stack([loss.detach(), scale.value.detach()]))
+            last = step == settings.steps
+            if last or step % settings.evaluate_every == 0:
+                beta = scale.value.detach()
+                train = float(np.mean(_checked(step, recent, settings)))
+                log.note(step, train, layers, beta, _evaluate(layers, beta, pairs, settings))
+                recent = []
+                if progress:
+                    progress(done + step, everything)
+                if last or log.exhausted:
+                    break
+            elif pairs.device.type == "cpu":  # a GPU is not waited for between evaluations
+                _checked(step, recent[-1:], settings)
     if progress and step < settings.steps:
         progress(done + settings.steps, everything)
     return log.result(seed)
@@ -262,28 +280,41 @@ class _Descent:
         self.schedule.step()
 
 
-def batches(rows: Int[Tensor, " n"], settings: GateSettings, generator: torch.Generator) -> Iterator[Int[Tensor, " b"]]:
-    # Epoch after epoch in a new order; a rest smaller than a batch is left for another epoch.
+def epoch(rows: Int[Tensor, " n"], settings: GateSettings, generator: torch.Generator) -> list[Int[Tensor, "_"]]:
+    """All rows in a new order, in batches; a rest smaller than a batch is left for another epoch."""
     n = len(rows)
     size = min(settings.batch_size, n)
+    order = torch.randperm(n, generator=generator).to(rows.device)
+    return [rows[batch] for batch in order[: n // size * size].split(size)]
+
+
+def _batches(pairs: Pairs, settings: GateSettings, generator: torch.Generator) -> Generator[tuple[Tensor, Tensor], None, None]:
+    # Pairs and their prompts, without end. Reading ahead ends with an epoch: dropout draws from the same generator.
     while True:
-        order = torch.randperm(n, generator=generator).to(rows.device)
-        for batch in order[: n // size * size].split(size):
-            yield rows[batch]
+        order = epoch(pairs.train, settings, generator)
+        yield from zip(order, pairs.reading(order), strict=True)
 
 
 def _margins(
-    layers: Layers, pairs: Pairs, rows: Int[Tensor, " b"], settings: GateSettings, generator: torch.Generator | None
+    layers: Layers,
+    pairs: Pairs,
+    rows: Int[Tensor, " b"],
+    stored: Float[Tensor, "b d"],
+    settings: GateSettings,
+    generator: torch.Generator | None,
 ) -> Float[Tensor, " b"]:
-    # R_chosen − R_rejected; with a generator there is dropout behind each hidden layer
-    hidden = pairs.inputs(rows)
+    # R_chosen − R_rejected; with a generator there is dropout behind each hidden layer, and less precision where it is wanted
+    hidden, low = pairs.inputs(stored), generator is not None and settings.precision == "bfloat16"
     for i, (W, b) in enumerate(layers):
         if i:
             hidden = torch.relu(hidden)
             if settings.dropout and generator is not None:
                 kept = torch.rand(hidden.shape, generator=generator) >= settings.dropout
                 hidden = hidden * kept.to(pairs.device) / (1 - settings.dropout)
-        hidden = hidden @ W.T + b
+        if low and i < len(layers) - 1:
+            hidden = linear(hidden.bfloat16(), W.bfloat16(), b.bfloat16())
+        else:
+            hidden = hidden.float() @ W.T + b
     weights = torch.softmax(hidden / settings.temperature, dim=-1)  # over k
     return (weights * pairs.gaps(rows)).sum(dim=-1)
 
@@ -294,7 +325,8 @@ def _evaluate(layers: Layers, scale: Tensor, pairs: Pairs, settings: GateSetting
     if not len(pairs.validation):
         return None
     blocks = pairs.validation.split(EVALUATION_BATCH)
-    margins = torch.cat([_margins(layers, pairs, at, settings, None) for at in blocks])
+    read = zip(blocks, pairs.reading(blocks), strict=True)
+    margins = torch.cat([_margins(layers, pairs, at, stored, settings, None) for at, stored in read])
     return float(bradley_terry_loss(margins, scale)), accuracy(margins.double().cpu().numpy())
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.errors import FitError
+from armorm.features.answers import column_of
 from armorm.features.spec import FeatureSpec
 from armorm.fit.parts import load_probe, save_probe
 from armorm.fit.probe import Probe, ProbeFit, fit_probe, refit
@@ -127,9 +128,8 @@ def predict_test(context: RunContext, ratings: RatingStores, probe: Probe, featu
     for store in ratings.values():
         own = store.groups
         test = context.folds(own) == TEST
-        for rows in store.blocks():
-            if (at := np.flatnonzero(test[rows])).size:
-                rewards.append(probe.predict(store.features(spec, rows)[at]))
+        if test.any():
+            rewards.append(column_of([store], "response", spec).take(np.flatnonzero(test)).over(probe.predict))
         raw.append(store.ratings(context.objectives)[test])
         groups += [g for g, held_out in zip(own, test, strict=True) if held_out]
         ids += [i for i, held_out in zip(store.ids, test, strict=True) if held_out]
