@@ -1,15 +1,17 @@
 """Debiasing, cross-fitted rewards, percentiles and the benchmark's scores on stored pairs: time and memory at two sizes.
 
-    python benchmarks/after_the_probe.py [--pairs 40000] [--width 2048]
+    python benchmarks/after_the_probe.py [--pairs 40000] [--width 2048] [--times 3]
 
 Stores are written as an extraction writes them, with features that are made up; each stage runs in a process of its own on half
-of the pairs and on all of them. Linear is a ratio of 2; memory should grow by rewards and labels alone.
+of the pairs and on all of them, several times, of which the median counts. Linear is a ratio of 2; memory should grow by rewards
+and labels alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -112,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=40_000)
     parser.add_argument("--width", type=int, default=2048)
+    parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args()
     facts: dict[str, Any] = {"settings": vars(given)}
     with tempfile.TemporaryDirectory() as at:
@@ -119,11 +122,12 @@ def main() -> None:
         for pairs, folder in sizes.items():
             measure(write_data, folder, pairs, given.width)
         for name in STAGES:
-            half, whole = (measure(stage, name, folder, given.width) for folder in sizes.values())
+            rounds = [[measure(stage, name, folder, given.width) for folder in sizes.values()] for _ in range(given.times)]
+            half, whole = (statistics.median(one.value for one in side) for side in zip(*rounds, strict=True))
             facts[name] = {
-                "seconds": [half.value, whole.value],
-                "peak_mib": [half.peak_mib, whole.peak_mib],
-                "growth": whole.value / half.value,
+                "seconds": [half, whole],
+                "peak_mib": [max(one.peak_mib for one in side) for side in zip(*rounds, strict=True)],
+                "growth": whole / half,
             }
             print(name, json.dumps(facts[name]), flush=True)
     size = f"{given.pairs:,} pairs, width {given.width}"

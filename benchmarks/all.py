@@ -21,22 +21,24 @@ from measuring import PLACE, RESULTS, results_table
 COMMANDS = {
     "small": (
         "rows.py",
-        "probe.py --scale 0.01 --width 256",
+        "probe.py --scale 0.01 --width 256 --times 3",
         "gate.py --pairs 8000 --rival-pairs 4000 --width 512 --steps 20 --all-steps 20",
         "bradley_terry.py --pairs 6000 --rival-pairs 3000 --width 256",
         "after_the_probe.py --pairs 6000 --width 256",
         "growth.py --width 64 --steps 50",
         "features.py --size 1500 --times 2",
+        "pass_profile.py --size 1500",
         "whole_fit.py --scale 0.004 --width 256 --steps 20",
     ),
     "paper": (
-        "rows.py --paper",
+        "rows.py --sizes 10000,100000 --paper",
         "probe.py",
         "gate.py",
         "bradley_terry.py",
         "after_the_probe.py",
         "growth.py --million",
         "features.py --times 5",
+        "pass_profile.py",
         "whole_fit.py",
     ),
 }

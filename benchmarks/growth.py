@@ -1,11 +1,12 @@
-"""How time and memory of each stage behind the features grow with the rows.
+"""How time and memory of each stage grow with the rows.
 
     python benchmarks/growth.py [--million] [--width 256] [--steps 200] [--folder DIR]
 
-n ratings and n pairs for n = 10,000 and 100,000 (with --million also 1,000,000), every stage of the product in a process of its
-own, on stores of generated features. Prints seconds, peak memory, and the exponents that fit them: 1 is in step with the rows, 2
-with their square; of memory what an idle process has is taken off. The gate is small (256 wide) and makes the same steps at every
-size. Writes results/growth.json and results/growth.svg.
+n ratings and n pairs for n = 10,000 and 100,000 (with --million also 1,000,000), every stage of the product behind the features
+in a process of its own, on stores of generated features. Prints seconds, peak memory, and the exponents that fit them: 1 is in
+step with the rows, 2 with their square; of memory what an idle process has is taken off. The gate is small (256 wide) and makes
+the same steps at every size. The reading of rows is taken from what rows.py measured last. Writes results/growth.json and
+results/growth.svg.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from generated import FEATURE, scales, write_pairs, write_store
-from measuring import Figure, Measured, measure, write_results
+from measuring import Figure, Measured, measure, results_folder, write_results
 
 from armorm.data.splits import Split
 from armorm.features.answers import Answers, open_answers
@@ -40,7 +40,6 @@ from armorm.run.gate_stage import Gates, fit_gate_stage
 from armorm.run.methods import Graded, fit_bradley_terry_stage, judge, methods
 from armorm.run.pairs import SuiteArrays, pair_arrays
 from armorm.run.probe_stage import FittedProbe, fit_probe_stage
-from armorm.run.rows import read_rows
 
 SIZES, MILLION, SHARD_ROWS = (10_000, 100_000), 1_000_000, 4096
 OBJECTIVES = scales(19)
@@ -95,22 +94,10 @@ def recipe(folder: Path, steps: int) -> dict[str, Any]:
 
 
 def write(folder: str, rows: int, width: int) -> None:
-    """Stores, and for the reading of rows the same texts as JSON Lines."""
+    """Stores of ratings and pairs."""
     place = Path(folder)
     write_store(place, "ratings", rows, width, OBJECTIVES, PATTERNS, shard_rows=SHARD_ROWS)
     write_pairs(place, "pairs", rows, width, OBJECTIVES, shard_rows=SHARD_ROWS)
-    rng = np.random.default_rng(0)
-    words = rng.integers(0, 10_000, size=(1000, 60)).astype(str)
-    texts = [" ".join(line) for line in words]
-    with (
-        (place / "ratings.jsonl").open("w", encoding="utf-8") as rated,
-        (place / "pairs.jsonl").open("w", encoding="utf-8") as both,
-    ):
-        for i in range(rows):
-            prompt, answer = f"question {i // 4} {texts[i // 4 % 1000]}", f"answer {i} {texts[i % 1000]}"
-            own = dict.fromkeys(PATTERNS[i * len(PATTERNS) // rows], i % 5)
-            rated.write(json.dumps({"prompt": prompt, "response": answer, **own}) + "\n")
-            both.write(json.dumps({"prompt": f"pair {i} {texts[i % 1000]}", "chosen": answer, "rejected": f"no {answer}"}) + "\n")
 
 
 # -- the stages, each called in a process of its own ------------------------------------------------------------
@@ -118,11 +105,6 @@ def write(folder: str, rows: int, width: int) -> None:
 
 def idle(_folder: str, _steps: int) -> None:
     """What a process has before it does anything."""
-
-
-def rows(folder: str, steps: int) -> None:
-    ground = Ground(folder, steps)
-    read_rows(ground.context.recipe, OBJECTIVES)
 
 
 def probe(folder: str, steps: int) -> None:
@@ -168,7 +150,7 @@ def bench(folder: str, steps: int) -> None:
     judge("held out", Graded.by(None, suite.items), suite, tried, seed=0)
 
 
-STAGES = (rows, probe, uncertainty, debias, gate, reference, bradley_terry, bench)
+STAGES = (probe, uncertainty, debias, gate, reference, bradley_terry, bench)
 
 
 # -- what is made of them -------------------------------------------------------------------------------------
@@ -194,6 +176,18 @@ def measured(sizes: Sequence[int], width: int, steps: int, parent: Path | None) 
     return found
 
 
+def rows_read(idle_mib: float) -> dict[str, dict[str, Any]]:
+    """The same of reading rows, as rows.py measured it, where it did."""
+    place = results_folder() / "rows.json"
+    if not place.is_file():
+        return {}
+    found = json.loads(place.read_text(encoding="utf-8"))["sizes"]
+    sizes = [one["ratings"] + one["pairs"] for one in found]
+    seconds, above = [one["seconds"]["read"] for one in found], [round(one["peak_mib"] - idle_mib, 1) for one in found]
+    powers = {"time": exponent(sizes, seconds), "memory": exponent(sizes, above)}
+    return {"rows": {"sizes": sizes, "seconds": seconds, "mib": above, "exponents": powers}}
+
+
 def summary(sizes: Sequence[int], found: Mapping[str, Sequence[Measured]]) -> dict[str, dict[str, Any]]:
     """Seconds, memory above an idle process, and their exponents, by stage."""
     base = [one.peak_mib for one in found["idle"]]
@@ -203,17 +197,17 @@ def summary(sizes: Sequence[int], found: Mapping[str, Sequence[Measured]]) -> di
         above = [round(one.peak_mib - idle, 1) for one, idle in zip(found[name], base, strict=True)]
         grown = above[-1] - above[-2] > 0.05 * base[-1]
         powers = {"time": exponent(sizes, seconds), "memory": exponent(sizes, above) if grown else 0.0}
-        stages[name] = {"seconds": seconds, "mib": above, "exponents": powers}
-    return stages
+        stages[name] = {"sizes": [*sizes], "seconds": seconds, "mib": above, "exponents": powers}
+    return rows_read(base[0]) | stages
 
 
 @styled
-def picture(sizes: Sequence[int], stages: Mapping[str, Mapping[str, Any]]) -> str:
+def picture(stages: Mapping[str, Mapping[str, Any]]) -> str:
     """Small panels: seconds of each stage, then memory, over the rows; both axes logarithmic."""
     titles = [f"{name}, {unit}" for unit in ("s", "MiB") for name in stages]
     figure, grid = curve_grid([title.replace("_", " ") for title in titles], "rows")
-    values = [stage[kind] for kind in ("seconds", "mib") for stage in stages.values()]
-    for place, (axes, curve) in enumerate(zip(grid, values, strict=True)):
+    curves = [(stage["sizes"], stage[kind]) for kind in ("seconds", "mib") for stage in stages.values()]
+    for place, (axes, (sizes, curve)) in enumerate(zip(grid, curves, strict=True)):
         axes.loglog(sizes, [max(value, 0.01) for value in curve], "o-", color=ACCENT if place < len(stages) else SECOND)
         axes.minorticks_off()
     return standalone(inline(figure, "seconds and memory of each stage over the rows"))
@@ -239,7 +233,7 @@ def main() -> None:
     ]
     facts = {"rows": sizes, "width": given.width, "steps": given.steps, "objectives": len(OBJECTIVES), "stages": stages}
     written = write_results("growth", facts, figures)
-    written.with_suffix(".svg").write_text(picture(sizes, stages), encoding="utf-8")
+    written.with_suffix(".svg").write_text(picture(stages), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -89,13 +89,18 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def results_folder() -> Path:
+    """Where results go."""
+    return Path(os.environ.get(PLACE) or RESULTS)
+
+
 def write_results(name: str, facts: Mapping[str, Any], figures: Sequence[Figure] = ()) -> Path:
     """`results/NAME.json`: the facts, the figures for the table, and the commit, machine, threads and versions that they were
     measured with."""
     from armorm.report.provenance import provenance
 
     versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-    results = Path(os.environ.get(PLACE) or RESULTS)
+    results = results_folder()
     results.mkdir(parents=True, exist_ok=True)
     place = results / f"{name}.json"
     where = {**provenance(), "threads": os.cpu_count(), "versions": versions}

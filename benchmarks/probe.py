@@ -1,6 +1,6 @@
 """The probe at the paper's size: eight sets that rate 19 objectives, 585,400 rows of 4,096 numbers, nine strengths, five folds.
 
-    python benchmarks/probe.py [--scale 1.0] [--width 4096] [--folder PLACE]
+    python benchmarks/probe.py [--scale 1.0] [--width 4096] [--times 1] [--folder PLACE]
 
 Writes stores of made-up features (bfloat16, 8 KB a row), then measures, each in a process of its own: one pass over them into the
 statistics on disk, the choice of strengths with all probes solved from these, the uncertainty; and against them the public
@@ -14,6 +14,7 @@ A scale below 0.4 (at this width) leaves some sets with fewer rows than columns,
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from generated import FEATURE, scales, write_store
-from measuring import Figure, Measured, measure, write_results
+from measuring import Figure, Measured, measure, repeat, write_results
 
 from armorm.features.answers import Answers, open_answers
 from armorm.features.spec import FeatureSpec
@@ -100,6 +101,7 @@ def make(folder: str, scale: float, width: int) -> int:
 
 def sum_rows(folder: str) -> dict[str, float]:
     place = Path(folder) / "statistics"
+    shutil.rmtree(place, ignore_errors=True)
     with Watched() as watched:
         fold_statistics(context_of(), stores_of(folder), [FeatureSpec.parse(FEATURE)], folder=place)
     return {"bytes": sum(file.stat().st_size for file in place.rglob("*.safetensors")), "own_mib": watched.mib}
@@ -172,19 +174,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--width", type=int, default=4096)
+    parser.add_argument("--times", type=int, default=1, help="rounds of summing and solving; the median of each counts")
     parser.add_argument("--folder", type=Path, default=None, help="where the features are written for the time being")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        report(folder, given.scale, given.width)
+        report(folder, given.scale, given.width, given.times)
 
 
-def report(folder: str, scale: float, width: int) -> None:
+def report(folder: str, scale: float, width: int, times: int) -> None:
     made = measure(make, folder, scale, width)
     rows = sum(int(rows * scale) for rows, _ in SETS.values())
     told(f"{rows:,} rows, width {width}, {K} objectives, {made.value / 1e9:.1f} GB of features", made)
-    summed = measure(sum_rows, folder)
+    summed = repeat(sum_rows, folder, times=times)[times // 2]
     told(f"statistics, {summed.value['bytes'] / 1e9:.1f} GB on disk", summed)
-    solved = measure(solve, folder)
+    solved = repeat(solve, folder, times=times)[times // 2]
     told("strengths and probes", solved)
     fits = {n: measure(one_ridge, folder, n).value for n in (int(n * min(scale * 4, 1)) for n in MEASURED)}
     theirs = public_seconds(fits, scale)
