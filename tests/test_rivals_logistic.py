@@ -26,17 +26,19 @@ def planted(p: int, d: int, *, sharpness: float = 2.0, dtype: type = np.float32,
     return np.where(wins[:, None], x, -x).astype(dtype)
 
 
-def fitted(x: np.ndarray, strengths: tuple[float, ...] = STRENGTHS) -> np.ndarray:
-    return fit_logistic(Differences(Held(x), Held(np.zeros_like(x))), np.arange(len(x)), strengths)
+def fitted(x: np.ndarray, strengths: tuple[float, ...] = STRENGTHS, counts: np.ndarray | None = None) -> np.ndarray:
+    counts = np.ones(len(x)) if counts is None else counts
+    return fit_logistic(Differences(Held(x), Held(np.zeros_like(x))), np.arange(len(x)), strengths, counts)
 
 
-def reference(x: np.ndarray, strength: float) -> np.ndarray:
+def reference(x: np.ndarray, strength: float, counts: np.ndarray | None = None) -> np.ndarray:
     """scikit-learn to the last digit: every pair once each way makes two classes."""
     x = x.astype(np.float64)
     X, y = np.concatenate([x[::2], -x[1::2]]), np.concatenate([np.ones(len(x[::2])), np.zeros(len(x[1::2]))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the last digit need not be reached
-        return LogisticRegression(C=strength, fit_intercept=False, max_iter=5000, tol=1e-12).fit(X, y).coef_[0]
+        weights = None if counts is None else np.concatenate([counts[::2], counts[1::2]])
+        return LogisticRegression(C=strength, fit_intercept=False, max_iter=5000, tol=1e-12).fit(X, y, weights).coef_[0]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,20 @@ def test_every_strength_is_scikit_learns(p: int, d: int, sharpness: float, dtype
     for strength, found in zip(STRENGTHS, fitted(x), strict=True):
         wanted = reference(x, strength)
         assert np.abs(found - wanted).max() < TOLERANCE * np.abs(wanted).max(), strength
+
+
+def test_weights_of_pairs_are_scikit_learns():
+    x = planted(600, 12, sharpness=1.0)
+    counts = np.random.default_rng(1).exponential(size=len(x))
+    counts /= counts.mean()
+    for strength, found in zip(STRENGTHS, fitted(x, counts=counts), strict=True):
+        wanted = reference(x, strength, counts)
+        assert np.abs(found - wanted).max() < TOLERANCE * np.abs(wanted).max(), strength
+    twice = np.concatenate([x, x[:100]])
+    weighed = np.ones(len(x))
+    weighed[:100] = 2
+    repeated = fitted(twice, (1e-2,))
+    np.testing.assert_allclose(fitted(x, (1e-2,), weighed), repeated, rtol=2e-3, atol=1e-4)
 
 
 def test_strengths_together_are_those_alone():

@@ -121,13 +121,14 @@ def fit_gate(
     *,
     settings: GateSettings,
     seed: int,
+    weights: Float[np.ndarray, " p"] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GateFit:
     """Trains the gate on the pairs outside `validation` and keeps the weights with the best validation loss.
 
     Without validation pairs it trains to the end and keeps the last weights (and the first seed). The same seed gives the
-    same gate on a machine, and but for rounding on any device; the global random state is untouched. `progress(done, all)`
-    counts steps over all seeds.
+    same gate on a machine, and but for rounding on any device; the global random state is untouched. `weights` say what each
+    pair counts in the losses (none: all alike; see `pair_weights`). `progress(done, all)` counts steps over all seeds.
 
     Raises TypeError for rewards that did not come from `Debias.apply`; FitError for no training pairs or values that are
     not finite or never differ, and for training that diverges; ObjectiveMismatch for another number of objectives. An objective
@@ -141,7 +142,8 @@ def fit_gate(
         )
     _check_signal(differences[~validation], objectives)
     held = Held(prompts) if isinstance(prompts, np.ndarray) else prompts
-    pairs = Pairs(held, differences, validation, standardize=settings.standardize, device=device_of(settings.device))
+    device = device_of(settings.device)
+    pairs = Pairs(held, differences, validation, standardize=settings.standardize, device=device, weights=weights)
     fits = [
         train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps) for i in range(settings.seeds)
     ]
@@ -158,10 +160,12 @@ def fit_constant_gate(
     rejected: DebiasedRewards,
     validation: Bool[np.ndarray, " p"],
     objectives: Objectives,
+    *,
+    weights: Float[np.ndarray, " p"] | None = None,
 ) -> Gate:
     """The one weight vector on the simplex (and its β ≥ 0) with the least loss of eq. 5 over the pairs outside `validation`.
 
-    It is the global optimum: in θ = β·w the loss is convex and the constraint is θ ≥ 0.
+    It is the global optimum: in θ = β·w the loss is convex and the constraint is θ ≥ 0. `weights` say what each pair counts.
     Raises as `fit_gate` does.
     """
     differences = _differences(chosen, rejected, objectives)
@@ -171,14 +175,15 @@ def fit_constant_gate(
     if not len(train):
         raise FitError("no pair is left to train on: mark fewer pairs for validation")
     _check_signal(train, objectives)
+    counts = np.ones(len(train)) if weights is None else weights[~validation]
     live = (differences != 0).any(axis=0)
     bounds = [(0, None) if alive else (0, 0) for alive in live]
-    solution = minimize(_loss_and_gradient, live.astype(np.float64), args=(train,), jac=True, bounds=bounds)
+    solution = minimize(_loss_and_gradient, live.astype(np.float64), args=(train, counts), jac=True, bounds=bounds)
     scale = float(solution.x.sum())
     if not math.isfinite(scale):
         raise FitError("no constant weights can be found: the rewards are too large or too small to weigh: fit the probe again")
-    weights = solution.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
-    return Gate.constant(objectives, weights, scale=scale)
+    found = solution.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
+    return Gate.constant(objectives, found, scale=scale)
 
 
 def _check_signal(train: Float[np.ndarray, "p k"], objectives: Objectives) -> None:
@@ -191,12 +196,12 @@ def _check_signal(train: Float[np.ndarray, "p k"], objectives: Objectives) -> No
 
 
 def _loss_and_gradient(
-    theta: Float[np.ndarray, " k"], differences: Float[np.ndarray, "p k"]
+    theta: Float[np.ndarray, " k"], differences: Float[np.ndarray, "p k"], counts: Float[np.ndarray, " p"]
 ) -> tuple[float, Float[np.ndarray, " k"]]:
-    # mean log(1 + exp(−Δθ)) and −Δ'σ(−Δθ)/p
+    # mean c log(1 + exp(−Δθ)) and −Δ'(c σ(−Δθ))/p
     margins = differences @ theta
-    wrong = np.exp(-np.logaddexp(0, margins))
-    return float(np.logaddexp(0, -margins).mean()), -(wrong @ differences) / len(margins)
+    wrong = counts * np.exp(-np.logaddexp(0, margins))
+    return float((counts * np.logaddexp(0, -margins)).mean()), -(wrong @ differences) / len(margins)
 
 
 def _differences(chosen: object, rejected: object, objectives: Objectives) -> Float[np.ndarray, "p k"]:

@@ -20,6 +20,8 @@ MOST_STEPS = 10**8
 
 GateDevice = Literal["auto", "cpu", "cuda"]
 """Where the gate is trained: `auto` is a GPU of NVIDIA's where there is one. It decides speed, and the last digits."""
+Weigh = Literal["pairs", "prompts", "sources"]
+"""What counts alike in the losses of gates and of the Bradley–Terry rival: every pair, every prompt, every source."""
 GatePrecision = Literal["float32", "bfloat16"]
 """What the hidden layers' products are rounded to in training: bfloat16 takes about half the time where the machine knows it."""
 
@@ -31,6 +33,7 @@ class GateSettings:
     `scale_learning_rate`: β's own (None: the same; 0: β stays). `standardize`: inputs are brought to mean 0 and deviation 1,
     which is then folded into the first layer. `patience`: evaluations without a better validation loss before training ends
     (None: never). `seeds`: how many gates are trained, with seed, seed + 1, …; the one with the best validation loss is taken.
+    `weigh`: for `pair_weights`, by a caller who knows prompts and sources.
 
     Raises FitError that names every value out of its bounds.
     """
@@ -51,11 +54,12 @@ class GateSettings:
     seeds: Annotated[int, Gt(0), Le(1000)] = 1
     device: GateDevice = "auto"
     precision: GatePrecision = "float32"
+    weigh: Weigh = "pairs"
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         faults = [fault for name, hint in hints.items() for fault in _faults(name, getattr(self, name), hint)]
-        for name, words in (("device", get_args(GateDevice)), ("precision", get_args(GatePrecision))):
+        for name, words in (("device", get_args(GateDevice)), ("precision", get_args(GatePrecision)), ("weigh", get_args(Weigh))):
             if getattr(self, name) not in words:
                 faults.append(f"{name} must be one of {', '.join(words)}, got {shown(getattr(self, name))}")
         if faults:

@@ -55,9 +55,12 @@ class GateCurve:
     beta: tuple[float, ...]
 
 
-def bradley_terry_loss(margins: Float[Tensor, " b"], scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """−log σ(β (R_chosen − R_rejected)), averaged over pairs (eq. 5)."""
-    return softplus(-scale * margins).mean()
+def bradley_terry_loss(
+    margins: Float[Tensor, " b"], scale: Float[Tensor, ""], weights: Float[Tensor, " b"] | None = None
+) -> Float[Tensor, ""]:
+    """−log σ(β (R_chosen − R_rejected)), averaged over pairs (eq. 5); each counts its weight, where there are weights."""
+    losses = softplus(-scale * margins)
+    return losses.mean() if weights is None else (weights * losses).mean()
 
 
 class Scale:
@@ -76,7 +79,8 @@ class Pairs:
     """The pairs, split into training and validation, with the training prompts' means and inverse deviations.
 
     Prompts stay where they are (on disk), or are copied to a GPU in the type they are stored in; a batch at a time becomes
-    float32. Raises FitError without training pairs, and for prompts that are not finite.
+    float32. `weights` say what each pair counts (none: all alike). Raises FitError without training pairs, and for prompts that
+    are not finite.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Pairs:
         *,
         standardize: bool,
         device: torch.device = CPU,
+        weights: Float[np.ndarray, " p"] | None = None,
     ) -> None:
         self.prompts, self.device = prompts, device
         train, held_out = np.flatnonzero(~validation), np.flatnonzero(validation)
@@ -98,6 +103,7 @@ class Pairs:
         where = CPU if self._resident is None else device
         self.train, self.validation = torch.from_numpy(train).to(where), torch.from_numpy(held_out).to(where)
         self.differences = torch.from_numpy(differences.astype(np.float32)).to(device)
+        self._weights = None if weights is None else torch.from_numpy(weights.astype(np.float32)).to(device)
 
     def read(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """Some prompts in the type they are stored in. `rows` are where `train` and `validation` are."""
@@ -123,6 +129,11 @@ class Pairs:
     def gaps(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b k"]:
         """r'_chosen − r'_rejected of the same pairs."""
         return self.differences[rows.to(self.device)]
+
+    def loss(self, margins: Float[Tensor, " b"], scale: Float[Tensor, ""], rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+        """The loss of some pairs, each counted by its weight."""
+        weights = None if self._weights is None else self._weights[rows.to(self.device)]
+        return bradley_terry_loss(margins, scale, weights)
 
     def fold_standardising(self, layers: Layers) -> Layers:
         """The same MLP for features that are not standardised."""
@@ -195,7 +206,7 @@ def train_layers(
     log, recent, everything = _Log(settings.patience), list[Tensor](), settings.seeds * settings.steps
     with closing(_batches(pairs, settings, generator)) as read:
         for step, (at, stored) in enumerate(read, start=1):
-            loss = bradley_terry_loss(_margins(layers, pairs, at, stored, settings, generator), scale.value)
+            loss = pairs.loss(_margins(layers, pairs, at, stored, settings, generator), scale.value, at)
             descent.step(loss)
             recent.append(torch.stack([loss.detach(), scale.value.detach()]))
             last = step == settings.steps
@@ -327,7 +338,7 @@ def _evaluate(layers: Layers, scale: Tensor, pairs: Pairs, settings: GateSetting
     blocks = pairs.validation.split(EVALUATION_BATCH)
     read = zip(blocks, pairs.reading(blocks), strict=True)
     margins = torch.cat([_margins(layers, pairs, at, stored, settings, None) for at, stored in read])
-    return float(bradley_terry_loss(margins, scale)), accuracy(margins.double().cpu().numpy())
+    return float(pairs.loss(margins, scale, pairs.validation)), accuracy(margins.double().cpu().numpy())
 
 
 @dataclass

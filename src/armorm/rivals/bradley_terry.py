@@ -47,17 +47,20 @@ def fit_bradley_terry(
     validation: Bool[np.ndarray, " p"],
     *,
     strengths: Sequence[float] = STRENGTHS,
+    weights: Float[np.ndarray, " p"] | None = None,
 ) -> BradleyTerry:
     """Fit on the pairs outside `validation`; feature and strength (scikit-learn's C) by log-loss on those inside.
 
     `candidates` are features by name, of chosen and of rejected answers [p w]; they are asked for one after the other.
-    Differences are scaled to unit deviation per column, which the weights undo. Raises FitError without training or validation
-    pairs, and where nothing finite can be found.
+    `weights` say what each pair counts in the losses, their mean over the training pairs being 1 (none: all alike).
+    Differences are scaled to unit deviation per column, which the model's weights undo. Raises FitError without training or
+    validation pairs, and where nothing finite can be found.
     """
     if not validation.any() or validation.all():
         n = int(validation.sum())
         raise FitError(f"Bradley–Terry needs training and validation pairs; {n} of {len(validation)} are for validation")
     train, held_out = np.flatnonzero(~validation), np.flatnonzero(validation)
+    counts = np.ones(len(validation)) if weights is None else weights
     best: tuple[float, BradleyTerry] | None = None
     for feature, chosen, rejected in candidates:
         sides = [Held(side) if isinstance(side, np.ndarray) else side for side in (chosen, rejected)]
@@ -66,8 +69,8 @@ def fit_bradley_terry(
             raise FitError(
                 f"{broken} of {len(validation)} pairs have features at {feature} that are NaN or infinite: extract them again"
             )
-        fitted = fit_logistic(differences, train, strengths)
-        losses = _losses(differences, held_out, fitted)
+        fitted = fit_logistic(differences, train, strengths, counts[train])
+        losses = _losses(differences, held_out, fitted, counts)
         for strength, w, loss in zip(strengths, fitted / differences.scale, losses, strict=True):
             if math.isfinite(loss) and np.isfinite(w).all() and (best is None or loss < best[0]):
                 best = (float(loss), BradleyTerry(w, strength, feature))
@@ -83,13 +86,15 @@ def _scaled(plain: Differences, train: Places, held_out: Places) -> tuple[Differ
     return replace(plain, scale=np.maximum(moments.deviation, 1e-8)), broken
 
 
-def _losses(differences: Differences, at: Places, weights: Float[np.ndarray, "s w"]) -> Float[np.ndarray, " s"]:
+def _losses(
+    differences: Differences, at: Places, weights: Float[np.ndarray, "s w"], counts: Float[np.ndarray, " p"]
+) -> Float[np.ndarray, " s"]:
     # The mean log-loss of some pairs at each strength
     total = np.zeros(len(weights))
     for rows in blocks(len(at)):
         x = differences.rows(at[rows])
         margins = x @ weights.T.astype(x.dtype)
-        total += np.logaddexp(0, -margins.astype(np.float64)).sum(axis=0)
+        total += (counts[at[rows], None] * np.logaddexp(0, -margins.astype(np.float64))).sum(axis=0)
     return total / len(at)
 
 

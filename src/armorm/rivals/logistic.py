@@ -1,6 +1,7 @@
 """Logistic regression on differences that are read from disk: all strengths at once, a few passes over the pairs.
 
-In: `Differences` (features of both sides, scaled), which pairs to fit to, strengths.  Out: weights [s w], a row per strength.
+In: `Differences` (features of both sides, scaled), which pairs to fit to and what each counts, strengths.  Out: weights [s w], a
+row per strength.
 Cost: a dozen or two passes, each of which serves every strength; a factor [w w] per strength. Of the pairs a block is in memory,
 and s margins for each.
 
@@ -55,18 +56,21 @@ class Differences:
         return found
 
 
-def fit_logistic(differences: Differences, at: Places, strengths: Sequence[float]) -> Float[np.ndarray, "s w"]:
-    """Weights for every strength (scikit-learn's C), fitted to the pairs `at`; NaN where features are too large to multiply."""
-    # F(w) = mean log(1 + exp(−x·w)) + penalty ‖w‖²/2, where penalty = 1/(C n): scikit-learn's sum divided by C n
+def fit_logistic(
+    differences: Differences, at: Places, strengths: Sequence[float], counts: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "s w"]:
+    """Weights for every strength (scikit-learn's C), fitted to the pairs `at`, each of which counts `counts` (its
+    `sample_weight`); NaN where features are too large to multiply."""
+    # F(w) = mean c log(1 + exp(−x·w)) + penalty ‖w‖²/2, where penalty = 1/(C n): scikit-learn's sum divided by C n
     penalty = 1 / (np.array(strengths, dtype=np.float64) * len(at))
-    gram, mean = _sampled(differences, at)
+    gram, mean = _sampled(differences, at, counts)
     if not np.isfinite(gram).all():
         return np.full((len(penalty), differences.width), np.nan)
-    walks = [_Walk(gram, -mean / 2, one) for one in penalty]
+    walks = [_Walk(gram, -mean / 2, one, counts) for one in penalty]
     margins = np.zeros((len(at), len(walks)))
     for _ in range(MOST_STEPS):
         steps = np.array([walk.step for walk in walks])
-        moves, gradients = _follow(differences, at, steps, margins)
+        moves, gradients = _follow(differences, at, steps, margins, counts)
         for i, walk in enumerate(walks):
             if walk.take(margins[:, i], moves[:, i], gradients[i]):
                 margins[:, i] += moves[:, i]
@@ -75,26 +79,33 @@ def fit_logistic(differences: Differences, at: Places, strengths: Sequence[float
     return np.array([walk.weights for walk in walks])
 
 
-def _sampled(differences: Differences, at: Places) -> tuple[Float[np.ndarray, "w w"], Float[np.ndarray, " w"]]:
-    # mean xx' and mean x over evenly spaced pairs
-    sample = at[np.linspace(0, len(at) - 1, min(len(at), SAMPLE)).astype(np.int64)]
+def _sampled(
+    differences: Differences, at: Places, counts: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, "w w"], Float[np.ndarray, " w"]]:
+    # mean c xx' and mean c x over evenly spaced pairs
+    sample = np.linspace(0, len(at) - 1, min(len(at), SAMPLE)).astype(np.int64)
     gram, total = np.zeros((differences.width, differences.width)), np.zeros(differences.width)
     for rows in blocks(len(sample)):
-        x = differences.rows(sample[rows]).astype(np.float64)
+        x, root = differences.rows(at[sample[rows]]).astype(np.float64), np.sqrt(counts[sample[rows]])[:, None]
+        x *= root
         gram += x.T @ x
-        total += x.sum(axis=0)
+        total += (root * x).sum(axis=0)
     return gram / len(sample), total / len(sample)
 
 
 def _follow(
-    differences: Differences, at: Places, steps: Float[np.ndarray, "s w"], margins: Float[np.ndarray, "n s"]
+    differences: Differences,
+    at: Places,
+    steps: Float[np.ndarray, "s w"],
+    margins: Float[np.ndarray, "n s"],
+    counts: Float[np.ndarray, " n"],
 ) -> tuple[Float[np.ndarray, "n s"], Float[np.ndarray, "s w"]]:
-    # One pass: what steps do to the margins, and the gradients of the mean losses behind them, −mean σ(−m) x
+    # One pass: what steps do to the margins, and the gradients of the mean losses behind them, −mean c σ(−m) x
     moves, gradients = np.empty_like(margins), np.zeros(steps.shape)
     for rows in blocks(len(at)):
         x = differences.rows(at[rows])
         moves[rows] = x @ steps.T.astype(x.dtype)
-        wrong = expit(-(margins[rows] + moves[rows]))
+        wrong = counts[rows, None] * expit(-(margins[rows] + moves[rows]))
         gradients -= wrong.T.astype(x.dtype) @ x
     return moves, gradients / len(at)
 
@@ -102,15 +113,21 @@ def _follow(
 class _Walk:
     # L-BFGS at one strength. `step` is the next one to follow; 0 once it is done.
 
-    def __init__(self, gram: Float[np.ndarray, "w w"], gradient: Float[np.ndarray, " w"], penalty: float) -> None:
+    def __init__(
+        self,
+        gram: Float[np.ndarray, "w w"],
+        gradient: Float[np.ndarray, " w"],
+        penalty: float,
+        counts: Float[np.ndarray, " n"],
+    ) -> None:
         # mean σ(−m) σ(m) xx' + penalty I, where all m = 0; what rounding needs beside it
         hessian = gram / 4
         hessian[np.diag_indices_from(hessian)] += penalty + 1e-12 * np.trace(hessian)
         self._factor = cho_factor(hessian.T, overwrite_a=True, check_finite=False)
-        self._penalty = penalty
+        self._penalty, self._counts = penalty, counts
         self._known: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=REMEMBERED)
         self._gradient: Float[np.ndarray, " w"] | None = None  # of the sample alone, so far
-        self.weights, self.loss = np.zeros(len(gradient)), math.log(2)
+        self.weights, self.loss = np.zeros(len(gradient)), float(counts.mean()) * math.log(2)
         self.step = -self._solve(gradient)
         self._promise = self._first = float(gradient @ self.step)
         self.done = self._first == 0
@@ -137,7 +154,8 @@ class _Walk:
     def _loss(self, margins: Float[np.ndarray, " n"], moves: Float[np.ndarray, " n"], length: float) -> float:
         # F(w + length · step)
         weights = self.weights + length * self.step
-        return float(np.logaddexp(0, -(margins + length * moves)).mean() + self._penalty * (weights @ weights) / 2)
+        losses = self._counts * np.logaddexp(0, -(margins + length * moves))
+        return float(losses.mean() + self._penalty * (weights @ weights) / 2)
 
     def _shorten(self, margins: Float[np.ndarray, " n"], moves: Float[np.ndarray, " n"]) -> None:
         best = minimize_scalar(lambda a: self._loss(margins, moves, a), bounds=(0, 1), method="bounded", options={"xatol": 1e-3})

@@ -20,6 +20,7 @@ from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateFit, fit_constant_gate, fit_gate
 from armorm.fit.method import compute_nuisances
 from armorm.fit.parts import load_gate, save_gate
+from armorm.fit.weighing import pair_weights
 from armorm.rivals.fixed import best_single_objective
 from armorm.run.context import RunContext
 from armorm.run.pairs import PairArrays, StoredAnswers
@@ -60,6 +61,7 @@ def fit_gate_stage(
     chosen = cross_fit(fitted, debias, known.chosen(fitted.feature), known.folds)
     rejected = cross_fit(fitted, debias, known.rejected(fitted.feature), known.folds)
     settings = context.recipe.gate
+    weights = pair_weights(settings.weigh, known.groups, known.sources, validation)
     with context.reporter.bar("gate", settings.steps * settings.seeds) as advance:
         fit = fit_gate(
             known.prompts,
@@ -69,9 +71,10 @@ def fit_gate_stage(
             objectives,
             settings=settings,
             seed=context.recipe.seed,
+            weights=weights,
             progress=lambda done, _all: advance(done, "steps"),
         )
-    fixed = fit_constant_gate(chosen, rejected, validation, objectives)
+    fixed = fit_constant_gate(chosen, rejected, validation, objectives, weights=weights)
     uniform, best = np.full(len(objectives), 1 / len(objectives)), np.zeros(len(objectives))
     best[best_single_objective(chosen, rejected)] = 1.0
     gates = Gates(fit.gate, fixed, Gate.constant(objectives, uniform), Gate.constant(objectives, best))

@@ -23,7 +23,9 @@ from armorm.data.benchmarks.registry import benchmark
 from armorm.data.splits import Split
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.gate_settings import Weigh
 from armorm.fit.method import Fitted
+from armorm.fit.weighing import pair_weights
 from armorm.recipe import Suite
 from armorm.rivals.bradley_terry import BradleyTerry, fit_bradley_terry
 from armorm.rivals.fixed import GatedRewards, LongerWins
@@ -84,12 +86,14 @@ class Graded:
         return outcomes(self.rule, self.items, scores)
 
 
-def fit_bradley_terry_stage(pairs: PairArrays, candidates: Sequence[str]) -> BradleyTerry:
-    """The Bradley–Terry rival on the same pairs, split and feature candidates as the method."""
+def fit_bradley_terry_stage(pairs: PairArrays, candidates: Sequence[str], *, weigh: Weigh = "pairs") -> BradleyTerry:
+    """The Bradley–Terry rival on the same pairs, weights, split and feature candidates as the method."""
     known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
+    validation = known.at(Split.VALIDATION)
     return fit_bradley_terry(
         ((feature, known.chosen(feature).response, known.rejected(feature).response) for feature in candidates),
-        known.at(Split.VALIDATION),
+        validation,
+        weights=pair_weights(weigh, known.groups, known.sources, validation),
     )
 
 

@@ -218,7 +218,8 @@ class Training:
 
     def _bench(self, at: Path) -> tuple[BradleyTerry, Facts]:
         """Every method on the held-out pairs and on the recipe's suites."""
-        rival = fit_bradley_terry_stage(self.pairs, [str(spec) for spec in self.recipe.features.candidates])
+        candidates = [str(spec) for spec in self.recipe.features.candidates]
+        rival = fit_bradley_terry_stage(self.pairs, candidates, weigh=self.recipe.gate.weigh)
         save_bradley_terry(at, rival)
         tried, seed, gate = self._methods(rival), self.recipe.seed, self.fitted.gate
         settings = {suite.name: suite for suite in self.recipe.bench}
