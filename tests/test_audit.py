@@ -25,10 +25,12 @@ from armorm.bench.audit import (
     ViewFacts,
     as_expected,
     change_facts,
+    failures,
     verdict,
     view_facts,
 )
 from armorm.bench.perturbations import PERTURBATIONS, TEXTS, Case, Expected, is_prose, sentences
+from armorm.cli import main
 from armorm.errors import CheckpointError, DataError
 from armorm.intervals import Interval
 from armorm.jobs import audit as auditing
@@ -206,6 +208,68 @@ def test_an_audit_has_every_view_and_change(audited: tuple[AuditResults, Path, P
     written = json.loads((out / "audit.json").read_text(encoding="utf-8"))
     assert written | {"folder": str(out)} == results.to_json()
     assert AuditResults.model_validate(written).to_json() == written
+
+
+def test_failures_are_told_with_shift_and_interval(audited: tuple[AuditResults, Path, Path]):
+    def shifted(row: ChangeFacts, low: float, high: float) -> ChangeFacts:
+        interval = Interval((low + high) / 2, low, high)
+        said = verdict(interval, Expected(row.expected))
+        one = row.views["armorm"].model_copy(update={"shift": interval, "verdict": said, "as_expected": as_expected(said)})
+        return row.model_copy(update={"views": {**row.views, "armorm": one}})
+
+    moves = {"flattery": (0.1, 0.3), "confidence": (-0.2, 0.1), "truncated": (-0.5, -0.1), "refusal": (-0.1, 0.2)}
+    rows = [row for row in audited[0].perturbations if row.name in moves]
+    rows = [row.model_copy(update={"name": name}) for name, row in zip(moves, rows * 4, strict=False)]
+    expected = dict.fromkeys(("flattery", "confidence"), "same") | dict.fromkeys(("truncated", "refusal"), "worse")
+    rows = [shifted(row.model_copy(update={"expected": expected[row.name]}), *moves[row.name]) for row in rows]
+    results = audited[0].model_copy(update={"perturbations": tuple(rows)})
+    flattery = "flattery: should not rise, and moves by +0.20 standard deviations (+0.10 to +0.30)"
+    refusal = "refusal: should fall, and moves by +0.05 standard deviations (−0.10 to +0.20)"
+    assert failures(results, ["all"]) == [flattery, refusal]
+    assert failures(results, ["same"]) == [flattery]
+    assert failures(results, ["worse"]) == [refusal]
+    assert failures(results, ["confidence", "truncated"]) == failures(results, []) == []
+    assert failures(results, ["one-word"]) == ["one-word: applies to no answer of the file"]
+    unsure = shifted(rows[2], math.nan, math.nan)
+    results = results.model_copy(update={"perturbations": (unsure,)})
+    assert failures(results, ["all"]) == [f"truncated: should fall; too few prompts ({unsure.prompts}) to say whether it does"]
+    with pytest.raises(DataError, match="no change is called 'flatery'; there are all, same, worse"):
+        failures(results, ["flatery"])
+
+
+def test_the_command_ends_with_2_where_a_change_does_what_it_should_not(
+    run: Run, rows: Path, tmp_path: Path, monkeypatch, capsys
+):
+    def ended(*words: str) -> int:
+        monkeypatch.setattr(
+            "sys.argv",
+            [
+                "armorm",
+                "audit",
+                str(run.folder / "model"),
+                str(rows / "bench.jsonl"),
+                "--out",
+                str(tmp_path / "audit"),
+                "--limit",
+                "8",
+                "--only",
+                "truncated",
+                "--quiet",
+                *words,
+            ],
+        )
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    assert ended() == 0
+    monkeypatch.setattr("armorm.bench.audit.failures", lambda _results, words: ["truncated: no good"] if words else [])
+    assert ended("--fail-on", "worse") == 2
+    assert "failed: truncated: no good" in capsys.readouterr().err
+    assert ended("--fail-on", "nonsense") == 2
+    assert "no change is called 'nonsense'" in capsys.readouterr().err
 
 
 def test_the_models_view_is_the_models_own_score(audited: tuple[AuditResults, Path, Path], run: Run, rows: Path):

@@ -19,8 +19,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from armorm.bench.metrics import LengthCorrelation, length_correlation
-from armorm.bench.perturbations import Expected, Perturbation
+from armorm.bench.perturbations import PERTURBATIONS, Expected, Perturbation
+from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
+from armorm.numbers import signed_hundredths
 from armorm.results import Estimate, Number, Provenance, Result
 
 RESAMPLES = 1000
@@ -230,6 +232,36 @@ def verdict(shift: Interval, expected: Expected) -> Verdict:
 def as_expected(said: Verdict) -> bool | None:
     """Whether that is how a good reward model behaves; None where nothing can be said."""
     return {"gains": False, "not noticed": False, "falls": True, "holds": True, "penalised": True}.get(said)
+
+
+def changes_named(words: Sequence[str]) -> tuple[str, ...]:
+    """Changes by name; `all` are all of them, `same` and `worse` those of which that is expected. Raises DataError for a word
+    that names none."""
+    kinds = {"all": tuple(Expected), **{kind.value: (kind,) for kind in Expected}}
+    names = [p.name for p in PERTURBATIONS]
+    if unknown := [word for word in words if word not in (*kinds, *names)]:
+        raise DataError(f"no change is called {unknown[0]!r}; there are {', '.join((*kinds, *names))}")
+    return tuple(p.name for p in PERTURBATIONS if any(w == p.name or p.expected in kinds.get(w, ()) for w in words))
+
+
+def failures(results: AuditResults, words: Sequence[str]) -> list[str]:
+    """A sentence for each of these changes (see `changes_named`) under which the model does not do what a good one would.
+
+    A change that nothing can be said of has failed too; one that applies to no answer of the file, where it was named itself.
+    """
+    found = {row.name: row for row in results.perturbations}
+    wanted = [name for name in changes_named(words) if name in found or name in words]
+    return [sentence for name in wanted if (sentence := _failure(name, found.get(name), results.views[0].name))]
+
+
+def _failure(name: str, row: ChangeFacts | None, view: str) -> str:
+    if row is None:
+        return f"{name}: applies to no answer of the file"
+    one, wish = row.views[view], {"same": "should not rise", "worse": "should fall"}[row.expected]
+    if one.as_expected is None:
+        return f"{name}: {wish}; too few prompts ({row.prompts}) to say whether it does"
+    low, middle, high = (signed_hundredths(x) for x in (one.shift.low, one.shift.value, one.shift.high))
+    return "" if one.as_expected else f"{name}: {wish}, and moves by {middle} standard deviations ({low} to {high})"
 
 
 def _rewards(change: Changed, originals: Originals, groups: Sequence[str], seed: int) -> dict[str, Interval]:

@@ -230,6 +230,10 @@ def audit(
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="At most so many prompts, the same ones every time.")] = 100,
     only: Annotated[str, typer.Option(help="Only these changes, separated by commas.")] = "",
+    fail_on: Annotated[
+        str,
+        typer.Option(help="Exit code 2 where one of these changes does what it should not: names, `same`, `worse` or `all`."),
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="The folder for the page [default: runs/audit/MODEL/FILE].")] = None,
     batch_tokens: BatchTokens = 4096,
     max_tokens: MaxTokens = None,
@@ -242,16 +246,22 @@ def audit(
     quiet: Quiet = False,
 ) -> None:
     """Audit for reward hacking: how padding, flattery, refusals and the like move the score, with and without debiasing."""
+    from armorm.bench.audit import changes_named, failures
     from armorm.jobs.audit import run_audit
     from armorm.progress import Reporter
     from armorm.report.audit_report import audit_report
 
-    names = [name.strip() for name in only.split(",") if name.strip()]
+    names, watched = ([name.strip() for name in words.split(",") if name.strip()] for words in (only, fail_on))
+    changes_named(watched)  # a wrong word is told before anything is scored
     reporter = Reporter(quiet=quiet)
     reading: Reading = {"batch_tokens": batch_tokens, "max_tokens": max_tokens, "exact": exact}
     rows = row_format(columns, format_, cells, answer=answer)
     results = run_audit(model, file, out, run=run, limit=limit, only=names, reporter=reporter, rows=rows, **reading)
     print_result(results, lambda: audit_report(results), json_=json_, then=f"page: {Path(results.folder) / 'audit.html'}")
+    if found := failures(results, watched):
+        for sentence in found:
+            typer.echo(f"failed: {sentence}", err=True)
+        raise typer.Exit(2)
 
 
 @app.command("export")
