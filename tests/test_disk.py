@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from armorm.disk import passing_folder, save_part, storage_errors, write_json, write_sealed, writing, writing_folder
-from armorm.errors import StorageError
+from armorm.disk import (
+    load_part,
+    passing_folder,
+    save_part,
+    storage_errors,
+    write_json,
+    write_sealed,
+    writing,
+    writing_folder,
+)
+from armorm.errors import CheckpointError, StorageError
+from armorm.features.answers import FORMAT as STORES
+from armorm.features.answers import MANIFEST, open_answers
 
 
 def test_threads_that_write_one_file_at_once_leave_it_whole(tmp_path: Path):
@@ -136,3 +149,35 @@ def test_where_nothing_can_be_written_there_is_no_passing_folder(tmp_path: Path,
     monkeypatch.setattr(Path, "mkdir", refused)
     with passing_folder(tmp_path / "rows") as folder:
         assert folder is None
+
+
+@pytest.mark.parametrize(
+    ("forged", "said"),
+    [
+        ({"tensors": None}, "`tensors` is a NoneType"),
+        ({"tensors": 3}, "`tensors` is a int"),
+        ({}, "no `tensors`"),
+    ],
+)
+def test_a_seal_is_no_proof_of_what_is_sealed(tmp_path: Path, forged: dict[str, Any], said: str):
+    save_part(tmp_path, "part", {"x": np.ones(2)}, {"objectives": []}, 2)
+    write_sealed(tmp_path / "part.json", {"format": 2, "objectives": [], **forged})
+    with pytest.raises(CheckpointError, match=rf"part\.json: does not hold what it should \({said}\): train again"):
+        load_part(tmp_path, "part", 2, remedy="train again")
+
+
+@pytest.mark.parametrize("body", [b"}", b'"format": 2, "tensors": ', b'"format": 2, "x": ' + b"[" * 100_000])
+def test_a_sealed_file_that_is_no_json_is_damaged(tmp_path: Path, body: bytes):
+    seal = b'{\n "sha256": "' + hashlib.sha256(body).hexdigest().encode() + b'",\n'
+    (tmp_path / "part.json").write_bytes(seal + body)
+    with pytest.raises(CheckpointError, match=r"part\.json"):
+        load_part(tmp_path, "part", 2, remedy="train again")
+
+
+@pytest.mark.parametrize("field", MANIFEST)
+def test_a_store_whose_manifest_lacks_a_field_is_refused(tmp_path: Path, field: str):
+    facts = {"format": STORES, **{name: kind() for name, kind in MANIFEST.items()}}
+    for wrong in ({}, {field: None}, {field: True}):
+        write_sealed(tmp_path / "manifest.json", {**{k: v for k, v in facts.items() if k != field}, **wrong})
+        with pytest.raises(CheckpointError, match=rf"manifest\.json: does not hold what it should \(.*`{field}`"):
+            open_answers(tmp_path)

@@ -15,7 +15,7 @@ from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.fit import neighbours, ridge, triangles
-from armorm.fit.probe import fit_probe, refit
+from armorm.fit.probe import ProbeFit, fit_probe, refit
 from armorm.fit.quality import mean_quality, probe_quality
 from armorm.fit.ridge import solve_ridge_path
 from armorm.fit.statistics import RidgeStatistics
@@ -168,6 +168,48 @@ def test_single_precision_chooses_what_double_precision_does(monkeypatch: pytest
     np.testing.assert_allclose(single.cv_pearson, double.cv_pearson, atol=1e-5)
     one, other = (fit.probe.predict(features) for fit in (single, double))
     assert (np.std(one - other, axis=0) < 1e-4 * np.std(other, axis=0)).all()
+
+
+def dwarfed(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with one direction that dwarfs what the ratings follow, a spectrum below it that falls by two orders."""
+    rng = np.random.default_rng(1600)
+    v, w = rng.normal(size=d), rng.normal(size=d)
+    w -= v * (v @ w) / (v @ v)
+    X = (100 * rng.normal(size=(n, 1)) * v + rng.normal(size=(n, d)) * np.logspace(0, -2, d)).astype(np.float32)
+    return X, 1 / (1 + np.exp(-(X @ w / 8 + 0.1 * rng.normal(size=n))))[:, None]
+
+
+def dwarfed_fit(n: int = 1500, d: int = 300) -> ProbeFit:
+    X, Y = dwarfed(n, d)
+    fold = np.arange(n) % 5
+    folds = [RidgeStatistics.from_rows(X[fold == i], Y[fold == i]) for i in range(5)]
+    return fit_probe(folds, Objectives([Objective(name="a", min=0, max=1)]), alphas=[10.0**e for e in range(-4, 9)])
+
+
+def test_a_strength_whose_errors_are_rounding_is_not_chosen(monkeypatch: pytest.MonkeyPatch):
+    exact = dwarfed_fit()
+    for module in (triangles, ridge):
+        monkeypatch.setattr(module, "NARROW", 16)
+    few = dwarfed_fit()  # fewer than four rows a column are summed in double precision
+    np.testing.assert_array_equal(few.probe.alphas, exact.probe.alphas)
+    np.testing.assert_allclose(few.errors, exact.errors, rtol=1e-6)
+    monkeypatch.setattr(triangles, "ROWS_PER_COLUMN", 0)
+    rounded = dwarfed_fit()
+    assert np.isnan(rounded.errors[0, :3]).all()
+    np.testing.assert_array_equal(rounded.probe.alphas, exact.probe.alphas)
+    np.testing.assert_allclose(rounded.errors[0, -6:], exact.errors[0, -6:], rtol=1e-2)
+    assert rounded.mean_cv_pearson == pytest.approx(exact.mean_cv_pearson, abs=1e-2)
+
+
+def test_an_exact_fit_is_not_taken_for_rounding():
+    """Law: errors that are 0 but for rounding, on either side of it, are the least there are."""
+    rng = np.random.default_rng(0)
+    X, w = rng.normal(size=(400, 6)), rng.uniform(0, 0.1, size=6)
+    Y = (X @ w)[:, None] + 0.5 * X[:, :1]
+    fold = np.arange(400) % 4
+    folds = [RidgeStatistics.from_rows(X[fold == i], Y[fold == i]) for i in range(4)]
+    fit = fit_probe(folds, Objectives([Objective(name="a", min=0, max=1)]), alphas=[1e-6, 1e-3, 1.0])
+    assert fit.probe.alphas[0] == 1e-6
 
 
 def test_strengths_that_are_rounding_beside_the_matrix_are_solved_by_eigenvectors(wide, monkeypatch: pytest.MonkeyPatch):

@@ -156,6 +156,15 @@ def test_wide_features_are_summed_in_single_precision_within_a_millionth(wide, d
     assert (np.abs(one.moment[:, 0] - X.T @ y) < 1e-6 * size * np.linalg.norm(y)).all()
 
 
+def test_wide_features_of_few_rows_are_summed_in_double_precision(wide):
+    for n, single in ((23, False), (24, True)):
+        features, _ = rows(n=n, dtype=np.float32)
+        ratings = np.full((n, 1), 0.5)
+        X = features.astype(np.float64)
+        gram = RidgeStatistics.from_rows(features, ratings).shared((0,)).gram
+        assert (np.abs(gram - X.T @ X).max() > 1e-12 * np.abs(gram).max()) == single
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_wide_features_whose_squares_leave_single_precision_are_summed_in_double(wide, size):
     features, ratings = rows()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from armorm.errors import DataError
+from armorm.errors import DataError, InUse
 from armorm.owner import Passing, owning, owning_folder
 
 HOLD = """
@@ -48,6 +50,24 @@ def test_a_second_process_is_told_who_holds_the_place(tmp_path: Path):
     other.communicate("\n")
     hold(tmp_path / "out.jsonl")
     assert not list(tmp_path.iterdir())
+
+
+def test_who_has_just_taken_a_place_is_named_as_soon_as_it_says_who_it_is(tmp_path: Path):
+    lock, file = FileLock(tmp_path / ".out.jsonl.lock"), tmp_path / ".out.jsonl.lock"
+    lock.acquire()
+    facts = {"process": 4711, "machine": "elsewhere", "command": "armorm score", "since": "now"}
+    threading.Timer(0.1, lambda: file.write_text(json.dumps(facts))).start()
+    with pytest.raises(InUse, match="by process 4711 on elsewhere"):
+        hold(tmp_path / "out.jsonl")
+    lock.release()
+
+
+def test_a_place_whose_owner_is_about_to_leave_is_had(tmp_path: Path):
+    lock = FileLock(tmp_path / ".out.jsonl.lock", thread_local=False)  # released by another thread
+    lock.acquire()
+    threading.Timer(0.1, lock.release).start()
+    with owning(tmp_path / "out.jsonl"):
+        assert json.loads((tmp_path / ".out.jsonl.lock").read_text())["process"] == os.getpid()
 
 
 @pytest.mark.parametrize("own", ["mine", '{"process": 1}', "[]"])

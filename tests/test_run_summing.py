@@ -26,6 +26,7 @@ from armorm.run.context import RunContext
 from armorm.run.probe_stage import fit_probe_stage, predict_test
 from armorm.run.summing import fold_statistics
 from armorm.run.train import Run, train
+from armorm.sums import read_sums
 
 QUIET = Reporter(quiet=True)
 D, ROWS, SHARD, FOLDS = 6, 150, 32, 3
@@ -190,6 +191,28 @@ def replace_scale(objective: Objective) -> Objective:
     return objective.model_copy(update={"max": 5.0})
 
 
+def test_no_more_sums_are_held_than_there_is_room_for(stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Law: a pass holds sums of `HELD` bytes at most, or those of one cell, whichever candidate it is for."""
+    real, held = summing._Source._sum, list[int]()
+
+    def counted(self: Any, cells: Any, advance: Any = lambda _done, _note: None) -> Any:
+        held.append(sum(summing._bytes(self.store, spec) for spec, _ in cells) if len(cells) > 1 else 0)
+        return real(self, cells, advance)
+
+    monkeypatch.setattr(summing._Source, "_sum", counted)
+    one = summing._bytes(stores.all["one"], ONCE)
+    for room in (1, 2 * one, 5 * one, 100 * one):
+        monkeypatch.setattr(summing, "HELD", room)
+        fold_statistics(
+            context_of(),
+            stores.all,
+            [TWICE, ONCE, FeatureSpec.parse("final:last+final:last+final:last")],
+            folder=tmp_path / f"{room}",
+        )
+        assert max(held) <= room
+        held.clear()
+
+
 def test_a_small_source_is_not_kept(stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(summing, "KEPT", 0.1)
     context = context_of()
@@ -262,6 +285,17 @@ def test_a_run_that_reads_no_statistics_does_not_seal_damage_in_them(
     train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET)
     assert (copied / "SHA256SUMS").read_bytes() == listed
     assert hurt in {fault.file.split("/")[-1] for one in verify(copied).checked for fault in one.faults}
+
+
+def test_statistics_of_a_data_set_of_the_hub_stand_in_the_runs_list(copied: Path, rows: Path, tiny_folder: Path):
+    """Their folder is owner/name: one level further down."""
+    one = sorted((copied / "statistics").iterdir())[0]
+    (copied / "statistics" / "owner").mkdir()
+    shutil.copytree(one, copied / "statistics" / "owner" / "name")
+    train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET)
+    kept = [at.relative_to(copied).as_posix() for at in (copied / "statistics" / "owner").rglob("SHA256SUMS")]
+    assert kept
+    assert set(kept) <= set(read_sums(copied))
 
 
 def test_a_run_fits_again_from_what_it_kept(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ from armorm.data.splits import Split, components, computed_group, group_code, gr
 from armorm.data.starter import build
 from armorm.data.stored_rows import Kind, RowFolder, StoredRows, outlines
 from armorm.data.summary import summarise
-from armorm.errors import DataError, StorageError
+from armorm.errors import DataError, RecipeError, StorageError
 from armorm.features.spec import FeatureSpec
 from armorm.features.storing import ExtractionSettings, labels_key, store_key
 from armorm.recipe import Recipe, load_recipe
@@ -204,8 +206,12 @@ def in_memory(recipe: Recipe) -> tuple[list[dict[str, tuple[Any, ...]]], dict[An
                 reads[name, n] = read
     for suite in recipe.bench:
         reads["bench", suite.name] = read_suite(suite, seed=recipe.seed, on_fault=recipe.on_fault)
-        kinds[2][suite.name] = capped(reads["bench", suite.name].rows, suite.limit, seed=recipe.seed, strata=stratum)
-    return flow(*kinds), {**reads, "capped": kinds}
+        kinds[2][suite.name] = reads["bench", suite.name].rows  # all of which stay out of training
+    whole = flow(*kinds)
+    for suite in recipe.bench:
+        for suites in (kinds[2], whole[2]):
+            suites[suite.name] = capped(suites[suite.name], suite.limit, seed=recipe.seed, strata=stratum)
+    return whole, {**reads, "capped": kinds}
 
 
 def assert_same(recipe: Recipe) -> Rows:
@@ -337,6 +343,92 @@ def test_a_flipped_bit_is_named(tmp_path: Path):
 def test_a_place_that_can_not_be_written_is_named(tmp_path: Path):
     with pytest.raises(StorageError, match="make room or choose another place"):
         RowFolder(tmp_path / "nowhere").store("pairs", some())
+
+
+def bench_recipe(at: Path, **more: Any) -> Recipe:
+    """40 prompts that stand in a benchmark and in pairs, 60 in pairs alone."""
+    shared = [{"prompt": f"item {i} of {i * 57}", "chosen": "a b", "rejected": "c"} for i in range(40)]
+    own = [{"prompt": f"question {i} of {i * 31}", "chosen": "a b", "rejected": "c"} for i in range(60)]
+    write_lines(at / "b.jsonl", shared)
+    write_lines(at / "p.jsonl", [*shared, *own])
+    write_lines(at / "r.jsonl", [{"prompt": f"rated {i} of {i * 17}", "response": "x y", "q": i % 5} for i in range(40)])
+    places = {"ratings": [{"path": str(at / "r.jsonl")}], "pairs": [{"path": str(at / "p.jsonl")}]}
+    bench = [{"name": "b", "source": {"path": str(at / "b.jsonl"), **more}}]
+    recipe = {"name": "x", "objectives": [{"name": "q", "min": 0, "max": 4}], "probe": {"folds": 2}, **places, "bench": bench}
+    return Recipe.model_validate(recipe)
+
+
+@pytest.mark.parametrize("cap", [None, 5])
+def test_prompts_that_a_cap_leaves_out_of_a_benchmark_stay_out_of_training(tmp_path: Path, cap: int | None):
+    recipe = bench_recipe(tmp_path, cap=cap)
+    rows = read_rows(recipe, recipe.load_objectives())
+    assert (len(rows.pairs["p"]), len(rows.suites["b"])) == (60, cap or 40)
+    facts = {f.name: dict(f.drops) for f in rows.facts}
+    assert facts["p"] == {"prompt-in-benchmark": 40}
+    assert facts["b"] == ({} if cap is None else {"over-cap": 35})
+
+
+def test_sources_that_are_one_folder_on_some_disks_are_refused(tmp_path: Path):
+    recipe = bench_recipe(tmp_path)
+    write_lines(tmp_path / "R.jsonl", [{"prompt": "p", "response": "x", "q": 1}])
+    if len(list(tmp_path.glob("[rR].jsonl"))) < 2:
+        pytest.skip("this disk takes both for one")
+    places = [
+        source.model_copy(update={"path": str(tmp_path / name)}) for name in ("r.jsonl", "R.jsonl") for source in recipe.ratings
+    ]
+    with pytest.raises(RecipeError, match="two ratings sources are called 'R' and 'r', which are one folder on some disks"):
+        read_rows(recipe.model_copy(update={"ratings": places}), recipe.load_objectives())
+
+
+@pytest.mark.parametrize("fails", ["folder", "open", "write", "close"])
+def test_a_disk_that_fills_up_while_rows_are_sorted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str):
+    monkeypatch.setattr(stored_rows, "PART", 500)
+    rows = grouped_rows(RowFolder(tmp_path).store("ratings", some()))
+    full, real = OSError(errno.ENOSPC, "No space left on device"), pa.ipc.new_stream
+
+    class Stream:
+        def __init__(self, *given: Any, **named: Any) -> None:
+            self.of = real(*given, **named)
+            self.said("open")
+
+        def said(self, what: str) -> None:
+            if what == fails:
+                raise full
+
+        def write_table(self, table: Any) -> None:
+            self.said("write")
+            self.of.write_table(table)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.of.close()
+            self.said("close")
+
+    def no_folder(**_: Any) -> Any:
+        raise full
+
+    monkeypatch.setattr(pa.ipc, "new_stream", Stream)
+    if fails == "folder":
+        monkeypatch.setattr(stored_rows.tempfile, "TemporaryDirectory", no_folder)
+    with pytest.raises(StorageError, match="the disk is full"):
+        rows.ordered()
+
+
+def test_a_slice_costs_its_own_rows_and_no_more(tmp_path: Path):
+    rows = grouped_rows(RowFolder(tmp_path).store("ratings", some()))
+    for part in (slice(3, 9), slice(None, None, -2), slice(30, 4, -3), slice(90, 100)):
+        assert [row.id for row in rows[part]] == [row.id for row in list(rows)[part]]
+    asked: list[Any] = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, at: Any) -> Any:
+            asked.append(at)
+            return super().__getitem__(at)
+
+    replace(rows, places=rows.places.view(Watched))[3:9]
+    assert asked == [slice(3, 9)]
 
 
 def test_row_groups_are_bounded_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from safetensors.numpy import load_file, save_file
 
 from armorm.errors import ArmormError, CheckpointError, DataError, StorageError
 
+Kinds = Mapping[str, type | tuple[type, ...]]
+"""Fields of a file, and what each must be."""
+NOTHING: Kinds = MappingProxyType({})
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -194,10 +198,11 @@ def is_sealed(path: Path) -> bool:
         return False
 
 
-def read_sealed(path: Path, format: int, *, remedy: str) -> dict[str, Any]:
+def read_sealed(path: Path, format: int, *, remedy: str, holds: Kinds = NOTHING) -> dict[str, Any]:
     """The facts that `write_sealed` wrote, of one format number. `remedy` ends the error's sentence: "train again".
 
-    Raises CheckpointError where the file is missing, of another format, or not as it was written.
+    `holds` are fields that must be there, and their kinds: a seal is no proof of who wrote it. Raises CheckpointError where the
+    file is missing, of another format, not as it was written, or without such a field.
     """
     try:
         data = path.read_bytes()
@@ -211,9 +216,16 @@ def read_sealed(path: Path, format: int, *, remedy: str) -> dict[str, Any]:
     body = data[seal.end() :]
     if hashlib.sha256(body).hexdigest().encode() != seal[1]:
         raise CheckpointError(f"{path}: damaged (it is not as it was written): {remedy}")
-    facts: dict[str, Any] = json.loads(b"{" + body)
+    try:
+        facts: dict[str, Any] = json.loads(b"{" + body)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged (it is no JSON): {remedy}") from error
     if facts.get("format") != format:
         raise CheckpointError(f"{path}: format {facts.get('format')}, this version reads {format}: {remedy}")
+    for name, kind in holds.items():
+        if not isinstance(facts.get(name), kind) or isinstance(facts[name], bool):
+            found = f"`{name}` is a {type(facts[name]).__name__}" if name in facts else f"no `{name}`"
+            raise CheckpointError(f"{path}: does not hold what it should ({found}): {remedy}")
     return facts
 
 
@@ -229,9 +241,9 @@ def save_part(folder: Path, name: str, tensors: Mapping[str, np.ndarray], facts:
 
 def load_part(folder: Path, name: str, format: int, *, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors and facts that `save_part` wrote. Raises CheckpointError as `read_sealed` does."""
-    facts = read_sealed(folder / f"{name}.json", format, remedy=remedy)
+    facts = read_sealed(folder / f"{name}.json", format, remedy=remedy, holds={"tensors": str})
     place = folder / f"{name}.safetensors"
-    check_digest(place, str(facts["tensors"]), remedy=remedy)
+    check_digest(place, facts["tensors"], remedy=remedy)
     return load_file(place), facts
 
 

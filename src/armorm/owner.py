@@ -14,6 +14,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from armorm.errors import DataError, InUse
 
 _HELD = ".held"
 """The lock in a passing folder."""
+LOOKS, PAUSE = 50, 0.02
+"""How often, and after how many seconds, one looks for the name of the process that holds a lock."""
 
 
 @contextmanager
@@ -115,16 +118,28 @@ def _lock(place: Path, file: Path) -> BaseFileLock | None:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not _is_ours(file):
             raise DataError(f"{file}: is there already and is no lock of armorm's: move it away, or choose another place")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InUse(
-            f"{place}: is being written by {_holder(file)}: wait until it is done and run this again, or choose another place"
-        ) from None
+        _acquire(lock, place, file)
     except OSError as error:
         if error.errno in NOT_WRITABLE:
             return None
         raise
     return lock
+
+
+def _acquire(lock: BaseFileLock, place: Path, file: Path) -> None:
+    # Who has just taken the lock has not said yet who it is; who is about to leave it says nothing any more.
+    for left in reversed(range(LOOKS)):
+        try:
+            lock.acquire(timeout=0)
+            return
+        except Timeout:
+            holder = _holder(file)
+            if holder or not left:
+                raise InUse(
+                    f"{place}: is being written by {holder or 'another process'}: wait until it is done and run this again, or "
+                    "choose another place"
+                ) from None
+        time.sleep(PAUSE)
 
 
 def _is_ours(file: Path) -> bool:
@@ -149,11 +164,12 @@ def _self() -> dict[str, object]:
     }
 
 
-def _holder(file: Path) -> str:
+def _holder(file: Path) -> str | None:
+    # None where the file does not say
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         here = facts["machine"] == socket.gethostname()
         machine = "" if here else f" on {facts['machine']}"
         return f"process {facts['process']}{machine} ({facts['command']}, since {facts['since']})"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return None

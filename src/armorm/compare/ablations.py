@@ -91,7 +91,7 @@ def fit_without_masking(
 
 def load_without_masking(at: Path) -> Unmasked:
     """What `fit_without_masking` left in a folder. Raises CheckpointError where it is missing or damaged."""
-    whole = read_sealed(at / "unmasked.json", FORMAT, remedy="remove the folder and fit it again")
+    whole = read_sealed(at / "unmasked.json", FORMAT, remedy="remove the folder and fit it again", holds={"fill": str})
     return Unmasked(whole["fill"], Fitted.load(at))
 
 

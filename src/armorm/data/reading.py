@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import count
 from typing import Any, Generic, Literal
 
 import numpy as np
@@ -92,6 +93,7 @@ class Stream(Generic[Row]):
         self._parse: Parse[Row] = parse
         self._repeats, self._seen = repeats, set[bytes]()
         self._tally = _Tally(where, on_fault_line)
+        self._made = set[bytes]()  # ids that rows were given here
         self._ids: dict[bytes, tuple[bytes, int]] = {}  # of each id its prompt, and how many rows had both
 
     def __iter__(self) -> Iterator[Row]:
@@ -147,7 +149,12 @@ class Stream(Generic[Row]):
                 "duplicate-id", repr(row.id), "give each prompt of a source an id of its own, or none; remove repeated rows"
             )
         self._ids[key] = prompt, before + 1
-        return replace(row, id=f"{row.id}#{before + 1}") if before else row
+        if not before and key not in self._made:
+            return row
+        names = (f"{row.id}#{number}" for number in count(max(before + 1, 2)))
+        name = next(name for name in names if (own := _digest(name)) not in self._ids and own not in self._made)
+        self._made.add(_digest(name))
+        return replace(row, id=name)
 
     def _is_repeat(self, content: bytes) -> bool:
         if content not in self._seen:

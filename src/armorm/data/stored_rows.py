@@ -44,7 +44,7 @@ GROUP = 4 * 2**20
 """Bytes of text of a row group: what is unpacked at a time."""
 PART = 64 * 2**20
 """Bytes of text that are sorted at a time."""
-MOST_PARTS = 256
+MOST_PARTS = 128
 """Files that are open at a time while rows are sorted; larger sources have larger parts."""
 
 _LABELS = ("id", "group", "source", "section", "subset")
@@ -125,7 +125,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
     def __getitem__(self, place: slice) -> StoredRows[Row]: ...
     def __getitem__(self, place: int | slice) -> Row | StoredRows[Row]:
         if isinstance(place, slice):
-            return self.take(np.arange(len(self))[place])
+            return replace(self, places=self.places[place], groups=None if self.groups is None else self.groups[place])
         return next(iter(self.take(np.array([range(len(self))[place]]))))
 
     def __iter__(self) -> Iterator[Row]:
@@ -195,7 +195,9 @@ class StoredRows(Sequence[Row], Generic[Row]):
             return
         part_of = np.empty(len(order), np.int64)
         part_of[order] = np.repeat(np.arange(parts), np.diff(edges))
-        with tempfile.TemporaryDirectory(dir=self.file.folder.path) as folder:
+        with ExitStack() as stack:
+            with storage_errors(self.file.folder.path):
+                folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self.file.folder.path, ignore_cleanup_errors=True))
             places = [Path(folder) / f"{i}.arrow" for i in range(parts)]
             _deal(_joined(self._tables(tuple(_SCHEMA.names)), PART), part_of, places)
             for place in places:
@@ -355,18 +357,16 @@ def _joined(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
 def _deal(tables: Iterable[pa.Table], part_of: Int64[np.ndarray, " n"], places: Sequence[Path]) -> None:
     """Each row into the file of its part."""
     options, done = pa.ipc.IpcWriteOptions(compression="zstd"), 0
-    with ExitStack() as stack:
-        with storage_errors(places[0]):
-            streams = [stack.enter_context(pa.ipc.new_stream(str(place), _SCHEMA, options=options)) for place in places]
+    with storage_errors(places[0]), ExitStack() as stack:  # closing a stream writes, too
+        streams = [stack.enter_context(pa.ipc.new_stream(str(place), _SCHEMA, options=options)) for place in places]
         for table in tables:
             own = part_of[done : done + len(table)]
             done += len(table)
             order = np.argsort(own, kind="stable")
             edges = np.searchsorted(own[order], np.arange(len(places) + 1))
             dealt = table.take(pa.array(order))
-            with storage_errors(places[0]):
-                for part in np.flatnonzero(np.diff(edges)).tolist():
-                    streams[part].write_table(dealt.slice(edges[part], edges[part + 1] - edges[part]))
+            for part in np.flatnonzero(np.diff(edges)).tolist():
+                streams[part].write_table(dealt.slice(edges[part], edges[part + 1] - edges[part]))
 
 
 # -- one row ------------------------------------------------------------------------------------------------------------------

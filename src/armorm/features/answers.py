@@ -40,6 +40,13 @@ from armorm.features.spec import FeatureSpec
 from armorm.objectives import Objectives
 
 FORMAT = 3
+SHARD = {**dict.fromkeys(("rows", "answers", "tokens", "truncated"), int), "tensors": str}
+"""What the facts of a shard hold."""
+MANIFEST = {
+    **dict.fromkeys(("rows", "answers", "tokens", "truncated", "shard_rows"), int),
+    **{"parts": dict, "backbone": dict, "objectives": list, "shards": list, "store_dtype": str, "texts": str},
+}
+"""What the manifest of a store holds."""
 EVERY = slice(None)
 LABELS = ("id", "group", "section", "subset", "chosen")
 Side = Literal["response", "prompt"]
@@ -206,7 +213,7 @@ class Answers:
         digests = self.manifest["shards"]
         name = shard_name(shard, len(digests))
         check_digest(self.folder / f"{name}.json", digests[shard], remedy=REMEDY)
-        facts = read_sealed(self.folder / f"{name}.json", FORMAT, remedy=REMEDY)
+        facts = read_sealed(self.folder / f"{name}.json", FORMAT, remedy=REMEDY, holds=SHARD)
         place = self.folder / f"{name}.safetensors"
         check_digest(place, facts["tensors"], remedy=REMEDY)
         return place
@@ -227,7 +234,7 @@ class Answers:
 
     def check_labels(self) -> Path:
         """The labels' file, as it was written."""
-        facts = read_sealed(self.folder / f"labels-{self.labels}.json", FORMAT, remedy=REMEDY)
+        facts = read_sealed(self.folder / f"labels-{self.labels}.json", FORMAT, remedy=REMEDY, holds={"table": str})
         place = self.folder / f"labels-{self.labels}.parquet"
         check_digest(place, facts["table"], remedy=REMEDY)
         return place
@@ -273,7 +280,8 @@ def open_answers(folder: Path, labels: str | None = None) -> Answers | None:
     """
     if not (folder / "manifest.json").is_file():
         return None
-    manifest = read_sealed(folder / "manifest.json", FORMAT, remedy="remove it and extract again (what is whole is kept)")
+    remedy = "remove it and extract again (what is whole is kept)"
+    manifest = read_sealed(folder / "manifest.json", FORMAT, remedy=remedy, holds=MANIFEST)
     if labels is None:
         found = sorted(folder.glob("labels-*.json"))
         if len(found) != 1:
@@ -308,7 +316,7 @@ def store_faults(folder: Path) -> Iterator[tuple[str, str]]:
 def find_shard(folder: Path, name: str, rows: int) -> dict[str, Any] | None:
     """The facts of a shard that is whole and has so many rows, or None."""
     try:
-        facts = read_sealed(folder / f"{name}.json", FORMAT, remedy=REMEDY)
+        facts = read_sealed(folder / f"{name}.json", FORMAT, remedy=REMEDY, holds=SHARD)
         whole = facts["rows"] == rows and digest_of(folder / f"{name}.safetensors") == facts["tensors"]
     except (CheckpointError, OSError):
         return None

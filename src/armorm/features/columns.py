@@ -50,7 +50,7 @@ class Stored:
     def read(self, first: int, last: int) -> Shaped[Tensor, "..."]:
         """The rows [first, last). Raises CheckpointError where the file ends too early."""
         found = torch.empty((last - first, *self.shape[1:]), dtype=self.dtype)
-        with FileIO(self.place) as file:
+        with self._open() as file:
             self._fill(file, _bytes_of(found).reshape(-1), first)
         return found
 
@@ -66,9 +66,15 @@ class Stored:
         if last - first <= 2 * len(at):
             target[places] = _bytes_of(self.read(first, last))[at - first]
             return
-        with FileIO(self.place) as file:
+        with self._open() as file:
             for place, row in zip(places.tolist(), at.tolist(), strict=True):
                 self._fill(file, target[place], row)
+
+    def _open(self) -> FileIO:
+        try:
+            return FileIO(self.place)
+        except OSError as error:
+            raise CheckpointError(f"{self.place}: can't be read ({error.strerror}): {REMEDY}") from error
 
     def _fill(self, file: FileIO, target: Shaped[np.ndarray, " bytes"], row: int) -> None:
         # Bytes from the beginning of a row on, until the target is full

@@ -421,7 +421,7 @@ def _write_labels(home: Path, rows: Sequence[Row]) -> str:
     key = labels_key(rows)
     place, sealed = home / f"labels-{key}.parquet", home / f"labels-{key}.json"
     with suppress(CheckpointError, OSError):
-        if read_sealed(sealed, FORMAT, remedy="")["table"] == digest_of(place):
+        if read_sealed(sealed, FORMAT, remedy="", holds={"table": str})["table"] == digest_of(place):
             return key
     labels, batches = map(_label, outlines(rows)), list[pa.RecordBatch]()
     while chunk := list(islice(labels, _CHUNK)):

@@ -23,6 +23,8 @@ from armorm.fit.statistics import RidgeStatistics, SharedStatistics
 from armorm.objectives import Objectives
 
 BLOCK = 8192  # rows that are in float64 at one time
+ROUNDING = 1e-6
+"""How far below 0 a sum of squares may lie, as a share of the labels', for rounding alone."""
 NO_VARIANCE = 1e-10
 """Labels (in [0, 1]) whose variance is below this are constant."""
 
@@ -112,9 +114,10 @@ def fit_probe(
         usable = everything.label_variance > NO_VARIANCE
         near = neighbours_of(everything, grid, intercept=intercept)
         paths = [_left_out(everything, fold, grid, near, intercept=intercept) for fold in held_out]
-        sums = reduce(add, [fold.predicted(path.W, path.b) for fold, path in zip(held_out, paths, strict=True)])
-        errors[at] = np.where(usable, sums[0] / everything.n, np.nan).T
+        sums = _summed([fold.predicted(path.W, path.b) for fold, path in zip(held_out, paths, strict=True)], everything)
+        errors[at] = np.where(usable & np.isfinite(sums[0]), sums[0] / everything.n, np.nan).T
         best = np.argmin(sums[0], axis=0)
+        best[np.isinf(sums[0]).all(axis=0)] = len(grid) - 1
         if sum(fold.n > 0 for fold in held_out) < 2:
             best[:] = len(grid) - 1
             warnings += [f"{objectives[i].name}: all labelled rows lie in one fold, the strongest alpha was taken" for i in at]
@@ -183,6 +186,16 @@ def _left_out(
     rest = everything - fold
     usable = rest.label_variance > NO_VARIANCE if rest.n else np.zeros(len(rest.columns), dtype=bool)
     return _Path(*fit_path(rest, grid, intercept=intercept, near=near), usable)
+
+
+def _summed(found: Sequence[Float[np.ndarray, "4 a c"]], everything: SharedStatistics) -> Float[np.ndarray, "4 a c"]:
+    # What was predicted of all folds. An error or a square below 0 is the rounding of sums that a weak strength blows up: such a
+    # strength is none to choose.
+    least = -ROUNDING * everything.label_square_sum
+    impossible = np.any([(one[0] < least) | (one[2] < least) for one in found], axis=0)
+    sums: np.ndarray = reduce(add, found)
+    sums[0] = np.where(impossible, np.inf, sums[0])
+    return sums
 
 
 def _pearson(sums: Float[np.ndarray, "3 a c"], everything: SharedStatistics, best: np.ndarray) -> Float[np.ndarray, " c"]:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.triangles import ROWS, add_rows, in_precision, is_finite, is_wide, new_triangle, shift_back, symmetric
+from armorm.fit.triangles import ROWS, add_rows, in_precision, in_single, is_finite, new_triangle, shift_back, symmetric
 
 TOO_LARGE = (
     "the features are too large for sums of their squares: divide them by their largest value, or read them at another layer "
@@ -54,14 +54,14 @@ class Part:
 
 
 class Sums:
-    """A part in the making: rows are added to it block by block.
+    """A part in the making: rows are added to it block by block. `rows` is how many its source has, which decides the precision.
 
     What is summed in single precision is summed about a `shift` near the rows' mean, which is put back in double precision at the
     end: some features of language models lie hundreds of standard deviations from zero.
     """
 
-    def __init__(self, d: int, columns: tuple[int, ...]) -> None:
-        c = len(columns)
+    def __init__(self, d: int, columns: tuple[int, ...], rows: int) -> None:
+        c, self.single = len(columns), in_single(rows, d)
         self.columns, self.n, self.triangle = columns, 0, new_triangle(d)
         self.shift: Float[np.ndarray, " d"] | None = None
         self.feature_sum, self.moment = np.zeros(d), np.zeros((d, c))
@@ -75,7 +75,7 @@ class Sums:
                 own = X.sum(axis=0, dtype=np.float64)
                 if not np.isfinite(own).all():  # so some feature is not, or is large
                     _check_features(features)
-                if self.shift is None and is_wide(X):
+                if self.shift is None and self.single:
                     self.shift = (own / len(X)).astype(np.float32)
                 self.feature_sum += own
                 X = in_precision(X, self.shift)
@@ -166,7 +166,7 @@ class RidgeStatistics:
         _check_rows(features, ratings)
         parts = []
         for columns, rows in parts_of(ratings):
-            sums = Sums(features.shape[1], columns)
+            sums = Sums(features.shape[1], columns, len(features))
             for start in range(0, len(rows), ROWS):
                 at = rows[start : start + ROWS]
                 sums.add(features[at], ratings[at][:, list(columns)])

@@ -3,9 +3,10 @@
 In: rows of features [n d].  Out: their X'X, added to a triangle of d (d + 1) / 2 float64 numbers.
 Cost: n d² operations for n rows, half of what a product of two matrices takes.
 
-Up to `NARROW` columns everything is in double precision. Wider features are multiplied in single precision, a block of rows at a
-time, less a shift near their mean, and the blocks' sums are added in double precision: an error of about 10⁻⁷ √(g_ii g_jj) in
-g_ij, g about the mean, in half the time.
+Up to `NARROW` columns everything is in double precision, and so are sources of fewer than `ROWS_PER_COLUMN` rows a column. More
+rows of wider features are multiplied in single precision, a block of rows at a time, less a shift near their mean, and the sums
+of blocks are added in double precision: an error of about 10⁻⁷ √(g_ii g_jj) in g_ij, g about the mean, in half the time. Of fewer
+rows that error would be more than what they know of some directions.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from scipy.linalg.blas import dsyrk, ssyrk
 
 NARROW = 2048
 """Columns up to which double precision costs little: a thousand rows take some hundredths of a second."""
+ROWS_PER_COLUMN = 4
+"""Rows for each column from which on rounding in single precision is little beside what the rows say."""
 ROWS = 4096
 """Rows that are summed in one precision at a time."""
 SINGLE = (1e-12, 1e15)
@@ -28,14 +31,14 @@ def new_triangle(d: int) -> Float[np.ndarray, " t"]:
     return np.zeros(d * (d + 1) // 2)
 
 
-def is_wide(X: Float[np.ndarray, "n d"]) -> bool:
-    """Whether the rows are summed in single precision, as far as that goes."""
-    return X.shape[1] > NARROW
+def in_single(rows: int, d: int) -> bool:
+    """Whether so many rows of d columns are summed in single precision, as far as that goes."""
+    return d > NARROW and rows >= ROWS_PER_COLUMN * d
 
 
 def in_precision(X: Float[np.ndarray, "n d"], shift: Float[np.ndarray, " d"] | None) -> Float[np.ndarray, "n d"]:
-    """Rows, less a shift, in the precision that they are summed in."""
-    single = is_wide(X) and _fits_single(X)
+    """Rows in the precision that they are summed in: less a shift, in single precision; without one in double precision."""
+    single = shift is not None and _fits_single(X)
     precise: np.ndarray = X.astype(np.float32 if single else np.float64)
     return precise if shift is None else np.subtract(precise, shift, out=precise)
 

@@ -118,7 +118,8 @@ def joined(recipe: Recipe, facts: Iterable[SourceFacts]) -> tuple[SourceFacts, .
         strange, there = (", ".join(map(repr, sorted(names))) for names in (unknown, known))
         raise RecipeError(f"debias.reference names {strange}; the recipe's sources are {there}")
     held_out = _union(_groups(_rows(f)) for f in grouped if f.kind == "bench")
-    kept = tuple(f if f.kind == "bench" else _without(held_out, f) for f in grouped)
+    limits = {suite.name: suite.limit for suite in recipe.bench}  # what a suite leaves out stays out of training as well
+    kept = tuple(_capped(f, limits[f.name], recipe.seed) if f.kind == "bench" else _without(held_out, f) for f in grouped)
     _check_splits(Rows.of(kept, ()), recipe)
     return kept
 
@@ -241,7 +242,7 @@ class _Reader:
         self.reporter.say(f"reading {suite.name}")
         span = self.recipe.backbone.rendering.answer
         read = read_suite(suite, seed=self.recipe.seed, on_fault=self.recipe.on_fault, span=span)
-        self._keep("bench", suite.name, _Whole(read.rows, read.total, read.faults), suite.limit)
+        self._keep("bench", suite.name, _Whole(read.rows, read.total, read.faults), None)
 
     def _streams(self, kind: Kind, source: Source) -> Iterator[tuple[str, Stream[Any]]]:
         find: Any = rating_source if kind == "ratings" else pair_source
@@ -260,8 +261,9 @@ class _Reader:
     def _keep(self, kind: Kind, name: str, stream: Stream[Any] | _Whole, cap: int | None, *, section: str | None = None) -> None:
         if fault := name_fault(name.replace("/", "-")):  # a data set of the hub is called owner/name
             raise RecipeError(f"{kind}: the source {shown(name)}: {fault} (its `name`, or its file's)")
-        if (kind, name) in self._seen:
-            raise RecipeError(f"two {kind} sources are called {name!r}: give one of them another `name`")
+        for known in (known for of, known in self._seen if of == kind and known.casefold() == name.casefold()):
+            alike = "" if known == name else f" and {known!r}, which are one folder on some disks"
+            raise RecipeError(f"two {kind} sources are called {name!r}{alike}: give one of them another `name`")
         found = iter(stream) if section is None else (replace(row, section=section) for row in stream)
         rendered = _Rendered(name, self.renderer)
         rows: StoredRows[Any] = self.folder.store(kind, rendered.kept(found))

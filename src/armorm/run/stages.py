@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from armorm.disk import digest_of, is_sealed, numbers_or_null, read_sealed, write_sealed, writing_folder
+from armorm.disk import Kinds, digest_of, is_sealed, numbers_or_null, read_sealed, write_sealed, writing_folder
 from armorm.errors import CheckpointError, DataError
 from armorm.sums import NAME as SUMS
 from armorm.sums import check_sums, read_sums, save_sums, write_sums
 
 FORMAT = 1
+HOLDS: Kinds = {"key": str, "facts": dict, "seconds": (int, float)}
 FILE = "stage.json"
 AGAIN = "it is computed again"
 Value = TypeVar("Value")
@@ -79,7 +80,7 @@ def find_stage(
     `damaged` is told of such a file.
     """
     try:
-        stage = read_sealed(folder / FILE, FORMAT, remedy=AGAIN)
+        stage = read_sealed(folder / FILE, FORMAT, remedy=AGAIN, holds=HOLDS)
         if stage["key"] != key:
             return None
         if not read_sums(folder):

@@ -34,7 +34,7 @@ from armorm.run.context import TEST, RunContext
 from armorm.run.stages import Stage, find_stage, key_of, run_stage
 
 RatingStores = Mapping[str, Answers]
-FORMAT = 1
+FORMAT = 2
 HELD = 2 << 30
 """Bytes of sums in memory at a time."""
 KEPT = 4
@@ -195,13 +195,16 @@ class _Source:
         for spec in specs:
             need = len(self.cells) * _bytes(self.store, spec)
             if together and need > room:
-                yield from self._in_one_pass(together, advance)
+                yield from self._together(together, advance)
                 together, room = [], HELD
             together, room = [*together, spec], room - need
-        if room >= 0:
-            yield from self._in_one_pass(together, advance)
+        yield from self._together(together, advance)
+
+    def _together(self, specs: Sequence[FeatureSpec], advance: Any) -> Iterator[tuple[FeatureSpec, Iterator[Sums]]]:
+        if len(specs) == 1 and len(self.cells) * _bytes(self.store, specs[0]) > HELD:
+            yield specs[0], self._in_passes(specs[0], advance)
         else:
-            yield together[0], self._in_passes(together[0], advance)
+            yield from self._in_one_pass(specs, advance)
 
     def _in_one_pass(self, specs: Sequence[FeatureSpec], advance: Any) -> Iterator[tuple[FeatureSpec, Iterator[Sums]]]:
         sums = iter(self._sum([(spec, cell) for spec in specs for cell in self.cells], advance))
@@ -215,7 +218,7 @@ class _Source:
 
     def _sum(self, cells: Sequence[tuple[FeatureSpec, _Cell]], advance: Any = lambda _done, _note: None) -> list[Sums]:
         """One pass over the features."""
-        sums = [Sums(_width(self.store, spec), cell.columns) for spec, cell in cells]
+        sums = [Sums(_width(self.store, spec), cell.columns, len(self.store)) for spec, cell in cells]
         specs = dict.fromkeys(spec for spec, _ in cells)
         for rows in _windows(self.store, max((_width(self.store, spec) for spec in specs), default=1)):
             for spec in specs:

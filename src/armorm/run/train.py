@@ -161,8 +161,10 @@ class Training:
 
     def _lists_of_statistics(self) -> Iterator[tuple[str, str]]:
         # What this run had no need to read may be damaged: its line stays as it was, for `verify` to find.
-        known = read_sums(self.out)
-        for folder in sorted((self.out / STATISTICS).glob("*/*")):
+        known, place = read_sums(self.out), self.out / STATISTICS
+        there = {file.parent for name in (STAGE, SUMS) for file in place.rglob(name)}
+        there |= {(self.out / name).parent for name in known if name.startswith(f"{STATISTICS}/")}
+        for folder in sorted(folder for folder in there if folder.is_dir()):
             name = (folder / SUMS).relative_to(self.out).as_posix()
             with suppress(CheckpointError):
                 if STAGE in read_sums(folder):
