@@ -60,7 +60,7 @@ def without(rows: Sequence[Any], groups: Collection[str]) -> tuple[Any, ...]:
 
 
 def ordered(rows: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(sorted(rows, key=lambda row: (row.group, row.id)))
+    return tuple(sorted(rows, key=lambda row: (computed_group(row), row.id)))
 
 
 def flow(ratings: Sources, pairs: Sources, suites: Sources) -> list[dict[str, tuple[Any, ...]]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import transformers
 from small_run import Armorm, write_recipe
 
+from armorm.recipe import Suite, load_recipe
 from armorm.report.costs import costs_report
 from armorm.run.costs import (
     DECODERS,
@@ -24,7 +27,10 @@ from armorm.run.costs import (
     gpus_needed,
     work_of,
 )
+from armorm.run.plan import plan
+from armorm.run.pricing import _decoder
 from armorm.run.rates import machine_rates
+from armorm.run.rows import read_rows
 
 GATE = GateSizes(hidden=8, layers=2, steps=10, batch=4, seeds=1, evaluations=2)
 SIZES = Sizes(
@@ -140,7 +146,7 @@ def test_a_dry_run_says_what_each_stage_costs(armorm: Armorm, rows: Path, tiny_f
     code, out, err = armorm("train", write_recipe(rows, tiny_folder), "--dry-run", "--json")
     assert (code, err) == (0, "")
     costs = json.loads(out)["costs"]
-    assert (costs["rated"], costs["pairs"], costs["answers"]) == (120, 80, 120 + 160 + 48)
+    assert (costs["rated"], costs["pairs"], costs["answers"]) == (118, 78, 118 + 156 + 48)
     assert 5_000 < costs["tokens"] < 40_000
     assert [stage["stage"] for stage in costs["stages"]] == [
         "features",
@@ -156,8 +162,41 @@ def test_a_dry_run_says_what_each_stage_costs(armorm: Armorm, rows: Path, tiny_f
     assert {(one["decoder"], one["gpu"]) for one in costs["gpus"]} == {(d.name, g.name) for d in DECODERS for g in GPUS}
     code, out, _ = armorm("train", write_recipe(rows, tiny_folder), "--dry-run")
     said = " ".join(out.split())
-    assert "costs here, about: 120 ratings, 80 pairs" in said
+    assert "costs here, about: 118 ratings, 78 pairs" in said
     assert "L40S" in said
+
+
+def test_a_decoder_of_few_positions_is_timed_on_as_many(rows: Path, random_folder: Callable[..., Path]):
+    at = random_folder(transformers.GPT2Config(n_positions=64, n_embd=32, n_layer=3, n_head=2))
+    recipe = write_recipe(rows, at, backbone={"model": str(at), "max_tokens": 64})
+    assert plan(recipe, priced=True)["costs"]["stages"][0]["seconds"] > 0
+    decoder = _decoder(load_recipe(recipe), [])
+    known = transformers.AutoConfig.from_pretrained(at).vocab_size
+    assert decoder is not None
+    assert decoder.parameters == 3 * (12 * 32 * 32 + 13 * 32)
+    assert decoder.others == known * 32 + 64 * 32 + 64  # tokens' and positions' vectors, the last norm
+    assert decoder.bytes == 4 * (decoder.parameters + decoder.others)
+
+
+def test_rows_that_a_benchmark_takes_away_are_not_planned(rows: Path, tiny_folder: Path):
+    planned = {row["source"]: row for row in plan(write_recipe(rows, tiny_folder))["rows"]}
+    recipe = load_recipe(write_recipe(rows, tiny_folder))
+    read = {facts.name: facts for facts in read_rows(recipe, recipe.load_objectives()).facts}
+    assert {name: row["rows"] for name, row in planned.items()} == {name: len(facts.rows) for name, facts in read.items()}
+    assert any("prompt-in-benchmark" in row["left out"] for row in planned.values())
+
+
+@pytest.mark.parametrize(("place", "known"), [({"hub": "some/bench"}, False), ({"source": "hh-rlhf"}, True)])
+def test_a_benchmark_that_is_not_here_is_counted_or_said_to_be_left_out(
+    rows: Path, tiny_folder: Path, tmp_path: Path, place: dict[str, str], known: bool
+):
+    whole = load_recipe(write_recipe(rows, tiny_folder))
+    far = Suite.model_validate({"name": "far", "source": place})
+    recipe = whole.model_copy(update={"bench": [*whole.bench, far]})
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    costs = plan(tmp_path / "recipe.yaml", priced=True)["costs"]
+    assert (costs["answers"] > 10_000) == known
+    assert any("1 sources, whose size is not published here" in line for line in costs["assumed"]) != known
 
 
 def test_what_is_not_here_is_said_to_be_assumed(armorm: Armorm):

@@ -105,6 +105,20 @@ def test_files_have_the_rights_that_the_umask_leaves(tmp_path: Path, mask: int):
     assert len(files) == 3
 
 
+def test_what_a_library_leaves_beside_a_file_goes_with_a_killed_process(tmp_path: Path):
+    """safetensors writes to a passing file in the same folder, which a kill leaves there."""
+    dies = (
+        "import os, pathlib, sys; from armorm.disk import writing\n"
+        "with writing(pathlib.Path(sys.argv[1])) as beside:\n"
+        "    (beside.parent / '.tmpAbCd12').write_bytes(b'half'); beside.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", dies, str(tmp_path / "x.safetensors")], check=False).returncode == -9
+    assert list(tmp_path.rglob(".tmp*"))
+    with writing(tmp_path / "x.safetensors") as beside:
+        save_file({"x": np.ones(2)}, beside)
+    assert [at.name for at in tmp_path.rglob("*")] == ["x.safetensors"]
+
+
 def test_what_breaks_while_it_is_written_leaves_what_was_there(tmp_path: Path):
     place = tmp_path / "facts.json"
     write_sealed(place, {"format": 1, "is": "whole"})

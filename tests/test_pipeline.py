@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import OBJECTIVES, read_lines, write_recipe, write_rows
+from small_run import OBJECTIVES, read_lines, write_lines, write_recipe, write_rows
 
 from armorm import RewardModel
 from armorm.errors import DataError, RecipeError
+from armorm.features import storing
+from armorm.jobs.verify import verify
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
 from armorm.report.run_results import RunResults
 from armorm.run import extraction
+from armorm.run import train as train_module
 from armorm.run.train import Run, train
 
 QUIET = Reporter(quiet=True)
@@ -131,6 +134,70 @@ def test_a_second_run_computes_nothing(run: Run, rows: Path, tiny_folder: Path, 
     same = train(recipe, run.folder, reporter=QUIET)
     assert same.computed == ()
     assert same.results.to_json() == run.results.to_json()
+
+
+def test_sources_in_another_order_are_another_run(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):
+    """Batches, and the tables' order, follow the sources'."""
+    files = [{"path": str(rows / f"ratings-{name}.jsonl")} for name in ("panel", "judge")]
+    other = again(run, rows, tiny_folder, tmp_path / "other", ratings=files)  # the pattern sorts them: judge, panel
+    assert other.computed == STAGES
+    assert [s.name for s in other.results.data.sources if s.kind == "ratings"] == ["ratings-panel", "ratings-judge"]
+
+
+def test_rows_that_are_left_out_and_names_reach_the_report(
+    run: Run, rows: Path, tiny_folder: Path, tmp_path: Path, no_backbone: None
+):
+    mine = Path(shutil.copytree(rows, tmp_path / "rows"))
+    with (mine / "ratings-panel.jsonl").open("a") as file:
+        file.write("{\n")
+    shutil.copytree(run.folder, tmp_path / "other")
+    recipe = load_recipe(write_recipe(mine, tiny_folder, name="other"))
+    other = train(recipe, tmp_path / "other", features=run.folder / "features", reporter=QUIET)
+    assert other.computed == ("bench", "report")  # the suite's file has another name
+    (panel,) = (s for s in other.results.data.sources if s.name == "ratings-panel")
+    assert panel.drops["not-json"] == 1
+    assert other.results.name == "other"
+
+
+def test_groups_of_another_source_cost_no_decoder(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path, monkeypatch):
+    """A new source ties two prompts of the others together: their rows stay where they are, in the stores they have."""
+    mine = Path(shutil.copytree(rows, tmp_path / "rows"))
+    known = read_lines(mine / "ratings-panel.jsonl")
+    tied = [{"prompt": known[i]["prompt"], "response": "new one", "judge-quality": "3", "group": "tie"} for i in (3, 30)]
+    write_lines(mine / "ratings-tied.jsonl", tied)
+    features = Path(shutil.copytree(run.folder / "features", tmp_path / "features"))
+    before, extracted, real = {at.name for at in features.iterdir()}, [], storing._find_or_compute
+
+    def counted(home: Path, *more: Any) -> Any:
+        extracted.append(home.name.rsplit("-", 1)[0])
+        return real(home, *more)
+
+    monkeypatch.setattr(storing, "_find_or_compute", counted)
+    train(load_recipe(write_recipe(mine, tiny_folder)), tmp_path / "other", features=features, reporter=QUIET)
+    new = {at.name for at in features.iterdir()} - before
+    assert {name.rsplit("-", 1)[0] for name in new} == {"ratings-tied"}
+    assert set(extracted) == {"ratings-tied"}
+
+
+def test_a_run_that_was_stopped_with_another_recipe_is_unfinished_and_not_damaged(
+    copied: Path, rows: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert verify(copied).whole
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module.Training, "_fit_gates", stop)
+    recipe = load_recipe(write_recipe(rows, tiny_folder, gate={"steps": 20}))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, copied, reporter=QUIET)
+    faults = [fault for one in verify(copied).checked for fault in one.faults]
+    assert [(fault.file, fault.fault) for fault in faults] == [
+        ("recipe.yaml", "is not finished (the run that wrote it was stopped)")
+    ]
+    monkeypatch.undo()
+    train(recipe, copied, reporter=QUIET)
+    assert verify(copied).whole
 
 
 def test_other_gate_settings_keep_features_probe_and_debiasing(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):

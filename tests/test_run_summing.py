@@ -13,7 +13,7 @@ import pytest
 from small_run import planted_store, write_recipe
 
 from armorm.data.rows import RatedResponse
-from armorm.errors import CheckpointError, FitError
+from armorm.errors import CheckpointError, DataError, FitError
 from armorm.features.answers import Answers
 from armorm.features.spec import FeatureSpec
 from armorm.fit.statistics import RidgeStatistics
@@ -296,6 +296,21 @@ def test_statistics_of_a_data_set_of_the_hub_stand_in_the_runs_list(copied: Path
     kept = [at.relative_to(copied).as_posix() for at in (copied / "statistics" / "owner").rglob("SHA256SUMS")]
     assert kept
     assert set(kept) <= set(read_sums(copied))
+
+
+@pytest.mark.parametrize("place", ["statistics", "statistics/panel", "statistics/panel/2-mean"])
+def test_what_stands_in_the_way_of_statistics_is_named_before_anything_is_computed(
+    copied: Path, rows: Path, tiny_folder: Path, place: str, monkeypatch: pytest.MonkeyPatch
+):
+    names = sorted(at.name for at in (copied / "statistics").iterdir())
+    file = copied / place.replace("panel", names[0])
+    shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+    file.write_text("mine")
+    monkeypatch.setattr(summing.Sums, "add", lambda *_: pytest.fail("rows were summed"))
+    shutil.rmtree(copied / "probe")
+    with pytest.raises(DataError, match="is there already and is no folder"):
+        train(load_recipe(write_recipe(rows, tiny_folder)), copied, reporter=QUIET)
+    assert file.read_text() == "mine"
 
 
 def test_a_run_fits_again_from_what_it_kept(

@@ -63,19 +63,22 @@ def storage_errors(place: Path) -> Iterator[None]:
 def writing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write a file to: renamed to `path` when the block ends well, removed otherwise.
 
-    The file has the rights that the umask leaves. What a killed process left of an earlier attempt goes. Raises StorageError.
+    It is in a folder of its own, since libraries have passing files too (safetensors). The file has the rights that the umask
+    leaves. What a killed process left of an earlier attempt goes. Raises StorageError.
     """
-    beside = _beside(path)
+    apart = _beside(path)
     with storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_killed(path)
+            apart.mkdir()
+            beside = apart / path.name
             rights = _rights(beside)
             yield beside
             beside.chmod(rights)
             beside.replace(path)
         finally:
-            _remove(beside)
+            _remove(apart)
 
 
 @contextmanager

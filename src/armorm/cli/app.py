@@ -72,7 +72,9 @@ def train(
     recipe: RecipeFile,
     out: RunFolder = None,
     features: Features = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and print the plan; compute nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe and print the plan, with what it will cost.")
+    ] = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -170,11 +170,15 @@ class StoredRows(Sequence[Row], Generic[Row]):
     # -- in another order ----------------------------------------------------------------------------------------------------
 
     def ordered(self) -> StoredRows[Row]:
-        """The rows by group and id, written anew: answers to one prompt are neighbours, and reading goes forward."""
+        """The rows by prompt and id, written anew: answers to one prompt are neighbours, and reading goes forward.
+
+        The order is the rows' own. Their joined groups depend on the run's other sources, and the stores of features, in which
+        the rows stand in this order, must not.
+        """
         assert self.groups is not None, "rows are put in order when their groups are known"
         ids = pa.chunked_array([table["id"].combine_chunks() for table in self._tables(("id",))], pa.string())
-        keys = pa.table({"group": pa.array(self.groups), "id": ids})
-        order = pc.sort_indices(keys, sort_keys=[("group", "ascending"), ("id", "ascending")]).to_numpy().astype(np.int64)
+        keys = pa.table({"prompt": pa.array(self.columns.prompts), "id": ids})
+        order = pc.sort_indices(keys, sort_keys=[("prompt", "ascending"), ("id", "ascending")]).to_numpy().astype(np.int64)
         columns = self.columns.take(order)
         with _writing(self.file.folder.next()) as writer:
             part_of = _parts(columns.sizes, max(PART, int(columns.sizes.sum()) // MOST_PARTS + 1))

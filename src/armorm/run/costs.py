@@ -30,17 +30,18 @@ UTILISATION = 0.4
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder by its size; `parameters` are those of its blocks, without embeddings and head."""
+    """A decoder by its size; `parameters` are those of its blocks, `others` those of embeddings and final norm."""
 
     name: str
     parameters: int
     layers: int
     width: int
     bytes_each: int = 2
+    others: int = 0
 
     @property
     def bytes(self) -> int:
-        return self.parameters * self.bytes_each
+        return (self.parameters + self.others) * self.bytes_each
 
 
 @dataclass(frozen=True)

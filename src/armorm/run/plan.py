@@ -1,6 +1,7 @@
-"""`train --dry-run`: a recipe and the rows on this machine checked, and what running it would do: no model, no network.
+"""`train --dry-run`: a recipe and the rows on this machine checked, and what running it would do: no network.
 
-In: a recipe's path.  Out: JSON facts.  Cost: reading the local files, and their rows through the chat template.
+In: a recipe's path.  Out: JSON facts.  Cost: reading the local files, and their rows through the chat template; to be priced, a
+trial of the decoder where it is here and small.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
 from armorm.run.pricing import price
-from armorm.run.rows import all_here, joined, survey_rows
+from armorm.run.rows import all_here, cap_suites, joined, survey_rows
 
 
 def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
@@ -29,8 +30,7 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
     check_local(settings.model, [*response, *prompt], dtype=settings.dtype, max_tokens=settings.max_tokens)
     renderer, unchecked = _renderer(recipe)
     found, faults = survey_rows(recipe, objectives, renderer=renderer)
-    if all_here(recipe):
-        joined(recipe, found)
+    kept = joined(recipe, found) if all_here(recipe) else cap_suites(recipe, found)
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone.model,
@@ -38,7 +38,7 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
         "ratings": [_place(s) for s in recipe.ratings],
         "pairs": [_place(s) for s in recipe.pairs],
         "bench": [{"name": HELD_OUT, "share of prompts": recipe.splits.test}, *(_suite(s) for s in recipe.bench)],
-        "rows": [_counts(facts) for facts in found],
+        "rows": [_counts(facts) for facts in kept],
         "faults": faults,
         **({"not checked": unchecked} if unchecked else {}),
         "features": {"response": [str(p) for p in response], "prompt": [str(p) for p in prompt]},
@@ -46,7 +46,7 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": asdict(recipe.gate),
         "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"],
-        **({"costs": price(recipe, found, renderer)} if priced else {}),
+        **({"costs": price(recipe, kept, renderer)} if priced else {}),
     }
 
 

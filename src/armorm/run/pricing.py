@@ -17,7 +17,7 @@ from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import conversations_of, texts_of
 from armorm.data.sources.registry import pair_source, rating_source
 from armorm.data.summary import SourceFacts
-from armorm.features.backbone import SIZES, device_of, load_backbone, located
+from armorm.features.backbone import SIZES, blocks_of, device_of, load_backbone, located, longest_of
 from armorm.features.spec import FINAL
 from armorm.recipe import Recipe, Source
 from armorm.rendering import Renderer
@@ -45,6 +45,8 @@ LETTERS = 4
 WIDTH = DECODERS[0].width
 LOADED = 1_000_000_000
 """Bytes of weights up to which a decoder is loaded to be timed."""
+LENGTH = 128
+"""Tokens of the conversations that it is timed on, where it takes so many."""
 Amount = tuple[int, int, float]
 """Rows, their answers, their tokens."""
 
@@ -144,6 +146,8 @@ def _away(recipe: Recipe, assumed: list[str]) -> dict[str, list[Amount]]:
         for suite in recipe.bench
         if suite.benchmark is not None and suite.path is None
     ]
+    others = [suite.source for suite in recipe.bench if suite.source is not None and _is_away(suite.source)]
+    bench += [_published(source, lambda name: pair_source(name).rows, 2) for source in others]
     counted = {"ratings": ratings, "pairs": pairs, "bench": bench}
     if any(counted.values()):
         assumed.append(
@@ -182,12 +186,15 @@ def _decoder(recipe: Recipe, assumed: list[str]) -> Decoder | None:
     with torch.device("meta"):
         model = transformers.AutoModel.from_config(config, trust_remote_code=False)
     text = config.get_text_config()
-    weights = sum(p.numel() for name, p in model.named_parameters() if "embed" not in name)
+    weights = sum(p.numel() for p in blocks_of(model).parameters())
+    others = sum(p.numel() for p in model.parameters()) - weights
+    if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        assumed.append("all experts of the decoder run over every token: a few do, so that its features take less")
     parts = [part for side in recipe.features.parts for part in side]
     deepest = text.num_hidden_layers if any(p.layer == FINAL for p in parts) else max(int(p.layer) for p in parts)
     share = deepest / text.num_hidden_layers
     each = 4 if settings.dtype == "float32" else 2
-    return Decoder(settings.model, round(weights * share), deepest, text.hidden_size, each)
+    return Decoder(settings.model, round(weights * share), deepest, text.hidden_size, each, others)
 
 
 def _decoder_rate(recipe: Recipe, decoder: Decoder, assumed: list[str]) -> float:
@@ -199,5 +206,5 @@ def _decoder_rate(recipe: Recipe, decoder: Decoder, assumed: list[str]) -> float
         return UTILISATION * product_rate(getattr(torch, settings.dtype), device)
     backbone = load_backbone(settings.model, device=settings.device, dtype=settings.dtype)
     backbone.cut([part for side in recipe.features.parts for part in side])
-    conversations, length = BATCH
-    return decoder_operations(decoder, conversations * length, length) / decoder_seconds(backbone)
+    length = min(LENGTH, longest_of(backbone.model.config, settings.max_tokens), longest_of(backbone.model.config, None))
+    return decoder_operations(decoder, BATCH * length, length) / decoder_seconds(backbone, length)

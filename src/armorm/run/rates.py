@@ -17,8 +17,8 @@ from armorm.features.backbone import Backbone
 SIDE = 640
 LEAST = 0.05
 """Seconds that a measurement takes at least."""
-BATCH = (4, 128)
-"""Conversations and their tokens in a batch of the decoder."""
+BATCH = 4
+"""Conversations in a batch of the decoder."""
 
 
 def machine_rates() -> dict[str, float]:
@@ -32,9 +32,9 @@ def machine_rates() -> dict[str, float]:
 
 
 @torch.no_grad()
-def decoder_seconds(backbone: Backbone) -> float:
-    """Seconds that a decoder takes for a batch of `BATCH`."""
-    ids = torch.ones(BATCH, dtype=torch.long, device=backbone.device)
+def decoder_seconds(backbone: Backbone, length: int) -> float:
+    """Seconds that a decoder takes for `BATCH` conversations of so many tokens."""
+    ids = torch.ones((BATCH, length), dtype=torch.long, device=backbone.device)
     return _seconds(lambda: backbone.model(input_ids=ids, use_cache=False).last_hidden_state.sum().item())
 
 

@@ -118,10 +118,15 @@ def joined(recipe: Recipe, facts: Iterable[SourceFacts]) -> tuple[SourceFacts, .
         strange, there = (", ".join(map(repr, sorted(names))) for names in (unknown, known))
         raise RecipeError(f"debias.reference names {strange}; the recipe's sources are {there}")
     held_out = _union(_groups(_rows(f)) for f in grouped if f.kind == "bench")
-    limits = {suite.name: suite.limit for suite in recipe.bench}  # what a suite leaves out stays out of training as well
-    kept = tuple(_capped(f, limits[f.name], recipe.seed) if f.kind == "bench" else _without(held_out, f) for f in grouped)
+    kept = [f if f.kind == "bench" else _without(held_out, f) for f in grouped]
     _check_splits(Rows.of(kept, ()), recipe)
-    return kept
+    return cap_suites(recipe, kept)  # what a cap leaves out of a suite stays out of training as well
+
+
+def cap_suites(recipe: Recipe, facts: Iterable[SourceFacts]) -> tuple[SourceFacts, ...]:
+    """The sources with as many items of each suite as the recipe says."""
+    limits = {suite.name: suite.limit for suite in recipe.bench}
+    return tuple(_capped(f, limits[f.name], recipe.seed) if f.kind == "bench" else f for f in facts)
 
 
 def _regrouped(facts: Sequence[SourceFacts]) -> list[SourceFacts]:
@@ -186,7 +191,8 @@ def _check_splits(rows: Rows, recipe: Recipe) -> None:
 def survey_rows(
     recipe: Recipe, objectives: Objectives, reporter: Reporter | None = None, *, renderer: Renderer | None = None
 ) -> tuple[list[SourceFacts], list[str]]:
-    """What the sources that are on this machine hold, and the first faults of each; nothing is fetched, no source is too poor."""
+    """What the sources that are on this machine hold, all items of suites among it, and the first faults of each; nothing is
+    fetched, no source is too poor."""
     lenient, reporter = recipe.model_copy(update={"on_fault": "drop"}), reporter or Reporter(quiet=True)
     reader = _Reader(lenient, objectives, reporter, renderer, RowFolder())
     here = filter(_is_here, recipe.ratings), filter(_is_here, recipe.pairs), filter(_is_here, recipe.bench)

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from armorm import __version__
-from armorm.errors import FitError
+from armorm.errors import DataError, FitError
 from armorm.features.answers import Answers
 from armorm.features.backbone import SIZES
 from armorm.features.spec import FeatureSpec
@@ -31,7 +31,7 @@ from armorm.fit.parts import load_sums, save_sums, stored_triangle
 from armorm.fit.statistics import Part, RidgeStatistics, Sums, parts_of
 from armorm.objectives import Objectives
 from armorm.run.context import TEST, RunContext
-from armorm.run.stages import Stage, find_stage, key_of, run_stage
+from armorm.run.stages import Stage, find_stage, key_of, require_stage_folder, run_stage
 
 RatingStores = Mapping[str, Answers]
 FORMAT = 2
@@ -130,6 +130,8 @@ class _Source:
         missing = [spec for spec in specs if spec not in found]
         if not missing:
             return found
+        for spec in filter(self._keeps, missing):  # before the pass, not after it
+            self._require_room(self._place(spec))
         with self.context.reporter.bar(f"statistics of {self.name}", len(self.store)) as advance:
             for spec, sums in self._summed(missing, advance):
                 found[spec] = self._keep(spec, sums) if self._keeps(spec) else self._parts(spec, sums)
@@ -144,6 +146,16 @@ class _Source:
     def _place(self, spec: FeatureSpec) -> Path:
         assert self.folder is not None
         return self.folder / re.sub(r"[^\w.]+", "-", str(spec))
+
+    def _require_room(self, place: Path) -> None:
+        # Raises DataError for something else where the statistics are to stand
+        assert self.folder is not None
+        for folder in (self.folder.parent, self.folder):
+            if folder.exists() and not folder.is_dir():
+                raise DataError(
+                    f"{folder}: is there already and is no folder of a run: move it away, or choose another for the run"
+                )
+        require_stage_folder(place)
 
     def _inputs(self, spec: FeatureSpec) -> dict[str, Any]:
         recipe, columns = self.context.recipe, sorted({c for cell in self.cells for c in cell.columns})

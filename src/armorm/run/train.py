@@ -50,7 +50,7 @@ from armorm.run.stages import FILE as STAGE
 from armorm.run.stages import Stage, read_nothing, require_stage_folder, run_stage
 from armorm.scoring.uncertainty import Uncertainty
 from armorm.sums import NAME as SUMS
-from armorm.sums import read_own_list, read_sums, save_sums
+from armorm.sums import UNFINISHED, read_own_list, read_sums, save_sums
 
 RECIPE = "recipe.yaml"
 ROWS = "rows"
@@ -139,18 +139,26 @@ class Training:
         self.rival = self._stage("bench", inputs, self._bench, _load_rival)
         stages = (self.probe, self.uncertainty, self.debias, self.gates, self.rival)
         facts = {stage.folder.name: stage.facts for stage in stages}
-        inputs = {"model": model.key, "bench": self.rival.key, "facts": facts}
+        inputs = {"model": model.key, "bench": self.rival.key, "facts": facts, "about": about, "name": self.recipe.name}
         report = self._stage("report", inputs, lambda at: self._report(at, facts, about), read_nothing)
         results = read_result(RunResults, report.folder / "results.json")
         self._finish()
         return Run(self.out, results, report.folder / "report.html", tuple(self._computed))
 
     def _begin(self) -> None:
-        """Raises DataError, before anything is computed, where something else would be replaced."""
-        read_own_list(self.out)
+        """Raises DataError, before anything is computed, where something else would be replaced.
+
+        The folder's list says of each file what it was until the whole is finished again; of a recipe that is another one now,
+        that it is not finished.
+        """
+        known = read_own_list(self.out)
         for name in STAGES:
             require_stage_folder(self.out / name)
-        write_marked(self.out / RECIPE, self.recipe.to_yaml())
+        recipe = self.out / RECIPE
+        before = digest_of(recipe) if recipe.is_file() else ""
+        write_marked(recipe, self.recipe.to_yaml())
+        if RECIPE in known and digest_of(recipe) != before:
+            save_sums(self.out, {**known, RECIPE: UNFINISHED})
 
     def _finish(self) -> None:
         """A list of the whole: the recipe, and the stages' and stores' own lists."""
@@ -308,8 +316,9 @@ class Training:
             self._computed.append(name)
         return stage
 
-    def _keys(self, kind: str) -> dict[str, str]:
-        return {name: store.key for name, store in getattr(self.stores, kind).items()}
+    def _keys(self, kind: str) -> list[tuple[str, str]]:
+        # In order: batches and tables follow it.
+        return [(name, store.key) for name, store in getattr(self.stores, kind).items()]
 
     def _settings(self, *names: str) -> Facts:
         whole = self.recipe.model_dump(mode="json")
