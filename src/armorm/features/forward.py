@@ -29,6 +29,8 @@ from armorm.features.spec import FINAL
 from armorm.rendering import Rendered
 
 States = Mapping[str, Float[Tensor, "t d"]]
+FREQUENCIES = "inv_freq"
+"""How the buffers are called in which rotary embeddings keep their frequencies."""
 
 
 def _renew_thread_pool() -> None:
@@ -174,11 +176,23 @@ def clone_shallowly(module: Any) -> Any:
     return clone
 
 
+def _apart(module: Any) -> Any:
+    # The module, or where a pass writes into it or into what it holds a clone: rotary embeddings change their frequencies in place.
+    children = {name: _apart(child) for name, child in module._modules.items() if child is not None}
+    turning = [name for name in module._buffers if name.endswith(FREQUENCIES)]
+    if not turning and all(child is module._modules[name] for name, child in children.items()):
+        return module
+    clone = clone_shallowly(module)
+    clone._modules.update(children)
+    clone._buffers.update({name: clone._buffers[name].clone() for name in turning})
+    return clone
+
+
 def _view(model: Any, layers: Iterable[str], states: dict[str, Tensor]) -> Any:
     """A clone of the decoder whose named blocks leave what they give in `states`."""
-    blocks = blocks_of(model)
-    path = next(name for name, module in model.named_modules() if module is blocks).split(".")
-    view = clone_shallowly(model)
+    view = clone_shallowly(_apart(model))
+    blocks = blocks_of(view)
+    path = next(name for name, module in view.named_modules() if module is blocks).split(".")
     parent = view
     for name in path[:-1]:
         parent._modules[name] = clone_shallowly(parent._modules[name])

@@ -1,0 +1,70 @@
+"""Passes by kind of decoder: each row's features are those of its conversation alone, and the decoder stays as it was."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+import transformers
+from test_features_extract import GROUPED
+from test_packed import decoder_of
+
+from armorm.features.extract import stream_features
+from armorm.features.spec import FeatureSpec
+from armorm.rendering import Rendered
+
+DRAW = random.Random(1)
+RESPONSE = FeatureSpec.parse("1:last+1:closing+final:last+final:mean").parts
+PROMPT = FeatureSpec.parse("1:last+final:mean").parts
+TWO = GROUPED | {"num_hidden_layers": 2}
+LONG = TWO | {"max_position_embeddings": 256}
+ORIGINAL = 64
+TURNING = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "original_max_position_embeddings": ORIGINAL,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0, 3.0, 4.0, 5.0],
+}
+
+
+def ids(n: int) -> tuple[int, ...]:
+    return tuple(DRAW.choices(range(3, 300), k=n))
+
+
+SHARED, OTHER = ids(40), ids(17)
+ROWS = [
+    Rendered(SHARED, ids(20), (2,)),
+    Rendered(SHARED, ids(5), (2,)),
+    Rendered(OTHER, ids(9), (2,)),
+    Rendered(SHARED, ids(60), (2,)),
+    Rendered(OTHER, ids(3), ()),
+    Rendered(ids(50), ids(70), (2,)),
+]
+
+
+def features(backbone, rows, **options):
+    """Every row's features side by side, [n f]."""
+    found = {}
+    for pooled in stream_features(rows, backbone, response=RESPONSE, prompt=PROMPT, **options):
+        values = torch.cat([*pooled.response.values(), *pooled.prompt.values()], dim=1)
+        found |= dict(zip(pooled.rows, values, strict=True))
+    assert sorted(found) == list(range(len(rows)))
+    return torch.stack([found[i] for i in range(len(rows))])
+
+
+def agree(backbone, rows, **options):
+    """Rows read together are what each is alone."""
+    alone = torch.cat([features(backbone, [row]) for row in rows])
+    torch.testing.assert_close(features(backbone, rows, **options), alone, rtol=0, atol=2e-5 * float(alone.abs().max()))
+
+
+# -- the decoder stays as it was ---------------------------------------------------------------------------------------
+
+
+def test_a_long_text_leaves_the_decoders_frequencies_alone():
+    model = (backbone := decoder_of(transformers.LlamaConfig(**LONG, rope_parameters=TURNING))).model
+    before = model.rotary_emb.inv_freq.clone()
+    features(backbone, [ROWS[5]])
+    assert torch.equal(model.rotary_emb.inv_freq, before)
