@@ -10,6 +10,7 @@ import transformers
 from test_features_extract import GROUPED
 from test_packed import decoder_of
 
+from armorm.errors import BackboneError
 from armorm.features.extract import stream_features
 from armorm.features.spec import FeatureSpec
 from armorm.rendering import Rendered
@@ -68,3 +69,21 @@ def test_a_long_text_leaves_the_decoders_frequencies_alone():
     before = model.rotary_emb.inv_freq.clone()
     features(backbone, [ROWS[5]])
     assert torch.equal(model.rotary_emb.inv_freq, before)
+
+
+# -- rows keep apart ---------------------------------------------------------------------------------------------------
+
+
+def test_only_the_row_that_is_not_finite_is_named():
+    backbone = decoder_of(transformers.LlamaConfig(**TWO))
+    faulty = 1  # the first of the row, and longer than those behind it
+    backbone.model.embed_tokens.weight[faulty] = torch.nan
+    rows = [Rendered((first, *ids(n)), (9, 10), (2,)) for first, n in ((9, 20), (faulty, 40), (12, 20), (13, 30), (14, 5))]
+    last = FeatureSpec.parse("final:last").parts
+    with pytest.raises(BackboneError, match=r"features of rows \[1\] "):
+        list(stream_features(rows, backbone, response=last, prompt=last))
+
+
+def test_blocks_may_give_a_list():
+    config = transformers.OpenAIGPTConfig(n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
+    agree(decoder_of(config), ROWS, share=False)

@@ -192,8 +192,11 @@ def _paths(plan: Plan, key: Tensor, value: Tensor) -> Iterator[tuple[Branch, Ten
     room = plan.longest + STEP
     keys, values = key.new_zeros(key.shape[0], room, key.shape[2]), value.new_zeros(value.shape[0], room, value.shape[2])
     for b in plan.branches:
-        keys[:, b.before : b.before + len(b)] = key[:, b.start : b.stop]
-        values[:, b.before : b.before + len(b)] = value[:, b.start : b.stop]
+        stop = b.before + len(b)
+        keys[:, b.before : stop] = key[:, b.start : b.stop]
+        values[:, b.before : stop] = value[:, b.start : b.stop]
+        keys[:, stop : stop + STEP] = 0  # rounded up blocks reach there, and no mask hides a NaN of the branch before
+        values[:, stop : stop + STEP] = 0
         yield b, keys, values
 
 

@@ -211,7 +211,7 @@ def _view(model: Any, layers: Iterable[str], states: dict[str, Tensor]) -> Any:
 
 def _keeper(states: dict[str, Tensor], layer: str) -> Callable[..., None]:
     def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        states[layer] = output[0] if isinstance(output, tuple) else output
+        states[layer] = output[0] if isinstance(output, tuple | list) else output
 
     return keep
 
