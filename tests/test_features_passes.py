@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from types import MethodType
 
 import pytest
 import torch
 import transformers
+from accelerate.hooks import ModelHook, add_hook_to_module
 from test_features_extract import GROUPED
 from test_packed import decoder_of
 
 from armorm.errors import BackboneError
 from armorm.features.extract import stream_features
+from armorm.features.packed import packs
 from armorm.features.spec import FeatureSpec
 from armorm.rendering import Rendered
 
@@ -69,6 +72,39 @@ def test_a_long_text_leaves_the_decoders_frequencies_alone():
     before = model.rotary_emb.inv_freq.clone()
     features(backbone, [ROWS[5]])
     assert torch.equal(model.rotary_emb.inv_freq, before)
+
+
+MODES = {
+    "packed": transformers.LlamaConfig(**TWO, attention_dropout=0.5),
+    "padded": transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4, hidden_dropout=0.5, initializer_range=0.3),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_decoder_in_training_is_read_without_dropout_and_left_in_training(name):
+    backbone = decoder_of(MODES[name])
+    still = features(backbone, ROWS)
+    backbone.model.train()
+    for trained in (backbone, decoder_of(MODES[name])):  # proved before, and not yet
+        trained.model.train()
+        assert torch.equal(features(trained, ROWS), still)
+        assert all(module.training for module in trained.model.modules())
+        assert packs(trained) == (name == "packed")
+
+
+def test_a_forward_that_a_module_was_given_sees_the_pass(monkeypatch):
+    backbone = decoder_of(MODES["packed"])
+    want = features(backbone, ROWS)
+    backbone.model.forward = MethodType(type(backbone.model).forward, backbone.model)
+    assert torch.equal(features(backbone, ROWS), want)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_dispatched_decoder_is_refused(name):
+    backbone = decoder_of(MODES[name])
+    add_hook_to_module(backbone.model, ModelHook())
+    with pytest.raises(BackboneError, match=r"is dispatched: .* load the decoder on one device, without device_map"):
+        features(backbone, ROWS)
 
 
 # -- rows keep apart ---------------------------------------------------------------------------------------------------

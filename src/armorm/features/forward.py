@@ -15,6 +15,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -168,8 +169,19 @@ def positions_of(mask: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
 
 
 def clone_shallowly(module: Any) -> Any:
-    """A module with the same weights and children, whose own children, buffers and hooks may be changed without touching it."""
+    """A module with the same weights and children, whose own children, buffers and hooks may be changed without touching it.
+
+    Raises BackboneError where another library has put a forward of its own on the module that would run the module itself.
+    """
     clone = copy.copy(module)
+    forward = module.__dict__.get("forward")
+    if isinstance(forward, MethodType) and forward.__self__ is module:
+        clone.__dict__["forward"] = MethodType(forward.__func__, clone)
+    elif forward is not None:
+        raise BackboneError(
+            f"{type(module).__name__} is dispatched: another library runs it, over several devices or from offloaded weights; "
+            "load the decoder on one device, without device_map"
+        )
     for name in ("_modules", "_buffers"):
         clone.__dict__[name] = dict(module.__dict__[name])
     clone.__dict__["_forward_hooks"] = OrderedDict(module._forward_hooks)
@@ -177,12 +189,14 @@ def clone_shallowly(module: Any) -> Any:
 
 
 def _apart(module: Any) -> Any:
-    # The module, or where a pass writes into it or into what it holds a clone: rotary embeddings change their frequencies in place.
+    # The module, or a clone where a pass would write into it (rotary embeddings change their frequencies in place) or where it is
+    # in training, with dropout; and of all that hold one such.
     children = {name: _apart(child) for name, child in module._modules.items() if child is not None}
     turning = [name for name in module._buffers if name.endswith(FREQUENCIES)]
-    if not turning and all(child is module._modules[name] for name, child in children.items()):
+    if not turning and not module.training and all(child is module._modules[name] for name, child in children.items()):
         return module
     clone = clone_shallowly(module)
+    clone.training = False
     clone._modules.update(children)
     clone._buffers.update({name: clone._buffers[name].clone() for name in turning})
     return clone
