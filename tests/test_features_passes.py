@@ -123,3 +123,41 @@ def test_only_the_row_that_is_not_finite_is_named():
 def test_blocks_may_give_a_list():
     config = transformers.OpenAIGPTConfig(n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
     agree(decoder_of(config), ROWS, share=False)
+
+
+# -- lengths -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_an_answer_of_no_tokens_without_a_closing_has_the_prompts_last_state(name):
+    backbone = decoder_of(MODES[name])
+    for rows in ([*ROWS, Rendered(SHARED, (), ())], [Rendered(SHARED, (), ()), Rendered(SHARED, (), (2,))]):
+        agree(backbone, rows)
+    (pooled,) = stream_features([Rendered(SHARED, (), ())] * 2, backbone, response=RESPONSE, prompt=PROMPT)
+    assert torch.equal(pooled.response["1:last"], pooled.prompt["1:last"])
+
+
+LONGROPE = {
+    "packed": transformers.Phi3Config(**LONG | {"original_max_position_embeddings": ORIGINAL}, rope_parameters=TURNING),
+    "padded": transformers.Gemma2Config(
+        **LONG, query_pre_attn_scalar=8, attn_logit_softcapping=2.0, sliding_window=16, rope_parameters=TURNING
+    ),
+    "packed, its own": transformers.PhimoeConfig(
+        **{key: value for key, value in LONG.items() if key != "head_dim"},
+        num_local_experts=2,
+        original_max_position_embeddings=ORIGINAL,
+        rope_parameters=TURNING | {"short_mscale": 1.0, "long_mscale": 1.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("name", LONGROPE)
+def test_frequencies_are_those_of_each_conversations_own_length(name, share):
+    backbone = decoder_of(LONGROPE[name])
+    assert packs(backbone) == name.startswith("packed")
+    exact = [
+        Rendered(SHARED, ids(n), (2,)) for n in (ORIGINAL - 41, ORIGINAL - 40)
+    ]  # the longest of the short, the shortest long
+    assert [len(r) for r in exact] == [ORIGINAL, ORIGINAL + 1]
+    agree(backbone, [*ROWS, *exact, *ROWS[:2]], share=share)
