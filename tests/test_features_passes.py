@@ -9,11 +9,13 @@ import pytest
 import torch
 import transformers
 from accelerate.hooks import ModelHook, add_hook_to_module
-from test_features_extract import GROUPED
+from test_features_extract import GROUPED, SMALL
 from test_packed import decoder_of
 
 from armorm.errors import BackboneError
+from armorm.features import extract
 from armorm.features.extract import stream_features
+from armorm.features.forward import Reading, reading_of
 from armorm.features.packed import packs
 from armorm.features.spec import FeatureSpec
 from armorm.rendering import Rendered
@@ -103,7 +105,7 @@ def test_a_forward_that_a_module_was_given_sees_the_pass(monkeypatch):
 def test_a_dispatched_decoder_is_refused(name):
     backbone = decoder_of(MODES[name])
     add_hook_to_module(backbone.model, ModelHook())
-    with pytest.raises(BackboneError, match=r"is dispatched: .* load the decoder on one device, without device_map"):
+    with pytest.raises(BackboneError, match=r"has a forward of another library's .*: load the decoder on one device"):
         features(backbone, ROWS)
 
 
@@ -122,7 +124,72 @@ def test_only_the_row_that_is_not_finite_is_named():
 
 def test_blocks_may_give_a_list():
     config = transformers.OpenAIGPTConfig(n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
-    agree(decoder_of(config), ROWS, share=False)
+    agree(decoder_of(config), ROWS)
+
+
+# -- what is proved ----------------------------------------------------------------------------------------------------
+
+KINDS = {  # with what is proved: together, shared
+    "bloom": (transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3), True, True),
+    "no cache": (transformers.OpenAIGPTConfig(n_embd=32, n_layer=2, n_head=4, n_positions=128), True, False),
+    "a state": (transformers.RwkvConfig(hidden_size=32, num_hidden_layers=2, context_length=128), True, False),
+    "own positions": (transformers.RobertaConfig(**SMALL | {"num_hidden_layers": 2}, is_decoder=True), True, False),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_decoder_is_read_in_the_ways_that_give_the_states_of_each_sequence_alone(name, monkeypatch):
+    config, together, shared = KINDS[name]
+    backbone = decoder_of(config)
+    assert reading_of(backbone) == Reading(together, shared)
+    monkeypatch.setattr(extract, "packs", lambda _: False)
+    agree(backbone, ROWS)
+
+
+NOT_CAUSAL = {
+    "bert": transformers.BertConfig(**SMALL | {"num_hidden_layers": 2}),
+    "gemma3": transformers.Gemma3TextConfig(**TWO, query_pre_attn_scalar=8, use_bidirectional_attention=True),
+}
+
+
+@pytest.mark.parametrize("name", NOT_CAUSAL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_decoder_that_is_not_causal_is_refused(name, dtype):
+    with pytest.raises(BackboneError, match=r"is not causal here, .*: name a causal decoder"):
+        features(decoder_of(NOT_CAUSAL[name], dtype), ROWS)
+
+
+def test_a_decoder_that_padding_disturbs_is_read_one_sequence_at_a_time(monkeypatch):
+    backbone = decoder_of(MODES["padded"])
+    plain = type(backbone.model.word_embeddings).forward
+
+    def disturbed(self, ids):  # a batch that holds padding is another text
+        return plain(self, ids).roll(int((ids == 0).any()), dims=-1)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", disturbed)
+    assert reading_of(backbone) == Reading(together=False, shared=False)
+    agree(backbone, ROWS)
+
+
+def test_padded_ways_hold_in_bfloat16():
+    for name in MODES:
+        assert reading_of(decoder_of(MODES[name], torch.bfloat16)) == Reading(together=True, shared=True)
+
+
+def test_states_that_are_not_one_for_each_token_are_refused():
+    config = transformers.ReformerConfig(
+        hidden_size=32,
+        num_attention_heads=4,
+        attention_head_size=8,
+        attn_layers=["local", "local"],
+        feed_forward_size=64,
+        is_decoder=True,
+        axial_pos_embds=False,
+        max_position_embeddings=128,
+        local_attn_chunk_length=16,
+    )
+    with pytest.raises(BackboneError, match=r"gives states of shape \(1, 48, 32\) for token ids of shape \(1, 46\)"):
+        features(decoder_of(config), [ROWS[1]])
 
 
 # -- lengths -----------------------------------------------------------------------------------------------------------

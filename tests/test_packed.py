@@ -175,6 +175,9 @@ def test_only_the_same_formula_with_plain_frozen_weights_is_fused():
     assert fused(decoder_of(ARCHITECTURES["gemma3-sliding"]).model.layers[0].mlp) is None  # another activation
     llama.mlp.up_proj.register_forward_hook(lambda *_: None)
     assert fused(llama.mlp) is None
+    own = decoder_of(ARCHITECTURES["qwen2"]).model.layers[0].mlp
+    own.up_proj.forward = lambda x: x * 2
+    assert fused(own) is None
     trained = decoder_of(ARCHITECTURES["qwen2"]).model.layers[0].mlp
     assert fused(trained) is not None
     assert fused(trained.requires_grad_(True)) is None

@@ -74,7 +74,7 @@ class Backbone:
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether all its layers keep keys and values, so that a prompt's can be shared (recurrent layers don't)."""
+        """Whether its config lets all layers keep keys and values, to be shared (recurrent layers don't); the pass proves it."""
         kinds = getattr(self.model.config.get_text_config(), "layer_types", None)
         return kinds is None or set(kinds) <= SHAREABLE
 

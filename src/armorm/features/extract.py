@@ -19,7 +19,7 @@ from torch import Tensor
 from armorm.conversation import Conversation
 from armorm.errors import BackboneError, RecipeError
 from armorm.features.backbone import Backbone
-from armorm.features.forward import SharedPrompts, Stretch, prompts_and_answers, run_whole
+from armorm.features.forward import SharedPrompts, Stretch, prompts_and_answers, reading_of, run_whole
 from armorm.features.packed import packs, run_tree
 from armorm.features.packing import Batch, Entry, fill, pack, split_answers
 from armorm.features.prefixes import Path, part_of, place_of, plant
@@ -114,7 +114,8 @@ def stream_features(
 
     `header` is the number of tokens with which the template closes a prompt (`Renderer.header_ids`), for prompts pooled at
     `turn`; `share` lets answers to one prompt share its keys and values, where the decoder can. Raises BackboneError for a layer
-    that is not there or for features that are not finite, RecipeError for a response pooled at `turn`.
+    that is not there, for a decoder that is not causal or for features that are not finite, RecipeError for a response pooled at
+    `turn`.
     """
     backbone.check([*response, *prompt])
     if wrong := [str(p) for p in response if p.pooling is Pooling.TURN]:
@@ -187,11 +188,12 @@ def _packed(rendered: Sequence[Rendered], backbone: Backbone, wanted: _Wanted, s
 
 def _padded(rendered: Sequence[Rendered], backbone: Backbone, wanted: _Wanted, share: bool) -> Iterator[Pooled]:
     # A long conversation's prompt may be short by itself; behind a prompt without answer and closing there is nothing to read.
-    limits, share = backbone.limits, share and backbone.shares_prefix
+    limits, reading = backbone.limits, reading_of(backbone)
+    most = wanted.batch_tokens if reading.together else 1
     groups = _grouped(rendered, lambda r: (bisect_left(limits, len(r)), len(r) > len(r.prompt)))
     for (long, more), rows in groups.items():
         texts = [rendered[i] for i in rows]
-        for batch in pack(texts, batch_tokens=wanted.batch_tokens, share=share and more and not long):
+        for batch in pack(texts, batch_tokens=most, share=share and reading.shared and more and not long):
             parts = tuple(_numbered(group, rows) for group in batch.groups)
             if batch.shared:
                 yield from _shared(replace(batch, groups=parts), backbone, wanted)
