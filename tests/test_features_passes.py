@@ -192,6 +192,25 @@ def test_states_that_are_not_one_for_each_token_are_refused():
         features(decoder_of(config), [ROWS[1]])
 
 
+def test_a_decoder_whose_blocks_give_several_states_is_read_at_its_end(monkeypatch):
+    config = transformers.Gemma3nTextConfig(
+        **TWO | {"intermediate_size": [64, 64], "activation_sparsity_pattern": [0.0, 0.0]},
+        num_kv_shared_layers=0,
+        layer_types=["sliding_attention", "full_attention"],
+        sliding_window=16,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=320,
+        laurel_rank=4,
+    )
+    backbone = decoder_of(config)
+    with pytest.raises(BackboneError, match="gives states of shape"):
+        features(backbone, ROWS)
+    last = FeatureSpec.parse("final:last").parts
+    monkeypatch.setitem(globals(), "RESPONSE", last)
+    monkeypatch.setitem(globals(), "PROMPT", last)
+    agree(backbone, ROWS)
+
+
 # -- lengths -----------------------------------------------------------------------------------------------------------
 
 

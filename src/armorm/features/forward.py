@@ -252,7 +252,7 @@ def _tried(backbone: Backbone) -> Reading:
     known = int(backbone.model.get_input_embeddings().weight.shape[0])
     sequences = [tuple(i % known for i in ids) for ids in PROOF]
     texts = [Rendered(ids[:at], ids[at:], ()) for ids, at in zip(sequences, (FORK, FORK, 1), strict=True)]
-    layers = {FINAL} if len(blocks_of(backbone.model)) == 1 else {"1", FINAL}
+    layers = {FINAL}  # to which all blocks add
     alone = [_alone(ids, backbone, layers) for ids in sequences]
     prompt = _alone(texts[0].prompt, backbone, layers)
     if not all(_near(prompt[layer], alone[0][layer][:FORK], rounding=0.2) for layer in layers):

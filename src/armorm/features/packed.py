@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from armorm.errors import BackboneError
 from armorm.features.attention import NAME, CannotPackError, Plan
 from armorm.features.backbone import Backbone, blocks_of
 from armorm.features.forward import PROOF, States, clone_shallowly, run_decoder
@@ -91,7 +92,7 @@ def _is_proved(backbone: Backbone) -> bool:
     with torch.inference_mode():
         try:
             states, plan = _run(tree, backbone, {layer})
-        except (CannotPackError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        except (BackboneError, CannotPackError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             return False
         if plan.calls != len(blocks_of(backbone.model)) or len(plan.windows) < _windowed_layers(backbone.model.config):
             return False  # attention that is not ours, or a window that ours does not hear of
