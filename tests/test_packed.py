@@ -10,6 +10,7 @@ import torch
 import transformers
 from test_features_extract import ARCHITECTURES, CONVERSATIONS, GROUPED, close, features, reference
 
+from armorm.features import attention
 from armorm.features.attention import CannotPackError, Plan, _branch_by_branch, _in_blocks, attend
 from armorm.features.backbone import Backbone, load_backbone
 from armorm.features.forward import run_decoder
@@ -106,6 +107,59 @@ def test_attention_by_the_book(way, window):
         torch.testing.assert_close(got[at].transpose(0, 1), want)
 
 
+def varlen_by_the_book(q, k, v, query_ends, key_ends, most_queries, most_keys, *, scale, window_size, enable_gqa=False):
+    """What torch's attention for several lengths computes on a GPU: causal from each sequence's end."""
+    assert len(query_ends) == len(key_ends)
+    assert [query_ends[-1], key_ends[-1]] == [len(q), len(k)]
+    assert (most_queries, most_keys) == tuple(int(ends.diff().max()) for ends in (query_ends, key_ends))
+    found = []
+    for i in range(len(query_ends) - 1):
+        one, keys, values = (
+            x[ends[i] : ends[i + 1]].transpose(0, 1) for x, ends in ((q, query_ends), (k, key_ends), (v, key_ends))
+        )
+        if enable_gqa:
+            keys, values = (x.repeat_interleave(len(one) // len(x), dim=0) for x in (keys, values))
+        ahead = torch.arange(keys.shape[1]) - torch.arange(keys.shape[1] - one.shape[1], keys.shape[1])[:, None]
+        hidden = (ahead > window_size[1]) | ((ahead < -window_size[0]) if window_size[0] >= 0 else False)
+        scores = (one @ keys.transpose(1, 2) * scale).masked_fill(hidden, -torch.inf)
+        found.append((scores.softmax(dim=-1) @ values).transpose(0, 1))  # over keys
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("most", [1, 400, 2**16])
+@pytest.mark.parametrize("window", [None, 50])
+def test_lengths_in_groups_are_the_row(most, window, grouped, monkeypatch):
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+    copied = []
+
+    def counted(q, k, v, *lengths, **how):
+        copied.append((len(k), len(lengths[0]) - 1))
+        return varlen_by_the_book(q, k, v, *lengths, **how)
+
+    monkeypatch.setattr(varlen, "varlen_attn", counted)
+    monkeypatch.setattr(attention, "KEYS", most)
+    monkeypatch.setattr(attention, "_varlen_settings", lambda: frozenset({"enable_gqa"} if grouped else ()))
+    tree = plant(SEQUENCES)
+    plan = Plan(tree.branches, torch.device("cpu"))
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(heads, len(tree.ids), 8) for heads in (6, 2, 2))
+    got = attention._by_lengths(plan, query, key, value, 0.3, window)
+    torch.testing.assert_close(got, _branch_by_branch(plan, query, key, value, 0.3, window))
+    assert all(keys <= most or branches == 1 for keys, branches in copied)
+    assert sum(branches for _, branches in copied) == len(tree.branches)
+    calls = {1: range(len(tree.branches), len(tree.branches) + 1), 400: range(2, len(tree.branches)), 2**16: range(1, 2)}
+    assert len(copied) in calls[most]
+
+
+def test_a_row_that_shares_nothing_is_its_own_keys(monkeypatch):
+    monkeypatch.setattr(attention, "KEYS", 1)
+    (group,) = Plan(plant(SEQUENCES, share=False).branches, torch.device("cpu")).groups
+    assert group.keys is None
+    assert group.query_ends.tolist() == group.key_ends.tolist()
+    assert group.most_queries == group.most_keys == 300
+
+
 # -- decoders that can't be packed -------------------------------------------------------------------------------------
 
 
@@ -175,6 +229,9 @@ def test_only_the_same_formula_with_plain_frozen_weights_is_fused():
     assert fused(decoder_of(ARCHITECTURES["gemma3-sliding"]).model.layers[0].mlp) is None  # another activation
     llama.mlp.up_proj.register_forward_hook(lambda *_: None)
     assert fused(llama.mlp) is None
+    own = decoder_of(ARCHITECTURES["qwen2"]).model.layers[0].mlp
+    own.up_proj.forward = lambda x: x * 2
+    assert fused(own) is None
     trained = decoder_of(ARCHITECTURES["qwen2"]).model.layers[0].mlp
     assert fused(trained) is not None
     assert fused(trained.requires_grad_(True)) is None

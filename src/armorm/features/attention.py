@@ -27,12 +27,30 @@ ROWS = 128
 """Queries of a block: few enough that its scores stay in the cache, and that little behind the diagonal is computed."""
 STEP = 16
 """Blocks have a multiple of so many queries: a matrix product of a new shape costs oneDNN a millisecond."""
+KEYS = 2**16
+"""Keys of a group of branches on a GPU, where each branch has its whole path's: without a bound, many short answers behind a long
+prompt would have it copied for each."""
 NO_MATTER = frozenset({"position_ids", "use_cache", "cache_position", "output_attentions", "output_hidden_states", "is_causal"})
 """What decoders hand to every attention function and a causal pass without cache needs not."""
 
 
 class CannotPackError(Exception):
     """This decoder's attention wants something that the packed pass does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Branches side by side for one call of a kernel: the row's queries `rows`, and where each branch's queries and keys end.
+
+    `keys` are the places in the row of all their keys, each branch's whole path; None where these are the row itself.
+    """
+
+    rows: slice
+    query_ends: Tensor
+    key_ends: Tensor
+    keys: Tensor | None
+    most_queries: int
+    most_keys: int
 
 
 @dataclass
@@ -65,18 +83,32 @@ class Plan:
         return self.biases[known]
 
     @cached_property
-    def lengths(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """For kernels that take variable lengths: where each branch's queries end, where its keys end, and which they are."""
-        places, ends, on_path = list[int](), [0], list[int]()
+    def groups(self) -> list[Group]:
+        """The branches in groups for kernels that take variable lengths, each of at most `KEYS` keys or of one branch."""
+        groups, members, places, ends, on_path = list[Group](), list[Branch](), list[int](), [0], list[int]()
+        shared = any(b.before for b in self.branches)  # else the row is its own keys
         for b in self.branches:
             del on_path[b.before :]
             on_path += range(b.start, b.stop)
+            if shared and members and len(places) + len(on_path) > KEYS:
+                groups.append(self._group(members, ends, places))
+                members, places, ends = [], [], [0]
+            members.append(b)
             places += on_path
             ends.append(len(places))
-        starts = torch.tensor([0, *(b.stop for b in self.branches)], dtype=torch.int32, device=self.device)
-        shared = any(b.before for b in self.branches)
-        keys = torch.tensor(places, device=self.device) if shared else None
-        return starts, torch.tensor(ends, dtype=torch.int32, device=self.device), keys
+        return [*groups, self._group(members, ends, places if shared else None)]
+
+    def _group(self, members: Sequence[Branch], ends: Sequence[int], places: Sequence[int] | None) -> Group:
+        starts = [b.start - members[0].start for b in members]
+        rows = slice(members[0].start, members[-1].stop)
+        return Group(
+            rows,
+            torch.tensor([*starts, rows.stop - rows.start], dtype=torch.int32, device=self.device),
+            torch.tensor(ends, dtype=torch.int32, device=self.device),
+            None if places is None else torch.tensor(places, device=self.device),
+            max(map(len, members)),
+            max(b.before + len(b) for b in members),
+        )
 
 
 def attend(
@@ -163,18 +195,19 @@ def _branch_by_branch(plan: Plan, query: Tensor, key: Tensor, value: Tensor, sca
 def _by_lengths(plan: Plan, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    ends, key_ends, which = plan.lengths
-    q, k, v = (x.transpose(0, 1) for x in (query, key, value))
-    if which is not None:
-        k, v = k[which], v[which]
     how: dict[str, Any] = {"scale": scale, "window_size": (-1 if window is None else window - 1, 0)}
-    if q.shape[1] != k.shape[1] and "enable_gqa" in _varlen_settings():
-        how["enable_gqa"] = True
-    elif q.shape[1] != k.shape[1]:
-        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    longest = max(map(len, plan.branches))
-    found: Any = varlen_attn(q.contiguous(), k.contiguous(), v.contiguous(), ends, key_ends, longest, plan.longest, **how)
-    return found
+    repeated = query.shape[0] // key.shape[0]
+    if repeated > 1 and "enable_gqa" in _varlen_settings():
+        how["enable_gqa"], repeated = True, 1
+    q, k, v = (x.transpose(0, 1) for x in (query, key, value))
+    found: list[Any] = []
+    for group in plan.groups:
+        keys, values = (k, v) if group.keys is None else (k[group.keys], v[group.keys])
+        if repeated > 1:
+            keys, values = (x.repeat_interleave(repeated, dim=1) for x in (keys, values))
+        lengths = group.query_ends, group.key_ends, group.most_queries, group.most_keys
+        found.append(varlen_attn(q[group.rows].contiguous(), keys.contiguous(), values.contiguous(), *lengths, **how))
+    return torch.cat(found) if len(found) > 1 else found[0]
 
 
 @lru_cache
@@ -192,8 +225,11 @@ def _paths(plan: Plan, key: Tensor, value: Tensor) -> Iterator[tuple[Branch, Ten
     room = plan.longest + STEP
     keys, values = key.new_zeros(key.shape[0], room, key.shape[2]), value.new_zeros(value.shape[0], room, value.shape[2])
     for b in plan.branches:
-        keys[:, b.before : b.before + len(b)] = key[:, b.start : b.stop]
-        values[:, b.before : b.before + len(b)] = value[:, b.start : b.stop]
+        stop = b.before + len(b)
+        keys[:, b.before : stop] = key[:, b.start : b.stop]
+        values[:, b.before : stop] = value[:, b.start : b.stop]
+        keys[:, stop : stop + STEP] = 0  # rounded up blocks reach there, and no mask hides a NaN of the branch before
+        values[:, stop : stop + STEP] = 0
         yield b, keys, values
 
 

@@ -74,9 +74,20 @@ class Backbone:
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether all its layers keep keys and values, so that a prompt's can be shared (recurrent layers don't)."""
+        """Whether its config lets all layers keep keys and values, to be shared (recurrent layers don't); the pass proves it."""
         kinds = getattr(self.model.config.get_text_config(), "layer_types", None)
         return kinds is None or set(kinds) <= SHAREABLE
+
+    @property
+    def limits(self) -> list[int]:
+        """Numbers of tokens behind which a conversation is read with other rotary frequencies (longrope), ascending.
+
+        One set of frequencies serves a whole batch, whose longest conversation decides: those between two limits go together.
+        """
+        config = self.model.config.get_text_config()
+        rope = getattr(config, "rope_parameters", None) or {}
+        kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # one for all layers, or one for each kind
+        return sorted({kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"})
 
     def check(self, parts: Iterable[Part]) -> None:
         """Raises BackboneError for a layer that this backbone hasn't got."""

@@ -6,8 +6,10 @@ Cost: one pass of the decoder over the distinct tokens, each of which is read be
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 from armorm.conversation import Conversation
 from armorm.errors import BackboneError, RecipeError
 from armorm.features.backbone import Backbone
-from armorm.features.forward import SharedPrompts, Stretch, prompts_and_answers, run_whole
+from armorm.features.forward import SharedPrompts, Stretch, prompts_and_answers, reading_of, run_whole
 from armorm.features.packed import packs, run_tree
 from armorm.features.packing import Batch, Entry, fill, pack, split_answers
 from armorm.features.prefixes import Path, part_of, place_of, plant
@@ -112,26 +114,14 @@ def stream_features(
 
     `header` is the number of tokens with which the template closes a prompt (`Renderer.header_ids`), for prompts pooled at
     `turn`; `share` lets answers to one prompt share its keys and values, where the decoder can. Raises BackboneError for a layer
-    that is not there or for features that are not finite, RecipeError for a response pooled at `turn`.
+    that is not there, for a decoder that is not causal or for features that are not finite, RecipeError for a response pooled at
+    `turn`.
     """
     backbone.check([*response, *prompt])
     if wrong := [str(p) for p in response if p.pooling is Pooling.TURN]:
         raise RecipeError(f"{', '.join(wrong)}: only a prompt ends with its turn; pool answers with last, closing or mean")
-    layers = {p.layer for p in (*response, *prompt)}
-    if packs(backbone):
-        for entries in fill(rendered, batch_tokens=batch_tokens, share=share):
-            tree = plant([e.rendered.ids for e in entries], share=share)
-            states = run_tree(tree, backbone, layers)
-            prompts, answers = prompts_and_answers(states, tree.paths, [e.rendered for e in entries])
-            yield _pooled(entries, pool(answers, response), pool(prompts, prompt, header=header), len(tree.ids), backbone)
-        return
-    for batch in pack(rendered, batch_tokens=batch_tokens, share=share and backbone.shares_prefix):
-        if batch.shared:
-            yield from _shared(batch, backbone, layers, response, prompt, header, batch_tokens)
-            continue
-        entries = [group[0] for group in batch.groups]
-        prompts, answers = run_whole([e.rendered for e in entries], backbone, layers)
-        yield _pooled(entries, pool(answers, response), pool(prompts, prompt, header=header), batch.tokens, backbone)
+    wanted = _Wanted(tuple(response), tuple(prompt), header, batch_tokens)
+    yield from (_packed if packs(backbone) else _padded)(rendered, backbone, wanted, share)
 
 
 def pool(stretch: Stretch, parts: Iterable[Part], *, header: int = 1) -> dict[str, Float[Tensor, "b d"]]:
@@ -171,21 +161,73 @@ def _sum(states: Float[Tensor, "t d"], pieces: Path) -> Float[Tensor, " d"]:
     return total
 
 
-def _shared(
-    batch: Batch,
-    backbone: Backbone,
-    layers: set[str],
-    response: Sequence[Part],
-    prompt: Sequence[Part],
-    header: int,
-    batch_tokens: int,
-) -> Iterator[Pooled]:
-    shared = SharedPrompts([group[0].rendered.prompt for group in batch.groups], backbone, layers)
-    prompts = pool(shared.stretch, prompt, header=header)
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What every batch of a stream is asked for."""
+
+    response: tuple[Part, ...]
+    prompt: tuple[Part, ...]
+    header: int
+    batch_tokens: int
+
+    @property
+    def layers(self) -> set[str]:
+        return {p.layer for p in (*self.response, *self.prompt)}
+
+
+def _packed(rendered: Sequence[Rendered], backbone: Backbone, wanted: _Wanted, share: bool) -> Iterator[Pooled]:
+    limits = backbone.limits
+    for rows in _grouped(rendered, lambda r: bisect_left(limits, len(r))).values():
+        for batch in fill([rendered[i] for i in rows], batch_tokens=wanted.batch_tokens, share=share):
+            entries = _numbered(batch, rows)
+            tree = plant([e.rendered.ids for e in entries], share=share)
+            states = run_tree(tree, backbone, wanted.layers)
+            read = prompts_and_answers(states, tree.paths, [e.rendered for e in entries])
+            yield _whole(entries, read, backbone, wanted, len(tree.ids))
+
+
+def _padded(rendered: Sequence[Rendered], backbone: Backbone, wanted: _Wanted, share: bool) -> Iterator[Pooled]:
+    # A long conversation's prompt may be short by itself; behind a prompt without answer and closing there is nothing to read.
+    limits, reading = backbone.limits, reading_of(backbone)
+    most = wanted.batch_tokens if reading.together else 1
+    groups = _grouped(rendered, lambda r: (bisect_left(limits, len(r)), len(r) > len(r.prompt)))
+    for (long, more), rows in groups.items():
+        texts = [rendered[i] for i in rows]
+        for batch in pack(texts, batch_tokens=most, share=share and reading.shared and more and not long):
+            parts = tuple(_numbered(group, rows) for group in batch.groups)
+            if batch.shared:
+                yield from _shared(replace(batch, groups=parts), backbone, wanted)
+                continue
+            entries = [group[0] for group in parts]
+            read = run_whole([e.rendered for e in entries], backbone, wanted.layers)
+            yield _whole(entries, read, backbone, wanted, batch.tokens)
+
+
+def _grouped(rendered: Sequence[Rendered], key: Callable[[Rendered], Any]) -> dict[Any, list[int]]:
+    # The numbers of the rows that may be read together.
+    groups: dict[Any, list[int]] = {}
+    for row, one in enumerate(rendered):
+        groups.setdefault(key(one), []).append(row)
+    return groups
+
+
+def _numbered(entries: Sequence[Entry], rows: Sequence[int]) -> tuple[Entry, ...]:
+    # Entries of some rows, by the numbers that these have among all.
+    return tuple(replace(entry, rows=tuple(rows[i] for i in entry.rows)) for entry in entries)
+
+
+def _whole(entries: Sequence[Entry], read: tuple[Stretch, Stretch], backbone: Backbone, wanted: _Wanted, tokens: int) -> Pooled:
+    prompts, answers = pool(read[0], wanted.prompt, header=wanted.header), pool(read[1], wanted.response)
+    return _pooled(entries, answers, prompts, tokens, backbone)
+
+
+def _shared(batch: Batch, backbone: Backbone, wanted: _Wanted) -> Iterator[Pooled]:
+    shared = SharedPrompts([group[0].rendered.prompt for group in batch.groups], backbone, wanted.layers)
+    prompts = pool(shared.stretch, wanted.prompt, header=wanted.header)
     tokens = sum(len(group[0].rendered.prompt) for group in batch.groups)
-    for chunk in split_answers(batch, batch_tokens=batch_tokens):
+    for chunk in split_answers(batch, batch_tokens=wanted.batch_tokens):
         which, entries = [i for i, _ in chunk], [e for _, e in chunk]
-        answers = pool(shared.run_answers([e.rendered for e in entries], which), response)
+        answers = pool(shared.run_answers([e.rendered for e in entries], which), wanted.response)
         tokens += sum(len(e.rendered.answer) + len(e.rendered.closing) for e in entries)
         yield _pooled(entries, answers, {part: values[which] for part, values in prompts.items()}, tokens, backbone)
         tokens = 0

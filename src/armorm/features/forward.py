@@ -2,7 +2,8 @@
 
 In: a decoder, rows of token ids, names of layers.  Out: states [b t d] per layer; `Stretch`es of them that hold a text.
 Cost: the pass. Padding on the right needs no mask (a causal decoder's tokens never see what follows); shared prompts are padded
-on the left, and their keys and values serve all their answers.
+on the left, and their keys and values serve all their answers. Neither is taken for granted: `reading_of` tries both on three
+short sequences, once for each decoder.
 
 A decoder is shared by everybody who scores with it, so nothing is hung on it: a pass runs a view, shallow clones of the modules
 on the way to its blocks, which share the weights and alone carry the hooks. Any number of threads may run passes at once.
@@ -15,7 +16,10 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
+from types import MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +33,14 @@ from armorm.features.spec import FINAL
 from armorm.rendering import Rendered
 
 States = Mapping[str, Float[Tensor, "t d"]]
+Each = list[Mapping[str, Tensor]]
+"""The states of several sequences, each by layer [t d] with a number of tokens of its own."""
+PROOF = ((5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16), (5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 3), (30, 5, 31))
+"""Sequences that show how a decoder may be read: a fork, and one apart."""
+FORK = 9
+"""Where the first two part."""
+FREQUENCIES = "inv_freq"
+"""How the buffers are called in which rotary embeddings keep their frequencies."""
 
 
 def _renew_thread_pool() -> None:
@@ -52,6 +64,32 @@ class Stretch:
     end: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What gives a decoder's states of each sequence alone, where it isn't packed.
+
+    `together`: several sequences in a batch, padded on the right. `shared`: answers behind a prompt's cached keys and values.
+    """
+
+    together: bool
+    shared: bool
+
+
+_readings: WeakKeyDictionary[Any, Reading] = WeakKeyDictionary()
+_proving = Lock()
+
+
+def reading_of(backbone: Backbone) -> Reading:
+    """How a decoder may be read, tried once for each decoder on three short sequences.
+
+    Raises BackboneError for one that is not causal: a prompt's states would change with the answer.
+    """
+    with _proving, torch.inference_mode():
+        if backbone.model not in _readings:
+            _readings[backbone.model] = _tried(backbone)
+        return _readings[backbone.model]
+
+
 def run_decoder(
     model: Any, layers: Collection[str], *, adapt: Callable[[Any], Any] | None = None, **inputs: Any
 ) -> dict[str, Float[Tensor, "b t d"]]:
@@ -69,6 +107,12 @@ def run_decoder(
     output = call(**inputs, output_hidden_states=False, output_attentions=False)  # whatever its config asks for
     if FINAL in layers:
         states[FINAL] = output.last_hidden_state
+    shape = inputs["input_ids"].shape
+    if other := next((state.shape for state in states.values() if state.shape[:2] != shape), None):
+        raise BackboneError(
+            f"{type(model).__name__} gives states of shape {tuple(other)} for token ids of shape {tuple(shape)}: "
+            "only decoders whose blocks give a state for each token can be backbones"
+        )
     return states
 
 
@@ -90,7 +134,7 @@ def prompts_and_answers(states: States, paths: Sequence[Path], rendered: Sequenc
 class SharedPrompts:
     """Prompts that have been read once; their keys and values serve all their answers.
 
-    `stretch` holds the prompts' own states. Needs a decoder that keeps keys and values in every layer (`Backbone.shares_prefix`).
+    `stretch` holds the prompts' own states. Needs a decoder of which `reading_of` says that it shares them.
     """
 
     def __init__(self, prompts: Sequence[Ids], backbone: Backbone, layers: Collection[str]) -> None:
@@ -111,6 +155,11 @@ class SharedPrompts:
         sizes = [len(p) for p in prompts]
         self.stretch = Stretch(_flat(states), paths, [0] * len(sizes), sizes, sizes)
         self._keys_values = [(layer.keys, layer.values) for layer in cache.layers]
+
+    @property
+    def depth(self) -> int:
+        """Blocks whose keys and values were kept."""
+        return len(self._keys_values)
 
     def run_answers(self, rendered: Sequence[Rendered], which: Sequence[int]) -> Stretch:
         """Answers with their closings, each behind the prompt whose place `which` gives."""
@@ -166,19 +215,104 @@ def positions_of(mask: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
 
 
 def clone_shallowly(module: Any) -> Any:
-    """A module with the same weights and children, whose own children, buffers and hooks may be changed without touching it."""
+    """A module with the same weights and children, whose own children, buffers and hooks may be changed without touching it.
+
+    Raises BackboneError where another library has put a forward of its own on the module that would run the module itself.
+    """
     clone = copy.copy(module)
+    forward = module.__dict__.get("forward")
+    if isinstance(forward, MethodType) and forward.__self__ is module:
+        clone.__dict__["forward"] = MethodType(forward.__func__, clone)
+    elif forward is not None:
+        raise BackboneError(
+            f"{type(module).__name__} has a forward of another library's (several devices by a device_map, offloaded weights, a "
+            "compiled forward): load the decoder on one device, and leave its forward as it is"
+        )
     for name in ("_modules", "_buffers"):
         clone.__dict__[name] = dict(module.__dict__[name])
     clone.__dict__["_forward_hooks"] = OrderedDict(module._forward_hooks)
     return clone
 
 
+def _apart(module: Any) -> Any:
+    # The module, or a clone where a pass would write into it (rotary embeddings change their frequencies in place) or where it is
+    # in training, with dropout; and of all that hold one such.
+    children = {name: _apart(child) for name, child in module._modules.items() if child is not None}
+    turning = [name for name in module._buffers if name.endswith(FREQUENCIES)]
+    if not turning and not module.training and all(child is module._modules[name] for name, child in children.items()):
+        return module
+    clone = clone_shallowly(module)
+    clone.training = False
+    clone._modules.update(children)
+    clone._buffers.update({name: clone._buffers[name].clone() for name in turning})
+    return clone
+
+
+def _tried(backbone: Backbone) -> Reading:
+    known = int(backbone.model.get_input_embeddings().weight.shape[0])
+    sequences = [tuple(i % known for i in ids) for ids in PROOF]
+    texts = [Rendered(ids[:at], ids[at:], ()) for ids, at in zip(sequences, (FORK, FORK, 1), strict=True)]
+    layers = {FINAL}  # to which all blocks add
+    alone = [_alone(ids, backbone, layers) for ids in sequences]
+    prompt = _alone(texts[0].prompt, backbone, layers)
+    if not all(_near(prompt[layer], alone[0][layer][:FORK], rounding=0.2) for layer in layers):
+        raise BackboneError(
+            f"{backbone.name}: {type(backbone.model).__name__} is not causal here, a prompt's states change with what follows: "
+            "name a causal decoder"
+        )
+    together = _holds(_read_together, texts, alone, backbone, layers)
+    return Reading(together, together and backbone.shares_prefix and _holds(_read_shared, texts, alone, backbone, layers))
+
+
+def _holds(
+    way: Callable[..., Each | None],
+    texts: Sequence[Rendered],
+    alone: Each,
+    backbone: Backbone,
+    layers: set[str],
+) -> bool:
+    # Whether a way to read texts gives the states that each has alone.
+    try:
+        read = way(texts, backbone, layers)
+    except Exception:  # whatever a library raises: this decoder can't be read so
+        return False
+    return read is not None and all(_near(a[layer], b[layer]) for a, b in zip(read, alone, strict=True) for layer in layers)
+
+
+def _alone(ids: Ids, backbone: Backbone, layers: Collection[str]) -> States:
+    return _flat(run_decoder(backbone.model, layers, input_ids=pad_right([ids], backbone.device), use_cache=False))
+
+
+def _read_together(texts: Sequence[Rendered], backbone: Backbone, layers: Collection[str]) -> Each:
+    whole, _ = run_whole(texts, backbone, layers)
+    return [{layer: state[path.start : path.stop] for layer, state in whole.states.items()} for (path,) in whole.paths]
+
+
+def _read_shared(texts: Sequence[Rendered], backbone: Backbone, layers: Collection[str]) -> Each | None:
+    prompts = list(dict.fromkeys(text.prompt for text in texts))
+    which = [prompts.index(text.prompt) for text in texts]
+    shared = SharedPrompts(prompts, backbone, layers)
+    if shared.depth != len(blocks_of(backbone.model)):
+        return None
+    front, back = shared.stretch, shared.run_answers(texts, which)
+    paths = [(front.paths[i][0], path) for i, (path,) in zip(which, back.paths, strict=True)]
+    return [
+        {layer: torch.cat([front.states[layer][a.start : a.stop], back.states[layer][b.start : b.stop]]) for layer in layers}
+        for a, b in paths
+    ]
+
+
+def _near(a: Float[Tensor, "t d"], b: Float[Tensor, "t d"], *, rounding: float = 0.1) -> bool:
+    # Within `rounding` of a short type, which all blocks together make: what another token or place changes is more.
+    tolerance = 1e-3 if a.dtype == torch.float32 else rounding
+    return bool((a.float() - b.float()).norm() <= tolerance * b.float().norm())
+
+
 def _view(model: Any, layers: Iterable[str], states: dict[str, Tensor]) -> Any:
     """A clone of the decoder whose named blocks leave what they give in `states`."""
-    blocks = blocks_of(model)
-    path = next(name for name, module in model.named_modules() if module is blocks).split(".")
-    view = clone_shallowly(model)
+    view = clone_shallowly(_apart(model))
+    blocks = blocks_of(view)
+    path = next(name for name, module in view.named_modules() if module is blocks).split(".")
     parent = view
     for name in path[:-1]:
         parent._modules[name] = clone_shallowly(parent._modules[name])
@@ -197,7 +331,7 @@ def _view(model: Any, layers: Iterable[str], states: dict[str, Tensor]) -> Any:
 
 def _keeper(states: dict[str, Tensor], layer: str) -> Callable[..., None]:
     def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        states[layer] = output[0] if isinstance(output, tuple) else output
+        states[layer] = output[0] if isinstance(output, tuple | list) else output
 
     return keep
 

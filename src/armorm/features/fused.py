@@ -42,9 +42,14 @@ def fused(module: Any) -> GatedUnit | None:
     if not (_same_code(module, LlamaMLP) and _has_onednn() and isinstance(module.act_fn, SILU)):
         return None
     linears = [module.gate_proj, module.up_proj, module.down_proj]
-    plain = all(type(x) is torch.nn.Linear and not x._forward_hooks and not x._forward_pre_hooks for x in linears)
+    plain = all(_is_plain(x) and type(x) is torch.nn.Linear for x in linears) and _is_plain(module)
     fits = all(x.weight.device.type == "cpu" and x.weight.dtype in KINDS and not x.weight.requires_grad for x in linears)
-    return GatedUnit(*linears) if plain and fits and not (module._forward_hooks or module._forward_pre_hooks) else None
+    return GatedUnit(*linears) if plain and fits else None
+
+
+def _is_plain(module: Any) -> bool:
+    # Runs nothing but its class's forward.
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _same_code(module: Any, known: type[Any]) -> bool:

@@ -21,16 +21,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from armorm.errors import BackboneError
 from armorm.features.attention import NAME, CannotPackError, Plan
 from armorm.features.backbone import Backbone, blocks_of
-from armorm.features.forward import States, clone_shallowly, run_decoder
+from armorm.features.forward import PROOF, States, clone_shallowly, run_decoder
 from armorm.features.fused import fused
 from armorm.features.prefixes import Ids, Tree, plant
 from armorm.features.spec import FINAL
 
 PACKABLE = {"full_attention", "sliding_attention"}
-PROOF = ((5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16), (5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 3), (30, 5, 31))
-"""Sequences that show whether a decoder may be packed: a fork, and one apart."""
 _proved: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _proving = Lock()
 
@@ -93,7 +92,7 @@ def _is_proved(backbone: Backbone) -> bool:
     with torch.inference_mode():
         try:
             states, plan = _run(tree, backbone, {layer})
-        except (CannotPackError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        except (BackboneError, CannotPackError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             return False
         if plan.calls != len(blocks_of(backbone.model)) or len(plan.windows) < _windowed_layers(backbone.model.config):
             return False  # attention that is not ours, or a window that ours does not hear of
