@@ -11,6 +11,7 @@ import pytest
 import transformers
 from small_run import Armorm, write_recipe
 
+from armorm.features import backbone
 from armorm.recipe import Suite, load_recipe
 from armorm.report.costs import costs_report
 from armorm.run.costs import (
@@ -176,6 +177,21 @@ def test_a_decoder_of_few_positions_is_timed_on_as_many(rows: Path, random_folde
     assert decoder.parameters == 3 * (12 * 32 * 32 + 13 * 32)
     assert decoder.others == known * 32 + 64 * 32 + 64  # tokens' and positions' vectors, the last norm
     assert decoder.bytes == 4 * (decoder.parameters + decoder.others)
+
+
+@pytest.mark.parametrize("model", ["smollm2", "some.gguf"])
+def test_a_dry_run_converts_nothing(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str):
+    gguf = tmp_path / "some.gguf"
+    gguf.write_bytes(b"GGUF")
+    monkeypatch.setattr(backbone, "_embedded_gguf", lambda: gguf)
+    monkeypatch.setattr(backbone, "user_cache_path", lambda _name: tmp_path / "cache")
+    monkeypatch.setattr(backbone, "_convert", lambda *_: pytest.fail("a decoder was converted"))
+    named = model if model == "smollm2" else str(gguf)
+    found = plan(write_recipe(rows, tmp_path, backbone={"model": named}), priced=True)
+    assert found["not checked"] == f"layers, positions and chat template of {named}: it is converted when it is first used"
+    assert found["costs"]["stages"][0]["seconds"] is None
+    assert any("is converted when it is first used" in line for line in found["costs"]["assumed"])
+    assert not (tmp_path / "cache").exists()
 
 
 def test_rows_that_a_benchmark_takes_away_are_not_planned(rows: Path, tiny_folder: Path):

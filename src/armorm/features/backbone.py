@@ -294,6 +294,15 @@ def located(name: str, dtype: DType = "bfloat16") -> str:
     return name
 
 
+def is_ready(name: str, dtype: DType = "bfloat16") -> bool:
+    """Whether a decoder is not here, or can be read as it lies here: a GGUF file has to be converted first, which takes a while.
+
+    Raises BackboneError for a GGUF file that isn't there or can't be read.
+    """
+    gguf = _embedded_gguf() if name == EMBEDDED else _gguf(name) if name.endswith(".gguf") else None
+    return gguf is None or _is_whole(_place_of_copy(gguf, dtype))
+
+
 def longest_of(config: Any, max_tokens: int | None) -> int:
     """The most tokens of a conversation: what was asked for, else all of a decoder's positions."""
     return int(max_tokens or _positions(config) or UNKNOWN_POSITIONS)
@@ -356,13 +365,18 @@ def _gguf(name: str) -> Path:
     raise BackboneError(f"{name[:300]}: no such GGUF file")
 
 
-def _dense_copy(gguf: Path, dtype: DType) -> Path:
-    # A GGUF file → a folder with dense weights in `dtype` and a converted tokenizer, made once per content and version.
+def _place_of_copy(gguf: Path, dtype: DType) -> Path:
+    # Of a content, a type and a version
     try:
         digest = digest_of(gguf)
     except OSError as error:
         raise BackboneError(f"{gguf}: can't be read ({error.strerror}): give a GGUF file that you may read") from error
-    folder = user_cache_path("armorm") / "backbones" / f"{gguf.stem}-{digest[:12]}-{dtype}-{transformers.__version__}"
+    return user_cache_path("armorm") / "backbones" / f"{gguf.stem}-{digest[:12]}-{dtype}-{transformers.__version__}"
+
+
+def _dense_copy(gguf: Path, dtype: DType) -> Path:
+    # A GGUF file → a folder with dense weights in `dtype` and a converted tokenizer, made once.
+    folder = _place_of_copy(gguf, dtype)
     if _is_whole(folder):
         return folder
     for package in ("gguf", "accelerate"):

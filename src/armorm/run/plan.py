@@ -12,7 +12,7 @@ from typing import Any
 
 from armorm.data.files import expand
 from armorm.data.summary import SourceFacts
-from armorm.features.backbone import check_local, device_of, located
+from armorm.features.backbone import check_local, device_of, is_ready, located
 from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
@@ -27,7 +27,8 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
     response, prompt = recipe.features.parts
     device_of(recipe.backbone.device)
     settings = recipe.backbone
-    check_local(settings.model, [*response, *prompt], dtype=settings.dtype, max_tokens=settings.max_tokens)
+    if is_ready(settings.model, settings.dtype):
+        check_local(settings.model, [*response, *prompt], dtype=settings.dtype, max_tokens=settings.max_tokens)
     renderer, unchecked = _renderer(recipe)
     found, faults = survey_rows(recipe, objectives, renderer=renderer)
     kept = joined(recipe, found) if all_here(recipe) else cap_suites(recipe, found)
@@ -51,7 +52,9 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
 
 
 def _renderer(recipe: Recipe) -> tuple[Renderer | None, str]:
-    # The chat template is asked where the tokenizer is on this machine; a hub is not.
+    # The chat template is asked where the tokenizer is on this machine; a hub is not, and nothing is converted.
+    if not is_ready(recipe.backbone.model, recipe.backbone.dtype):
+        return None, f"layers, positions and chat template of {recipe.backbone.model}: it is converted when it is first used"
     if not Path(located(recipe.backbone.model, recipe.backbone.dtype)).is_dir():
         return None, f"whether the chat template of {recipe.backbone.model} takes the rows: it is not on this machine"
     return LazyBackbone(recipe.backbone, [], lambda _line: None).renderer, ""

@@ -17,7 +17,7 @@ from armorm.data.benchmarks.registry import benchmark
 from armorm.data.rows import conversations_of, texts_of
 from armorm.data.sources.registry import pair_source, rating_source
 from armorm.data.summary import SourceFacts
-from armorm.features.backbone import SIZES, blocks_of, device_of, load_backbone, located, longest_of
+from armorm.features.backbone import SIZES, blocks_of, device_of, is_ready, load_backbone, located, longest_of
 from armorm.features.spec import FINAL
 from armorm.recipe import Recipe, Source
 from armorm.rendering import Renderer
@@ -86,7 +86,7 @@ def _sizes(recipe: Recipe, found: Sequence[SourceFacts], renderer: Renderer | No
     by_kind = {kind: [*(_counted(f, renderer) for f in found if f.kind == kind), *away[kind]] for kind in away}
     rated, pairs, items = (_sum(by_kind[kind]) for kind in ("ratings", "pairs", "bench"))
     if found and renderer is None:
-        assumed.append(f"{LETTERS} letters a token: the tokenizer is not on this machine")
+        assumed.append(f"{LETTERS} letters a token: the tokenizer is not at hand")
     answers, tokens = rated[1] + pairs[1] + items[1], rated[2] + pairs[2] + items[2]
     response, prompt = features.parts
     return Sizes(
@@ -178,6 +178,9 @@ def _amount(rows: int, answers: int) -> Amount:
 def _decoder(recipe: Recipe, assumed: list[str]) -> Decoder | None:
     # By its config, where that is on this machine; cut behind the deepest layer that is read.
     settings = recipe.backbone
+    if not is_ready(settings.model, settings.dtype):
+        assumed.append(f"{settings.model} is converted when it is first used: {WIDTH:,} wide, its features are not timed before")
+        return None
     folder = located(settings.model, settings.dtype)
     if not Path(folder).is_dir():
         assumed.append(f"{settings.model} is not on this machine: {WIDTH:,} wide, its features are not timed here")
