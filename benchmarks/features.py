@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from loads import made_up_loads, real_loads
+from loads import loads_of
 from measuring import Figure, write_results
 
 from armorm.features.backbone import Backbone, blocks_of, load_backbone, located
@@ -30,7 +29,7 @@ from armorm.features.forward import pad_right
 from armorm.features.packed import packs
 from armorm.features.packing import cut_by_length
 from armorm.features.spec import FeatureSpec
-from armorm.rendering import Rendered, Renderer
+from armorm.rendering import Rendered
 
 PARTS = FeatureSpec.parse("final:mean").parts
 SHAPED = {
@@ -141,10 +140,7 @@ def main() -> None:
     shaped = given.backbone in SHAPED
     device = "cpu" if given.device == "auto" and not torch.cuda.is_available() else given.device.replace("auto", "cuda")
     backbone = random_backbone(given.backbone, device) if shaped else load_backbone(given.backbone, device=device)
-    if shaped or "ARMORM_DATA" not in os.environ:
-        loads = made_up_loads(int(backbone.model.get_input_embeddings().weight.shape[0]), size=given.size)
-    else:
-        loads = real_loads(Renderer(backbone.tokenizer, max_tokens=1024), size=given.size)
+    loads = loads_of(backbone, size=given.size)
     vllm = run_vllm(given.vllm, given.backbone, loads, given.times, given.batch_tokens) if given.vllm else {}
     ways = {"one at a time": one_at_a_time, "padded batches": padded, "ours": ours}
     print(f"packed: {packs(backbone)}; torch {torch.__version__}, transformers {transformers.__version__}, {device}", flush=True)

@@ -13,10 +13,18 @@ import random
 from itertools import pairwise
 from pathlib import Path
 
+from armorm.features.backbone import Backbone
 from armorm.rendering import Rendered, Renderer
 
 PROMPT, ANSWER, BEST_OF = 512, 64, 16
 UNRELATED, PAIRS, BEST = "unrelated conversations", "pairs", "best of 16"
+
+
+def loads_of(backbone: Backbone, *, size: int) -> dict[str, list[Rendered]]:
+    """Real texts where ARMORM_DATA names their folder and the decoder has a tokenizer, made-up ids elsewhere."""
+    if backbone.tokenizer is None or "ARMORM_DATA" not in os.environ:
+        return made_up_loads(int(backbone.model.get_input_embeddings().weight.shape[0]), size=size)
+    return real_loads(Renderer(backbone.tokenizer, max_tokens=1024), size=size)
 
 
 def real_loads(renderer: Renderer, *, size: int, seed: int = 0) -> dict[str, list[Rendered]]:

@@ -10,13 +10,12 @@ of the attention function, and as a linear layer's product by its name.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from features import ours, padded, seconds_of
-from loads import made_up_loads, real_loads
+from loads import loads_of
 from measuring import Figure, write_results
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -24,7 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from armorm.features.attention import NAME
 from armorm.features.backbone import Backbone, load_backbone
-from armorm.rendering import Rendered, Renderer
+from armorm.rendering import Rendered
 
 ATTENTION = "attention function"
 PRODUCTS = ("aten::addmm", "aten::mm", "aten::linear", "mkldnn::_linear_pointwise")
@@ -63,9 +62,7 @@ def kind_of(event: FunctionEvent) -> str:
     return "linear layers" if event.name.startswith(PRODUCTS) else "element by element"
 
 
-def shares(
-    way: Callable[..., int], backbone: Backbone, rendered: Sequence[Rendered], tokens: int, times: int
-) -> dict[str, float]:
+def shares(way: Way, backbone: Backbone, rendered: Sequence[Rendered], tokens: int, times: int) -> dict[str, float]:
     """The share of each kind, and the seconds of a run (the median of several)."""
     way(backbone, rendered, tokens)
     seconds = sorted(seconds_of(way, backbone, rendered, tokens)[0] for _ in range(times))[times // 2]
@@ -88,10 +85,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args()
     backbone = load_backbone(given.backbone, device="cpu")
-    if "ARMORM_DATA" in os.environ:
-        loads = real_loads(Renderer(backbone.tokenizer, max_tokens=1024), size=given.size)
-    else:
-        loads = made_up_loads(int(backbone.model.get_input_embeddings().weight.shape[0]), size=given.size)
+    loads = loads_of(backbone, size=given.size)
     facts: dict[str, Any] = {"backbone": given.backbone, "batch_tokens": given.batch_tokens, "loads": {}}
     figures = []
     for load, rendered in loads.items():

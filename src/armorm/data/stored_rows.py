@@ -125,7 +125,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
     def __getitem__(self, place: slice) -> StoredRows[Row]: ...
     def __getitem__(self, place: int | slice) -> Row | StoredRows[Row]:
         if isinstance(place, slice):
-            return replace(self, places=self.places[place], groups=None if self.groups is None else self.groups[place])
+            return self.take(place)
         return next(iter(self.take(np.array([range(len(self))[place]]))))
 
     def __iter__(self) -> Iterator[Row]:
@@ -145,7 +145,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
 
     # -- other rows of the same file -----------------------------------------------------------------------------------------
 
-    def take(self, places: Int[np.ndarray, " m"]) -> StoredRows[Row]:
+    def take(self, places: Int[np.ndarray, " m"] | slice) -> StoredRows[Row]:
         """The rows at these places of this sequence."""
         return replace(self, places=self.places[places], groups=None if self.groups is None else self.groups[places])
 

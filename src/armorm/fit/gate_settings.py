@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -59,9 +59,6 @@ class GateSettings:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         faults = [fault for name, hint in hints.items() for fault in _faults(name, getattr(self, name), hint)]
-        for name, words in (("device", get_args(GateDevice)), ("precision", get_args(GatePrecision)), ("weigh", get_args(Weigh))):
-            if getattr(self, name) not in words:
-                faults.append(f"{name} must be one of {', '.join(words)}, got {shown(getattr(self, name))}")
         if faults:
             raise FitError(f"gate settings: {'; '.join(faults)}")
         if self.learning_rate * self.weight_decay >= 1:
@@ -72,6 +69,10 @@ class GateSettings:
 
 
 def _faults(name: str, value: Any, hint: Any) -> Iterator[str]:
+    if get_origin(hint) is Literal:
+        if value not in (words := get_args(hint)):
+            yield f"{name} must be one of {', '.join(words)}, got {shown(value)}"
+        return
     bounds, whole = getattr(hint, "__metadata__", ()), hint.__args__[0] if hasattr(hint, "__args__") else hint
     if not bounds or (value is None and type(None) in getattr(whole, "__args__", ())):
         return

@@ -54,9 +54,10 @@ def read_nothing(_folder: Path) -> None:
 
 
 def require_stage_folder(folder: Path) -> None:
-    """Raises DataError for a folder that holds something and is no stage's: it would be replaced."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise DataError(f"{folder}: is there already and is no folder of a run: choose another folder for the run")
+    """Raises DataError for a folder that holds something and is no stage's: it would be replaced; and for a place below a file."""
+    nearest = next(at for at in (folder, *folder.parents) if at.exists() or at.is_symlink())
+    if folder.is_symlink() or not nearest.is_dir():
+        raise DataError(f"{nearest}: is there already and is no folder of a run: choose another folder for the run")
     if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
         raise DataError(
             f"{folder}: is there already, and no {FILE} says that a run wrote it: move it away, or choose another folder for the "

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from armorm import __version__
-from armorm.errors import DataError, FitError
+from armorm.errors import FitError
 from armorm.features.answers import Answers
 from armorm.features.backbone import SIZES
 from armorm.features.spec import FeatureSpec
@@ -131,7 +131,7 @@ class _Source:
         if not missing:
             return found
         for spec in filter(self._keeps, missing):  # before the pass, not after it
-            self._require_room(self._place(spec))
+            require_stage_folder(self._place(spec))
         with self.context.reporter.bar(f"statistics of {self.name}", len(self.store)) as advance:
             for spec, sums in self._summed(missing, advance):
                 found[spec] = self._keep(spec, sums) if self._keeps(spec) else self._parts(spec, sums)
@@ -146,16 +146,6 @@ class _Source:
     def _place(self, spec: FeatureSpec) -> Path:
         assert self.folder is not None
         return self.folder / re.sub(r"[^\w.]+", "-", str(spec))
-
-    def _require_room(self, place: Path) -> None:
-        # Raises DataError for something else where the statistics are to stand
-        assert self.folder is not None
-        for folder in (self.folder.parent, self.folder):
-            if folder.exists() and not folder.is_dir():
-                raise DataError(
-                    f"{folder}: is there already and is no folder of a run: move it away, or choose another for the run"
-                )
-        require_stage_folder(place)
 
     def _inputs(self, spec: FeatureSpec) -> dict[str, Any]:
         recipe, columns = self.context.recipe, sorted({c for cell in self.cells for c in cell.columns})

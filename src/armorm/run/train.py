@@ -154,10 +154,8 @@ class Training:
         known = read_own_list(self.out)
         for name in STAGES:
             require_stage_folder(self.out / name)
-        recipe = self.out / RECIPE
-        before = digest_of(recipe) if recipe.is_file() else ""
-        write_marked(recipe, self.recipe.to_yaml())
-        if RECIPE in known and digest_of(recipe) != before:
+        write_marked(self.out / RECIPE, self.recipe.to_yaml())
+        if known.get(RECIPE, UNFINISHED) not in (UNFINISHED, digest_of(self.out / RECIPE)):
             save_sums(self.out, {**known, RECIPE: UNFINISHED})
 
     def _finish(self) -> None:
