@@ -54,7 +54,7 @@ def read_nothing(_folder: Path) -> None:
 
 
 def require_stage_folder(folder: Path) -> None:
-    """Raises DataError for a folder that holds something and is no stage's: it would be replaced; and for a place below a file."""
+    """Raises DataError for a folder that holds something and is no stage's: it would be replaced. So for a place below a file."""
     nearest = next(at for at in (folder, *folder.parents) if at.exists() or at.is_symlink())
     if folder.is_symlink() or not nearest.is_dir():
         raise DataError(f"{nearest}: is there already and is no folder of a run: choose another folder for the run")
