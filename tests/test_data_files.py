@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -150,6 +151,47 @@ def test_a_damaged_parquet_file_is_one_fault(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     assert found(path) == [(1, "truncated-file")]
 
+
+def test_a_parquet_file_damaged_in_what_it_says_of_its_columns_ends_no_process(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"a": [1, 2, None] * 5, "b": ["x", "yy", None] * 5, "c": [[1, 2], [3], None] * 5}), path)
+    done = subprocess.run([sys.executable, "-c", DEADLY_FLIPS, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "truncated-file\n" * 3), done.stderr
+
+
+DEADLY_FLIPS = """
+import os, random, sys
+from pathlib import Path
+import pyarrow.parquet as pq
+from armorm.data.files import records
+
+path = Path(sys.argv[1])
+whole = path.read_bytes()
+end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+
+def ask():
+    with pq.ParquetFile(path) as file:
+        group = file.metadata.row_group(0)
+        [group.column(i) for i in range(group.num_columns)]
+
+def ends_a_process(work):
+    if not (child := os.fork()):
+        os.close(2)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+drawn, met = random.Random(0), 0
+while met < 3:
+    damaged = bytearray(whole)
+    damaged[drawn.randrange(end, len(whole) - 8)] ^= 1 << drawn.randrange(8)
+    path.write_bytes(damaged)
+    if ends_a_process(ask):
+        met += 1
+        print(*(bad.fault for bad in records(path)))
+"""
 
 FREE = [
     {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1, "y": None}}}]},

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armorm.data import blocks, files
+from armorm.data import blocks, files, parquet_rows
 from armorm.data.blocks import BLOCK, Ended, TooLong, entries_in, lines_in
 from armorm.data.files import BadRecord, records
 from armorm.errors import DataError
@@ -31,6 +31,7 @@ def short(monkeypatch):
     """Readers whose longest row has 64 bytes."""
     monkeypatch.setattr(blocks, "LONGEST_ROW", 64)
     monkeypatch.setattr(files, "LONGEST_ROW", 64)
+    monkeypatch.setattr(parquet_rows, "LONGEST_ROW", 64)
     return 64
 
 
@@ -92,9 +93,13 @@ def test_a_group_of_rows_that_swells_is_passed_over_unread(tmp_path, short, monk
             writer.write_table(pa.table({"a": texts}))
     read = []
     batches = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(
-        pq.ParquetFile, "iter_batches", lambda file, **how: read.extend(how["row_groups"]) or batches(file, **how)
-    )
+
+    def watched(file, **how):
+        for batch in batches(file, **how):
+            read.extend(how["row_groups"])
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
     assert found(path) == [(1, {"a": "1"}), *((row, "too-long") for row in (2, 3, 4)), (5, {"a": "5"})]
     assert read == [0, 2]
 
@@ -111,7 +116,7 @@ def test_a_value_of_a_dictionary_that_stands_in_every_row_is_read_a_few_rows_at_
             yield batch
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
-    monkeypatch.setattr(files, "_BATCH", 10**6)
+    monkeypatch.setattr(parquet_rows, "_BATCH", 10**6)
     assert len(found(path)) == 1000
     assert max(sizes) < 2 * 10**6
 

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from armorm.data.files import FREE, JSON_COLUMNS, json_columns, without_nothing
+from armorm.data.parquet_rows import FREE, JSON_COLUMNS, json_columns, without_nothing
 from armorm.disk import digest_of, numbers_or_null, storage_errors, writing
 from armorm.errors import DataError
 from armorm.user_files import is_folder
