@@ -152,6 +152,13 @@ def test_a_damaged_parquet_file_is_one_fault(tmp_path):
     assert found(path) == [(1, "truncated-file")]
 
 
+def test_a_parquet_file_damaged_in_the_name_of_a_column_is_one_fault(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"name": ["x"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"name", b"n\xffme"))
+    assert found(path) == [(1, "truncated-file")]
+
+
 def test_a_parquet_file_damaged_in_what_it_says_of_its_columns_ends_no_process(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"a": [1, 2, None] * 5, "b": ["x", "yy", None] * 5, "c": [[1, 2], [3], None] * 5}), path)

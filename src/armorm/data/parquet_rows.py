@@ -49,7 +49,7 @@ def parquet_rows(path: Path) -> Iterator[Item]:
                     for i in range(batch.num_rows):
                         row += 1
                         yield row, _parquet_row(batch.slice(i, 1), encoded)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name, too, may be damaged
         yield row + 1, "too-deep" if "deeply nested" in str(error) else "truncated-file"
 
 
