@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 from pathlib import Path
@@ -144,7 +145,16 @@ def test_objectives_that_are_no_json_are_named(tmp_path):
             Objectives.from_file(path)
 
 
-def test_a_damaged_table_has_a_size_for_the_bar(tmp_path):
-    path = tmp_path / "rows.parquet"
-    path.write_bytes(b"PAR1 no table")
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        ("rows.parquet", b"PAR1 no table"),
+        ("rows.jsonl.gz", b"no gzip"),
+        ("rows.jsonl.gz", gzip.compress(b"{}\n" * 9)[:-9]),
+        ("rows.jsonl.gz", gzip.compress(b"{}\n" * 9)[:10] + b"\xff" * 9),
+    ],
+)
+def test_a_damaged_file_has_a_size_for_the_bar(tmp_path, name, damaged):
+    path = tmp_path / name
+    path.write_bytes(damaged)
     assert count_rows(path) == 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -485,6 +486,6 @@ def count_rows(file: Path) -> int:
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
         try:
             lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-        except (OSError, EOFError):  # a damaged file is found out row by row
+        except (OSError, EOFError, zlib.error):  # a damaged file is found out row by row
             return 1
     return max(1, lines)
