@@ -108,6 +108,8 @@ def test_a_prompt_alone_opens_the_gate_that_its_answers_have(armorm: Armorm, mod
     [
         (("--row", 9), "there is no row 9"),
         (("--row", 0), "there is no row 0"),
+        (("--row", 10**20), "there is no row 100000000000000000000"),
+        (("--against", 10**20), "there is no row 100000000000000000000"),
         (("--row", 2, "--against", 2), "is the same row"),
         (("--row", 1, "--against", 2), "leave the other row out where a row holds two"),
         (("--row", 4), "missing-field"),

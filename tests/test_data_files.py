@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from armorm.data.files import REMEDIES, BadRecord, Record, expand, fingerprint, hub_records, records
+from armorm.data.opening import Request, open_source
 from armorm.errors import DataError
 
 ROWS = [{"id": f"r{i}", "text": f'Zeile {i}, "so"\nund: ä ∑ 🙂', "more": "x"} for i in range(1, 8)]
@@ -87,6 +89,27 @@ def test_a_truncated_gzip_file_gives_what_it_holds_and_says_so(tmp_path):
     assert 100 < len(seen) < 4000
     assert [values for _, values in seen[:-1]] == rows[: len(seen) - 1]
     assert seen[-1] == (len(seen), "truncated-file")
+
+
+@pytest.mark.parametrize("name", ["ROWS.JSONL", "rows.jsonl.GZ", "rows.Json.Gz", "rows.CSV", "rows.PARQUET"])
+def test_an_ending_in_capitals_is_the_same_ending(tmp_path, name):
+    path = write(tmp_path / name.lower(), ROWS).rename(tmp_path / name)
+    assert [values for _, values in found(path)] == ROWS
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that fails when it is read")
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv"])
+def test_a_file_that_fails_while_it_is_read_is_named(tmp_path, ending):
+    path = tmp_path / f"rows.{ending}"
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match=rf"rows\.{ending}: can't be read: Input/output error"):
+        list(records(path))
+
+
+def test_a_limit_beyond_all_numbers_is_no_limit(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"prompt": f"q{i}", "response": "b", "helpful": i} for i in range(3)])
+    opened = open_source(Request(str(path), limit=10**30))
+    assert len(list(opened.stream)) == 3
 
 
 def test_a_file_that_only_claims_to_be_gzip_is_one_fault(tmp_path):

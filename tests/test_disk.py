@@ -14,11 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save as save_torch
 
 from armorm.disk import (
+    digest_of,
+    hash_files,
     load_part,
     passing_folder,
+    read_sealed,
     save_part,
     storage_errors,
     write_json,
@@ -178,6 +183,43 @@ def test_a_seal_is_no_proof_of_what_is_sealed(tmp_path: Path, forged: dict[str, 
     write_sealed(tmp_path / "part.json", {"format": 2, "objectives": [], **forged})
     with pytest.raises(CheckpointError, match=rf"part\.json: does not hold what it should \({said}\): train again"):
         load_part(tmp_path, "part", 2, remedy="train again")
+
+
+@pytest.mark.parametrize("text", [b"[" * 10**5, b"", b"\xff", b"[1]", b"1" * 5000])
+def test_a_file_without_a_seal_is_damaged(tmp_path: Path, text: bytes):
+    (tmp_path / "facts.json").write_bytes(text)
+    with pytest.raises(CheckpointError, match=r"facts\.json: damaged: train again"):
+        read_sealed(tmp_path / "facts.json", 2, remedy="train again")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"x": torch.zeros(2, dtype=torch.bfloat16)}, {"x": torch.zeros(2).to(torch.float8_e4m3fn)}, b"abc", b""],
+    ids=["bfloat16", "float8", "no safetensors", "empty"],
+)
+def test_a_part_whose_tensors_are_none_that_numpy_has_is_refused(tmp_path: Path, stored: Any):
+    place = tmp_path / "part.safetensors"
+    place.write_bytes(stored if isinstance(stored, bytes) else save_torch(stored))
+    write_sealed(tmp_path / "part.json", {"format": 2, "tensors": hashlib.sha256(place.read_bytes()).hexdigest()})
+    with pytest.raises(CheckpointError, match=r"part\.safetensors: does not hold what it should .*: train again"):
+        load_part(tmp_path, "part", 2, remedy="train again")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that fails when it is read")
+def test_a_file_that_fails_while_it_is_read_is_named(tmp_path: Path):
+    (tmp_path / "a.json").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match=r"Input/output error: '.*a\.json'"):
+        digest_of(tmp_path / "a.json")
+
+
+def test_a_name_that_is_no_utf8_is_hashed(tmp_path: Path):
+    try:
+        (tmp_path / os.fsdecode(b"\xff.json")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("names are UTF-8 here")
+    h = hashlib.sha256()
+    hash_files(h, tmp_path, lambda name: True)
+    assert h.digest() == hashlib.sha256(b"\xff.json" + hashlib.sha256(b"x").digest()).digest()
 
 
 @pytest.mark.parametrize("body", [b"}", b'"format": 2, "tensors": ', b'"format": 2, "x": ' + b"[" * 100_000])

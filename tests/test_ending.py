@@ -72,6 +72,7 @@ def test_a_stream_that_is_closed_full_unread_or_poor_in_letters(command, line, c
         (KeyError("lost"), 1, "a fault of armorm's own: please report it"),
         (MemoryError(), 1, "not enough memory"),
         (RecursionError("maximum depth"), 1, "nested too deeply"),
+        (OSError(errno.EIO, "Input/output error"), 1, "the machine can't do what it was asked to: Input/output error"),
         (PermissionError(errno.EACCES, "Permission denied", "/dev/null/x"), 2, "/dev/null/x: Permission denied"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 400), 2, "File name too long"),
         (OSError(errno.EROFS, "Read-only file system", "/ro/x"), 2, "Read-only file system"),

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from fixtures.make_released import FOLDER
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
 
 from armorm.errors import ArmormError, BackboneError, CheckpointError
-from armorm.features import loading
+from armorm.features import template_trial
 from armorm.features.backbone import fingerprint, load_backbone, load_tokenizer
 from armorm.model.folder import local
 from armorm.model.reward_model import RewardModel
@@ -290,12 +293,57 @@ def test_a_damaged_template_is_called_so_and_blamed_on_no_conversation(template,
 
 
 def test_an_endless_template_is_given_up(own_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "TEMPLATE_SECONDS", 0.5)
+    monkeypatch.setattr(template_trial, "SECONDS", 0.5)
     copy = spoilt(own_model, tmp_path / "copy")
     loops = "{% for i in range(300) %}" * 3
     (copy / "chat_template.jinja").write_text(f"{loops}{{{{ i }}}}{'{% endfor %}' * 3}")
     with pytest.raises(CheckpointError, match="takes more than 0 s for two words"):
         RewardModel.from_pretrained(copy)
+
+
+GREEDY = {
+    "doubled": "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "added": "{% set ns = namespace(x=[0]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    "replaced": "{% set ns = namespace(x='a') %}{% for i in range(6) %}{% set ns.x = ns.x|replace('a', 'a' * 99) %}{% endfor %}",
+    "multiplied": "{% set ns = namespace(n=1) %}{% for i in range(10) %}{% set ns.n = ns.n * 10 %}{% endfor %}{{ 'a' * ns.n }}",
+    "joined": "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x]|join %}{% endfor %}",
+    "centred": "{% set ns = namespace(n=9) %}{% for i in range(9) %}{% set ns.n = ns.n * 10 %}{% endfor %}{{ 'a'|center(ns.n) }}",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on a process's memory")
+@pytest.mark.parametrize("template", GREEDY.values(), ids=GREEDY)
+def test_a_template_that_fills_memory_is_given_up_in_another_process(template, own_model, tmp_path):
+    copy = spoilt(own_model, tmp_path / "copy")
+    (copy / "chat_template.jinja").write_text(template)
+    with pytest.raises(CheckpointError, match="takes more than 1024 MiB for two words"):
+        RewardModel.from_pretrained(copy)
+
+
+RELEASED = {
+    "num_objectives": [math.inf, 10**9, 0, "19", 19.5, None],
+    "gating_n_hidden": [math.inf, 10**9, -1, "3"],
+    "gating_hidden_dim": [math.inf, 10**12, -1],
+    "gating_temperature": [math.inf, 0, "x"],
+    "hidden_size": ["abc", -1],
+    "armorm": [
+        *({"beta": beta} for beta in ("x", [], math.inf, 0)),
+        *({"max_tokens": most} for most in (-5, math.inf, "x")),
+        *({name: ids} for name in ("header_ids", "closing_ids") for ids in ("text", [-1], [0.5])),
+        *({"objectives": named} for named in ("x", [{}], [1])),
+        *({"rendering": how} for how in ([], {"today": 1})),
+        "x",
+        [1],
+    ],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in RELEASED.items() for value in values])
+def test_a_released_config_of_any_kind(field, value, tmp_path):
+    copy = spoilt(FOLDER, tmp_path / "copy")
+    change(copy, "config.json", **{field: value})
+    error = only_ours(use_model, copy)
+    assert isinstance(error, CheckpointError)
 
 
 def test_a_template_that_refuses_in_its_own_words_is_not_damaged(own_model, tmp_path):

@@ -448,6 +448,23 @@ def test_an_endpoint_that_is_not_there_is_said_at_once(tmp_path):
         prefer(gone, tmp_path, pairs_of(200), retries=1)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ALL_PROXY", "foo://x", r"can't be asked \(Unknown scheme for proxy URL.*proxy and certificate variables"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:99999/v1", "can't be reached: no connection"),
+        ("OPENAI_BASE_URL", "nowhere", "can't be reached: no connection"),
+        ("SSL_CERT_FILE", "EMPTY", r"can't be asked \(.*certificate"),
+    ],
+)
+def test_a_variable_that_leads_nowhere_is_named(tmp_path, monkeypatch, variable, value, said):
+    (tmp_path / "none.pem").touch()
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://127.0.0.1:1/v1")
+    monkeypatch.setenv(variable, str(tmp_path / "none.pem") if value == "EMPTY" else value)
+    with pytest.raises(ArmormError, match=said):
+        RemoteModel("m", retries=0).complete([[{"role": "user", "content": "a"}]])
+
+
 def test_an_endpoint_that_goes_down_ends_the_run_and_keeps_what_it_said(tmp_path):
     pairs = pairs_of(40)
 
@@ -494,6 +511,7 @@ WRONG = {
     "no choices": b"{}",
     "a number as text": b'{"choices": [{"message": {"content": 3}}]}',
     "null": b"null",
+    "nested too deeply": b'{"choices": ' + b"[" * 3000 + b"]" * 3000 + b"}",
 }
 
 
@@ -621,6 +639,9 @@ def test_a_missing_package_is_named(monkeypatch):
         ({}, "either `model`"),
         ({"model": "m", "local": "n"}, "either `model`"),
         ({"model": "m", "endpoint": "localhost:8000"}, "is a URL"),
+        ({"model": "m", "endpoint": "http://localhost:99999/v1"}, "is a URL"),
+        ({"model": "m", "endpoint": "http://[::1/v1"}, "is a URL"),
+        ({"model": "m", "endpoint": "http:///v1"}, "is a URL"),
         ({"model": "m", "key_env": "sk-123"}, "the name of an environment variable"),
         ({"model": "m", "template": "pairwise-0"}, "neither pairwise-1"),
         ({"model": "m", "price_in": 1.0}, "both price_in and price_out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from armorm.errors import DataError, InUse
+from armorm.errors import DataError, InUse, StorageError
 from armorm.owner import Passing, owning, owning_folder
 
 HOLD = """
@@ -70,7 +71,7 @@ def test_a_place_whose_owner_is_about_to_leave_is_had(tmp_path: Path):
         assert json.loads((tmp_path / ".out.jsonl.lock").read_text())["process"] == os.getpid()
 
 
-@pytest.mark.parametrize("own", ["mine", '{"process": 1}', "[]"])
+@pytest.mark.parametrize("own", ["mine", '{"process": 1}', "[]", "[" * 10**5, " " * 10**5 + "{}"])
 def test_a_file_that_is_called_as_the_lock_is_somebody_elses(tmp_path: Path, own: str):
     (tmp_path / ".run.lock").write_text(own)
     with pytest.raises(DataError, match=r"\.run\.lock: is there already and is no lock of armorm's"):
@@ -81,6 +82,25 @@ def test_a_file_that_is_called_as_the_lock_is_somebody_elses(tmp_path: Path, own
     with pytest.raises(DataError, match="is no lock of armorm's"):
         hold(tmp_path / "run")
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("own", [owning, owning_folder])
+def test_a_pipe_that_is_called_as_the_lock_is_not_waited_for(tmp_path: Path, own):
+    (tmp_path / "run").mkdir()
+    for lock in (tmp_path / ".run.lock", tmp_path / "run" / ".lock"):
+        os.mkfifo(lock)
+    with pytest.raises(DataError, match="is no lock of armorm's"), own(tmp_path / "run"):
+        pass
+
+
+def test_no_folder_for_temporary_files_is_said_so(monkeypatch: pytest.MonkeyPatch):
+    def lacking() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", lacking)
+    with pytest.raises(StorageError, match=r"temporary files \(TMPDIR\): can't be written: No usable temporary directory"):
+        Passing("armorm-test")
 
 
 def test_a_folders_lock_stands_in_it_and_leaves_nothing(tmp_path: Path):

@@ -288,7 +288,7 @@ def spoil(folder, fault):
         ("number", "regression_layer"),
         ("lacking", "lack reward_transform_matrix"),
         ("decoder", "gated reward model on 'qwen2'; the layout is known for llama, gemma2"),
-        ("facts", r"config\.json holds something else than expected"),
+        ("facts", r"config\.json is damaged \(gating_n_hidden: .* valid integer\): copy it again"),
         ("names", "num_objectives is 19, 1 objectives are named"),
     ],
 )
@@ -583,6 +583,35 @@ def test_from_rows_to_a_released_folder(armorm, rows, decoder_folder, tmp_path):
 # -- parts of the public scripts ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.zeros(19, 16).to(torch.float8_e4m3fn),
+        torch.zeros(19, 16, device="meta"),
+        torch.zeros(1).expand(10**6, 10**7),
+        torch.full((19, 16), 1e300, dtype=torch.float64),
+        torch.full((19, 16), torch.nan),
+        torch.zeros(19, 16, dtype=torch.int64),
+        torch.zeros(19, 16, dtype=torch.complex64),
+    ],
+    ids=["float8", "meta", "spread", "too large", "nan", "whole", "complex"],
+)
+def test_a_public_part_of_no_finite_numbers_is_refused(weight, tmp_path):
+    files = public_files(tmp_path, regression={"weight": weight})
+    with pytest.raises(CheckpointError, match=r"regression\.pt: 'weight' holds other than finite real numbers"):
+        read_parts(*files)
+
+
+@pytest.mark.parametrize("temperature", ["nan", "inf", "1e30"])
+def test_a_temperature_that_is_none_writes_nothing(armorm, decoder_folder, temperature, tmp_path):
+    regression, gate, transform = public_files(tmp_path / "parts")
+    words = ("import", "--out", tmp_path / "out", "--regression", regression, "--gate", gate, "--transform", transform)
+    code, _, err = armorm(*words, "--backbone", decoder_folder, "--temperature", temperature)
+    assert code == 2
+    assert "temperature" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_public_parts_score_by_the_released_rules(decoder_folder, tmp_path):
     files = public_files(tmp_path / "parts")
     model = from_parts(files, decoder_folder, dtype="float32")
@@ -811,6 +840,9 @@ def test_objectives_may_be_named(armorm, decoder_folder, tmp_path):
         (("--layout", "other"), "no layout 'other': use armorm or released"),
         (("--dtype", "int4"), "no dtype 'int4' for a decoder: use float32"),
         (("--shard-size", "big"), "shard_size 'big' is no size"),
+        (("--shard-size", "9" * 500 + "GB"), "is no size"),
+        (("--shard-size", "0GB"), "is no size"),
+        (("--shard-size", "\u0665GB"), "is no size"),
         (("--layout", "released"), "can't be written in the released layout"),
     ],
 )

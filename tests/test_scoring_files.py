@@ -449,6 +449,9 @@ def test_rows_are_counted_for_the_estimate(tmp_path: Path):
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress((tmp_path / "rows.jsonl").read_bytes()))
     pq.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "rows.parquet")
     assert [count_rows(tmp_path / f"rows.{k}") for k in ("jsonl", "jsonl.gz", "parquet")] == [12, 12, 3]
+    for kind in ("jsonl.gz", "parquet"):
+        (tmp_path / f"rows.{kind}").rename(tmp_path / f"rows.{kind.upper()}")
+    assert [count_rows(tmp_path / f"rows.{k}") for k in ("JSONL.GZ", "PARQUET")] == [12, 3]
 
 
 def _stop(_self: Any) -> None:

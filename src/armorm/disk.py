@@ -247,7 +247,10 @@ def load_part(folder: Path, name: str, format: int, *, remedy: str) -> tuple[dic
     facts = read_sealed(folder / f"{name}.json", format, remedy=remedy, holds={"tensors": str})
     place = folder / f"{name}.safetensors"
     check_digest(place, facts["tensors"], remedy=remedy)
-    return load_file(place), facts
+    try:
+        return load_file(place), facts
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:  # a type that NumPy has not
+        raise CheckpointError(f"{place}: does not hold what it should ({error}): {remedy}") from error
 
 
 @contextmanager
@@ -263,9 +266,19 @@ def reading_facts(place: Path, *, remedy: str) -> Iterator[None]:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, streamed."""
-    with path.open("rb") as file:
+    """SHA-256 of a file, streamed. Raises OSError, which names the file."""
+    with naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError of the block the file that it is about: one that is met while reading names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def check_digest(path: Path, digest: str, *, remedy: str) -> None:
@@ -282,7 +295,7 @@ def hash_files(h: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
     """Put the names and contents of a folder's wanted files into a hash."""
     for file in sorted(folder.iterdir()):
         if wanted(file.name):
-            h.update(file.name.encode() + bytes.fromhex(digest_of(file)))
+            h.update(os.fsencode(file.name) + bytes.fromhex(digest_of(file)))
 
 
 def require_free(folder: Path) -> None:
@@ -345,6 +358,6 @@ def _format_of(data: bytes) -> Any:
     # Earlier versions wrote plain JSON with a format number.
     try:
         facts = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return facts.get("format") if isinstance(facts, dict) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -26,6 +27,14 @@ LOCAL = frozenset({"dtype", "device", "batch_tokens"})
 """How a model behind an endpoint is asked, and how one on this machine."""
 REASONED, SHORT = 1024, 16
 """Tokens for a reply with reasons, and for one that is only a verdict."""
+
+
+def _is_url(given: str) -> bool:
+    try:
+        parts = urlsplit(given)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, say
+        return False
 
 
 class JudgeSettings(BaseModel):
@@ -81,7 +90,7 @@ class JudgeSettings(BaseModel):
     @field_validator("endpoint")
     @classmethod
     def _url(cls, given: str | None) -> str | None:
-        if given is not None and not re.match(r"https?://[^/\s]", given):
+        if given is not None and not _is_url(given):
             raise ValueError("an endpoint is a URL, such as http://localhost:8000/v1")
         return given
 

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -20,12 +21,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from armorm.disk import NOT_WRITABLE, storage_errors
 from armorm.errors import DataError, InUse
 
+_LONGEST = 1 << 16
+"""Bytes of a lock's file at most."""
 _HELD = ".held"
 """The lock in a passing folder."""
 LOOKS, PAUSE = 50, 0.02
@@ -65,7 +69,8 @@ class Passing:
     """
 
     def __init__(self, name: str) -> None:
-        place = Path(tempfile.gettempdir())
+        with storage_errors(Path("the folder for temporary files (TMPDIR)")):
+            place = Path(tempfile.gettempdir())
         with storage_errors(place):
             _clear_left(place, name)
             fresh = Path(tempfile.mkdtemp(prefix=f"new-{name}-"))
@@ -144,15 +149,24 @@ def _acquire(lock: BaseFileLock, place: Path, file: Path) -> None:
 
 def _is_ours(file: Path) -> bool:
     # An empty file is one that another process has just made.
-    if file.is_symlink():
-        return False
     try:
-        facts = json.loads(file.read_bytes() or b"{}")
+        facts = _written(file)
     except FileNotFoundError:
         return True
-    except (OSError, ValueError):
-        return False
     return facts == {} or (isinstance(facts, dict) and facts.keys() == _self().keys())
+
+
+def _written(file: Path) -> Any:
+    # What a lock's file says; None for what is no such file, which may be a pipe, or endless.
+    try:
+        about = file.lstat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _LONGEST:
+            return None
+        return json.loads(file.read_bytes() or b"{}")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _self() -> dict[str, object]:
@@ -167,7 +181,7 @@ def _self() -> dict[str, object]:
 def _holder(file: Path) -> str | None:
     # None where the file does not say
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = _written(file)
         here = facts["machine"] == socket.gethostname()
         machine = "" if here else f" on {facts['machine']}"
         return f"process {facts['process']}{machine} ({facts['command']}, since {facts['since']})"

@@ -85,7 +85,7 @@ def open_file(path: Path, *, unzip: bool = False) -> BufferedReader | gzip.GzipF
     """A regular file's bytes; with `unzip`, those within a `.gz`. Raises DataError."""
     require_file(path)
     try:
-        return gzip.open(path, "rb") if unzip and path.suffix == ".gz" else path.open("rb")
+        return gzip.open(path, "rb") if unzip and path.suffix.lower() == ".gz" else path.open("rb")
     except OSError as error:
         raise DataError(f"{shown(path)}: can't be read: {error.strerror}") from None
 

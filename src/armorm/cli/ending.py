@@ -21,6 +21,7 @@ from typing import Any
 from armorm.errors import ArmormError
 
 INTERRUPTED, UNREAD = 130, 141
+STDOUT = "stdout"
 TRACEBACK = "ARMORM_TRACEBACK"
 """The environment variable that shows where an error came from."""
 _THE_CALLERS = {
@@ -77,7 +78,7 @@ def _called(command: Callable[[], Any]) -> int:
 
 
 def _told(error: BaseException) -> int:
-    if isinstance(error, BrokenPipeError) and error.filename is None:
+    if isinstance(error, BrokenPipeError) and error.filename in (None, STDOUT):
         return UNREAD
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
@@ -109,10 +110,11 @@ def _said_of_the_system(error: OSError) -> tuple[str, int]:
     place = f"{os.fsdecode(error.filename)[:300]}: " if isinstance(error.filename, str | bytes) else ""
     said = error.strerror or str(error)
     if error.errno in _FULL:
-        where = place or "stdout: "
-        return f"{where}the disk is full ({said}); what is complete is kept: make room and run it again", 1
-    if not place:
+        return f"{place}the disk is full ({said}); what is complete is kept: make room and run it again", 1
+    if error.filename == STDOUT:
         return f"stdout can't be written ({said}): lead it to a file or a program, or use the option that writes a file", 1
+    if not place:
+        return f"the machine can't do what it was asked to: {said}; {TRACEBACK}=1 in the environment shows where", 1
     if error.errno in _THE_CALLERS:
         return f"{place}{said}: choose a place that is there and that you may read and write", 2
     return f"{place}{said}", 1
@@ -152,6 +154,33 @@ class _Forgiving:
             _let_go(self.stream)
 
 
+class _Named:
+    """Standard output, whose errors say that they are its own."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with _named():
+            return int(self.stream.write(text))
+
+    def flush(self) -> None:
+        with _named():
+            self.stream.flush()
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = STDOUT
+        raise
+
+
 @contextmanager
 def _streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
@@ -162,7 +191,7 @@ def _streams() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    sys.stderr = _Forgiving(sys.stderr)
+    sys.stdout, sys.stderr = _Named(sys.stdout), _Forgiving(sys.stderr)
     try:
         yield
     finally:
@@ -171,8 +200,7 @@ def _streams() -> Iterator[None]:
             sys.stdout.flush()
         except (OSError, ValueError):  # it was told already
             _let_go(sys.stdout)
-        if before[0] is not None:
-            sys.stdout = before[0]
+        sys.stdout = before[0] or sys.stdout
         sys.stderr = before[1] or sys.stderr
 
 

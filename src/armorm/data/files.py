@@ -32,6 +32,7 @@ from armorm.data.cells import list_in, messages_in
 from armorm.data.csv_rows import csv_rows
 from armorm.data.json_rows import Item, json_lines, json_rows
 from armorm.data.parquet_rows import parquet_rows
+from armorm.disk import naming
 from armorm.errors import DataError
 from armorm.numbers import shorten
 from armorm.user_files import MISSING, fault_of, here, is_file, is_folder, open_file, require_file, shown, user_path
@@ -103,7 +104,7 @@ def records(path: Path, cells: Cells = "auto") -> Iterator[Record | BadRecord]:
     Raises DataError at once for a missing file, a folder or an unknown format; faults inside the file are yielded.
     """
     reader = _READERS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
-    if reader is None or path.name.endswith(".parquet.gz"):
+    if reader is None or path.name.lower().endswith(".parquet.gz"):
         raise DataError(
             f"{shown(path)}: the format is not known; files may end in .jsonl, .ndjson, .json, .csv (each also .gz), .parquet"
         )
@@ -210,7 +211,7 @@ def hub_records(
 
 def fingerprint(path: Path) -> str:
     """The sha256 of a file's bytes, in hex."""
-    with open_file(path) as stream:
+    with naming(path), open_file(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -228,6 +229,9 @@ def _in_file(path: Path, reader: Callable[[Path], Iterator[Item]]) -> Iterator[R
                 yield Record(row, values, where)
     except _BROKEN_FILE:
         yield BadRecord(row + 1, "truncated-file", REMEDIES["truncated-file"], where)
+    except OSError as error:
+        behind = f" behind row {row}" if row else ""
+        raise DataError(f"{shown(path)}: can't be read{behind}: {error.strerror}: copy it from where it is whole") from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Item]]] = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -98,10 +99,14 @@ def open_source(request: Request, *, on_fault_line: Callable[[str], None] | None
 
 def _watch_first(watch: Watch | None, limit: int | None) -> Watch:
     def look(records: Iterable[Found]) -> Iterable[Found]:
-        some = records if limit is None else islice(records, limit)
+        some = islice(records, _most(limit))
         return watch(some) if watch else some
 
     return look
+
+
+def _most(limit: int | None) -> int | None:
+    return None if limit is None else min(limit, sys.maxsize)  # all that a slice takes
 
 
 def _open_ratings(source: RatingSource, request: Request, look: Watch, on_fault_line: Callable[[str], None] | None) -> Opened:
@@ -200,7 +205,7 @@ def _objectives_of(paths: list[Path], request: Request) -> tuple[Objectives, tup
             return known, (f"objectives are those of {beside}",)
     if written := objectives_in(paths[0]):
         return written, ("objectives are those written into the file",)
-    return _objectives_seen(islice(_records(paths, request), request.limit), request.rows.columns)
+    return _objectives_seen(islice(_records(paths, request), _most(request.limit)), request.rows.columns)
 
 
 def _rates(objectives: Objectives, record: Record | BadRecord) -> bool:
@@ -210,7 +215,7 @@ def _rates(objectives: Objectives, record: Record | BadRecord) -> bool:
 
 def objectives_in(path: Path) -> Objectives | None:
     """The objectives that an exported Parquet file carries."""
-    if path.suffix != ".parquet":
+    if path.suffix.lower() != ".parquet":
         return None
     try:
         facts = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))

@@ -246,7 +246,7 @@ class Answers:
 def _seconds_of(line: str) -> float:
     try:
         return float(json.loads(line)["seconds"])
-    except (ValueError, KeyError, TypeError):  # cut short, or damaged: no result depends on it
+    except (ValueError, KeyError, TypeError, RecursionError):  # cut short, or damaged: no result depends on it
         return 0.0
 
 

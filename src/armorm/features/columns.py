@@ -104,7 +104,7 @@ def tensors_in(place: Path) -> dict[str, Stored]:
             name: Stored(place, 8 + length + int(f["data_offsets"][0]), tuple(map(int, f["shape"])), _TYPES[f["dtype"]])
             for name, f in facts.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise CheckpointError(f"{place}: damaged (it has no head that can be read): {REMEDY}") from error
 
 

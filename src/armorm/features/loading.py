@@ -22,11 +22,13 @@ from typing import Any
 
 import torch
 from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
-from jinja2.ext import Extension
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from armorm.bounds import shown
 from armorm.errors import ArmormError, BackboneError, UserError
+from armorm.features import template_trial
+from armorm.features.template_trial import Generation, trial_fault
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -34,8 +36,6 @@ FACTS = ("config.json", "generation_config.json", "tokenizer_config.json", "spec
 """Files that hold a JSON object each."""
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 LARGEST_FACTS = 1 << 26
-TEMPLATE_SECONDS = 10.0
-"""How long a chat template may take for a question and an answer of one letter each."""
 LARGEST_CONSTANT = 10**7
 """The largest number or text that a chat template may compute of its constants alone."""
 MOST = 10_000
@@ -77,6 +77,12 @@ def first_line(error: BaseException) -> str:
     """What an error says, on one line of bearable length."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= 300 else f"{line[:300]}…"
+
+
+def faults_in(error: ValidationError) -> str:
+    """Which fields of a file are no such values, on one line."""
+    faults = error.errors(include_url=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5])
 
 
 def backbone_error(name: str, use: str = "a backbone") -> Said:
@@ -223,10 +229,15 @@ def check_tokenizer(tokenizer: Any, said: Said, rows: int | None = None) -> None
     if not template:
         return
     for text in template.values() if isinstance(template, dict) else [template]:
-        if fault := _template_fault(text):
+        if fault := _template_fault(text) or trial_fault(text, _special_tokens(tokenizer)):
             raise said(f"its chat template is damaged ({fault}): copy chat_template.jinja and tokenizer_config.json again")
-    if fault := _within(TEMPLATE_SECONDS, lambda: _probed(tokenizer)):
+    if fault := _within(template_trial.SECONDS, lambda: _probed(tokenizer)):
         raise said(f"its chat template is damaged ({fault}): copy chat_template.jinja and tokenizer_config.json again")
+
+
+def _special_tokens(tokenizer: Any) -> str:
+    found = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    return json.dumps(found, sort_keys=True)
 
 
 def _probed(tokenizer: Any) -> str | None:
@@ -263,7 +274,7 @@ def _template_fault(text: Any) -> str | None:
     if not isinstance(text, str):
         return f"it is a {type(text).__name__}"
     try:
-        tree = Environment(extensions=["jinja2.ext.loopcontrols", _Generation]).parse(text)
+        tree = Environment(extensions=["jinja2.ext.loopcontrols", Generation]).parse(text)
     except TemplateSyntaxError as error:
         return f"line {error.lineno}: {error.message}"
     except RecursionError:
@@ -271,15 +282,6 @@ def _template_fault(text: Any) -> str | None:
     large = any(_extent(node) > LARGEST_CONSTANT for node in tree.find_all((nodes.Mul, nodes.Pow)))
     large |= any(_is_large(node.value) for node in tree.find_all(nodes.Const))
     return "it computes something enormous" if large else None
-
-
-class _Generation(Extension):
-    # transformers' own tag, which marks what an assistant says.
-    tags = {"generation"}  # noqa: RUF012 - jinja's way
-
-    def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _is_large(constant: Any) -> bool:

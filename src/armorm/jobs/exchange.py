@@ -18,11 +18,12 @@ from armorm.model.folder import local
 from armorm.model.layouts.public_parts import assemble_parts, read_parts
 from armorm.model.layouts.released import save_released
 from armorm.model.reward_model import RewardModel
+from armorm.model.soundness import check_heads
 from armorm.objectives import Objectives
 from armorm.owner import owning
 
 LAYOUTS = ("armorm", "released")
-SIZE = re.compile(r"\d+[KMGT]B")
+SIZE = re.compile(r"[1-9][0-9]{0,5}[KMGT]B")
 
 
 def export_model(name: str, out: Path, *, layout: str, shard_size: str, dtype: str | None) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def import_parts(
     read = read_parts(regression, gate, transform)
     decoder = load_backbone(backbone, dtype=kind, device="cpu")
     model = assemble_parts(read, decoder, objectives=named, temperature=temperature, max_tokens=max_tokens)
+    check_heads(model, str(gate))
     with owning(out), writing_folder(out) as folder:
         model.save_pretrained(folder)
     return _facts(model, out) | {"layout": "armorm"}

@@ -6,6 +6,7 @@ Cost: loading the model and one or two forward passes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
@@ -150,7 +151,7 @@ def _prompt(file: Path, row: int, how: RowFormat) -> Conversation:
 
 
 def _record(file: Path, row: int, how: RowFormat) -> Record:
-    found = next(islice(records(file, how.cells), row - 1, row), None) if row > 0 else None
+    found = next(islice(records(file, how.cells), row - 1, row), None) if 0 < row <= sys.maxsize else None
     if found is None:
         raise DataError(f"{file}: there is no row {row}")
     if isinstance(found, BadRecord):

@@ -478,12 +478,12 @@ def _check_output(out: Path, progress: _Progress) -> None:
 
 def count_rows(file: Path) -> int:
     """How many rows a file holds, for the estimate of the time left: lines, where only reading it all would tell."""
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         try:
             return int(pq.read_metadata(file).num_rows)
         except (pa.ArrowException, OSError):  # as below
             return 1
-    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
+    with gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb") as stream:
         try:
             lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
         except (OSError, EOFError, zlib.error):  # a damaged file is found out row by row

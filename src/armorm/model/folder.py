@@ -27,6 +27,7 @@ from armorm.features.loading import (
     check_sizes,
     check_tokenizer,
     check_weights,
+    faults_in,
     first_line,
     folder_of,
     loading_errors,
@@ -167,8 +168,7 @@ def _check_own(facts: Mapping[str, Any], said: Said) -> None:
         if facts.get("profile") is not None:
             Profile.from_json(facts["profile"], where="config.json: profile")
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False, include_input=False)]
-        raise said(f"config.json is damaged ({'; '.join(faults[:5])}): copy it again") from error
+        raise said(f"config.json is damaged ({faults_in(error)}): copy it again") from error
     except (DataError, RecipeError) as error:
         raise said(f"{first_line(error)}: copy config.json again") from error
 

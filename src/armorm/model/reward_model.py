@@ -144,7 +144,8 @@ class RewardModel(PreTrainedModel):
         hub = {k: kwargs[k] for k in HUB_OPTIONS if k in kwargs}
         facts = {} if isinstance(kwargs.get("config"), RewardModelConfig) else read_facts(str(name), hub)
         if is_released(facts):
-            kwargs["config"] = released_config(facts, str(name))
+            with loading_errors(checkpoint_error(str(name))):
+                kwargs["config"] = released_config(facts, str(name))
         if (dtype := kwargs.get("dtype", kwargs.get("torch_dtype"))) not in (None, "auto"):
             config = deepcopy(kwargs["config"]) if kwargs.get("config") else RewardModelConfig.from_pretrained(name, **hub)
             config.backbone_config["dtype"] = str(dtype).removeprefix("torch.")  # the decoder's own; the heads stay in float32
@@ -162,7 +163,8 @@ class RewardModel(PreTrainedModel):
             )
         model.tokenizer = read_tokenizer(str(name), hub, model.get_input_embeddings().weight.shape[0])
         if is_released(facts):
-            finish_released(model, facts)
+            with loading_errors(checkpoint_error(str(name))):
+                finish_released(model, facts)
         check_heads(model, str(name))
         if (folder := folder_beside(str(name), hub)) is not None:
             model.uncertainty = Uncertainty.load(folder, model.objectives)

@@ -32,6 +32,7 @@ from armorm.objectives import Objectives
 from armorm.rendering import Renderer
 from armorm.user_files import require_file
 
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LAYER = re.compile(r"layers\.(\d+)\.(weight|bias)")
 
 
@@ -133,9 +134,16 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     named = {"": found} if isinstance(found, Tensor) else found
     if not isinstance(named, Mapping) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in named.items()):
         raise CheckpointError(f"{path} holds something else than named tensors: save the state dict alone")
-    if wrong := [n for n, t in named.items() if not t.is_floating_point() or t.layout != torch.strided or not t.isfinite().all()]:
+    if wrong := [name for name, tensor in named.items() if not _is_sound(tensor)]:
         raise CheckpointError(f"{path}: {', '.join(map(repr, wrong[:3]))} holds other than finite real numbers: train again")
     return dict(named)
+
+
+def _is_sound(tensor: Tensor) -> bool:
+    # Finite as they are used, and each in the file: one number that is spread over a shape takes memory without end.
+    plain = tensor.dtype in _NUMBERS and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    whole = plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    return whole and bool(tensor.float().isfinite().all())
 
 
 def _array(tensor: Tensor) -> np.ndarray:

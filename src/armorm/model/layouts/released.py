@@ -17,16 +17,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import transformers
+from annotated_types import Ge, Le
 from huggingface_hub import save_torch_state_dict
+from pydantic import BaseModel, FiniteFloat, StrictInt, StrictStr, ValidationError
 from torch import Tensor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from armorm.disk import write_text
 from armorm.errors import BackboneError, CheckpointError, ConversationError
+from armorm.features.loading import faults_in
 from armorm.features.spec import FeatureSpec
 from armorm.model.config import RewardModelConfig
 from armorm.model.marks import marks_of
@@ -41,8 +44,39 @@ SUFFIX = "ForRewardModelWithGating"
 RESPONSE, PROMPT = "final:last", "final:turn"
 EXTRAS = "armorm"
 """The key in config.json under which an export keeps what the layout has no word for; other readers pass over it."""
-DEFAULTS = {"num_objectives": 19, "gating_temperature": 10, "gating_hidden_dim": 1024, "gating_n_hidden": 3}
-NOT_THE_DECODERS = {*DEFAULTS, EXTRAS, "architectures", "auto_map", "id2label", "label2id", "num_labels", "_commit_hash"}
+MOST = 10_000
+"""More objectives, layers or numbers in a layer has no gate."""
+
+
+class _Gate(BaseModel):
+    # What config.json says of the gate; what it lacks is as in the released checkpoint.
+    num_objectives: Annotated[StrictInt, Ge(1), Le(MOST)] = 19
+    gating_temperature: FiniteFloat = 10
+    gating_hidden_dim: Annotated[StrictInt, Ge(0), Le(MOST)] = 1024
+    gating_n_hidden: Annotated[StrictInt, Ge(0), Le(MOST)] = 3
+
+
+class _Extras(BaseModel):
+    # What an export kept under a key of its own.
+    objectives: list[dict[str, Any]] | None = None
+    rendering: dict[str, StrictStr] | None = None
+    backbone: StrictStr | None = None
+    max_tokens: Annotated[StrictInt, Ge(1)] | None = None
+    header_ids: list[Annotated[StrictInt, Ge(0)]] | None = None
+    closing_ids: list[Annotated[StrictInt, Ge(0)]] | None = None
+    beta: FiniteFloat = 1.0
+
+
+NOT_THE_DECODERS = {
+    *_Gate.model_fields,
+    EXTRAS,
+    "architectures",
+    "auto_map",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "_commit_hash",
+}
 SOURCES = ("helpsteer", "ultrafeedback", "beavertails", "prometheus", "capybara", "openorca", "code-ultrafeedback")
 """Rating sets that together have the released model's objectives, on the raters' own scales."""
 
@@ -92,13 +126,15 @@ def released_config(facts: Mapping[str, Any], where: str) -> RewardModelConfig:
         raise CheckpointError(f"{where}: a gated reward model on {kind!r}; the layout is known for {', '.join(LAYOUTS)}")
     try:
         return _config(dict(facts), LAYOUTS[kind], where)
+    except ValidationError as error:
+        raise CheckpointError(f"{where}: config.json is damaged ({faults_in(error)}): copy it again") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{where}: config.json holds something else than expected ({error}): copy it again") from error
 
 
 def released_objectives(k: int) -> Objectives:
     """The released model's objectives where there are 19. Of another number nothing is known: objective-1, …, from 0 to 1."""
-    if k == DEFAULTS["num_objectives"]:
+    if k == _Gate().num_objectives:
         from armorm.data.sources.registry import objectives_of
 
         return objectives_of(SOURCES)
@@ -106,28 +142,27 @@ def released_objectives(k: int) -> Objectives:
 
 
 def _config(facts: dict[str, Any], layout: Layout, where: str) -> RewardModelConfig:
-    gate = {key: facts.get(key, default) for key, default in DEFAULTS.items()}
-    extras = facts.get(EXTRAS) or {}
+    gate, extras = _Gate.model_validate(facts), _Extras.model_validate(facts.get(EXTRAS) or {})
     decoder = CONFIG_MAPPING[facts["model_type"]].from_dict({k: v for k, v in facts.items() if k not in NOT_THE_DECODERS})
     config = RewardModelConfig(
-        objectives=extras.get("objectives") or released_objectives(int(gate["num_objectives"])).to_json(),
+        objectives=extras.objectives or released_objectives(gate.num_objectives).to_json(),
         response_feature=RESPONSE,
         prompt_feature=PROMPT,
         backbone_config=decoder.to_dict(),
         backbone_layers=decoder.num_hidden_layers,
-        backbone_name=extras.get("backbone", where),
-        gate_hidden=[int(gate["gating_hidden_dim"])] * int(gate["gating_n_hidden"]),
-        gating_temperature=float(gate["gating_temperature"]),
-        rendering=extras.get("rendering"),
-        max_tokens=int(extras.get("max_tokens") or decoder.max_position_embeddings),
-        header_ids=extras.get("header_ids") or layout.header,
-        closing_ids=extras.get("closing_ids") or layout.closing,
+        backbone_name=extras.backbone or where,
+        gate_hidden=[gate.gating_hidden_dim] * gate.gating_n_hidden,
+        gating_temperature=gate.gating_temperature,
+        rendering=extras.rendering,
+        max_tokens=extras.max_tokens or decoder.max_position_embeddings,
+        header_ids=extras.header_ids or layout.header,
+        closing_ids=extras.closing_ids or layout.closing,
         pad_token_id=decoder.pad_token_id,
         dtype=facts.get("dtype") or facts.get("torch_dtype") or "float32",
     )
     config._commit_hash = facts.get("_commit_hash")
-    if len(config.objectives) != gate["num_objectives"]:
-        raise ValueError(f"num_objectives is {gate['num_objectives']}, {len(config.objectives)} objectives are named")
+    if len(config.objectives) != gate.num_objectives:
+        raise ValueError(f"num_objectives is {gate.num_objectives}, {len(config.objectives)} objectives are named")
     return config
 
 
@@ -138,7 +173,7 @@ def finish_released(model: RewardModel, facts: Mapping[str, Any]) -> None:
     β is 1 where no export kept it: the released gate was trained with its scale as a part of the score.
     """
     model.gating.scale = model.config.gate_scale = float(model.gating.logit_scale)
-    model.gating.logit_scale.fill_(float((facts.get(EXTRAS) or {}).get("beta", 1.0)))
+    model.gating.logit_scale.fill_(_Extras.model_validate(facts.get(EXTRAS) or {}).beta)
     if getattr(model.tokenizer, "chat_template", None):
         with suppress(BackboneError, ConversationError):
             for name, ids in marks_of(model.renderer).items():

@@ -151,8 +151,10 @@ class RemoteModel:
                 return None, f"no answer within {self.timeout:g} s", True
             except openai.APIConnectionError as error:
                 return None, f"no connection ({_first_line(error.__cause__ or error)})", True
-            except (json.JSONDecodeError, UnicodeDecodeError):
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
                 reply = None  # a body that is no JSON
+            except Exception as error:  # a port that is none, a proxy's protocol: libraries below the client raise their own
+                return None, f"no connection ({_first_line(_innermost(error))})", True
             if completion := _completion(reply):
                 return completion, "", False
             tries += 1
@@ -201,13 +203,19 @@ class RemoteModel:
     def _client(self, longest: int) -> Any:
         import openai
 
-        return openai.AsyncOpenAI(
-            api_key=self._key or NO_KEY,
-            base_url=self.endpoint,
-            timeout=self.timeout,
-            max_retries=self.retries,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [self._pace(longest)]}),
-        )
+        try:
+            return openai.AsyncOpenAI(
+                api_key=self._key or NO_KEY,
+                base_url=self.endpoint,
+                timeout=self.timeout,
+                max_retries=self.retries,
+                http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [self._pace(longest)]}),
+            )
+        except (openai.OpenAIError, ValueError, OSError, ImportError) as error:
+            raise UserError(
+                f"{self._where} can't be asked ({_first_line(error)}): check `endpoint`, and the proxy and "
+                "certificate variables (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, OPENAI_BASE_URL)"
+            ) from error
 
     def _pace(self, longest: int) -> Callable[[Any], Awaitable[None]]:
         # Called before everything that is sent, further tries too. One at a time instead of a minute's worth at once.
@@ -280,6 +288,13 @@ def _run(work: Callable[[], Any], stop: threading.Event) -> None:
         except BaseException:
             stop.set()  # after an interruption, what is under way still arrives
             raise
+
+
+def _innermost(error: BaseException) -> BaseException:
+    # What a group of errors holds first.
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _first_line(error: BaseException) -> str:
