@@ -6,6 +6,9 @@ import hashlib
 import json
 import re
 import unicodedata
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
 
 import datasets
 import numpy as np
@@ -74,6 +77,10 @@ FAULTS = [
     ([*turns("hi"), {"role": "assistant", "content": "", "reasoning_content": ""}], "empty-turn"),
     ([{"role": "user", "content": ENDLESS}], "too-deep"),
     ([*turns("hi"), {"role": "assistant", "content": "a", "tool_calls": [{"arguments": {"a": NESTED}}]}], "too-deep"),
+    ([*turns("hi"), {"role": "assistant", "content": "a", "tool_calls": [{"arguments": {"a": b"x"}}]}], "not-messages"),
+    ([*turns("hi"), {"role": "assistant", "content": "a", "tool_calls": [{"arguments": {"a": [{1, 2}]}}]}], "not-messages"),
+    ([*turns("hi"), {"role": "assistant", "content": "a", "tool_calls": [{"arguments": {(1, 2): 3}}]}], "not-messages"),
+    ([{**turns("hi")[0], "tools": [{"name": "f", "x": object()}]}, *turns("hi", "a")[1:]], "not-messages"),
     (turns("hi", "\ud800"), "not-utf8"),
     ([*turns("hi"), {"role": "assistant", "content": "a", "thinking": "\udc00"}], "not-utf8"),
     (turns("hi"), "no-answer"),
@@ -202,6 +209,33 @@ def test_reasoning_stays_under_its_name(key):
 def test_tool_calls_have_one_form(calls):
     (_, answer) = parsed(*turns("q"), {"role": "assistant", "content": None, "tool_calls": calls})
     assert answer == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+
+
+def test_values_of_tables_become_those_of_json_in_calls_and_tools():
+    given = {
+        "at": datetime(2026, 1, 2, 3, 4),
+        "on": date(2026, 1, 2),
+        "for": timedelta(hours=1),
+        "price": Decimal("1.50"),
+        "id": UUID(int=7),
+        "of": [np.int64(3), np.float32(0.5), (True, None)],
+        2: "two",
+    }
+    plain = {
+        "at": "2026-01-02T03:04:00",
+        "on": "2026-01-02",
+        "for": "1:00:00",
+        "price": "1.50",
+        "id": "00000000-0000-0000-0000-000000000007",
+        "of": [3, 0.5, [True, None]],
+        "2": "two",
+    }
+    call = {"function": {"name": "f", "arguments": given}}
+    tool = {"type": "function", "function": {"name": "f", "x": given}}
+    talk = parsed(*turns("q"), {"role": "assistant", "content": "", "tool_calls": [call]}, tools=[tool])
+    assert talk[-1]["tool_calls"] == [{"function": {"name": "f", "arguments": plain}}]
+    assert talk[0]["tools"] == [{"type": "function", "function": {"name": "f", "x": plain}}]
+    assert json.loads(json.dumps(talk)) == talk
 
 
 def test_older_names_of_a_call_are_calls():

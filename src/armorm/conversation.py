@@ -14,8 +14,11 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal, NotRequired, TypedDict, cast
+from uuid import UUID
 
 from armorm.errors import ConversationError
 from armorm.user_json import DEEPEST, JsonFault, read_json
@@ -392,7 +395,7 @@ def _calls(given: Any, number: int) -> list[dict[str, Any]]:
         arguments = function.get("arguments")
         parsed = _parsed(arguments) if isinstance(arguments, str) else arguments
         function["arguments"] = parsed if isinstance(parsed, Mapping) else arguments if arguments is not None else {}
-        found.append({**whole, "function": function})
+        found.append(_json_value({**whole, "function": function}, f"the tool calls of turn {number}"))
     return found
 
 
@@ -407,11 +410,32 @@ def _tools(given: Any) -> list[dict[str, Any]]:
     listed = [tools] if isinstance(tools, Mapping) else tools
     if not isinstance(listed, list) or not all(isinstance(tool, Mapping) for tool in listed):
         raise Fault("not-messages", f"the tools are {kind_of(given)}").error()
-    return [dict(tool) for tool in listed]
+    return [_json_value(tool, "the tools") for tool in listed]
 
 
 def _written(tool: dict[str, Any]) -> str:
-    return json.dumps(tool, sort_keys=True, default=str)
+    return json.dumps(tool, sort_keys=True)
+
+
+def _json_value(value: Any, where: str) -> Any:
+    # As JSON has it, in which templates, keys and files write calls and tools: dates and exact numbers of tables are texts there.
+    if isinstance(value, Mapping):
+        return {_json_key(key, where): _json_value(entry, where) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_json_value(entry, where) for entry in value]
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta | Decimal | UUID):
+        return str(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise Fault("not-messages", f"{where} hold {kind_of(value)}, which JSON has not").error()
+
+
+def _json_key(key: Any, where: str) -> str:
+    if not isinstance(key, str | int):
+        raise Fault("not-messages", f"{where} hold a key that is {kind_of(key)}").error()
+    return str(key)
 
 
 def _order_fault(messages: Sequence[Message]) -> Fault | None:
