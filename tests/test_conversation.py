@@ -81,6 +81,10 @@ FAULTS = [
     ([*turns("hi"), {"role": "assistant", "content": "a", "tool_calls": [{"arguments": {"a": [{1, 2}]}}]}], "not-messages"),
     ([*turns("hi"), {"role": "assistant", "content": "a", "tool_calls": [{"arguments": {(1, 2): 3}}]}], "not-messages"),
     ([{**turns("hi")[0], "tools": [{"name": "f", "x": object()}]}, *turns("hi", "a")[1:]], "not-messages"),
+    ([{**turns("hi")[0], "tools": [{"name": "f", "x": {1: 1, "1": 2}}]}, *turns("hi", "a")[1:]], "not-messages"),
+    ([{**turns("hi")[0], "tools": [{"name": "f", "x": 10**5000}]}, *turns("hi", "a")[1:]], "not-messages"),
+    ([{**turns("hi")[0], "tools": [{"name": "f", "x": {10**5000: 1}}]}, *turns("hi", "a")[1:]], "not-messages"),
+    ([{**turns("hi")[0], "tools": [{"name": "f", "x": {"\ud800": 1}}]}, *turns("hi", "a")[1:]], "not-utf8"),
     (turns("hi", "\ud800"), "not-utf8"),
     ([*turns("hi"), {"role": "assistant", "content": "a", "thinking": "\udc00"}], "not-utf8"),
     (turns("hi"), "no-answer"),
@@ -220,6 +224,11 @@ def test_values_of_tables_become_those_of_json_in_calls_and_tools():
         "id": UUID(int=7),
         "of": [np.int64(3), np.float32(0.5), (True, None)],
         2: "two",
+        np.int64(3): "three",
+        True: None,
+        None: 1,
+        0.5: 2,
+        date(2026, 1, 3): 3,
     }
     plain = {
         "at": "2026-01-02T03:04:00",
@@ -229,6 +238,11 @@ def test_values_of_tables_become_those_of_json_in_calls_and_tools():
         "id": "00000000-0000-0000-0000-000000000007",
         "of": [3, 0.5, [True, None]],
         "2": "two",
+        "3": "three",
+        "true": None,
+        "null": 1,
+        "0.5": 2,
+        "2026-01-03": 3,
     }
     call = {"function": {"name": "f", "arguments": given}}
     tool = {"type": "function", "function": {"name": "f", "x": given}}

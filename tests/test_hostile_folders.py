@@ -311,7 +311,7 @@ GREEDY = {
 }
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limit on a process's memory")
+@pytest.mark.skipif(sys.platform != "linux", reason="no limit on a process's memory")
 @pytest.mark.parametrize("template", GREEDY.values(), ids=GREEDY)
 def test_a_template_that_fills_memory_is_given_up_in_another_process(template, own_model, tmp_path):
     copy = spoilt(own_model, tmp_path / "copy")
@@ -328,8 +328,8 @@ RELEASED = {
     "hidden_size": ["abc", -1],
     "armorm": [
         *({"beta": beta} for beta in ("x", [], math.inf, 0)),
-        *({"max_tokens": most} for most in (-5, math.inf, "x")),
-        *({name: ids} for name in ("header_ids", "closing_ids") for ids in ("text", [-1], [0.5])),
+        *({"max_tokens": most} for most in (-5, math.inf, "x", 10**30)),
+        *({name: ids} for name in ("header_ids", "closing_ids") for ids in ("text", [-1], [0.5], [10**30])),
         *({"objectives": named} for named in ("x", [{}], [1])),
         *({"rendering": how} for how in ([], {"today": 1})),
         "x",
@@ -344,6 +344,24 @@ def test_a_released_config_of_any_kind(field, value, tmp_path):
     change(copy, "config.json", **{field: value})
     error = only_ours(use_model, copy)
     assert isinstance(error, CheckpointError)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no limit on a process's memory")
+@pytest.mark.parametrize(
+    "condition",
+    ["add_generation_prompt", "strftime_now('%Y')|length == 4", "messages[0].content is not string", "bos_token == '<b>'"],
+)
+def test_a_template_is_tried_in_all_the_ways_that_it_is_rendered_in(condition):
+    greedy = f"{{% if {condition} %}}{GREEDY['doubled']}{{% endif %}}x"
+    assert "MiB" in (template_trial.trial_fault(greedy, '{"bos_token": "<b>"}') or "")
+
+
+def test_a_process_that_does_not_start_says_nothing_of_a_template(monkeypatch):
+    for program in (None, "", "/no/such/python", sys.executable):
+        monkeypatch.setattr(sys, "executable", program)
+        assert template_trial.trial_fault(f"{{{{ messages[0].content }}}}{program}") is None
+    monkeypatch.setattr(sys, "path", [])  # jinja is not found then, which is no fault of the template
+    assert template_trial.trial_fault("{{ messages[0].content }} alone") is None
 
 
 def test_a_template_that_refuses_in_its_own_words_is_not_damaged(own_model, tmp_path):

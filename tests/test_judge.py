@@ -454,6 +454,12 @@ def test_an_endpoint_that_is_not_there_is_said_at_once(tmp_path):
         ("ALL_PROXY", "foo://x", r"can't be asked \(Unknown scheme for proxy URL.*proxy and certificate variables"),
         ("OPENAI_BASE_URL", "http://127.0.0.1:99999/v1", "can't be reached: no connection"),
         ("OPENAI_BASE_URL", "nowhere", "can't be reached: no connection"),
+        *(
+            (name, value, r"can't be asked \(.*proxy and certificate variables")
+            for name in ("OPENAI_BASE_URL", "ALL_PROXY")
+            for value in ("http://x:abc", "http://[::1", "http://a\x01b")
+        ),
+        ("OPENAI_ORG_ID", "\xe9", r"can't be asked \(.*OPENAI_ORG_ID"),
         ("SSL_CERT_FILE", "EMPTY", r"can't be asked \(.*certificate"),
     ],
 )
@@ -642,6 +648,8 @@ def test_a_missing_package_is_named(monkeypatch):
         ({"model": "m", "endpoint": "http://localhost:99999/v1"}, "is a URL"),
         ({"model": "m", "endpoint": "http://[::1/v1"}, "is a URL"),
         ({"model": "m", "endpoint": "http:///v1"}, "is a URL"),
+        ({"model": "m", "endpoint": "http://a b/v1"}, "is a URL"),
+        ({"model": "m", "endpoint": "http://a\x01b/v1"}, "is a URL"),
         ({"model": "m", "key_env": "sk-123"}, "the name of an environment variable"),
         ({"model": "m", "template": "pairwise-0"}, "neither pairwise-1"),
         ({"model": "m", "price_in": 1.0}, "both price_in and price_out"),

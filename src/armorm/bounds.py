@@ -14,12 +14,10 @@ import unicodedata
 from numbers import Real
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StrictInt
 
-MOST_ROWS = 10**9
-"""More rows than any file has."""
-MOST_TOKENS = 10**7
-"""More tokens than any decoder has positions, or any batch has room for."""
+from armorm.limits import MOST_ROWS, MOST_TOKENS
+
 WEAKEST, STRONGEST = 1e-12, 1e15
 """Of a ridge."""
 COLDEST, HOTTEST = 1e-6, 1e6
@@ -67,6 +65,11 @@ Tokens = Annotated[int, Field(ge=16, le=MOST_TOKENS)]
 """Tokens of a conversation."""
 BatchTokens = Annotated[int, Field(ge=64, le=MOST_TOKENS)]
 """Tokens of a batch."""
+
+Size = Annotated[StrictInt, Field(ge=1, le=2**31)]
+"""A size in a model's config.json."""
+TokenId = Annotated[StrictInt, Field(ge=0, le=2**31)]
+"""A token's number there."""
 
 
 def strength(given: float) -> float:

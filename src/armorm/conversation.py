@@ -67,6 +67,8 @@ _FOLLOWS: Mapping[str, tuple[str, ...]] = {
 }
 """Which role may follow which."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_LONGEST_NUMBER = 10_000
+"""Bits of a whole number; Python writes no longer one than some 14,000 as digits."""
 _MEDIA = ("images", "image", "audio", "audios", "videos", "video")
 
 
@@ -410,7 +412,10 @@ def _tools(given: Any) -> list[dict[str, Any]]:
     listed = [tools] if isinstance(tools, Mapping) else tools
     if not isinstance(listed, list) or not all(isinstance(tool, Mapping) for tool in listed):
         raise Fault("not-messages", f"the tools are {kind_of(given)}").error()
-    return [_json_value(tool, "the tools") for tool in listed]
+    found = [_json_value(tool, "the tools") for tool in listed]
+    if not all(map(is_utf8, texts_in(found))):
+        raise Fault("not-utf8", "the tools").error()
+    return found
 
 
 def _written(tool: dict[str, Any]) -> str:
@@ -420,22 +425,29 @@ def _written(tool: dict[str, Any]) -> str:
 def _json_value(value: Any, where: str) -> Any:
     # As JSON has it, in which templates, keys and files write calls and tools: dates and exact numbers of tables are texts there.
     if isinstance(value, Mapping):
-        return {_json_key(key, where): _json_value(entry, where) for key, entry in value.items()}
+        found = {_json_key(key, where): _json_value(entry, where) for key, entry in value.items()}
+        if len(found) < len(value):
+            raise Fault("not-messages", f"{where} hold two keys that are one in JSON, such as 1 and '1'").error()
+        return found
     if isinstance(value, list):
         return [_json_value(entry, where) for entry in value]
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, timedelta | Decimal | UUID):
         return str(value)
-    if value is None or isinstance(value, str | bool | int | float):
+    long = isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER
+    if not long and (value is None or isinstance(value, str | bool | int | float)):
         return value
-    raise Fault("not-messages", f"{where} hold {kind_of(value)}, which JSON has not").error()
+    raise Fault("not-messages", f"{where} hold {'a number of thousands of digits' if long else _a_kind(value)}").error()
 
 
 def _json_key(key: Any, where: str) -> str:
-    if not isinstance(key, str | int):
-        raise Fault("not-messages", f"{where} hold a key that is {kind_of(key)}").error()
-    return str(key)
+    value = _json_value(_plain(key), where)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _a_kind(value: Any) -> str:
+    return f"{kind_of(value)}, which JSON has not"
 
 
 def _order_fault(messages: Sequence[Message]) -> Fault | None:

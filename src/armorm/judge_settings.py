@@ -30,6 +30,8 @@ REASONED, SHORT = 1024, 16
 
 
 def _is_url(given: str) -> bool:
+    if re.search(r"[\x00-\x20\x7f]", given):
+        return False
     try:
         parts = urlsplit(given)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

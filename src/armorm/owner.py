@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -28,6 +29,8 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from armorm.disk import NOT_WRITABLE, storage_errors
 from armorm.errors import DataError, InUse
 
+_SOFT = re.compile(rb"(\d{1,10})\n([\x21-\x7e]{1,255})(?:\n[\x20-\x7e]{0,200})*\n?")
+"""What filelock writes where the system has no locks: the process and its machine."""
 _LONGEST = 1 << 16
 """Bytes of a lock's file at most."""
 _HELD = ".held"
@@ -162,11 +165,18 @@ def _written(file: Path) -> Any:
         about = file.lstat()
         if not stat.S_ISREG(about.st_mode) or about.st_size > _LONGEST:
             return None
-        return json.loads(file.read_bytes() or b"{}")
+        data = file.read_bytes()
+        soft = _SOFT.fullmatch(data)
+        return json.loads(data or b"{}") if soft is None else _self() | _said_in(soft, about.st_mtime)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _said_in(soft: re.Match[bytes], time: float) -> dict[str, object]:
+    since = datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
+    return {"process": int(soft[1]), "machine": soft[2].decode(), "command": "not known", "since": since}
 
 
 def _self() -> dict[str, object]:

@@ -36,6 +36,7 @@ from armorm.cli.options import (
 from armorm.cli.printing import print_json, print_parts, print_report, print_result
 from armorm.cli.steering import steer_app
 from armorm.errors import DataError
+from armorm.limits import MOST_ROWS, MOST_TOKENS
 
 if TYPE_CHECKING:
     from armorm.recipe import TrainingObjective
@@ -169,7 +170,9 @@ def bench(
     suite: Annotated[str, typer.Option(help="A benchmark's name (`armorm data sources` lists them) or a file of pairs.")],
     path: Annotated[str | None, typer.Option(help="A local copy of the benchmark's files, read instead of the hub.")] = None,
     section: Annotated[list[str] | None, typer.Option(help="For a file: PATTERN=SECTION of subsets; may be repeated.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, evenly over the subsets.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_ROWS, help="At most so many items, evenly over the subsets.")
+    ] = None,
     profile: ProfileFile = None,
     out: Annotated[Path | None, typer.Option(help="The folder for results [default: runs/bench/MODEL/SUITE].")] = None,
     batch_tokens: BatchTokens = 4096,
@@ -230,7 +233,7 @@ def audit(
     run: Annotated[
         Path | None, typer.Option(help="The run whose Bradley–Terry rival to compare with [default: the model's own].")
     ] = None,
-    limit: Annotated[int, typer.Option(min=2, help="At most so many prompts, the same ones every time.")] = 100,
+    limit: Annotated[int, typer.Option(min=2, max=MOST_ROWS, help="At most so many prompts, the same ones every time.")] = 100,
     only: Annotated[str, typer.Option(help="Only these changes, separated by commas.")] = "",
     fail_on: Annotated[
         str,
@@ -291,7 +294,9 @@ def import_(
     objectives: Annotated[Path | None, typer.Option(help="A JSON list of objectives, if not the released 19.")] = None,
     temperature: Annotated[float, typer.Option(min=1e-6, help="The gate's, as it was trained.")] = 10.0,
     dtype: Annotated[str, typer.Option(help="Of the decoder: bfloat16, float16 or float32.")] = "bfloat16",
-    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest conversation, where it is not the decoder's.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=16, max=MOST_TOKENS, help="Longest conversation, where it is not the decoder's.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Make a model folder of the parts that the public ArmoRM training scripts save, and their backbone."""

@@ -19,6 +19,7 @@ import typer
 from armorm.cli.options import AnswerIs, CellsAre, ColumnsGiven, Format, Json, Missing, Quiet, row_format
 from armorm.cli.printing import print_json, print_line, print_report, print_result
 from armorm.errors import DataError
+from armorm.limits import MOST_ROWS
 
 if TYPE_CHECKING:
     from armorm.data.files import Found
@@ -114,7 +115,7 @@ def validate(
     cells: CellsAre = "auto",
     answer: AnswerIs = "last-turn",
     missing: Missing = None,
-    show: Annotated[int, typer.Option(min=0, help="How many faults to print; --json has all.")] = 50,
+    show: Annotated[int, typer.Option(min=0, max=MOST_ROWS, help="How many faults to print; --json has all.")] = 50,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -21,7 +21,13 @@ from typing import Any
 from armorm.errors import ArmormError
 
 INTERRUPTED, UNREAD = 130, 141
-STDOUT = "stdout"
+
+
+class _Stream(str):
+    """The name of a stream in an error, which no file's name is."""
+
+
+STDOUT = _Stream("stdout")
 TRACEBACK = "ARMORM_TRACEBACK"
 """The environment variable that shows where an error came from."""
 _THE_CALLERS = {
@@ -78,7 +84,7 @@ def _called(command: Callable[[], Any]) -> int:
 
 
 def _told(error: BaseException) -> int:
-    if isinstance(error, BrokenPipeError) and error.filename in (None, STDOUT):
+    if isinstance(error, BrokenPipeError) and (error.filename is None or error.filename is STDOUT):
         return UNREAD
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
@@ -111,7 +117,7 @@ def _said_of_the_system(error: OSError) -> tuple[str, int]:
     said = error.strerror or str(error)
     if error.errno in _FULL:
         return f"{place}the disk is full ({said}); what is complete is kept: make room and run it again", 1
-    if error.filename == STDOUT:
+    if error.filename is STDOUT:
         return f"stdout can't be written ({said}): lead it to a file or a program, or use the option that writes a file", 1
     if not place:
         return f"the machine can't do what it was asked to: {said}; {TRACEBACK}=1 in the environment shows where", 1
@@ -165,7 +171,7 @@ class _Named:
 
     def write(self, text: str) -> int:
         with _named():
-            return int(self.stream.write(text))
+            return self.stream.write(text) or len(text)
 
     def flush(self) -> None:
         with _named():

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from armorm.limits import MOST_TOKENS
+
 if TYPE_CHECKING:
     from armorm.conversation import Span
     from armorm.data.files import Cells
@@ -22,9 +24,10 @@ RecipeFile = Annotated[Path, typer.Argument(help="A recipe (YAML); see recipes/.
 RunFolder = Annotated[Path | None, typer.Option("--out", help="The run's folder [default: runs/NAME].")]
 Features = Annotated[Path | None, typer.Option(help="Where features are kept, to share them between runs [default: in OUT].")]
 NewFolder = Annotated[Path, typer.Argument(help="A new folder.")]
-BatchTokens = Annotated[int, typer.Option(min=64, help="Tokens per batch; more on a GPU.")]
+BatchTokens = Annotated[int, typer.Option(min=64, max=MOST_TOKENS, help="Tokens per batch; more on a GPU.")]
 MaxTokens = Annotated[
-    int | None, typer.Option(min=16, help="Cut conversations to so many tokens [default: the model's own limit].")
+    int | None,
+    typer.Option(min=16, max=MOST_TOKENS, help="Cut conversations to so many tokens [default: the model's own limit]."),
 ]
 Exact = Annotated[
     bool, typer.Option("--exact", help="Score each conversation by itself: the same to the bit beside any other, and slower.")

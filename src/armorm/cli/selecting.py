@@ -27,6 +27,7 @@ from armorm.cli.options import (
 )
 from armorm.cli.printing import print_letters, print_line
 from armorm.errors import DataError
+from armorm.limits import MOST_ROWS
 
 if TYPE_CHECKING:
     from armorm.data.shapes import RowFormat
@@ -69,7 +70,7 @@ def score(
 def best_of(
     model: Model,
     file: Rows,
-    top_k: Annotated[int, typer.Option(min=1, help="Name so many of the best answers.")] = 1,
+    top_k: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Name so many of the best answers.")] = 1,
     out: Resumed = None,
     profile: ProfileFile = None,
     batch_tokens: BatchTokens = 4096,

@@ -58,7 +58,7 @@ def export(opened: Opened, path: Path) -> Exported:
     Raises DataError for a path that doesn't end in .parquet, for an objective named like another column, and when no row is
     left; StorageError when the file can't be written.
     """
-    if path.suffix != ".parquet" or is_folder(path):
+    if path.suffix.lower() != ".parquet" or is_folder(path):
         raise DataError(f"{path}: rows are exported as one Parquet file: name one that ends in .parquet")
     if path.exists() or path.is_symlink():
         raise DataError(f"{path}: is there already: remove it or choose another file")

@@ -47,9 +47,9 @@ def row_writer(path: Path) -> RowWriter:
     """
     if is_folder(path):
         raise DataError(f"{path}: is a folder; name a file")
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
+    if path.name.lower().endswith((".jsonl", ".jsonl.gz")):
         return JsonLines(path)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return Parquet(path)
     raise DataError(f"{path}: rows are written as .jsonl, .jsonl.gz or .parquet: let the name end in one of these")
 
@@ -118,7 +118,7 @@ class JsonLines:
 
     def append(self, rows: Sequence[JsonRow]) -> None:
         data = b"".join(map(json_line, rows))
-        data = gzip.compress(data, 6, mtime=0) if self.path.suffix == ".gz" else data
+        data = gzip.compress(data, 6, mtime=0) if self.path.suffix.lower() == ".gz" else data
         with storage_errors(self.path):
             self.part.parent.mkdir(parents=True, exist_ok=True)
             with self.part.open("ab") as file:
@@ -129,7 +129,10 @@ class JsonLines:
         self._hash.update(data)
 
     def assemble(self) -> tuple[str, int]:
-        with storage_errors(self.path), gzip.open(self.part) if self.path.suffix == ".gz" else self.part.open("rb") as file:
+        with (
+            storage_errors(self.path),
+            gzip.open(self.part) if self.path.suffix.lower() == ".gz" else self.part.open("rb") as file,
+        ):
             rows = sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
         return self.digest, rows
 

@@ -284,7 +284,7 @@ def located(name: str, dtype: DType = "bfloat16") -> str:
     if name == EMBEDDED:
         gguf = _embedded_gguf()
         return EMBEDDED_HUB_ID if gguf is None else str(_dense_copy(gguf, dtype))
-    if name.endswith(".gguf"):
+    if name.lower().endswith(".gguf"):
         return str(_dense_copy(_gguf(name), dtype))
     if (folder := folder_of(name, BackboneError)) is not None:
         check_files(folder, backbone_error(name))
@@ -299,7 +299,7 @@ def is_ready(name: str, dtype: DType = "bfloat16") -> bool:
 
     Raises BackboneError for a GGUF file that isn't there or can't be read.
     """
-    gguf = _embedded_gguf() if name == EMBEDDED else _gguf(name) if name.endswith(".gguf") else None
+    gguf = _embedded_gguf() if name == EMBEDDED else _gguf(name) if name.lower().endswith(".gguf") else None
     return gguf is None or _is_whole(_place_of_copy(gguf, dtype))
 
 

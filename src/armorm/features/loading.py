@@ -119,7 +119,7 @@ def folder_of(name: str, said: Said) -> Path | None:
 def check_files(folder: Path, said: Said) -> None:
     """Raises what `said` makes of files in a folder that are none, no JSON objects, or that lead outside."""
     for place in sorted(folder.iterdir()):
-        if place.suffix in (".json", ".jinja", ".safetensors", ".model", ".txt") and not _is_plain(place):
+        if place.suffix.lower() in (".json", ".jinja", ".safetensors", ".model", ".txt") and not _is_plain(place):
             raise said(f"{place.name} is no ordinary file: copy the model's files again")
     if (folder / ADAPTER).exists():
         raise said(
@@ -150,7 +150,7 @@ def check_weights(folder: Path, said: Said) -> None:
     if (folder / SINGLE).is_file():
         return
     if not (folder / INDEX).is_file():
-        pickled = sorted(f.name for f in folder.iterdir() if f.suffix in {".bin", ".pt", ".pth", ".ckpt"})
+        pickled = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in {".bin", ".pt", ".pth", ".ckpt"})
         what = f"only pickled weights ({', '.join(pickled[:2])}), which are never read" if pickled else "no weights"
         raise said(
             f"it holds {what}: it needs {SINGLE}, or {INDEX} and its shards. Download the safetensors, or load the "

@@ -10,8 +10,11 @@ can be stopped, and no part of a process has a limit of its own.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -19,8 +22,10 @@ from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MEMORY = 1 << 30
-"""Bytes that the process may have; about a tenth is its own."""
+"""Bytes that the process may have, where the system can bound it (Linux can); about a tenth is its own."""
 SECONDS = 10.0
+_SHORT = 3
+"""The exit code that says that memory ran out."""
 
 
 class Generation(Extension):
@@ -39,25 +44,28 @@ def trial_fault(template: str, variables: str = "{}") -> str | None:
 
     `variables`: a JSON object, the special tokens by name. A machine on which no process can be started finds nothing.
     """
+    if not sys.executable:  # Python within another program
+        return None
     given = json.dumps({"template": template, "variables": json.loads(variables)})
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # packages where this process finds them
     try:
         done = subprocess.run(
-            [sys.executable, "-I", __file__], input=given.encode(), capture_output=True, timeout=SECONDS, check=False
+            [sys.executable, "-P", __file__], input=given.encode(), env=found, capture_output=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return f"it takes more than {SECONDS:.0f} s for two words"
     except OSError:
         return None
-    return f"it takes more than {MEMORY >> 20} MiB for two words" if done.returncode else None
+    ended = done.returncode == _SHORT or done.returncode < 0  # by a signal, in C code that found no memory
+    return f"it takes more than {MEMORY >> 20} MiB for two words" if ended else None
 
 
 def _limit_memory() -> None:
-    try:
+    with suppress(ImportError, AttributeError, ValueError, OSError):  # Windows has no such limit, and macOS refuses it
         import resource
-    except ImportError:  # Windows
-        return
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most))
+
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most))
 
 
 def _refuse(message: str) -> None:
@@ -65,13 +73,25 @@ def _refuse(message: str) -> None:
 
 
 def _try(template: str, variables: dict[str, Any]) -> None:
-    turns = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"))]
     sandbox = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
     sandbox.filters["tojson"] = lambda value, **_options: json.dumps(value, default=str)
-    sandbox.globals |= {"raise_exception": _refuse, "strftime_now": str}
-    sandbox.from_string(template).render(messages=turns, tools=None, documents=None, add_generation_prompt=False, **variables)
+    sandbox.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    tried = sandbox.from_string(template)
+    for parted in (False, True):
+        for asked in (False, True):
+            try:
+                tried.render(messages=_turns(parted), tools=None, documents=None, add_generation_prompt=asked, **variables)
+            except MemoryError:
+                raise
+            except Exception:
+                continue  # the template's own affair, found where it is rendered
+
+
+def _turns(parted: bool) -> list[dict[str, Any]]:
+    texts = {"user": "a", "assistant": "b"}
+    return [{"role": role, "content": [{"type": "text", "text": text}] if parted else text} for role, text in texts.items()]
 
 
 def _main() -> None:
@@ -80,9 +100,9 @@ def _main() -> None:
     try:
         _try(**given)
     except MemoryError:
-        sys.exit(3)
-    except Exception:
-        return  # the template's own affair, found where it is rendered
+        sys.exit(_SHORT)
+    except Exception:  # a template that can't be read
+        return
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
+from armorm.bounds import Size, TokenId
 from armorm.errors import CheckpointError, DataError, RecipeError
 from armorm.features.loading import (
     VOCABULARIES,
@@ -131,10 +132,6 @@ def _kind_in(facts: Mapping[str, Any]) -> str:
     return f"{kind} with {labels} labels" if labels > 1 else str(kind)
 
 
-Count = Annotated[StrictInt, Ge(1)]
-Token = Annotated[StrictInt, Ge(0)]
-
-
 class _Own(BaseModel):
     # What kinds of values config.json holds in this package's own layout; what it lacks has a default.
     model_config = ConfigDict(extra="ignore")
@@ -143,20 +140,20 @@ class _Own(BaseModel):
     response_feature: StrictStr = ""
     prompt_feature: StrictStr = ""
     backbone_config: dict[str, Any]
-    backbone_layers: Token = 0
+    backbone_layers: Annotated[StrictInt, Ge(0)] = 0
     architectures: list[StrictStr] | None = None
     backbone_name: StrictStr = ""
-    gate_hidden: list[Count] = []
+    gate_hidden: list[Size] = []
     gating_temperature: Annotated[FiniteFloat, Gt(0)] = 1.0
     gate_scale: FiniteFloat = 1.0
     probe_bias: StrictBool = False
-    max_tokens: Count = 1
+    max_tokens: Size = 1
     rendering: dict[str, StrictStr] | None = None
     empty_score: FiniteFloat | None = None
-    header_ids: list[Token] = []
-    closing_ids: list[Token] = []
-    question_ids: list[list[Token]] = []
-    empty_ids: list[Token] = []
+    header_ids: list[TokenId] = []
+    closing_ids: list[TokenId] = []
+    question_ids: list[list[TokenId]] = []
+    empty_ids: list[TokenId] = []
     profile: dict[str, Any] | None = None
     armorm_format: StrictInt = 0
 

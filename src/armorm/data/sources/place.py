@@ -46,7 +46,7 @@ def files_at(place: Place, path: str) -> list[Path]:
         return named
     folder = named[0]
     within = folder / place.data_dir if place.data_dir and (folder / place.data_dir).is_dir() else folder
-    every = sorted(f for f in within.rglob("*") if is_file(f) and f.name.endswith(ENDINGS) and not _hidden(f, within))
+    every = sorted(f for f in within.rglob("*") if is_file(f) and f.name.lower().endswith(ENDINGS) and not _hidden(f, within))
     chosen = _matching(every, within, place)
     if not chosen:
         seen = ", ".join(str(f.relative_to(within)) for f in every[:8]) or "no data file at all"

@@ -123,7 +123,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     # Named tensors of a file; a bare tensor's name is "".
     require_file(path, kind=CheckpointError, remedy="give a .pt or .safetensors file with a part's tensors")
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        found = (
+            load_file(path) if path.suffix.lower() == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}): copy it again") from error
     except Exception as error:  # the reader raises what it meets: code in a pickle, a damaged archive, any other file

@@ -27,6 +27,7 @@ from pydantic import BaseModel, FiniteFloat, StrictInt, StrictStr, ValidationErr
 from torch import Tensor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from armorm.bounds import Size, TokenId
 from armorm.disk import write_text
 from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.loading import faults_in
@@ -61,9 +62,9 @@ class _Extras(BaseModel):
     objectives: list[dict[str, Any]] | None = None
     rendering: dict[str, StrictStr] | None = None
     backbone: StrictStr | None = None
-    max_tokens: Annotated[StrictInt, Ge(1)] | None = None
-    header_ids: list[Annotated[StrictInt, Ge(0)]] | None = None
-    closing_ids: list[Annotated[StrictInt, Ge(0)]] | None = None
+    max_tokens: Size | None = None
+    header_ids: list[TokenId] | None = None
+    closing_ids: list[TokenId] | None = None
     beta: FiniteFloat = 1.0
 
 

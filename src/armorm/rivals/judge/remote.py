@@ -153,7 +153,12 @@ class RemoteModel:
                 return None, f"no connection ({_first_line(error.__cause__ or error)})", True
             except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
                 reply = None  # a body that is no JSON
-            except Exception as error:  # a port that is none, a proxy's protocol: libraries below the client raise their own
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"{self._where} can't be asked ({error}): no header may hold such letters: check {self.key_env} and the "
+                    "variables OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS"
+                ) from error
+            except Exception as error:  # a port that is none, say: the client's own library differs from version to version
                 return None, f"no connection ({_first_line(_innermost(error))})", True
             if completion := _completion(reply):
                 return completion, "", False
@@ -211,7 +216,7 @@ class RemoteModel:
                 max_retries=self.retries,
                 http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [self._pace(longest)]}),
             )
-        except (openai.OpenAIError, ValueError, OSError, ImportError) as error:
+        except Exception as error:  # as in `_answer`; nothing but settings is read here
             raise UserError(
                 f"{self._where} can't be asked ({_first_line(error)}): check `endpoint`, and the proxy and "
                 "certificate variables (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, OPENAI_BASE_URL)"
