@@ -130,7 +130,7 @@ def fit_debias(
         elif used:
             coefficients[i, used], left[i] = _zeros(values[:, i], u, method)
     debias = Debias(objectives, tuple(computed_names), _matrix(coefficients, where, len(names), itself))
-    debiased, nuisance = debias.apply(rewards, computed).values, values[:, where]
+    debiased, nuisance = values @ debias.matrix, values[:, where]  # eq. 2
     before, after = (correlations(x, nuisance, method) for x in (values[:, :k], debiased))
     for i in (column for column in range(k) if column not in where and varies[column]):
         if np.ptp(debiased[:, i]) <= 1e-9 * np.ptp(values[:, i]):  # what is left is rounding
@@ -145,13 +145,22 @@ def correlations(
     values: Float[np.ndarray, "n k"], nuisance: Float[np.ndarray, "n q"], method: Method
 ) -> Float[np.ndarray, "k q"]:
     """Pearson's or Spearman's correlation of each column with each nuisance; NaN where one of them does not vary."""
-    a, b = (np.array(x, dtype=np.float64) for x in (values, nuisance))
-    varies = np.array([_varies(c) for c in a.T], dtype=bool)[:, None] & np.array([_varies(c) for c in b.T], dtype=bool)
-    if method == "spearman":
-        a, b = (rankdata(x, axis=0) if x.size else x for x in (a, b))
-    a, b = (x - x.mean(axis=0) if len(x) else x for x in (a, b))
-    spread = np.sqrt(np.outer((a * a).sum(axis=0), (b * b).sum(axis=0)))
-    return np.divide(a.T @ b, spread, out=np.full(varies.shape, np.nan), where=varies & (spread > 0))
+    beside = [_centred(column, method) for column in nuisance.T]
+    found = np.full((values.shape[1], len(beside)), np.nan)
+    for i, column in enumerate(values.T):  # one at a time: of many answers, a matrix of ranks is large
+        a = _centred(column, method)
+        for j, b in enumerate(beside):
+            if a is not None and b is not None and (spread := float(np.sqrt((a @ a) * (b @ b)))):
+                found[i, j] = float(a @ b) / spread
+    return found
+
+
+def _centred(column: Float[np.ndarray, " n"], method: Method) -> Float[np.ndarray, " n"] | None:
+    # Values, or their ranks, around their mean; None where they don't vary.
+    if not _varies(column):
+        return None
+    own = column.astype(np.float64)
+    return _centred_ranks(own) if method == "spearman" else own - own.mean()
 
 
 def _matrix(coefficients: Float[np.ndarray, "k q"], where: list[int], terms: int, itself: Itself) -> np.ndarray:
