@@ -353,7 +353,7 @@ def test_a_released_config_of_any_kind(field, value, tmp_path):
 )
 def test_a_template_is_tried_in_all_the_ways_that_it_is_rendered_in(condition):
     greedy = f"{{% if {condition} %}}{GREEDY['doubled']}{{% endif %}}x"
-    assert "MiB" in (template_trial.trial_fault(greedy, '{"bos_token": "<b>"}') or "")
+    assert "MiB" in (template_trial.trial_fault(greedy, (("bos_token", "<b>"),)) or "")
 
 
 def test_a_process_that_does_not_start_says_nothing_of_a_template(monkeypatch):

@@ -94,6 +94,18 @@ def test_a_pipe_that_is_called_as_the_lock_is_not_waited_for(tmp_path: Path, own
         pass
 
 
+@pytest.mark.parametrize("left", ["4711\nelsewhere\n", "4711\nelsewhere\n123456\n"])
+def test_a_lock_as_filelock_writes_it_where_the_system_has_none_is_a_lock(tmp_path: Path, left: str):
+    (tmp_path / ".run.lock").write_text(left)
+    hold(tmp_path / "run")  # which nobody holds: this system has locks
+    lock = FileLock(tmp_path / ".run.lock")
+    lock.acquire()
+    (tmp_path / ".run.lock").write_text(left)
+    with pytest.raises(InUse, match="by process 4711 on elsewhere"):
+        hold(tmp_path / "run")
+    lock.release()
+
+
 def test_no_folder_for_temporary_files_is_said_so(monkeypatch: pytest.MonkeyPatch):
     def lacking() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")

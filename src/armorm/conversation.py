@@ -435,19 +435,16 @@ def _json_value(value: Any, where: str) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta | Decimal | UUID):
         return str(value)
-    long = isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER
-    if not long and (value is None or isinstance(value, str | bool | int | float)):
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
+        raise Fault("not-messages", f"{where} hold a number of thousands of digits").error()
+    if value is None or isinstance(value, str | int | float):
         return value
-    raise Fault("not-messages", f"{where} hold {'a number of thousands of digits' if long else _a_kind(value)}").error()
+    raise Fault("not-messages", f"{where} hold {kind_of(value)}, which JSON has not").error()
 
 
 def _json_key(key: Any, where: str) -> str:
     value = _json_value(_plain(key), where)
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _a_kind(value: Any) -> str:
-    return f"{kind_of(value)}, which JSON has not"
 
 
 def _order_fault(messages: Sequence[Message]) -> Fault | None:

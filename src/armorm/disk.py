@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from armorm.errors import ArmormError, CheckpointError, DataError, StorageError
+from armorm.user_files import naming
 
 Kinds = Mapping[str, type | tuple[type, ...]]
 """Fields of a file, and what each must be."""
@@ -36,6 +37,8 @@ _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SAID_FULL = ("No space left", "os error 28", "Disk quota exceeded", "os error 122")
+_ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
+"""What a field of another kind, or none, leads to."""
 _MARK = "# written by armorm; sha256 of what follows: "
 _BESIDE = re.compile(r"\.\d+\.(\d{1,10})\.(?:part|before)")
 
@@ -249,7 +252,7 @@ def load_part(folder: Path, name: str, format: int, *, remedy: str) -> tuple[dic
     check_digest(place, facts["tensors"], remedy=remedy)
     try:
         return load_file(place), facts
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:  # a type that NumPy has not
+    except (SafetensorError, OSError, *_ODD) as error:  # a type that NumPy has not
         raise CheckpointError(f"{place}: does not hold what it should ({error}): {remedy}") from error
 
 
@@ -260,25 +263,15 @@ def reading_facts(place: Path, *, remedy: str) -> Iterator[None]:
         yield
     except ArmormError:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _ODD as error:
         said = f"{type(error).__name__}: {error}"[:200]
         raise CheckpointError(f"{place}: does not hold what it should ({said}): {remedy}") from error
 
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, streamed. Raises OSError, which names the file."""
-    with naming(path), path.open("rb") as file:
+    with naming(str(path)), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError of the block the file that it is about: one that is met while reading names none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def check_digest(path: Path, digest: str, *, remedy: str) -> None:

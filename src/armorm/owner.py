@@ -167,7 +167,7 @@ def _written(file: Path) -> Any:
             return None
         data = file.read_bytes()
         soft = _SOFT.fullmatch(data)
-        return json.loads(data or b"{}") if soft is None else _self() | _said_in(soft, about.st_mtime)
+        return json.loads(data or b"{}") if soft is None else _said_in(soft, about.st_mtime)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError):

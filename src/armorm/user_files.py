@@ -11,6 +11,9 @@ from __future__ import annotations
 import gzip
 import os
 import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from armorm.errors import DataError, UserError
 SHOWN = 200
 MISSING = "no such file"
 """What is said of a path where there is nothing."""
+BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading within a `.gz` that is cut or damaged raises."""
 _KINDS = (
     (stat.S_ISFIFO, "is a pipe: write it to a file first"),
     (stat.S_ISSOCK, "is a socket: name a file"),
@@ -88,6 +93,16 @@ def open_file(path: Path, *, unzip: bool = False) -> BufferedReader | gzip.GzipF
         return gzip.open(path, "rb") if unzip and path.suffix.lower() == ".gz" else path.open("rb")
     except OSError as error:
         raise DataError(f"{shown(path)}: can't be read: {error.strerror}") from None
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Gives an OSError of the block the file or stream that it is about: one that is met while reading or writing names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or name
+        raise
 
 
 def _mode(path: Path, is_kind: object) -> bool:

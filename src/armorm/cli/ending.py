@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from armorm.errors import ArmormError
+from armorm.user_files import naming
 
 INTERRUPTED, UNREAD = 130, 141
 
@@ -137,14 +138,18 @@ def _print_error(message: str) -> None:
 # -- streams ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Forgiving:
-    """A stream for people, whose loss stops nothing."""
+class _Around:
+    """A stream with other ways of writing."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+class _Forgiving(_Around):
+    """A stream for people, whose loss stops nothing."""
 
     def write(self, text: str) -> int:
         try:
@@ -160,31 +165,16 @@ class _Forgiving:
             _let_go(self.stream)
 
 
-class _Named:
+class _Named(_Around):
     """Standard output, whose errors say that they are its own."""
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
     def write(self, text: str) -> int:
-        with _named():
+        with naming(STDOUT):
             return self.stream.write(text) or len(text)
 
     def flush(self) -> None:
-        with _named():
+        with naming(STDOUT):
             self.stream.flush()
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        error.filename = STDOUT
-        raise
 
 
 @contextmanager

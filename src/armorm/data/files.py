@@ -15,11 +15,9 @@ column on the first rows and counted in a note; a later cell that is none is the
 from __future__ import annotations
 
 import glob
-import gzip
 import hashlib
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -32,10 +30,21 @@ from armorm.data.cells import list_in, messages_in
 from armorm.data.csv_rows import csv_rows
 from armorm.data.json_rows import Item, json_lines, json_rows
 from armorm.data.parquet_rows import parquet_rows
-from armorm.disk import naming
 from armorm.errors import DataError
 from armorm.numbers import shorten
-from armorm.user_files import MISSING, fault_of, here, is_file, is_folder, open_file, require_file, shown, user_path
+from armorm.user_files import (
+    BROKEN,
+    MISSING,
+    fault_of,
+    here,
+    is_file,
+    is_folder,
+    naming,
+    open_file,
+    require_file,
+    shown,
+    user_path,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +103,6 @@ Cells = Literal["auto", "text", "messages"]
 """What strings are: texts, or JSON text of messages where they can be; `auto` decides, for CSV alone."""
 DECIDED_ON = 256
 """How many rows of a file say what its columns hold."""
-
-_BROKEN_FILE = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def records(path: Path, cells: Cells = "auto") -> Iterator[Record | BadRecord]:
@@ -211,7 +218,7 @@ def hub_records(
 
 def fingerprint(path: Path) -> str:
     """The sha256 of a file's bytes, in hex."""
-    with naming(path), open_file(path) as stream:
+    with naming(str(path)), open_file(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -227,7 +234,7 @@ def _in_file(path: Path, reader: Callable[[Path], Iterator[Item]]) -> Iterator[R
                 yield BadRecord(row, values, REMEDIES[values], where)
             else:
                 yield Record(row, values, where)
-    except _BROKEN_FILE:
+    except BROKEN:
         yield BadRecord(row + 1, "truncated-file", REMEDIES["truncated-file"], where)
     except OSError as error:
         behind = f" behind row {row}" if row else ""

@@ -96,6 +96,10 @@ class JsonLines:
         self._hash = hashlib.sha256()
 
     @property
+    def _zips(self) -> bool:
+        return self.path.suffix.lower() == ".gz"
+
+    @property
     def digest(self) -> str:
         """SHA-256 of what is written."""
         return self._hash.hexdigest()
@@ -118,7 +122,7 @@ class JsonLines:
 
     def append(self, rows: Sequence[JsonRow]) -> None:
         data = b"".join(map(json_line, rows))
-        data = gzip.compress(data, 6, mtime=0) if self.path.suffix.lower() == ".gz" else data
+        data = gzip.compress(data, 6, mtime=0) if self._zips else data
         with storage_errors(self.path):
             self.part.parent.mkdir(parents=True, exist_ok=True)
             with self.part.open("ab") as file:
@@ -129,10 +133,7 @@ class JsonLines:
         self._hash.update(data)
 
     def assemble(self) -> tuple[str, int]:
-        with (
-            storage_errors(self.path),
-            gzip.open(self.part) if self.path.suffix.lower() == ".gz" else self.part.open("rb") as file,
-        ):
+        with storage_errors(self.path), gzip.open(self.part) if self._zips else self.part.open("rb") as file:
             rows = sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
         return self.digest, rows
 

@@ -28,7 +28,6 @@ from safetensors import SafetensorError, safe_open
 from armorm.bounds import shown
 from armorm.errors import ArmormError, BackboneError, UserError
 from armorm.features import template_trial
-from armorm.features.template_trial import Generation, trial_fault
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -229,15 +228,14 @@ def check_tokenizer(tokenizer: Any, said: Said, rows: int | None = None) -> None
     if not template:
         return
     for text in template.values() if isinstance(template, dict) else [template]:
-        if fault := _template_fault(text) or trial_fault(text, _special_tokens(tokenizer)):
+        if fault := _template_fault(text) or template_trial.trial_fault(text, _special_tokens(tokenizer)):
             raise said(f"its chat template is damaged ({fault}): copy chat_template.jinja and tokenizer_config.json again")
     if fault := _within(template_trial.SECONDS, lambda: _probed(tokenizer)):
         raise said(f"its chat template is damaged ({fault}): copy chat_template.jinja and tokenizer_config.json again")
 
 
-def _special_tokens(tokenizer: Any) -> str:
-    found = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    return json.dumps(found, sort_keys=True)
+def _special_tokens(tokenizer: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)))
 
 
 def _probed(tokenizer: Any) -> str | None:
@@ -274,7 +272,7 @@ def _template_fault(text: Any) -> str | None:
     if not isinstance(text, str):
         return f"it is a {type(text).__name__}"
     try:
-        tree = Environment(extensions=["jinja2.ext.loopcontrols", Generation]).parse(text)
+        tree = Environment(extensions=["jinja2.ext.loopcontrols", template_trial.Generation]).parse(text)
     except TemplateSyntaxError as error:
         return f"line {error.lineno}: {error.message}"
     except RecursionError:

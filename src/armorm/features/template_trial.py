@@ -39,14 +39,14 @@ class Generation(Extension):
 
 
 @lru_cache(maxsize=64)
-def trial_fault(template: str, variables: str = "{}") -> str | None:
+def trial_fault(template: str, variables: tuple[tuple[str, str], ...] = ()) -> str | None:
     """What is wrong with the memory or time that a template takes for two words; None where it ends within both.
 
-    `variables`: a JSON object, the special tokens by name. A machine on which no process can be started finds nothing.
+    `variables`: names of special tokens, each with its text. A machine on which no process can be started finds nothing.
     """
     if not sys.executable:  # Python within another program
         return None
-    given = json.dumps({"template": template, "variables": json.loads(variables)})
+    given = json.dumps({"template": template, "variables": dict(variables)})
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # packages where this process finds them
     try:
         done = subprocess.run(
@@ -78,10 +78,10 @@ def _try(template: str, variables: dict[str, Any]) -> None:
     )
     sandbox.filters["tojson"] = lambda value, **_options: json.dumps(value, default=str)
     sandbox.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
-    tried = sandbox.from_string(template)
     for parted in (False, True):
         for asked in (False, True):
             try:
+                tried = sandbox.from_string(template)
                 tried.render(messages=_turns(parted), tools=None, documents=None, add_generation_prompt=asked, **variables)
             except MemoryError:
                 raise
@@ -101,8 +101,6 @@ def _main() -> None:
         _try(**given)
     except MemoryError:
         sys.exit(_SHORT)
-    except Exception:  # a template that can't be read
-        return
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ Windows begin at the same rows in every run, so a run that was stopped gives the
 
 from __future__ import annotations
 
-import gzip
 import math
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -39,6 +37,7 @@ from armorm.scoring.engine import NOT_FINITE
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 from armorm.scoring.table import ScoreTable
+from armorm.user_files import BROKEN, open_file
 
 FORMAT = 3
 ENDING = ".progress.json"
@@ -483,9 +482,9 @@ def count_rows(file: Path) -> int:
             return int(pq.read_metadata(file).num_rows)
         except (pa.ArrowException, OSError):  # as below
             return 1
-    with gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb") as stream:
+    with open_file(file, unzip=True) as stream:
         try:
             lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-        except (OSError, EOFError, zlib.error):  # a damaged file is found out row by row
+        except (OSError, *BROKEN):  # a damaged file is found out row by row
             return 1
     return max(1, lines)
