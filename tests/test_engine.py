@@ -6,7 +6,8 @@ import copy
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -387,6 +388,44 @@ def test_eight_threads_get_the_numbers_that_one_gets(tiny_model: RewardModel):
     for seed, table in enumerate(serial):
         for name in COLUMNS:
             np.testing.assert_array_equal(getattr(found[seed], name), getattr(table, name), err_msg=f"{name} of thread {seed}")
+
+
+@pytest.mark.parametrize("given", ["mask", "lengths", "nothing"])
+def test_eight_threads_that_call_the_model_on_ids_get_the_numbers_that_one_gets(given: str, tiny_model: RewardModel):
+    """Bare ids as trainers give them, of other lengths and padded on the other side, while a ninth thread scores conversations."""
+    batches = [_ids_of(tiny_model, talks(6, seed, longest=4 + 3 * seed), left=seed % 2 == 1) for seed in range(8)]
+    keys = {"mask": ("input_ids", "attention_mask"), "lengths": ("input_ids", "attention_mask", "prompt_lengths")}
+    calls = [{key: batch[key] for key in keys.get(given, ("input_ids",))} for batch in batches]
+    rows = talks(20, 8)
+    serial, wanted = [tiny_model(**call) for call in calls], [score.score for score in tiny_model.score(rows)]
+    assert not any(torch.equal(a.logits, b.logits) for a, b in zip(serial, serial[1:], strict=False))
+    shared, wrong, start = copy.deepcopy(tiny_model), list[str](), threading.Barrier(9)
+
+    def call(seed: int) -> None:
+        start.wait()
+        for _ in range(12):
+            found = shared(**calls[seed])
+            wrong.extend(f"{name} of {seed}" for name, value in serial[seed].items() if not torch.equal(found[name], value))
+
+    def score() -> None:
+        start.wait()
+        for _ in range(3):
+            wrong.extend(f"score {i}" for i, found in enumerate(shared.score(rows)) if found.score != wanted[i])
+
+    with ThreadPoolExecutor(9) as pool:
+        for done in [*(pool.submit(call, seed) for seed in range(8)), pool.submit(score)]:
+            done.result(timeout=120)
+    assert not wrong
+
+
+def _ids_of(model: RewardModel, conversations: Sequence[Any], *, left: bool) -> dict[str, torch.Tensor]:
+    rendered = [model.renderer.render(c) for c in conversations]
+    rows = [torch.tensor(r.ids) for r in rendered]
+    side = "left" if left else "right"
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=model.config.pad_token_id or 0, padding_side=side)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
+    lengths = torch.tensor([len(r.prompt) for r in rendered])
+    return {"input_ids": ids, "attention_mask": mask, "prompt_lengths": lengths}
 
 
 def test_a_table_can_be_made_of_any_numbers():
