@@ -20,6 +20,7 @@ from small_tables import ONE, table_of
 import armorm
 from armorm.errors import ConversationError, DataError, RecipeError
 from armorm.features import forward, packed
+from armorm.features.backbone import DType
 from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
 from armorm.fit.posterior import fit_posterior
@@ -361,6 +362,29 @@ def test_a_model_says_what_makes_the_difference(sure: RewardModel, tiny_model: R
     assert table.difference(0, 2).std == pytest.approx(found.std, rel=1e-6)
     with pytest.raises(ConversationError, match="conversation 2 of 3"):
         table.difference(0, 1)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("batch_tokens", [64, 4096])
+def test_exact_scores_of_a_short_type_are_those_of_each_alone_to_the_bit(
+    dtype: DType, batch_tokens: int, assembled: Callable[..., RewardModel], parts: Parts
+):
+    """Whatever stands in the list: prompts that several share, repeats, one that is refused, another order."""
+    model = assembled(*parts, dtype=dtype)
+    rows = [*talks(20, 3, longest=40), *talks(4, 3, longest=1), []]
+    rows.append(rows[0])
+    engine, rounded = model.engine(exact=True, batch_tokens=batch_tokens), model.engine(batch_tokens=batch_tokens)
+    alone = [engine.score([row]) for row in rows]
+    for seed in range(3):
+        order = random.Random(seed).sample(range(len(rows)), len(rows)) if seed else range(len(rows))
+        table = engine.score([rows[i] for i in order])
+        for name in COLUMNS:
+            whole = np.concatenate([getattr(alone[i], name) for i in order])
+            np.testing.assert_array_equal(getattr(table, name), whole, err_msg=f"{name} in order {seed}")
+    scored = rows[:24]
+    assert [s.score for s in model.score(scored, exact=True)] == [model.score(row, exact=True).score for row in scored]
+    beside = rounded.score(scored).scores
+    assert (beside != np.array([one.scores[0] for one in alone[:24]])).any(), "rounding would not be seen here"
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 from small_run import planted_store, write_recipe
+from torture.numbers import differing, leftovers, numbers
 
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse
-from armorm.errors import CheckpointError
+from armorm.disk import digest_of, write_sealed
+from armorm.errors import CheckpointError, InUse
 from armorm.features import answers
 from armorm.features.answers import open_answers
 from armorm.features.columns import Stored
+from armorm.features.spec import FeatureSpec
 from armorm.fit.method import Fitted
 from armorm.fit.parts import load_debias
 from armorm.objectives import Objective, Objectives
@@ -34,7 +41,7 @@ from armorm.run.methods import fit_bradley_terry_stage
 from armorm.run.pairs import SuiteArrays, pair_arrays
 from armorm.run.probe_stage import FittedProbe, fit_probe_stage
 from armorm.run.stages import find_stage, read_nothing, run_stage
-from armorm.run.train import BothGates, Run, train
+from armorm.run.train import BothGates, Run, Training, train
 from armorm.scoring.reference import Reference
 from armorm.scoring.uncertainty import Uncertainty
 
@@ -121,6 +128,84 @@ def test_a_run_that_needs_a_damaged_shard_stops_and_names_it(copied: Path, rows:
     assert train(recipe, copied, reporter=QUIET).computed == ("gate",)
 
 
+ANSWER = ({"role": "assistant", "content": "a"},)
+ALIKE = ("shard-00000-of-00002", "shard-00001-of-00002")
+
+
+def stores_alike(folder: Path) -> tuple[Path, Path]:
+    """Two stores of two shards each, all of the same sizes and with the same ids; each feature says which answer it is of."""
+    homes, ones = (folder / "a-0123", folder / "b-4567"), np.ones((8, 4))
+    for n, home in enumerate(homes):
+        contexts = [({"role": "user", "content": f"{n}: {i}"},) for i in range(8)]
+        rated = [RatedResponse(f"r{i}", f"g{i}", "r", (*c, *ANSWER), {"quality": float(i)}) for i, c in enumerate(contexts)]
+        planted_store(home, rated, (np.arange(8) + 10 * n)[:, None] * ones, ones, np.arange(8), shard_rows=4)
+    return homes
+
+
+def exchange(one: Path, other: Path) -> None:
+    kept = one.with_name("kept")
+    one.rename(kept)
+    other.rename(one)
+    kept.rename(other)
+
+
+def read_all(home: Path) -> list[Any]:
+    store = open_answers(home)
+    assert store is not None
+    return [*(store.column(name) for name in (*store.names, "answers", "ratings")), store.texts(0), store.groups]
+
+
+@pytest.mark.parametrize("endings", [[".safetensors"], [".json"], [".safetensors", ".json"]], ids=str)
+@pytest.mark.parametrize("between", ["shards of one store", "two stores"])
+def test_shards_that_were_exchanged_reach_no_number(endings: list[str], between: str, tmp_path: Path):
+    home, other = stores_alike(tmp_path)
+    first, second = home / ALIKE[0], home / ALIKE[1] if between == "shards of one store" else other / ALIKE[0]
+    assert len(read_all(home)) == 9
+    for ending in endings:
+        exchange(Path(f"{first}{ending}"), Path(f"{second}{ending}"))
+    for place in {first.parent, second.parent}:
+        store = open_answers(place)
+        assert store is not None
+        for name in (*store.names, "answers", "ratings"):
+            with pytest.raises(CheckpointError, match=r"shard-0000[01]-of-00002\.(json|safetensors): .*extract again"):
+                store.column(name)
+        with pytest.raises(CheckpointError, match="extract again"):
+            store.pieces("response", FeatureSpec.parse("final:last"))
+        exchanged = {at.name for at in (first, second) if at.parent == place}
+        assert {Path(file).stem for file, _ in answers.store_faults(place)} == exchanged
+        (place / "manifest.json").unlink()  # what the message says: what is not whole and in its place is computed anew
+        left = [answers.find_shard(place, name, 4) for name in ALIKE]
+        assert [facts is None for facts in left] == [name in exchanged for name in ALIKE]
+
+
+@pytest.mark.parametrize("files", [["texts.parquet"], ["manifest.json"], ["texts.parquet", "manifest.json"], []], ids=str)
+def test_files_of_another_store_are_no_stores_own(files: list[str], tmp_path: Path):
+    """Those of one name exchanged, at last the whole folders."""
+    home, other = stores_alike(tmp_path)
+    for name in files:
+        exchange(home / name, other / name)
+    if not files:
+        exchange(home, other)
+    for place in (home, other):
+        with pytest.raises(CheckpointError, match="extract again"):
+            read_all(place)
+        assert list(answers.store_faults(place))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_store_that_does_not_say_where_it_stands_is_read(named: bool, tmp_path: Path):
+    """As earlier versions wrote them."""
+    home, _ = stores_alike(tmp_path)
+    if not named:
+        for name in (*ALIKE, "manifest"):
+            facts = {k: v for k, v in json.loads((home / f"{name}.json").read_text()).items() if k not in ("sha256", "place")}
+            if name == "manifest":
+                facts["shards"] = [digest_of(home / f"{shard}.json") for shard in ALIKE]
+            write_sealed(home / f"{name}.json", facts)
+    assert read_all(home)[0][:, 0].tolist() == list(range(8))
+    assert all(answers.find_shard(home, name, 4) for name in ALIKE)
+
+
 def test_a_stage_whose_file_is_damaged_is_computed_again(copied: Path, run: Run, rows: Path, tiny_folder: Path):
     before = (copied / "debias" / "debias.safetensors").read_bytes()
     flip(copied / "debias" / "stage.json", 999)
@@ -184,6 +269,61 @@ def test_a_resumed_run_gives_the_same_bytes(first: str, copied: Path, run: Run, 
     assert parts or first == "report"
     for part in parts:
         assert (copied / part).read_bytes() == (run.folder / part).read_bytes(), part
+
+
+def start_second(way: str, recipe: Path, folder: Path) -> str:
+    """What another `train` on a folder that is being written says; it must be refused."""
+    if way == "process":
+        command = [sys.executable, "-m", "armorm", "train", str(recipe), "--out", str(folder), "--quiet"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert ended.returncode == 2, ended
+        return ended.stderr
+    if way == "link":
+        (folder.parent / "link").symlink_to(folder)
+        folder = folder.parent / "link"
+    told: list[str] = []
+
+    def start() -> None:
+        with pytest.raises(InUse) as caught:
+            train(load_recipe(recipe), folder, reporter=QUIET)
+        told.append(str(caught.value))
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join(timeout=60)
+    return told[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "way"),
+    [
+        ("_extract", "thread"),
+        ("_fit_gates", "process"),
+        ("_save_model", "other recipe"),
+        ("_report", "link"),
+    ],
+)
+def test_of_two_runs_in_one_folder_the_second_is_told_of_the_first_and_changes_nothing(
+    stage: str, way: str, run: Run, rows: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe, other = write_recipe(rows, tiny_folder), tmp_path / "other.yaml"
+    mine = load_recipe(recipe)
+    if way == "other recipe":
+        other.write_text(recipe.read_text(encoding="utf-8").replace("name: small", "seed: 1\nname: other"), encoding="utf-8")
+    original, told, folder = getattr(Training, stage), list[str](), tmp_path / "run"
+
+    def disturbed(self: Training, *given: Any) -> Any:
+        value = original(self, *given)
+        if not told:
+            told.append(start_second(way, other if way == "other recipe" else recipe, folder))
+        return value
+
+    monkeypatch.setattr(Training, stage, disturbed)
+    assert train(mine, folder, reporter=QUIET).computed == STAGES
+    assert f"{folder.name if way != 'link' else 'link'}: is being written by process {os.getpid()}" in " ".join(told[0].split())
+    assert differing(numbers(run.folder), numbers(folder)) == []
+    assert leftovers(folder) == []
+    assert train(mine, folder, reporter=QUIET).computed == ()
 
 
 def test_a_stage_found_is_read_once_and_one_computed_is_not_read(tmp_path: Path):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_run import Armorm, read_lines, write_lines
@@ -22,9 +26,11 @@ from armorm.jobs.score_file import Job, score_job, stream_rows, write_scores
 from armorm.jobs.select import best_of_job, build_pairs, select
 from armorm.progress import Reporter
 from armorm.run.train import Run
+from armorm.scoring.engine import Engine
 from armorm.scoring.table import ScoreTable
 
 QUIET = Reporter(quiet=True)
+NAN = math.nan
 
 
 def by_length(conversations: Any) -> ScoreTable:
@@ -64,6 +70,75 @@ def test_neighbours_with_one_prompt_are_one_question(tmp_path: Path):
     assert found[1]["error"].startswith("missing-field")
     assert found[3]["margin"] is None
     assert "ids" not in found[3]
+
+
+UNSCORED: dict[str, list[float]] = {
+    "first": [NAN, 1.0, 3.0, 2.0],
+    "best first": [NAN, 3.0, 1.0, 2.0],
+    "last": [2.0, 1.0, NAN],
+    "infinite": [math.inf, 0.5, -math.inf, 0.7],
+    "all but one": [NAN, NAN, -7.0, NAN],
+    "all": [NAN, NAN, NAN],
+    "all infinite": [math.inf, NAN, -math.inf],
+    "only": [NAN],
+}
+
+
+@pytest.mark.parametrize("top_k", [1, 4])
+@pytest.mark.parametrize("apart", [False, True], ids=["a list", "neighbours"])
+@pytest.mark.parametrize("scores", UNSCORED.values(), ids=UNSCORED.keys())
+def test_an_answer_without_a_number_is_never_the_best(scores: list[float], apart: bool, top_k: int, tmp_path: Path):
+    answers = [f"answer {j}" for j in range(len(scores))]
+    whole = [{"id": "q", "prompt": "hi", "responses": answers}]
+    write_lines(tmp_path / "rows.jsonl", [{"prompt": "hi", "response": a} for a in answers] if apart else whole)
+
+    def score(conversations: Sequence[Any]) -> ScoreTable:
+        return table_of([scores[int(c[-1]["content"].split()[1])] for c in conversations])
+
+    (row,) = stream_rows(tmp_path / "rows.jsonl", score, best_of_job(top_k=top_k), QUIET)
+    ranked = sorted((j for j, s in enumerate(scores) if math.isfinite(s)), key=lambda j: -scores[j])
+    assert json.loads(json.dumps(row, allow_nan=False))["best"] == (ranked[0] if ranked else None)
+    assert row["error"].count("not-finite: the model gives this answer no finite number") == len(scores) - len(ranked)
+    if not ranked:
+        assert "response" not in row
+        assert row["score"] is None
+        return
+    assert (row["response"], row["score"]) == (answers[ranked[0]], pytest.approx(scores[ranked[0]]))
+    assert row["margin"] == (pytest.approx(scores[ranked[0]] - scores[ranked[1]]) if len(ranked) > 1 else None)
+    assert row["scores"] == [pytest.approx(s) if math.isfinite(s) else None for s in scores]
+    assert [one["index"] for one in row.get("top", [])] == (ranked if top_k > 1 else [])
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_commands_that_select_pass_over_answers_without_a_number(
+    kind: str, armorm: Armorm, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A decoder that gives no number for every answer with "bad" in it: no command takes one, and each says how many there are."""
+    original = Engine.score
+
+    def spoiled(self: Engine, conversations: Sequence[Any], **how: Any) -> ScoreTable:
+        table = original(self, conversations, **how)
+        bad = torch.tensor([["bad" in c[-1]["content"]] for c in conversations])
+        rewards = torch.where(bad, torch.nan, table.trained.rewards)
+        return replace(table, trained=replace(table.trained, rewards=rewards, terms=torch.where(bad, torch.nan, table.trained.terms)))
+
+    monkeypatch.setattr(Engine, "score", spoiled)
+    answers = [["bad one", "fine"], ["fine thank you", "bad", "return x"], ["bad", "bad bad"]]
+    write_lines(tmp_path / "rows.jsonl", [{"id": f"q{i}", "prompt": f"hello {i}", "responses": a} for i, a in enumerate(answers)])
+    model, scored = run.folder / "model", tmp_path / f"scored.{kind}"
+    code, out, _ = armorm("best-of", model, tmp_path / "rows.jsonl", "--quiet")
+    found = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()]
+    assert (code, [row["best"] is None for row in found]) == (1, [False, False, True])
+    assert "bad" not in found[0]["response"] + found[1]["response"]
+    assert all("not-finite" in row["error"] for row in found)
+    armorm("score", model, tmp_path / "rows.jsonl", "--out", scored, "--quiet")
+    assert [[s is None for s in row["scores"]] for row in records(scored)] == [["bad" in a for a in some] for some in answers]
+    _, out, err = armorm("select", scored, "--keep-top", 1.0)
+    assert [json.loads(line)["messages"][-1]["content"] for line in out.splitlines()] == ["fine", "fine thank you", "return x"]
+    assert "4" in err
+    _, out, _ = armorm("pairs", scored, "--quiet")
+    (pair,) = map(json.loads, out.splitlines())
+    assert {pair["chosen"][0]["content"], pair["rejected"][0]["content"]} == {"fine thank you", "return x"}
 
 
 # -- the best part -----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ A row is a context and n answers: one that is rated, two of a pair, all of a ben
 
     <folder>/<source>-<key>/shard-00000-of-00012.safetensors  response/<part> [a d], response/tokens and response/truncated [a],
                                                               prompt/<part> [n d], prompt/tokens [n], answers [n], ratings [n k']
-                            shard-00000-of-00012.json         counts, the tensors' digest (sealed)
+                            shard-00000-of-00012.json         its place, counts, the tensors' digest (sealed)
                             texts.parquet                     contexts and answers
-                            manifest.json                     what went in, the digests of all these (sealed, written last)
+                            manifest.json                     its place, what went in, all digests (sealed, written last)
                             labels-<key>.parquet              ids, groups, sections, subsets, how many answers are chosen
                             labels-<key>.json                 its digest (sealed)
                             timings.jsonl                     seconds per shard (not part of the result)
@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int, Shaped
 
+from armorm.bounds import shown
 from armorm.conversation import Answer, Message
 from armorm.disk import check_digest, digest_of, read_sealed
 from armorm.errors import CheckpointError
@@ -276,12 +277,14 @@ def open_answers(folder: Path, labels: str | None = None) -> Answers | None:
     """The complete store in a folder, or None when there is none (or only a part of one).
 
     `labels` is the key of the labels to read it with (none: of the only ones that there are). Raises CheckpointError when the
-    manifest is damaged or of another format.
+    manifest is damaged, of another format, or another store's.
     """
     if not (folder / "manifest.json").is_file():
         return None
     remedy = "remove it and extract again (what is whole is kept)"
     manifest = read_sealed(folder / "manifest.json", FORMAT, remedy=remedy, holds=MANIFEST)
+    if (place := manifest.get("place", folder.name)) != folder.name:
+        raise CheckpointError(f"{folder / 'manifest.json'}: is that of another store ({shown(place)}): {remedy}")
     if labels is None:
         found = sorted(folder.glob("labels-*.json"))
         if len(found) != 1:
@@ -314,10 +317,12 @@ def store_faults(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def find_shard(folder: Path, name: str, rows: int) -> dict[str, Any] | None:
-    """The facts of a shard that is whole and has so many rows, or None."""
+    """The facts of a shard that is whole, stands where it was written and has so many rows, or None."""
     try:
         facts = read_sealed(folder / f"{name}.json", FORMAT, remedy=REMEDY, holds=SHARD)
-        whole = facts["rows"] == rows and digest_of(folder / f"{name}.safetensors") == facts["tensors"]
+        place = place_of(folder, name)
+        own = facts["rows"] == rows and facts.get("place", place) == place  # earlier versions did not say
+        whole = own and digest_of(folder / f"{name}.safetensors") == facts["tensors"]
     except (CheckpointError, OSError):
         return None
     return facts if whole else None
@@ -325,3 +330,8 @@ def find_shard(folder: Path, name: str, rows: int) -> dict[str, Any] | None:
 
 def shard_name(i: int, count: int) -> str:
     return f"shard-{i:05d}-of-{count:05d}"
+
+
+def place_of(folder: Path, name: str) -> str:
+    """What a shard's facts say of where it stands: those of another place hold other rows."""
+    return f"{folder.name}/{name}"

@@ -35,7 +35,7 @@ from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conve
 from armorm.data.stored_rows import outlines
 from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, InUse, StorageError
-from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, shard_name
+from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, place_of, shard_name
 from armorm.features.backbone import SIZES, Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
@@ -292,7 +292,7 @@ def write_answers(
         labels = _write_labels(home, rows)
         _remove_left_locks(home)
         whole = {**settings.facts, **facts, "objectives": objectives, "rows": len(rows), **sums}
-        manifest = {**whole, "shards": digests, "texts": texts}
+        manifest = {"place": home.name, **whole, "shards": digests, "texts": texts}
         write_sealed(home / "manifest.json", manifest)
     return Answers(home, manifest, labels)
 
@@ -362,7 +362,8 @@ def _write_shard(
         save_file(tensors, beside)
         digest = digest_of(beside)
     counts = {"rows": len(rows), "answers": sum(sizes), "tokens": features.computed_tokens}
-    facts = {"format": FORMAT, **counts, "truncated": int(features.truncated.sum()), "tensors": digest}
+    counts["truncated"] = int(features.truncated.sum())
+    facts = {"format": FORMAT, "place": place_of(home, name), **counts, "tensors": digest}
     write_sealed(home / f"{name}.json", facts)
     return facts
 
