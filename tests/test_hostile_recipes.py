@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_run import OBJECTIVES, write_lines, write_recipe, write_rows
+import torch
+from small_run import OBJECTIVES, Armorm, write_lines, write_recipe, write_rows
 
-from armorm.errors import ArmormError
+from armorm.errors import ArmormError, BackboneError, FitError, RecipeError
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.run import plan as plan_module
+from armorm.run import train as train_module
 from armorm.run.plan import plan
 from armorm.run.train import Run, train
 
@@ -124,6 +129,176 @@ def as_planned(recipe: Path, folder: Path, features: Path) -> Run | str:
     assert found == refused or not refused
     assert not (folder / "features").exists()
     return found
+
+
+# -- names -------------------------------------------------------------------------------------------------------------------
+
+KEYS = [
+    "name",
+    "ratings.0.name",
+    "pairs.0.name",
+    "bench.0.name",
+    "bench.0.source.name",
+    "bench.1.name",
+    "compare.judges.0.name",
+    "compare.fixed_weights.0.name",
+]
+PATHS = ["../../esc", "/abs", "a\0b", "x" * 300, ".", "..", "a/b", "esc/", "~/esc", "..\\esc", "C:\\esc", "a\nb", " ", "a "]
+
+
+def _named(rows: Path, key: str, name: str) -> dict[str, Any]:
+    # The recipe's changes that put a name where the key says.
+    one = {"path": str(rows / "ratings-panel.jsonl"), "name": name}
+    pairs = {"path": str(rows / "pairs.jsonl"), "name": name}
+    return {
+        "name": {"name": name},
+        "ratings.0.name": {"ratings": [one]},
+        "pairs.0.name": {"pairs": [pairs]},
+        "bench.0.name": {"bench": [{"name": name, "source": {"path": str(rows / "bench.jsonl")}}]},
+        "bench.0.source.name": {"bench": [{"name": "b", "source": {"path": str(rows / "bench.jsonl"), "name": name}}]},
+        "bench.1.name": {"bench": ["rewardbench", {"name": name, "benchmark": "rewardbench"}]},
+        "compare.judges.0.name": {"compare": {"judges": [{"name": name, "local": "smollm2"}]}},
+        "compare.fixed_weights.0.name": {"compare": {"fixed_weights": [{"name": name, "weights": {"panel-quality": 1}}]}},
+    }[key]
+
+
+def _tree(folder: Path) -> list[str]:
+    return sorted(str(at.relative_to(folder)) for at in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("name", PATHS, ids=lambda name: ascii(name)[:20])
+def test_a_name_that_is_a_path_is_refused_by_its_key_and_writes_nothing(
+    key: str, name: str, own_rows: Path, tiny_folder: Path, tmp_path: Path, armorm: Armorm
+):
+    out, recipe = tmp_path / "deep" / "er" / "run", tmp_path / "recipe.yaml"
+    recipe.write_bytes(write_recipe(own_rows, tiny_folder, **_named(own_rows, key, name)).read_bytes())
+    before, beside = _tree(tmp_path), _tree(tmp_path.parent)
+    said = r", line \d+: .* holds NUL" if "\0" in name else rf"1 fault\n  - {re.escape(key)}: a name (is|has) "
+    for way in (plan, lambda path: train(load_recipe(path), out, reporter=Reporter(quiet=True))):
+        with pytest.raises(RecipeError, match=said):
+            way(recipe)
+    for more in ((), ("--dry-run",)) if name == PATHS[0] else ():
+        code, _, err = armorm("train", recipe, "--out", out, "--quiet", *more)
+        assert code == 2
+        assert f"{key}: a name" in " ".join(err.split())
+    assert _tree(tmp_path) == before
+    assert [at for at in _tree(tmp_path.parent) if at not in beside] == []
+    assert not any(Path(place).exists() for place in ("/abs", "/esc"))
+
+
+@pytest.mark.parametrize("kind", ["ratings", "pairs", "bench"])
+@pytest.mark.parametrize("name", ["../../esc", "/abs", "a\0b", "x" * 300, ".", "..", "../x", "a/../../b", "a/", " "])
+def test_a_recipe_made_in_python_keeps_to_its_folder_too(kind: str, name: str, own_rows: Path, tiny_folder: Path, tmp_path: Path):
+    """What no YAML says is looked at before a row of the source is read."""
+    recipe = load_recipe(
+        write_recipe(own_rows, tiny_folder, ratings=[{"path": str(own_rows / "ratings-panel.jsonl"), "name": "r"}])
+    )
+    renamed = getattr(recipe, kind)[0].model_copy(update={"name": name})
+    out = tmp_path / "deep" / "er" / "run"
+    with pytest.raises(RecipeError, match=rf"{kind}: the source .*: a name (is|has) "):
+        train(recipe.model_copy(update={kind: [renamed]}), out, reporter=Reporter(quiet=True))
+    assert [at for at in _tree(tmp_path) if not at.startswith("deep/er/run")] == ["deep", "deep/er"]
+
+
+@pytest.mark.parametrize("stem", [".hidden", "x" * 150, "a\nb", " a", "é" * 60, "a\\b"], ids=ascii)
+@pytest.mark.parametrize("kind", ["ratings", "pairs"])
+def test_a_files_name_that_can_not_be_a_sources_is_refused(
+    kind: str, stem: str, own_rows: Path, tiny_folder: Path, tmp_path: Path, features: Path
+):
+    file = tmp_path / f"{stem}.jsonl"
+    try:
+        file.write_bytes((own_rows / ("ratings-panel" if kind == "ratings" else kind)).with_suffix(".jsonl").read_bytes())
+    except OSError:
+        pytest.skip("no such file name here")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(write_recipe(own_rows, tiny_folder, **{kind: [{"path": str(file)}]}).read_bytes())
+    found = as_planned(recipe, tmp_path, features)
+    assert isinstance(found, str)
+    assert f"{kind}: the source" in found
+    assert "(its `name`, or its file's)" in found
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has torch say that there are so many GPUs; none of them computes anything."""
+
+    def there_are(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+    return there_are
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "said"),
+    [
+        ("cuda", 0, "there are 0 GPUs"),
+        ("cuda:0", 0, "there are 0 GPUs"),
+        ("cuda:7", 0, "there are 0 GPUs"),
+        ("cuda:7", 2, "there are 2 GPUs"),
+        ("cuda:2", 2, "there are 2 GPUs"),
+        ("mps", 0, "MPS"),
+        ("mps:0", 0, "MPS"),
+        ("xpu", 0, ""),
+        ("hpu", 0, ""),
+        ("meta", 0, "it computes nothing"),
+        ("meta:0", 2, "it computes nothing"),
+        ("nonsense", 0, "nonsense"),
+        ("CUDA", 0, "CUDA"),
+        ("cuda:-1", 2, "cuda:-1"),
+        ("gpu", 2, "gpu"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused_before_anything_is_read(
+    device: str,
+    count: int,
+    said: str,
+    own_rows: Path,
+    tiny_folder: Path,
+    tmp_path: Path,
+    gpus: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    if device.startswith("mps") and torch.backends.mps.is_available():
+        pytest.skip("it is here")
+    gpus(count)
+    monkeypatch.setattr(plan_module, "survey_rows", lambda *_, **__: pytest.fail("rows were read"))
+    monkeypatch.setattr(train_module, "read_rows", lambda *_, **__: pytest.fail("rows were read"))
+    recipe = write_recipe(own_rows, tiny_folder, backbone={"device": device})
+    for way in (plan, lambda path: train(load_recipe(path), tmp_path / "run", reporter=Reporter(quiet=True))):
+        with pytest.raises(BackboneError) as caught:
+            way(recipe)
+        assert str(caught.value).startswith(f"device {device!r} can't be used here (")
+        assert said in str(caught.value)
+        assert "give auto, cpu, or a GPU of this machine (cuda, cuda:1, mps)" in str(caught.value)
+    assert _tree(tmp_path) == []
+
+
+def test_a_gates_device_that_is_not_here_is_refused_before_anything_is_read(
+    own_rows: Path, tiny_folder: Path, tmp_path: Path, gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+):
+    gpus(0)
+    monkeypatch.setattr(plan_module, "survey_rows", lambda *_, **__: pytest.fail("rows were read"))
+    monkeypatch.setattr(train_module, "read_rows", lambda *_, **__: pytest.fail("rows were read"))
+    recipe = write_recipe(own_rows, tiny_folder, gate={"device": "cuda"})
+    for way in (plan, lambda path: train(load_recipe(path), tmp_path / "run", reporter=Reporter(quiet=True))):
+        with pytest.raises(FitError, match=r"`gate\.device` is cuda, and torch finds no GPU here: set it to auto or cpu"):
+            way(recipe)
+    assert _tree(tmp_path) == []
+    for device in ("mps", "cuda:0", "meta", "nonsense"):
+        with pytest.raises(RecipeError, match=r"gate\.device"):
+            plan(write_recipe(own_rows, tiny_folder, gate={"device": device}))
+
+
+def test_a_finished_run_is_read_where_its_devices_are_not(run: Run, rows: Path, tiny_folder: Path, copied: Path, gpus):
+    gpus(0)
+    recipe = write_recipe(rows, tiny_folder, backbone={"device": "cuda"}, gate={"device": "cuda"})
+    assert train(load_recipe(recipe), copied, reporter=Reporter(quiet=True)).computed == ()
 
 
 def only_numbers(run: Run) -> bool:

@@ -310,11 +310,12 @@ def test_of_two_runs_in_one_folder_the_second_is_told_of_the_first_and_changes_n
     mine = load_recipe(recipe)
     if way == "other recipe":
         other.write_text(recipe.read_text(encoding="utf-8").replace("name: small", "seed: 1\nname: other"), encoding="utf-8")
-    original, told, folder = getattr(Training, stage), list[str](), tmp_path / "run"
+    original, begun, told, folder = getattr(Training, stage), list[Training](), list[str](), tmp_path / "run"
 
     def disturbed(self: Training, *given: Any) -> Any:
         value = original(self, *given)
-        if not told:
+        begun.append(self)
+        if begun == [self]:
             told.append(start_second(way, other if way == "other recipe" else recipe, folder))
         return value
 

@@ -113,22 +113,23 @@ def test_an_answer_without_a_number_is_never_the_best(scores: list[float], apart
 def test_commands_that_select_pass_over_answers_without_a_number(
     kind: str, armorm: Armorm, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A decoder that gives no number for every answer with "bad" in it: no command takes one, and each says how many there are."""
+    """A decoder that gives no number for an answer with "bad" in it: no command takes one, and it is said how many there are."""
     original = Engine.score
 
     def spoiled(self: Engine, conversations: Sequence[Any], **how: Any) -> ScoreTable:
         table = original(self, conversations, **how)
         bad = torch.tensor([["bad" in c[-1]["content"]] for c in conversations])
-        rewards = torch.where(bad, torch.nan, table.trained.rewards)
-        return replace(table, trained=replace(table.trained, rewards=rewards, terms=torch.where(bad, torch.nan, table.trained.terms)))
+        rewards, terms = (torch.where(bad, torch.nan, column) for column in (table.trained.rewards, table.trained.terms))
+        return replace(table, trained=table.trained._replace(rewards=rewards, terms=terms))
 
     monkeypatch.setattr(Engine, "score", spoiled)
     answers = [["bad one", "fine"], ["fine thank you", "bad", "return x"], ["bad", "bad bad"]]
     write_lines(tmp_path / "rows.jsonl", [{"id": f"q{i}", "prompt": f"hello {i}", "responses": a} for i, a in enumerate(answers)])
     model, scored = run.folder / "model", tmp_path / f"scored.{kind}"
-    code, out, _ = armorm("best-of", model, tmp_path / "rows.jsonl", "--quiet")
+    _, out, err = armorm("best-of", model, tmp_path / "rows.jsonl")
     found = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()]
-    assert (code, [row["best"] is None for row in found]) == (1, [False, False, True])
+    assert [row["best"] is None for row in found] == [False, False, True]
+    assert "not-finite" in err
     assert "bad" not in found[0]["response"] + found[1]["response"]
     assert all("not-finite" in row["error"] for row in found)
     armorm("score", model, tmp_path / "rows.jsonl", "--out", scored, "--quiet")

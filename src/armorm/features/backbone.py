@@ -127,7 +127,7 @@ def load_backbone(
     in transformers' layout, or a hub id. `device` "auto" takes a GPU where there is one. Raises BackboneError with a
     remedy when it isn't there or can't be read.
     """
-    folder = located(name, dtype)
+    place, folder = device_of(device), located(name, dtype)
     model, tokenizer, lacking = _load(transformers.AutoModel, folder, dtype, revision, said=_not_loaded(name))
     if lacking:
         raise BackboneError(
@@ -137,7 +137,7 @@ def load_backbone(
     if chat_template is not None:
         _set_template(tokenizer, chat_template)
     # Multimodal models carry their text decoder as `language_model`; only that one is needed.
-    model = (getattr(model, "language_model", None) or model).eval().requires_grad_(False).to(device_of(device))
+    model = (getattr(model, "language_model", None) or model).eval().requires_grad_(False).to(place)
     config = model.config.get_text_config()
     return Backbone(
         name=name,

@@ -13,6 +13,7 @@ from typing import Any
 from armorm.data.files import expand
 from armorm.data.summary import SourceFacts
 from armorm.features.backbone import check_local, device_of, is_ready, located
+from armorm.fit.gate_training import device_of as gate_device_of
 from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
@@ -21,11 +22,15 @@ from armorm.run.rows import all_here, cap_suites, joined, survey_rows
 
 
 def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
-    """What a recipe reads, fits and judges, and what that costs if it is to be `priced`. Raises RecipeError with every fault."""
+    """What a recipe reads, fits and judges, and what that costs if it is to be `priced`.
+
+    Raises RecipeError with every fault, BackboneError and FitError for a device that this machine does not have.
+    """
     recipe = load_recipe(path)
     objectives = recipe.load_objectives()
     response, prompt = recipe.features.parts
     device_of(recipe.backbone.device)
+    gate_device_of(recipe.gate.device)
     settings = recipe.backbone
     if is_ready(settings.model, settings.dtype):
         check_local(settings.model, [*response, *prompt], dtype=settings.dtype, max_tokens=settings.max_tokens)

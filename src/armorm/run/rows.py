@@ -265,7 +265,7 @@ class _Reader:
             yield name, stream(found, source=name, columns=source.columns, span=span, where=where, **more)
 
     def _keep(self, kind: Kind, name: str, stream: Stream[Any] | _Whole, cap: int | None, *, section: str | None = None) -> None:
-        if fault := name_fault(name.replace("/", "-")):  # a data set of the hub is called owner/name
+        if fault := next(filter(None, map(name_fault, name.split("/"))), ""):  # a data set of the hub is called owner/name
             raise RecipeError(f"{kind}: the source {shown(name)}: {fault} (its `name`, or its file's)")
         for known in (known for of, known in self._seen if of == kind and known.casefold() == name.casefold()):
             alike = "" if known == name else f" and {known!r}, which are one folder on some disks"

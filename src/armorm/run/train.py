@@ -22,8 +22,10 @@ from armorm.data.splits import Split
 from armorm.data.summary import summarise
 from armorm.disk import digest_of, passing_folder, write_marked
 from armorm.errors import CheckpointError
+from armorm.features.backbone import device_of
 from armorm.features.spec import FINAL
 from armorm.fit.debias import Debias
+from armorm.fit.gate_training import device_of as gate_device_of
 from armorm.fit.method import Fitted
 from armorm.fit.parts import load_debias
 from armorm.objectives import Objectives
@@ -146,7 +148,8 @@ class Training:
         return Run(self.out, results, report.folder / "report.html", tuple(self._computed))
 
     def _begin(self) -> None:
-        """Raises DataError, before anything is computed, where something else would be replaced.
+        """Raises DataError, before anything is computed, where something else would be replaced; BackboneError or FitError for a
+        device that is not here and that something has still to be computed on.
 
         The folder's list says of each file what it was until the whole is finished again; of a recipe that is another one now,
         that it is not finished.
@@ -154,6 +157,10 @@ class Training:
         known = read_own_list(self.out)
         for name in STAGES:
             require_stage_folder(self.out / name)
+        if not self.features.exists():
+            device_of(self.recipe.backbone.device)
+        if not (self.out / "gate").exists():
+            gate_device_of(self.recipe.gate.device)
         write_marked(self.out / RECIPE, self.recipe.to_yaml())
         if known.get(RECIPE, UNFINISHED) not in (UNFINISHED, digest_of(self.out / RECIPE)):
             save_sums(self.out, {**known, RECIPE: UNFINISHED})
