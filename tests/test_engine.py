@@ -368,7 +368,7 @@ def test_a_model_says_what_makes_the_difference(sure: RewardModel, tiny_model: R
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("batch_tokens", [64, 4096])
 def test_exact_scores_of_a_short_type_are_those_of_each_alone_to_the_bit(
-    dtype: DType, batch_tokens: int, assembled: Callable[..., RewardModel], parts: Parts
+    dtype: DType, batch_tokens: int, assembled: Callable[..., RewardModel], parts: Parts, passes: list[tuple[int, ...]]
 ):
     """Whatever stands in the list: prompts that several share, repeats, one that is refused, another order."""
     model = assembled(*parts, dtype=dtype)
@@ -378,7 +378,9 @@ def test_exact_scores_of_a_short_type_are_those_of_each_alone_to_the_bit(
     alone = [engine.score([row]) for row in rows]
     for seed in range(3):
         order = random.Random(seed).sample(range(len(rows)), len(rows)) if seed else range(len(rows))
+        passes.clear()
         table = engine.score([rows[i] for i in order])
+        assert sorted(passes) == sorted((1, len(ids)) for ids in {model.renderer.render(row).ids for row in rows if row})
         for name in COLUMNS:
             whole = np.concatenate([getattr(alone[i], name) for i in order])
             np.testing.assert_array_equal(getattr(table, name), whole, err_msg=f"{name} in order {seed}")
@@ -417,7 +419,7 @@ def test_eight_threads_get_the_numbers_that_one_gets(tiny_model: RewardModel):
 
 @pytest.mark.parametrize("given", ["mask", "lengths", "nothing"])
 def test_eight_threads_that_call_the_model_on_ids_get_the_numbers_that_one_gets(given: str, tiny_model: RewardModel):
-    """Bare ids as trainers give them, of other lengths, some padded on the left; a ninth thread scores conversations meanwhile."""
+    """Bare ids as trainers give them, of other lengths, some padded on the left; a ninth thread scores meanwhile."""
     batches = [_ids_of(tiny_model, talks(6, seed, longest=4 + 3 * seed), left=seed % 2 == 1) for seed in range(8)]
     keys = {"mask": ("input_ids", "attention_mask"), "lengths": ("input_ids", "attention_mask", "prompt_lengths")}
     calls = [{key: batch[key] for key in keys.get(given, ("input_ids",))} for batch in batches]
