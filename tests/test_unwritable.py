@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or have no such place: one message, nothing half-written, and the same files once there is room."""
+"""Disks that are full, read-only or have no such place: one message, nothing half-written, the same files once there is room."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from armorm.run.train import Run
 from armorm.run.tune import tune
 from armorm.tuning import loop
 
-RELEASED = Path(__file__).parent / "fixtures" / "released-tiny"
 FULL = OSError(errno.ENOSPC, "No space left on device")
 SAFETENSORS = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 TOKENIZERS = Exception("No space left on device (os error 28)")
@@ -169,7 +168,8 @@ def test_a_stage_on_a_full_disk_leaves_nothing_and_is_the_same_when_there_is_roo
 @pytest.mark.parametrize("layout", ["armorm", "released"])
 @pytest.mark.parametrize(("file", "error"), [("model.safetensors", SAFETENSORS), ("tokenizer.json", TOKENIZERS)])
 def test_an_export_on_a_full_disk_leaves_nothing(armorm: Armorm, run: Run, tmp_path, monkeypatch, layout, file, error):
-    words = ("export", run.folder / "model" if layout == "armorm" else RELEASED, "--layout", layout)
+    monkeypatch.setattr("armorm.model.layouts.released.released_faults", lambda _: [])  # its features and template are others
+    words = ("export", run.folder / "model", "--layout", layout)
     assert armorm(*words, tmp_path / "whole")[0] == 0
     with monkeypatch.context() as patched:
         fill_libraries(patched, f"out/{file}", error)
@@ -339,8 +339,12 @@ PLACES = {"below a file": "/dev/null/x", "a long name": "n" * 300, "read-only": 
 FORBIDDEN = {"read-only": errno.EROFS, "denied": errno.EACCES, "read-only below": errno.EROFS}
 
 
-def forbid(patched: pytest.MonkeyPatch, folder: Path, number: int) -> None:
+CHANGES = ("mkdir", "rename", "replace", "unlink", "remove", "rmdir", "link", "symlink", "truncate", "chmod", "utime")
+
+
+def forbid(patched: pytest.MonkeyPatch, folder: Path, number: int, only: tuple[str, ...] = ("open", "os.open", *CHANGES)) -> None:
     """Has nothing below a folder be written, as on a read-only disk or where one has no rights."""
+
     def refused(path: Any) -> None:
         text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
         if Path(text).is_relative_to(folder):
@@ -355,11 +359,14 @@ def forbid(patched: pytest.MonkeyPatch, folder: Path, number: int) -> None:
         return call
 
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-    patched.setattr(os, "open", guarded(os.open, lambda flags, *_, **__: bool(flags & writing)))
-    patched.setattr(io, "open", guarded(io.open, lambda mode="r", *_, **__: bool(set(mode) & set("wax+"))))
-    patched.setattr("builtins.open", io.open)
-    for name in ("mkdir", "rename", "replace", "unlink", "remove", "rmdir", "link", "symlink", "truncate", "chmod", "utime"):
-        patched.setattr(os, name, guarded(getattr(os, name), lambda *_, **__: True))
+    if "os.open" in only:
+        patched.setattr(os, "open", guarded(os.open, lambda flags, *_, **__: bool(flags & writing)))
+    if "open" in only:
+        patched.setattr(io, "open", guarded(io.open, lambda mode="r", *_, **__: bool(set(mode) & set("wax+"))))
+        patched.setattr("builtins.open", io.open)
+    for name in CHANGES:
+        if name in only:
+            patched.setattr(os, name, guarded(getattr(os, name), lambda *_, **__: True))
 
 
 @pytest.fixture(params=PLACES)
@@ -421,3 +428,40 @@ def test_a_place_that_is_none_is_told_before_anything_is_computed(
     assert code in (1, 2)
     assert out == ""
     assert any(said in message(err) for said in ("can't be written", "is no folder of a run", "File name too long"))
+
+
+# -- what is finished --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("only", [("open", "os.open", *CHANGES), ("os.open",), ("mkdir",), ("open",)], ids=lambda only: only[-1])
+def test_a_finished_run_that_can_not_be_written_to_is_found(armorm: Armorm, recipe, copied, monkeypatch, number, only):
+    before = contents(copied)
+    monkeypatch.setattr("armorm.features.storing.extract", lambda *_, **__: pytest.fail("it computes"))
+    with monkeypatch.context() as patched:
+        forbid(patched, copied, number, only)
+        code, out, err = armorm("train", recipe, "--out", copied, "--quiet")
+    assert (code, err) == (0, "")
+    assert "computed: nothing; everything was there" in out
+    assert contents(copied) == before
+
+
+def test_an_unfinished_run_that_can_not_be_written_to_is_one_message(armorm: Armorm, recipe, copied, monkeypatch):
+    shutil.rmtree(copied / "gate")
+    before = contents(copied)
+    forbid(monkeypatch, copied, errno.EROFS)
+    code, out, err = armorm("train", recipe, "--out", copied, "--quiet")
+    assert (code, out) == (1, "")
+    assert f"{copied / 'gate'}: can't be written: Read-only file system" in message(err)
+    assert contents(copied) == before
+
+
+def test_a_finished_training_that_can_not_be_written_to_is_found(armorm: Armorm, tuned, monkeypatch):
+    recipe, folder = tuned
+    before = contents(folder)
+    forbid(monkeypatch, folder, errno.EROFS)
+    monkeypatch.setattr(loop.Job, "train", lambda *_: pytest.fail("it trains"))
+    code, _, err = armorm("tune", recipe, "bradley-terry", "--out", folder)
+    assert code == 0, err
+    assert "bradley-terry: as before" in err
+    assert contents(folder) == before
