@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from advisories import judged
 from rich.table import Table
-from small_run import Armorm, write_recipe
+from small_run import Armorm, read_lines, write_lines, write_recipe
 
-from armorm.cli import ending
+from armorm.cli import ending, main
 from armorm.errors import DataError, StorageError
 from armorm.progress import Reporter, Terminal, readable
 
@@ -59,6 +61,106 @@ def test_a_stream_that_is_closed_full_unread_or_poor_in_letters(command, line, c
     assert said in found.stderr
     assert "Traceback" not in found.stderr
     assert "Exception ignored" not in found.stderr
+
+
+LINES = {">/dev/full": (1, "the disk is full"), ">&-": (1, "stdout can't be written"), "| true": (0, "141")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", LINES)
+def test_scores_on_a_stream_that_is_closed_full_or_unread(stream, run, rows):
+    if "/dev/full" in stream and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    code, said = LINES[stream]
+    scores = 'armorm score "$1" "$2" --quiet'
+    line = f"{{ {scores}; echo $? >&2; }} {stream}" if stream == "| true" else f"{scores} {stream}"
+    found = shell(line, run.folder / "model", rows / "ratings-panel.jsonl")
+    assert found.returncode == code, found.stderr
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
+    assert "Exception ignored" not in found.stderr
+
+
+PRINTS = {
+    "score": "score M FILE --quiet",
+    "score, whole": "score M FILE --full",
+    "score to a file": "score M FILE --out NEW.jsonl",
+    "best-of": "best-of M FILE",
+    "select": "select SCORED --keep-top 0.5",
+    "pairs": "pairs SCORED",
+    "explain": "explain M PAIRS",
+    "explain, as JSON": "explain M PAIRS --json",
+    "bench": "bench M --suite PAIRS --out NEW",
+    "bench, as CSV": "bench M --suite PAIRS --out NEW --csv",
+    "audit": "audit M PAIRS --only filler --out NEW",
+    "train": "train RECIPE --out RUN --quiet",
+    "train, planned": "train RECIPE --out RUN --dry-run",
+    "extract": "extract RECIPE --out RUN --quiet",
+    "export": "export M NEW",
+    "bake": "steer bake M PROFILE NEW",
+    "check": "steer check PROFILE M",
+    "verify": "verify RUN",
+    "doctor": "doctor",
+    "inspect": "data inspect FILE",
+    "validate": "data validate PAIRS",
+    "data export": "data export FILE --out NEW.parquet",
+    "help": "--help",
+    "a command's help": "score --help",
+}
+
+
+@pytest.fixture(scope="module")
+def places(run, rows, tiny_folder, tmp_path_factory) -> dict[str, Path]:
+    """What commands are given, by the word that stands for it."""
+    folder = tmp_path_factory.mktemp("prints")
+    for name, source in (("few", "ratings-panel"), ("pairs", "pairs")):
+        write_lines(folder / f"{name}.jsonl", read_lines(rows / f"{source}.jsonl")[:3])
+    write_lines(folder / "scored.jsonl", [{"prompt": "a", "response": text, "score": len(text)} for text in ("b", "cd")])
+    (folder / "profile.yaml").write_text("name: careful\nfloor: {panel-quality: 0.2}\n")
+    own = {"FILE": folder / "few.jsonl", "PAIRS": folder / "pairs.jsonl", "SCORED": folder / "scored.jsonl"}
+    recipe = write_recipe(rows, tiny_folder)
+    return {**own, "M": run.folder / "model", "RUN": run.folder, "RECIPE": recipe, "PROFILE": folder / "profile.yaml"}
+
+
+@contextmanager
+def stdout_that(fails: str) -> Iterator[None]:
+    """In this process, a standard output that is full, closed or unread."""
+    reader, unread = os.pipe()
+    os.close(reader)
+    kept = os.dup(1)  # a closed one is opened again as a device
+    place = "/dev/full" if fails == "full" else unread
+    stream = None if fails == "closed" else open(place, "w", closefd=fails == "full")  # noqa: SIM115 - closed below
+    before, sys.stdout = sys.stdout, stream
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        if stream is not None:
+            stream.close()
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(unread)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", PRINTS.values(), ids=list(PRINTS))
+def test_every_command_that_prints_ends_well_where_it_can_not(command, places, monkeypatch, capsys, tmp_path):
+    for fails, code, said in (("full", 1, "the disk is full"), ("closed", 1, "stdout can't be written"), ("unread", 141, "")):
+        new = {
+            "NEW": tmp_path / fails / "new",
+            "NEW.jsonl": tmp_path / fails / "a.jsonl",
+            "NEW.parquet": tmp_path / f"{fails}.parquet",
+        }
+        words = [str({**places, **new}.get(word, word)) for word in command.split()]
+        monkeypatch.setattr(sys, "argv", ["armorm", *words])
+        capsys.readouterr()
+        with stdout_that(fails), pytest.raises(SystemExit) as left:
+            main()
+        err = capsys.readouterr().err
+        assert left.value.code == code, f"{fails}: {err}"
+        assert said in " ".join(err.split())
+        assert err.count("error: ") == (1 if said else 0), err
+        assert "Traceback" not in err
 
 
 # -- errors that nobody expected ---------------------------------------------------------------------------------------------
@@ -108,7 +210,7 @@ def test_the_traceback_can_be_asked_for(armorm: Armorm, monkeypatch):
 
 SWALLOWED = """
 import signal, sys, time, weakref
-from armorm.cli import ending
+from armorm.cli import ending, main
 
 class Thing: pass
 

@@ -37,6 +37,8 @@ _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SAID_FULL = ("No space left", "os error 28", "Disk quota exceeded", "os error 122")
+_SAID_UNWRITTEN = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
+"""What PyTorch says, whatever keeps it from writing."""
 _ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 """What a field of another kind, or none, leads to."""
 _MARK = "# written by armorm; sha256 of what follows: "
@@ -45,7 +47,7 @@ _BESIDE = re.compile(r"\.\d+\.(\d{1,10})\.(?:part|before)")
 
 @contextmanager
 def storage_errors(place: Path) -> Iterator[None]:
-    """Turns what goes wrong with the disk in the block into a StorageError about `place`.
+    """Turns what goes wrong with the disk in the block into a StorageError about `place`, or what it is beside.
 
     A full disk is found in any library's error (tokenizers raise a plain Exception for it).
     """
@@ -54,12 +56,13 @@ def storage_errors(place: Path) -> Iterator[None]:
     except ArmormError:
         raise
     except Exception as error:
+        named = _BESIDE.sub("", str(place))
         if getattr(error, "errno", None) in _FULL or any(said in str(error) for said in _SAID_FULL):
-            raise StorageError(f"{place}: the disk is full; what is complete is kept: make room and run it again") from error
-        if not isinstance(error, OSError | SafetensorError):
+            raise StorageError(f"{named}: the disk is full; what is complete is kept: make room and run it again") from error
+        if not isinstance(error, OSError | SafetensorError) and not any(said in str(error) for said in _SAID_UNWRITTEN):
             raise
-        said = getattr(error, "strerror", None) or str(error)
-        raise StorageError(f"{place}: can't be written: {said}; make room or choose another place") from error
+        said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise StorageError(f"{named}: can't be written: {said}; make room or choose another place") from error
 
 
 @contextmanager
@@ -291,9 +294,19 @@ def hash_files(h: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
             h.update(os.fsencode(file.name) + bytes.fromhex(digest_of(file)))
 
 
+def is_there(place: Path) -> bool:
+    """Whether something has this name, if only a link to nothing. Raises StorageError for a name that none can have here."""
+    with storage_errors(place):
+        try:
+            place.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
 def require_free(folder: Path) -> None:
-    """Raises DataError for a place that holds something."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raises DataError for a place that holds something, StorageError as `is_there` does."""
+    if is_there(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is there already and not empty: name a new folder, or remove it first")
 
 
@@ -341,10 +354,12 @@ def _is_alive(process: int) -> bool:
 
 
 def _remove(place: Path) -> None:
+    # What is in the way of that is no news beside what went wrong before.
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place, ignore_errors=True)
     else:
-        place.unlink(missing_ok=True)
+        with suppress(OSError):
+            place.unlink(missing_ok=True)
 
 
 def _format_of(data: bytes) -> Any:

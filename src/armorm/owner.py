@@ -26,7 +26,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from armorm.disk import NOT_WRITABLE, storage_errors
+from armorm.disk import NOT_WRITABLE, is_there, storage_errors
 from armorm.errors import DataError, InUse
 
 _SOFT = re.compile(rb"(\d{1,10})\n([\x21-\x7e]{1,255})(?:\n[\x20-\x7e]{0,200})*\n?")
@@ -55,7 +55,7 @@ def owning(place: Path) -> Iterator[None]:
 @contextmanager
 def owning_folder(folder: Path) -> Iterator[None]:
     """The same for a folder that is written into. The lock stands in it, so that it is one whatever way leads there."""
-    made = not folder.exists()
+    made = not is_there(folder)
     try:
         with _locked(folder, folder / ".lock"):
             yield

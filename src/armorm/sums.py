@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from armorm.disk import digest_of, give_rights, storage_errors, write_text
+from armorm.disk import digest_of, give_rights, is_there, storage_errors, write_text
 from armorm.errors import CheckpointError, DataError
 
 NAME = "SHA256SUMS"
@@ -47,7 +47,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     place = folder / NAME
     try:
         text = place.read_bytes().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise CheckpointError(f"{place}: can't be read ({error.strerror})") from error
@@ -102,10 +102,13 @@ def require_ours(folder: Path, names: Iterable[str]) -> None:
 
 def read_own_list(folder: Path) -> dict[str, str]:
     """The folder's list, where it is to be written anew. Raises DataError for one that is not as it was written here: it may be
-    somebody's own."""
+    somebody's own. StorageError for a folder that can't be looked into."""
     try:
+        is_there(folder / NAME)
         return read_sums(folder)
     except CheckpointError as error:
+        if isinstance(error.__cause__, OSError):
+            raise DataError(f"{error}: choose another folder") from error
         raise DataError(
             f"{folder / NAME}: is there already and is not as armorm would have written it: move it away, or choose another "
             "folder"
@@ -130,11 +133,12 @@ def listing(folder: Path, names: Iterable[str]) -> Iterator[None]:
 def listing_written(folder: Path) -> Iterator[None]:
     """For a block that saves a model in a folder: what it writes there is listed, with the rights that the umask leaves."""
     read_own_list(folder)
-    before = _states(folder)
-    yield
-    written = [name for name, state in _states(folder).items() if before.get(name) != state and name != NAME]
-    give_rights(folder, written)
-    write_sums(folder, written)
+    with storage_errors(folder):
+        before = _states(folder)
+        yield
+        written = [name for name, state in _states(folder).items() if before.get(name) != state and name != NAME]
+        give_rights(folder, written)
+        write_sums(folder, written)
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int, int]]:

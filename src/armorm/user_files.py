@@ -9,7 +9,6 @@ Only regular files are opened: a pipe or a device may have no end, or keep a rea
 from __future__ import annotations
 
 import gzip
-import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -77,7 +76,16 @@ def fault_of(path: Path) -> str | None:
         return "is a folder, name the files in it (a pattern such as folder/*.jsonl will do)"
     if not stat.S_ISREG(mode):
         return next((said for is_kind, said in _KINDS if is_kind(mode)), "is no regular file")
-    return None if os.access(path, os.R_OK) else "can't be read: permission denied"
+    return unreadable(path)
+
+
+def unreadable(path: Path) -> str | None:
+    """Why a regular file can't be opened; None where it can be. Libraries say of such files that there are none."""
+    try:
+        with path.open("rb"):
+            return None
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
 
 
 def require_file(path: Path, *, kind: type[UserError] = DataError, remedy: str = "") -> None:

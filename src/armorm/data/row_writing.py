@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.data.parquet_rows import FREE, JSON_COLUMNS, json_columns, without_nothing
-from armorm.disk import digest_of, numbers_or_null, storage_errors, writing
+from armorm.disk import digest_of, is_there, numbers_or_null, storage_errors, writing
 from armorm.errors import DataError
 from armorm.user_files import is_folder
 
@@ -38,14 +39,15 @@ _NOT_ONE_TYPE = (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError
 
 
 def row_writer(path: Path) -> RowWriter:
-    """The writer for a path's ending. Raises DataError for other endings and for a folder.
+    """The writer for a path's ending. Raises DataError for other endings and for a folder, StorageError for a name that
+    none can have.
 
     `begin` takes an empty place. `append` takes a chunk of rows; when it returns, the chunk is on the disk, and `state` and
     `digest` say how far the file is and what it holds. `resume` drops what was written after a state (DataError: less than that
     is there, or it is not as it was written). `assemble` makes the whole file and gives its digest and its number of rows;
     `place` puts it in its place. Each may be repeated where it was interrupted.
     """
-    if is_folder(path):
+    if is_there(path) and is_folder(path):
         raise DataError(f"{path}: is a folder; name a file")
     if path.name.lower().endswith((".jsonl", ".jsonl.gz")):
         return JsonLines(path)
@@ -145,7 +147,8 @@ class JsonLines:
             self.part.replace(self.path)
 
     def remove(self) -> None:
-        self.part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is no news beside what went wrong before
+            self.part.unlink(missing_ok=True)
 
 
 class Parquet:
@@ -217,7 +220,7 @@ RowWriter = JsonLines | Parquet
 
 def _require_free(path: Path, beside: Path) -> None:
     for place in (path, beside):
-        if place.exists() or place.is_symlink():
+        if is_there(place):
             raise DataError(f"{place} is there already: remove it or choose another file")
 
 

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from armorm.bounds import shown
 from armorm.errors import ArmormError, BackboneError, UserError
 from armorm.features import template_trial
+from armorm.user_files import unreadable
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -43,6 +44,7 @@ VALUES_PER_BYTE = 8
 """Weights of one bit are the smallest that there are."""
 
 _WIDTH = re.compile(r"[%:<>^=.+#, 0-](\d{8,40})")
+_READ = (".json", ".jinja", ".safetensors", ".model", ".txt")
 _COUNTED = ("layer", "experts", "labels", "depth", "blocks")
 _SWITCHES: dict[str, tuple[bool | None, ...]] = {
     **dict.fromkeys(("return_dict", "is_causal"), (True, None)),
@@ -118,8 +120,10 @@ def folder_of(name: str, said: Said) -> Path | None:
 def check_files(folder: Path, said: Said) -> None:
     """Raises what `said` makes of files in a folder that are none, no JSON objects, or that lead outside."""
     for place in sorted(folder.iterdir()):
-        if place.suffix.lower() in (".json", ".jinja", ".safetensors", ".model", ".txt") and not _is_plain(place):
+        if place.suffix.lower() in _READ and not _is_plain(place):
             raise said(f"{place.name} is no ordinary file: copy the model's files again")
+        if place.suffix.lower() in _READ and (fault := unreadable(place)):
+            raise said(f"{place.name} {fault}: have its owner give you the right to read it")
     if (folder / ADAPTER).exists():
         raise said(
             "it holds an adapter (adapter_config.json) and not the decoder that it was trained on: merge the two with "
@@ -136,7 +140,9 @@ def read_facts_in(file: Path, said: Said) -> dict[str, Any]:
         if file.stat().st_size > LARGEST_FACTS:
             raise said(f"{file.name} is larger than {LARGEST_FACTS >> 20} MiB: copy it again")
         facts = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise said(f"{file.name} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise said(f"{file.name} is no JSON, or damaged ({why}): copy it again") from error
     if not isinstance(facts, dict):

@@ -27,7 +27,7 @@ from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
 from armorm.data.row_writing import RowWriter, row_writer
 from armorm.data.shapes import Columns, RowFormat
-from armorm.disk import digest_of, read_sealed, reading_facts, storage_errors, write_sealed
+from armorm.disk import digest_of, is_there, read_sealed, reading_facts, storage_errors, write_sealed
 from armorm.errors import ArmormError, DataError, StorageError
 from armorm.model.scorer import ModelScorer
 from armorm.owner import owning
@@ -329,7 +329,7 @@ def write_scores(
     input can't be read; StorageError when it can't be written.
     """
     reporter = reporter or Reporter()
-    if out.exists() and out.resolve() == file.resolve():
+    if is_there(out) and out.resolve() == file.resolve():
         raise DataError(f"{out}: is the input itself; choose another file")
     writer = row_writer(out)
     records(file)  # says at once what is wrong with the file

@@ -14,7 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from armorm.conversation import Conversation
-from armorm.disk import write_text
+from armorm.disk import is_there, write_text
 from armorm.errors import DataError
 from armorm.numbers import count, decimal, percent, shorten, signed
 from armorm.report.html import Bar, Level, level_bars, render_html, term_bars
@@ -139,7 +139,7 @@ class Fit(Result):
 def write_explain_page(explained: Explained, path: Path) -> None:
     """Write the page, over an earlier one too. Raises `MissingExtra` without jinja2, DataError where something else is there
     already, `StorageError` where it can't be written."""
-    if path.is_symlink() or (path.exists() and not (path.is_file() and GENERATOR in path.read_bytes()[:2000])):
+    if is_there(path) and (path.is_symlink() or not (path.is_file() and GENERATOR in path.read_bytes()[:2000])):
         raise DataError(f"{path}: is there already and is no page of armorm's: remove it or choose another file")
     write_text(path, render_explain_page(explained))
 

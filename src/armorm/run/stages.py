@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from armorm.disk import Kinds, digest_of, is_sealed, numbers_or_null, read_sealed, write_sealed, writing_folder
+from armorm.disk import Kinds, digest_of, is_sealed, is_there, numbers_or_null, read_sealed, write_sealed, writing_folder
 from armorm.errors import CheckpointError, DataError
 from armorm.sums import NAME as SUMS
 from armorm.sums import check_sums, read_sums, save_sums, write_sums
@@ -55,7 +55,7 @@ def read_nothing(_folder: Path) -> None:
 
 def require_stage_folder(folder: Path) -> None:
     """Raises DataError for a folder that holds something and is no stage's: it would be replaced. So for a place below a file."""
-    nearest = next(at for at in (folder, *folder.parents) if at.exists() or at.is_symlink())
+    nearest = next(at for at in (folder, *folder.parents) if is_there(at))
     if folder.is_symlink() or not nearest.is_dir():
         raise DataError(f"{nearest}: is there already and is no folder of a run: choose another folder for the run")
     if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
