@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import subprocess
@@ -312,3 +313,60 @@ def test_blank_lines_without_end_are_no_rows(tmp_path, name, before, blank, seen
     swelling(tmp_path / name, before, blank)
     peak, found = peak_of(tmp_path / name)
     assert (found, peak < 160) == (seen, True)
+
+
+INSPECTED = """
+import sys
+from pathlib import Path
+from armorm.data.inspect import inspect
+from armorm.data.opening import Request, open_source
+from armorm.data.validate import validate
+asked = Request(sys.argv[1])
+kept = validate(open_source(asked)).kept, inspect(open_source(asked)).counts.rows
+print(*kept, int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024)
+"""
+TURN = {"plain": "word by word " * 80_000, "wide": "das tät’ 了 " * 90_000}
+"""About a MB."""
+
+
+def long_row(turns, text, kind):
+    """A row of so many MB, within the limit of a question and its answer."""
+    talk = [{"role": ("user", "assistant")[i % 2], "content": f"{i} {text}"} for i in range(turns)]
+    talk = [*talk, {"role": "user", "content": "Why?"}]
+    if kind == "pairs":
+        return {"prompt": talk, "chosen": text, "rejected": f"{text}!"}
+    return {"messages": [*talk, {"role": "assistant", "content": text}], "quality": 3}
+
+
+@linux
+@pytest.mark.parametrize(
+    ("letters", "ending", "kind", "most"),
+    [
+        ("wide", "jsonl.gz", "pairs", 12),
+        ("plain", "json", "ratings", 12),
+        ("wide", "csv", "pairs", 24),
+        ("plain", "parquet", "ratings", 20),
+    ],
+    ids=lambda one: str(one),
+)
+def test_a_row_of_ten_megabytes_takes_a_small_multiple_of_itself(tmp_path, letters, ending, kind, most):
+    (tmp_path / "objectives.json").write_text('[{"name": "quality", "min": 0, "max": 4}]')
+    peaks = []
+    for turns, text in ((2, "a"), (8, TURN[letters])):
+        row, path = long_row(turns, text, kind), tmp_path / f"rows-{turns}.{ending}"
+        line = json.dumps(row, ensure_ascii=False)
+        if ending == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), path)
+        elif ending == "csv":
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows([row, [v if isinstance(v, str | int) else json.dumps(v) for v in row.values()]])
+        else:
+            data = (f"[{line}]" if ending == "json" else f"{line}\n").encode()
+            path.write_bytes(gzip.compress(data, 1) if ending.endswith("gz") else data)
+        done = subprocess.run([sys.executable, "-c", INSPECTED, str(path)], capture_output=True, text=True, check=True)
+        *kept, peak = done.stdout.split()
+        assert kept == ["1", "1"], done.stdout
+        peaks.append(float(peak))
+    size = len(line.encode()) / 2**20
+    assert size > 8
+    assert peaks[1] - peaks[0] < most * size  # found: 8, 7, 17 and 12 times
