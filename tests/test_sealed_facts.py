@@ -19,7 +19,7 @@ from test_scoring_files import small_windows as small_windows
 
 from armorm.data.shapes import RowFormat
 from armorm.disk import digest_of, write_sealed
-from armorm.errors import CheckpointError, DataError
+from armorm.errors import ArmormError
 from armorm.features.answers import MANIFEST, column_of, open_answers, store_faults
 from armorm.jobs.score_file import how_scored, output_faults
 from armorm.objectives import Objective, Objectives
@@ -107,7 +107,7 @@ class Sweep:
     def read(self, what: str, reading: Any, names: tuple[str, ...]) -> None:
         try:
             reading()
-        except (CheckpointError, DataError) as error:
+        except ArmormError as error:
             self.refused[what] = str(error)
         except Exception as error:
             raise AssertionError(f"{what}: {error!r}") from error
