@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import subprocess
@@ -218,25 +219,154 @@ PEAK = """
 import sys
 from pathlib import Path
 from armorm.data.files import records
+from armorm.errors import DataError
 path = Path(sys.argv[1])
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
 before = peak()
-seen = [(r.row, getattr(r, "fault", "")) for r in records(path)]
+try:
+    seen = [(r.row, getattr(r, "fault", "")) for r in records(path)]
+except DataError as error:
+    seen = str(error)
 print(peak() - before, seen)
 """
+PIECES = 200
+"""Of a MiB each: what a file that is small on disk swells to."""
+linux = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="asks Linux for the peak of the memory")
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="asks Linux for the peak of the memory")
-@pytest.mark.parametrize(
-    ("name", "before", "after"),
-    [("rows.jsonl.gz", b'{"a": "', b'"}\n{"a": 2}\n'), ("rows.json.gz", b'[{"a": "', b'"}, {"a": 2}]')],
-)
-def test_memory_does_not_follow_the_line(tmp_path, name, before, after):
-    path = tmp_path / name
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.writelines(chain([before], repeat(b"x" * BLOCK, 300), [after]))
-    done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+def swelling(path, before, piece, after=b""):
+    """A file, some hundred kB of gzip, that holds a piece of some letters for `PIECES` MiB."""
+    first, middle, last = (gzip.compress(text, 1) for text in (before, piece * (BLOCK // len(piece)), after))
+    path.write_bytes(first + middle * PIECES + last)
+    assert path.stat().st_size < 5e6
+
+
+def most(piece):
+    """MiB above the start: a record of several lines goes through the csv module, which takes four bytes a letter."""
+    return 320 if len(piece) > 2 else 160
+
+
+def peak_of(path):
+    """MiB that reading a file took at most, in a process of its own, and the faults of its rows or what the reader said."""
+    done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True, timeout=60)
     peak, _, seen = done.stdout.partition(" ")
-    assert seen.strip() == "[(1, 'too-long'), (2, '')]"
-    assert int(peak) < 160
+    return int(peak), seen.strip()
+
+
+@linux
+@pytest.mark.parametrize(
+    ("name", "before", "piece", "after", "expected"),
+    [
+        ("rows.jsonl.gz", b'{"a": "', b"x", b'"}\n{"a": 2}\n', "[(1, 'too-long'), (2, '')]"),
+        ("rows.jsonl.gz", b"", b"[", b"\n{}\n", "[(1, 'too-long'), (2, '')]"),
+        ("rows.json.gz", b'[{"a": "', b"x", b'"}, {"a": 2}]', "[(1, 'too-long'), (2, '')]"),
+        ("rows.json.gz", b'{"a": "', b"x", b'"}', "[(1, 'too-long')]"),
+        ("rows.json.gz", b'"', b"x", b"", "[(1, 'too-long')]"),
+        ("rows.json.gz", b"", b"[", b"", "[(1, 'too-long'), (2, 'truncated-file')]"),
+        ("rows.csv.gz", b"a,b\n1,", b"x", b"\n3,4\n", "[(1, 'too-long'), (2, '')]"),
+        ("rows.csv.gz", b'a,b\n1,"', b"y" * 1023 + b"\n", b'"\n3,4\n', "[(1, 'too-long'), (2, '')]"),
+    ],
+    ids=range(8),
+)
+def test_memory_does_not_follow_the_line(tmp_path, name, before, piece, after, expected):
+    swelling(tmp_path / name, before, piece, after)
+    peak, seen = peak_of(tmp_path / name)
+    assert seen == expected
+    assert peak < most(piece)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("before", "piece", "after"),
+    [
+        (b"", b"x", b"\n1\n"),
+        (b"a,", b"x", b""),
+        (b'"', b"y" * 1023 + b"\n", b'"\n1\n'),
+        (b"a", b",a", b"\n1\n"),
+        (b"", b" ", b"a\n1\n"),
+    ],
+    ids=["one name", "no end", "quoted", "many names", "blanks"],
+)
+def test_memory_does_not_follow_a_header(tmp_path, before, piece, after):
+    swelling(tmp_path / "rows.csv.gz", before, piece, after)
+    peak, said = peak_of(tmp_path / "rows.csv.gz")
+    assert said.endswith("rows.csv.gz: the header can't be read (too-long): make it shorter")
+    assert peak < most(piece)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("name", "before", "blank", "seen"),
+    [
+        ("rows.jsonl.gz", b"", b"\n", "[]"),
+        ("rows.jsonl.gz", b"", b" \r\n\t ", "[]"),
+        ("rows.jsonl.gz", b'{"a": 1}\n', b"\n", "[(1, '')]"),
+        ("rows.json.gz", b"", b"\n", "[(1, 'not-json')]"),
+        ("rows.csv.gz", b"", b"\n", "[]"),
+        ("rows.csv.gz", b"a,b\n", b"\n", "[]"),
+        ("rows.csv.gz", b"a,b\n1,2\n", b"\r\n", "[(1, '')]"),
+    ],
+    ids=range(7),
+)
+def test_blank_lines_without_end_are_no_rows(tmp_path, name, before, blank, seen):
+    swelling(tmp_path / name, before, blank)
+    peak, found = peak_of(tmp_path / name)
+    assert (found, peak < 160) == (seen, True)
+
+
+INSPECTED = """
+import sys
+from pathlib import Path
+from armorm.data.inspect import inspect
+from armorm.data.opening import Request, open_source
+from armorm.data.validate import validate
+asked = Request(sys.argv[1])
+kept = validate(open_source(asked)).kept, inspect(open_source(asked)).counts.rows
+print(*kept, int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024)
+"""
+TURN = {"plain": "word by word " * 80_000, "wide": "das tät’ 了 " * 90_000}
+"""About a MB."""
+
+
+def long_row(turns, text, kind):
+    """A row of so many MB, within the limit of a question and its answer."""
+    talk = [{"role": ("user", "assistant")[i % 2], "content": f"{i} {text}"} for i in range(turns)]
+    talk = [*talk, {"role": "user", "content": "Why?"}]
+    if kind == "pairs":
+        return {"prompt": talk, "chosen": text, "rejected": f"{text}!"}
+    return {"messages": [*talk, {"role": "assistant", "content": text}], "quality": 3}
+
+
+@linux
+@pytest.mark.parametrize(
+    ("letters", "ending", "kind", "most"),
+    [
+        ("wide", "jsonl.gz", "pairs", 12),
+        ("plain", "json", "ratings", 12),
+        ("wide", "csv", "pairs", 24),
+        ("plain", "parquet", "ratings", 20),
+    ],
+    ids=lambda one: str(one),
+)
+def test_a_row_of_ten_megabytes_takes_a_small_multiple_of_itself(tmp_path, letters, ending, kind, most):
+    (tmp_path / "objectives.json").write_text('[{"name": "quality", "min": 0, "max": 4}]')
+    peaks = []
+    for turns, text in ((2, "a"), (8, TURN[letters])):
+        row, path = long_row(turns, text, kind), tmp_path / f"rows-{turns}.{ending}"
+        line = json.dumps(row, ensure_ascii=False)
+        if ending == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), path)
+        elif ending == "csv":
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows([row, [v if isinstance(v, str | int) else json.dumps(v) for v in row.values()]])
+        else:
+            data = (f"[{line}]" if ending == "json" else f"{line}\n").encode()
+            path.write_bytes(gzip.compress(data, 1) if ending.endswith("gz") else data)
+        done = subprocess.run([sys.executable, "-c", INSPECTED, str(path)], capture_output=True, text=True, check=True)
+        *kept, peak = done.stdout.split()
+        assert kept == ["1", "1"], done.stdout
+        peaks.append(float(peak))
+    size = len(line.encode()) / 2**20
+    assert size > 8
+    assert peaks[1] - peaks[0] < most * size  # found: 8, 7, 17 and 12 times

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -346,6 +347,45 @@ def test_a_stage_found_is_read_once_and_one_computed_is_not_read(tmp_path: Path)
     assert (first.value, first.facts, first.fresh) == (7, {"told": [1, 2]}, True)
     assert (again.value, again.facts, again.fresh, again.key) == (7, first.facts, False, first.key)
     assert (other.fresh, other.key != first.key) == (True, True)
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from armorm.run.stages import run_stage
+def compute(at):
+    (at / "within").mkdir()
+    (at / "within" / "value").write_text("half")
+    (at / ".tmpAbC").write_text("a library's")
+    os.kill(os.getpid(), signal.SIGKILL)
+run_stage(Path(sys.argv[1]), {"a": int(sys.argv[2])}, compute, lambda at: None)
+"""
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["first", "again"])
+def test_a_stage_that_is_killed_leaves_nothing_for_long(tmp_path: Path, before: bool):
+    def compute(at: Path) -> tuple[None, dict[str, Any]]:
+        (at / "within").mkdir()
+        (at / "within" / "value").write_text("whole")
+        return None, {}
+
+    def contents(folder: Path) -> dict[str, bytes]:
+        return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file() and f.name == "value"}
+
+    folder, other = tmp_path / "run" / "gate", tmp_path / "other" / "gate"
+    if before:
+        run_stage(folder, {"a": 1}, compute, read_nothing)
+    old = contents(folder)
+    for _ in range(2):
+        died = subprocess.run([sys.executable, "-c", DIES, str(folder), "2"], check=False)
+        assert died.returncode == -signal.SIGKILL
+        assert len([f for f in folder.parent.iterdir() if f.name.endswith(".part")]) == 1  # that of the last one
+        assert contents(folder) == old
+    run_stage(folder, {"a": 2}, compute, read_nothing)
+    run_stage(other, {"a": 2}, compute, read_nothing)
+    assert [f.name for f in folder.parent.iterdir()] == ["gate"]
+    assert contents(folder) == contents(other) == {"within/value": b"whole"}
+    assert {f.name for f in folder.rglob("*")} == {f.name for f in other.rglob("*")}
 
 
 def test_a_suite_holds_every_answer_once_and_pairs_hold_each_at_least_once(tmp_path: Path):

@@ -47,9 +47,15 @@ def owning(place: Path) -> Iterator[None]:
     already, DataError for a file of somebody else's that is called as the lock would be, StorageError for a full disk.
     """
     with storage_errors(place):
-        whole = place.resolve()
-    with _locked(place, whole.with_name(f".{whole.name[-200:]}.lock")):
+        lock = lock_of(place)
+    with _locked(place, lock):
         yield
+
+
+def lock_of(place: Path) -> Path:
+    """Where the lock of a file stands. Raises OSError."""
+    whole = place.resolve()
+    return whole.with_name(f".{whole.name[-200:]}.lock")
 
 
 @contextmanager

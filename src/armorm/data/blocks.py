@@ -36,8 +36,15 @@ def lines_in(
     """The lines with their ends and numbers (from 1); those of `blank` bytes alone are left out, unless `inside` a row."""
     number, line = 1, _Held()
     while block := stream.read1(BLOCK):
-        if not line.size and not block.strip(blank) and not inside():
+        if (
+            line.size + len(block) <= LONGEST_ROW
+            and b"\n" in block
+            and not block.strip(blank)
+            and line.holds_only(blank)
+            and not inside()
+        ):
             number += block.count(b"\n")
+            line.clear()
             line.add(block[block.rfind(b"\n") + 1 :])
             continue
         *whole, rest = block.split(b"\n")
@@ -97,6 +104,8 @@ def entries_in(stream: Bytes) -> Iterator[bytes | TooLong | Ended]:
     longest, held, size, depth, quoted, escaped, some = LONGEST_ROW, list[bytes](), 0, 0, False, False, False
     while block := stream.read1(BLOCK):
         start = place = 0
+        if not quoted and depth > _count(block, b"]}") and b'"' not in block:  # nothing ends here
+            place, depth = len(block), depth + _count(block, b"[{") - _count(block, b"]}")
         while place < len(block):
             if escaped:
                 place, escaped = place + 1, False
@@ -131,6 +140,10 @@ def entries_in(stream: Bytes) -> Iterator[bytes | TooLong | Ended]:
     elif depth == 0 and not quoted and b"".join(held).strip():
         yield b"".join(held)
     yield Ended(cut=True)
+
+
+def _count(block: bytes, marks: bytes) -> int:
+    return sum(map(block.count, marks))
 
 
 def _goes_on(stream: Bytes) -> bool:

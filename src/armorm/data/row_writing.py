@@ -175,7 +175,7 @@ class Parquet:
     def resume(self, state: int, digest: str) -> None:
         with storage_errors(self.path):
             there = {file.name for file in self.parts.glob("*.parquet")}
-            wanted = [_chunk_name(i) for i in range(state)]
+            wanted = [_chunk_name(i) for i in range(min(state, len(there) + 1))]
             if not set(wanted) <= there:
                 raise DataError(f"{self.parts}: less is there than was written: remove {self.path}.* and begin anew")
             for name in there.difference(wanted):

@@ -25,16 +25,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int, Shaped
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from armorm.bounds import shown
 from armorm.conversation import Answer, Message
-from armorm.disk import check_digest, digest_of, read_sealed
+from armorm.disk import check_digest, digest_of, read_sealed, reading_facts
 from armorm.errors import CheckpointError
 from armorm.features.columns import REMEDY, Column, Stored, tensors_in
 from armorm.features.spec import FeatureSpec
@@ -48,6 +49,34 @@ MANIFEST = {
     **{"parts": dict, "backbone": dict, "objectives": list, "shards": list, "store_dtype": str, "texts": str},
 }
 """What the manifest of a store holds."""
+
+
+class _Decoder(BaseModel):
+    name: str
+    fingerprint: str
+    width: Annotated[int, Field(ge=1, le=2**31)]
+
+
+class _Manifest(BaseModel):
+    # What the facts may be, beside their kinds.
+    model_config = ConfigDict(strict=True)
+
+    parts: dict[Literal["response", "prompt"], list[str]]
+    backbone: _Decoder
+    objectives: list[str]
+    rows: Annotated[int, Field(ge=0)]
+    shard_rows: Annotated[int, Field(ge=1)]
+    shards: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Manifest:
+        if set(self.parts) != {"response", "prompt"}:
+            raise ValueError("parts are those of response and prompt")
+        if len(self.shards) != -(-self.rows // self.shard_rows):
+            raise ValueError(f"{len(self.shards)} shards of {self.shard_rows} rows can't hold {self.rows}")
+        return self
+
+
 EVERY = slice(None)
 LABELS = ("id", "group", "section", "subset", "chosen")
 Side = Literal["response", "prompt"]
@@ -206,8 +235,20 @@ class Answers:
 
     def _shard(self, shard: int) -> _Shard:
         if shard not in self._shards:
-            self._shards[shard] = _Shard(self.check_shard(shard))
+            place = self.check_shard(shard)
+            with reading_facts(place, remedy=REMEDY):
+                self._shards[shard] = _Shard(place)
+                self._check_columns(self._shards[shard].tensors)
         return self._shards[shard]
+
+    def _check_columns(self, tensors: Mapping[str, Stored]) -> None:
+        # Raises KeyError or ValueError where they are not those of the manifest.
+        widths = {name: self.manifest["backbone"]["width"] for name in self.names if ":" in name}
+        if self.manifest["objectives"]:
+            widths["ratings"] = len(self.manifest["objectives"])
+        for name, width in widths.items():
+            if tensors[name].shape[1:] != (width,):
+                raise ValueError(f"{name} is not {width} wide")
 
     def check_shard(self, shard: int) -> Path:
         """The tensors' file of a shard that is as it was written."""
@@ -215,6 +256,9 @@ class Answers:
         name = shard_name(shard, len(digests))
         check_digest(self.folder / f"{name}.json", digests[shard], remedy=REMEDY)
         facts = read_sealed(self.folder / f"{name}.json", FORMAT, remedy=REMEDY, holds=SHARD)
+        size = self.manifest["shard_rows"]
+        if facts["rows"] != (wanted := min(size, len(self) - shard * size)):
+            raise CheckpointError(f"{self.folder / name}.json: holds {facts['rows']} rows, not {wanted}: {REMEDY}")
         place = self.folder / f"{name}.safetensors"
         check_digest(place, facts["tensors"], remedy=REMEDY)
         return place
@@ -283,6 +327,8 @@ def open_answers(folder: Path, labels: str | None = None) -> Answers | None:
         return None
     remedy = "remove it and extract again (what is whole is kept)"
     manifest = read_sealed(folder / "manifest.json", FORMAT, remedy=remedy, holds=MANIFEST)
+    with reading_facts(folder / "manifest.json", remedy=remedy):
+        _Manifest.model_validate(manifest)
     if (place := manifest.get("place", folder.name)) != folder.name:
         raise CheckpointError(f"{folder / 'manifest.json'}: is that of another store ({shown(place)}): {remedy}")
     if labels is None:

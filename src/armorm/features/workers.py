@@ -7,12 +7,14 @@ Cost: asking for a shard that is there reads it once.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from armorm.errors import CheckpointError, DataError
 from armorm.features.answers import Answers, find_shard, shard_name
+from armorm.features.columns import Stored
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class Growing(Answers):
         if self._find(shard) is None:
             raise CheckpointError(f"{self.folder}: shard {shard} is not there yet: wait until it is computed")
         return self.folder / f"{shard_name(shard, self.shards)}.safetensors"
+
+    def _check_columns(self, tensors: Mapping[str, Stored]) -> None:
+        """The manifest that names them all comes last."""
 
     def _find(self, shard: int) -> dict[str, Any] | None:
         size = int(self.manifest["shard_rows"])

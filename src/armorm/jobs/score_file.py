@@ -11,17 +11,20 @@ Windows begin at the same rows in every run, so a run that was stopped gives the
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, TypeAdapter
 
+from armorm.bounds import Count
 from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
@@ -127,12 +130,12 @@ class Tally:
     """
 
     max_tokens: int | None = None
-    rows: int = 0
-    faulty: int = 0
+    rows: Count = 0
+    faulty: Count = 0
     fault: str = ""
-    answers: int = 0
-    truncated: int = 0
-    notes: dict[str, int] = field(default_factory=dict)
+    answers: Count = 0
+    truncated: Count = 0
+    notes: dict[str, Count] = field(default_factory=dict)
 
     def add(self, answered: Answered) -> None:
         """Count one row's answers."""
@@ -365,14 +368,17 @@ def _finish(progress: _Progress, writer: RowWriter) -> None:
     progress.write()
 
 
+_INPUTS = {"input", "model", "job", "settings", "rows"}
+
+
 @dataclass
 class _Progress:
     # `written` rows, up to the writer's `state` and `digest`; `output`: the digest of the whole file, once that is made.
     path: Path
     inputs: dict[str, Any]
     tally: Tally
-    written: int = 0
-    state: int = 0
+    written: Count = 0
+    state: Annotated[int, Field(ge=0, lt=2**63)] = 0
     digest: str = ""
     output: str = ""
 
@@ -390,7 +396,10 @@ class _Progress:
         facts = read_sealed(path, FORMAT, remedy=remedy)
         del facts["format"]
         with reading_facts(path, remedy=remedy):
-            return cls(path, **{**facts, "tally": Tally(**facts["tally"])})
+            found = TypeAdapter(cls).validate_json(json.dumps({**facts, "path": str(path)}), strict=True)
+            if not found.inputs.keys() >= _INPUTS:
+                raise KeyError(*_INPUTS - found.inputs.keys())
+            return found
 
 
 def how_scored(out: Path, asked: RowFormat) -> RowFormat:
@@ -407,8 +416,9 @@ def how_scored(out: Path, asked: RowFormat) -> RowFormat:
     if not progress.output:
         raise DataError(f"{out}: is not whole, its scoring was stopped: run it again, and it goes on from there")
     _check_output(out, progress)
-    known = progress.inputs["rows"]
-    then = RowFormat(Columns.model_validate(known["columns"]), known["cells"], known["answer"])
+    with reading_facts(path, remedy="remove it, and say how the rows are read"):
+        known = progress.inputs["rows"]
+        then = RowFormat(Columns.model_validate(known["columns"]), known["cells"], known["answer"])
     wanted, had = _flat(asked), _flat(then)
     if other := {name: value for name, value in wanted.items() if had.get(name) != value}:
         now = ", ".join(f"{name}={value}" for name, value in other.items())

@@ -19,7 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from armorm.disk import Kinds, digest_of, is_sealed, is_there, numbers_or_null, read_sealed, write_sealed, writing_folder
+from armorm.disk import (
+    Kinds,
+    digest_of,
+    is_sealed,
+    is_there,
+    numbers_or_null,
+    read_sealed,
+    reading_facts,
+    write_sealed,
+    writing_folder,
+)
 from armorm.errors import CheckpointError, DataError
 from armorm.sums import NAME as SUMS
 from armorm.sums import check_sums, read_sums, save_sums, write_sums
@@ -87,7 +97,9 @@ def find_stage(
         if not read_sums(folder):
             raise CheckpointError(f"{folder / SUMS}: is missing: {AGAIN}")
         check_sums(folder, remedy=AGAIN)
-        return Stage(folder, key, read(folder), stage["facts"], stage["seconds"], fresh=False)
+        with reading_facts(folder / FILE, remedy=AGAIN):
+            seconds = float(stage["seconds"])
+        return Stage(folder, key, read(folder), stage["facts"], seconds, fresh=False)
     except CheckpointError as error:
         if (folder / FILE).exists():
             damaged(str(error))
