@@ -106,6 +106,13 @@ def test_a_lock_as_filelock_writes_it_where_the_system_has_none_is_a_lock(tmp_pa
     lock.release()
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system where files can't be made")
+@pytest.mark.parametrize("own", [owning, owning_folder])
+def test_a_place_where_no_file_can_be_made_is_not_called_taken(own):
+    with pytest.raises(StorageError, match="can't be written: No such file"), own(Path("/proc/self/armorm-out")):
+        pytest.fail("the place can't be had")
+
+
 def test_no_folder_for_temporary_files_is_said_so(monkeypatch: pytest.MonkeyPatch):
     def lacking() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")

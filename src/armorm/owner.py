@@ -8,6 +8,7 @@ the sentence that the second process ends with.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -148,6 +149,8 @@ def _acquire(lock: BaseFileLock, place: Path, file: Path) -> None:
             return
         except Timeout:
             holder = _holder(file)
+            if not left and not file.is_file():  # where no file can be made (`/proc`), the library waits for it too
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file)) from None
             if holder or not left:
                 raise InUse(
                     f"{place}: is being written by {holder or 'another process'}: wait until it is done and run this again, or "
