@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import random
 import subprocess
 import sys
 from itertools import chain, repeat
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from armorm.data import blocks, files, parquet_rows
 from armorm.data.blocks import BLOCK, Ended, TooLong, entries_in, lines_in
+from armorm.data.csv_rows import csv_rows
 from armorm.data.files import BadRecord, records
 from armorm.errors import DataError
 from armorm.user_json import DEEPEST, JsonFault, read_json
@@ -72,6 +74,29 @@ def test_a_row_that_is_too_long_is_passed_over_and_the_next_one_keeps_its_number
     path = tmp_path / (f"{name}.gz" if zipped else name)
     path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
     assert found(path) == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 64])
+def test_cells_of_many_lines_are_those_of_the_csv_module_however_the_file_is_read(tmp_path, monkeypatch, size):
+    draw, path = random.Random(0), tmp_path / "rows.csv"
+    monkeypatch.setattr(blocks, "BLOCK", size)
+    for _ in range(60):
+        cells = ["".join(draw.choices(["\n", "\r\n", '"', ",", "x", " "], k=draw.randrange(12))) for _ in range(8)]
+        with path.open("w", newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["a", "b"], *zip(cells[::2], cells[1::2], strict=True)])
+        expected = [{"a": a, "b": b} for a, b in zip(cells[::2], cells[1::2], strict=True)]
+        assert [row for _, row in csv_rows(path)] == expected
+
+
+def test_lines_within_quotes_come_a_block_at_a_time():
+    # The quotes are open from the first piece on; the third closes them.
+    read = lines_in(Pieces(b'"a\nb\nc\ndd\nee\nff"\ng\nh\n', 7), inside=lambda: True, quoted=lambda: closed < 1)
+    closed, lines = 0, []
+    for _, line in read:
+        assert isinstance(line, bytes)
+        closed += line.count(b'"') if lines else 0
+        lines.append(line)
+    assert lines == [b'"a\n', b"b\n", b"c\n", b"dd\nee\n", b'ff"\n', b"g\n", b"h\n"]
 
 
 def test_a_header_that_is_too_long_is_refused(tmp_path, short):

@@ -31,11 +31,25 @@ class TooLong:
 
 
 def lines_in(
-    stream: Bytes, *, blank: bytes = b" \t\r\n\v\f", inside: Callable[[], bool] = lambda: False
+    stream: Bytes,
+    *,
+    blank: bytes = b" \t\r\n\v\f",
+    inside: Callable[[], bool] = lambda: False,
+    quoted: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, bytes | TooLong]]:
-    """The lines with their ends and numbers (from 1); those of `blank` bytes alone are left out, unless `inside` a row."""
+    """The lines with their ends and numbers (from 1); those of `blank` bytes alone are left out, unless `inside` a row.
+
+    Within quotes (`quoted`), lines without a quote come together, a block's at a time.
+    """
     number, line = 1, _Held()
     while block := stream.read1(BLOCK):
+        if quoted() and (end := block.rfind(b"\n") + 1) and b'"' not in block and not line.holds_quotes:
+            line.add(block[:end])
+            yield number, line.taken()
+            line.clear()
+            line.add(block[end:])
+            number += block.count(b"\n")
+            continue
         if (
             line.size + len(block) <= LONGEST_ROW
             and b"\n" in block
@@ -79,6 +93,10 @@ class _Held:
 
     def holds_only(self, blank: bytes) -> bool:
         return self.size <= LONGEST_ROW and not any(piece.strip(blank) for piece in self.pieces)
+
+    @property
+    def holds_quotes(self) -> bool:
+        return self.quotes > 0 or any(b'"' in piece for piece in self.pieces)
 
     def taken(self) -> bytes | TooLong:
         return b"".join(self.pieces) if self.size <= LONGEST_ROW else TooLong(self.quotes)

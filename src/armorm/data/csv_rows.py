@@ -63,7 +63,7 @@ class _Lines:
     """Lines as texts, counted for each record."""
 
     def __init__(self, stream: Bytes) -> None:
-        self._lines = lines_in(stream, blank=b"\r\n", inside=lambda: self.size > 0)
+        self._lines = lines_in(stream, blank=b"\r\n", inside=lambda: self.size > 0, quoted=lambda: self.quotes % 2 == 1)
         self._first = True
         self.size = 0
         self.quotes = 0
