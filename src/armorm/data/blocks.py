@@ -111,7 +111,8 @@ class Ended:
 
 
 _MARKS = re.compile(rb'[\[\]{},"]')
-_QUOTED = re.compile(rb'[\\"]')
+_TEXT = re.compile(rb'(?:[^\\"]++|\\.)*+', re.DOTALL)
+"""What stands in quotes, up to the closing one, or to a backslash that a block ends with."""
 
 
 def entries_in(stream: Bytes) -> Iterator[bytes | TooLong | Ended]:
@@ -125,16 +126,16 @@ def entries_in(stream: Bytes) -> Iterator[bytes | TooLong | Ended]:
         if not quoted and depth > _count(block, b"]}") and b'"' not in block:  # nothing ends here
             place, depth = len(block), depth + _count(block, b"[{") - _count(block, b"]}")
         while place < len(block):
-            if escaped:
-                place, escaped = place + 1, False
+            if quoted:
+                place = _end_of_text(block, place + escaped)
+                escaped, quoted = block[place : place + 1] == b"\\", block[place : place + 1] != b'"'
+                place += 1
                 continue
-            if (found := (_QUOTED if quoted else _MARKS).search(block, place)) is None:
+            if (found := _MARKS.search(block, place)) is None:
                 break
             place, mark = found.end(), found[0]
-            if mark == b"\\":
-                escaped = True
-            elif mark == b'"':
-                quoted = not quoted
+            if mark == b'"':
+                quoted = True
             elif mark in b"[{":
                 depth += 1
             elif depth and mark in b"]}":
@@ -158,6 +159,11 @@ def entries_in(stream: Bytes) -> Iterator[bytes | TooLong | Ended]:
     elif depth == 0 and not quoted and b"".join(held).strip():
         yield b"".join(held)
     yield Ended(cut=True)
+
+
+def _end_of_text(block: bytes, place: int) -> int:
+    found = _TEXT.match(block, place)
+    return len(block) if found is None else found.end()
 
 
 def _count(block: bytes, marks: bytes) -> int:
