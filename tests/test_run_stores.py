@@ -310,7 +310,7 @@ def test_of_two_runs_in_one_folder_the_second_is_told_of_the_first_and_changes_n
     recipe, other = write_recipe(rows, tiny_folder), tmp_path / "other.yaml"
     mine = load_recipe(recipe)
     if way == "other recipe":
-        other.write_text(recipe.read_text(encoding="utf-8").replace("name: small", "seed: 1\nname: other"), encoding="utf-8")
+        other.write_text(recipe.read_text(encoding="utf-8").replace("name: small\n", "seed: 1\nname: other\n"), encoding="utf-8")
     original, begun, told, folder = getattr(Training, stage), list[Training](), list[str](), tmp_path / "run"
 
     def disturbed(self: Training, *given: Any) -> Any:

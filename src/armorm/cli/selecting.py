@@ -170,16 +170,18 @@ def _run(
         tally = finished.tally
         print_line(_summary(finished))
     if not quiet:
-        _tell_reading(tally)
+        _tell_reading(tally, streamed=out is None)
     if not tally.rows:
         raise DataError(f"{file}: holds no row: give a file with answers in it")
     if not tally.answers:
         raise DataError(f"{file}: not one of its {tally.rows:,} rows can be scored; the first: {tally.fault}")
 
 
-def _tell_reading(tally: Tally) -> None:
+def _tell_reading(tally: Tally, *, streamed: bool) -> None:
     from armorm.report.reading import reading_sentences
 
+    if streamed and tally.faulty and tally.answers:  # where there are none, the error says so; a file's line has the number
+        print_line(f"{tally.faulty:,} of {tally.rows:,} rows with an error; the first: {tally.fault}", sys.stderr)
     for sentence in reading_sentences(tally.truncated, tally.answers, tally.max_tokens, tally.notes):
         print_line(sentence, sys.stderr)
 
