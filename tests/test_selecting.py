@@ -133,7 +133,8 @@ def test_commands_that_select_pass_over_answers_without_a_number(
     assert "bad" not in found[0]["response"] + found[1]["response"]
     assert all("not-finite" in row["error"] for row in found)
     armorm("score", model, tmp_path / "rows.jsonl", "--out", scored, "--quiet")
-    assert [[s is None for s in row.values["scores"]] for row in records(scored)] == [["bad" in a for a in some] for some in answers]
+    unscored = [[score is None for score in row.values["scores"]] for row in records(scored)]
+    assert unscored == [["bad" in answer for answer in some] for some in answers]
     _, out, err = armorm("select", scored, "--keep-top", 1.0)
     assert [json.loads(line)["messages"][-1]["content"] for line in out.splitlines()] == ["fine", "fine thank you", "return x"]
     assert "4" in err
