@@ -12,6 +12,7 @@ from test_scoring_files import Counting, simple_rows
 from test_scoring_files import run as score
 from test_scoring_files import small_windows as small_windows
 
+from armorm.owner import owning_folder
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
 from armorm.run.train import Run, train
@@ -80,6 +81,21 @@ def test_the_lock_of_a_killed_process_goes_and_what_is_called_so_stays(tmp_path,
     foreign.write_text("mine")
     store.stored(tmp_path, store.rated(), decoder)
     assert (left.exists(), foreign.read_text()) == (False, "mine")
+
+
+def test_the_lock_of_a_process_that_was_killed_when_all_was_done_goes_too(tmp_path, decoder):
+    home = store.stored(tmp_path, store.rated(), decoder).folder
+    (home / ".lock").write_text("")
+    store.stored(tmp_path, store.rated(), decoder)
+    assert not (home / ".lock").exists()
+    (home / ".lock").write_text("mine")
+    store.stored(tmp_path, store.rated(), decoder)
+    assert (home / ".lock").read_text() == "mine"
+    (home / ".lock").unlink()
+    with owning_folder(home):
+        store.stored(tmp_path, store.rated(), decoder)
+        assert (home / ".lock").exists()
+    assert not (home / ".lock").exists()
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -72,6 +72,14 @@ def owning_folder(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
+def clear_left_lock(folder: Path) -> None:
+    """Take away the lock that a killed process left in a folder that is finished; one that is held stays, as does what is no lock
+    of ours. Raises StorageError for a damaged disk."""
+    if (folder / ".lock").exists():
+        with suppress(DataError), owning_folder(folder):
+            pass
+
+
 class Passing:
     """A folder among the system's for what passes, called `name`-…, for as long as this is held.
 

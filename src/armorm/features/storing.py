@@ -40,7 +40,7 @@ from armorm.features.backbone import SIZES, Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
 from armorm.features.workers import Growing, Worker
-from armorm.owner import lock_of, owning, owning_folder
+from armorm.owner import clear_left_lock, lock_of, owning, owning_folder
 from armorm.rendering import VERSION, Renderer, Rendering
 
 Row = RatedResponse | PreferencePair | BenchmarkItem
@@ -207,6 +207,7 @@ def store_answers(
     labels = labels_key(rows)
     if (stored := open_answers(home, labels)) is not None:
         _write_labels(home, rows)
+        clear_left_lock(home)
         return stored
     if worker is not None:
         return _extract_some(home, source, rows, decoder, settings, worker, known, progress)
