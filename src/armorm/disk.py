@@ -153,7 +153,7 @@ def write_marked(path: Path, text: str) -> None:
     Raises DataError for a file that is there and was not written so, or was changed since: it is somebody's own. StorageError.
     """
     marked = f"{_MARK}{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}\n{text}"
-    if path.exists() or path.is_symlink():
+    if is_there(path):
         there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         if there == marked:
             return
@@ -353,13 +353,17 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def remove_file(place: Path) -> None:
+    """Take away a file that may be there; what is in the way of that is no news beside what went wrong before."""
+    with suppress(OSError):
+        place.unlink(missing_ok=True)
+
+
 def _remove(place: Path) -> None:
-    # What is in the way of that is no news beside what went wrong before.
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place, ignore_errors=True)
     else:
-        with suppress(OSError):
-            place.unlink(missing_ok=True)
+        remove_file(place)
 
 
 def _format_of(data: bytes) -> Any:

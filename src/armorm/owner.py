@@ -48,13 +48,13 @@ def owning(place: Path) -> Iterator[None]:
     already, DataError for a file of somebody else's that is called as the lock would be, StorageError for a full disk.
     """
     with storage_errors(place):
-        lock = lock_of(place)
+        lock = _lock_of(place)
     with _locked(place, lock):
         yield
 
 
-def lock_of(place: Path) -> Path:
-    """Where the lock of a file stands. Raises OSError."""
+def _lock_of(place: Path) -> Path:
+    # Where the lock of a file stands
     whole = place.resolve()
     return whole.with_name(f".{whole.name[-200:]}.lock")
 
@@ -72,11 +72,12 @@ def owning_folder(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def clear_left_lock(folder: Path) -> None:
-    """Take away the lock that a killed process left in a folder that is finished; one that is held stays, as does what is no lock
-    of ours. Raises StorageError for a damaged disk."""
-    if (folder / ".lock").exists():
-        with suppress(DataError), owning_folder(folder):
+def clear_left_lock(place: Path) -> None:
+    """Take away the lock that a killed process left, in a folder or beside a file; one that is held stays, as does what is no
+    lock of ours. Raises StorageError for a damaged disk."""
+    lock, held = (place / ".lock", owning_folder) if place.is_dir() else (_lock_of(place), owning)
+    if lock.exists():
+        with suppress(DataError), held(place):
             pass
 
 

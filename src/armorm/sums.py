@@ -92,7 +92,7 @@ def require_ours(folder: Path, names: Iterable[str]) -> None:
     So is a list that was not written here.
     """
     sums = read_own_list(folder)
-    there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
+    there = [name for name in names if is_there(folder / name)]
     if own := [name for name in there if name not in sums]:
         raise DataError(
             f"{folder / own[0]}: is there already, and no {NAME} says that armorm wrote it: move it away, or choose another "
@@ -104,8 +104,7 @@ def read_own_list(folder: Path) -> dict[str, str]:
     """The folder's list, where it is to be written anew. Raises DataError for one that is not as it was written here: it may be
     somebody's own. StorageError for a folder that can't be looked into."""
     try:
-        is_there(folder / NAME)
-        return read_sums(folder)
+        return read_sums(folder) if is_there(folder / NAME) else {}
     except CheckpointError as error:
         if isinstance(error.__cause__, OSError):
             raise DataError(f"{error}: choose another folder") from error

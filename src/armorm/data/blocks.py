@@ -111,8 +111,8 @@ class Ended:
 
 
 _MARKS = re.compile(rb'[\[\]{},"]')
-_TEXT = re.compile(rb'(?:[^\\"]++|\\.)*+', re.DOTALL)
-"""What stands in quotes, up to the closing one, or to a backslash that a block ends with."""
+_QUOTED = re.compile(rb'(?:[^\\"]++|\\.)*+(["\\])', re.DOTALL)
+"""What stands in quotes, with the closing one, or with a backslash that a block ends with."""
 
 
 def entries_in(stream: Bytes) -> Iterator[bytes | TooLong | Ended]:
@@ -123,13 +123,14 @@ def entries_in(stream: Bytes) -> Iterator[bytes | TooLong | Ended]:
     longest, held, size, depth, quoted, escaped, some = LONGEST_ROW, list[bytes](), 0, 0, False, False, False
     while block := stream.read1(BLOCK):
         start = place = 0
-        if not quoted and depth > _count(block, b"]}") and b'"' not in block:  # nothing ends here
+        if not quoted and b'"' not in block and depth > _count(block, b"]}"):  # nothing ends here
             place, depth = len(block), depth + _count(block, b"[{") - _count(block, b"]}")
         while place < len(block):
             if quoted:
-                place = _end_of_text(block, place + escaped)
-                escaped, quoted = block[place : place + 1] == b"\\", block[place : place + 1] != b'"'
-                place += 1
+                found, escaped = _QUOTED.match(block, place + escaped), False
+                if found is None:
+                    break
+                place, escaped, quoted = found.end(), found[1] == b"\\", found[1] != b'"'
                 continue
             if (found := _MARKS.search(block, place)) is None:
                 break
@@ -159,11 +160,6 @@ def entries_in(stream: Bytes) -> Iterator[bytes | TooLong | Ended]:
     elif depth == 0 and not quoted and b"".join(held).strip():
         yield b"".join(held)
     yield Ended(cut=True)
-
-
-def _end_of_text(block: bytes, place: int) -> int:
-    found = _TEXT.match(block, place)
-    return len(block) if found is None else found.end()
 
 
 def _count(block: bytes, marks: bytes) -> int:

@@ -24,7 +24,7 @@ from armorm.conversation import Message
 from armorm.data.opening import METADATA_KEY, Opened
 from armorm.data.reading import FaultCounts
 from armorm.data.rows import PreferencePair, RatedResponse, conversations_of
-from armorm.disk import numbers_or_null, writing
+from armorm.disk import is_there, numbers_or_null, writing
 from armorm.errors import DataError
 from armorm.objectives import Objectives
 from armorm.user_files import is_folder
@@ -60,7 +60,7 @@ def export(opened: Opened, path: Path) -> Exported:
     """
     if path.suffix.lower() != ".parquet" or is_folder(path):
         raise DataError(f"{path}: rows are exported as one Parquet file: name one that ends in .parquet")
-    if path.exists() or path.is_symlink():
+    if is_there(path):
         raise DataError(f"{path}: is there already: remove it or choose another file")
     schema = _schema(opened)
     with writing(path) as beside:

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.data.parquet_rows import FREE, JSON_COLUMNS, json_columns, without_nothing
-from armorm.disk import digest_of, is_there, numbers_or_null, storage_errors, writing
+from armorm.disk import digest_of, is_there, numbers_or_null, remove_file, storage_errors, writing
 from armorm.errors import DataError
 from armorm.user_files import is_folder
 
@@ -147,8 +146,7 @@ class JsonLines:
             self.part.replace(self.path)
 
     def remove(self) -> None:
-        with suppress(OSError):  # it is no news beside what went wrong before
-            self.part.unlink(missing_ok=True)
+        remove_file(self.part)
 
 
 class Parquet:

@@ -35,7 +35,7 @@ from armorm.data.outlines import Outline, outline_of
 from armorm.data.reading import cap_places
 from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedResponse, Row
 from armorm.data.splits import computed_group, group_code, group_name
-from armorm.disk import storage_errors
+from armorm.disk import remove_file, storage_errors
 from armorm.errors import StorageError
 from armorm.owner import Passing
 
@@ -293,7 +293,7 @@ class _Writer:
     def abandon(self) -> None:
         with suppress(Exception):
             self._out.close()
-        _remove(self.place)
+        remove_file(self.place)
 
     def _flush(self) -> None:
         if self._held:
@@ -332,12 +332,7 @@ def _reading(place: Path) -> Iterator[None]:
 
 def _leave(place: Path, process: int) -> None:
     if os.getpid() == process:  # one that was forked leaves its parent's files
-        _remove(place)
-
-
-def _remove(place: Path) -> None:
-    with suppress(OSError):
-        place.unlink(missing_ok=True)
+        remove_file(place)
 
 
 def _parts(sizes: Int64[np.ndarray, " n"], limit: int) -> Int64[np.ndarray, " n"]:

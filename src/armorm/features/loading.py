@@ -120,9 +120,11 @@ def folder_of(name: str, said: Said) -> Path | None:
 def check_files(folder: Path, said: Said) -> None:
     """Raises what `said` makes of files in a folder that are none, no JSON objects, or that lead outside."""
     for place in sorted(folder.iterdir()):
-        if place.suffix.lower() in _READ and not _is_plain(place):
+        if place.suffix.lower() not in _READ:
+            continue
+        if not _is_plain(place):
             raise said(f"{place.name} is no ordinary file: copy the model's files again")
-        if place.suffix.lower() in _READ and (fault := unreadable(place)):
+        if fault := unreadable(place):
             raise said(f"{place.name} {fault}: have its owner give you the right to read it")
     if (folder / ADAPTER).exists():
         raise said(

@@ -34,13 +34,13 @@ from armorm.data.outlines import Outline
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, texts_of
 from armorm.data.stored_rows import outlines
 from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, writing
-from armorm.errors import CheckpointError, DataError, InUse, StorageError
+from armorm.errors import CheckpointError, InUse, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, place_of, shard_name
 from armorm.features.backbone import SIZES, Backbone, DType
 from armorm.features.extract import Features, extract
 from armorm.features.spec import Part
 from armorm.features.workers import Growing, Worker
-from armorm.owner import clear_left_lock, lock_of, owning, owning_folder
+from armorm.owner import clear_left_lock, owning, owning_folder
 from armorm.rendering import VERSION, Renderer, Rendering
 
 Row = RatedResponse | PreferencePair | BenchmarkItem
@@ -291,7 +291,8 @@ def write_answers(
                 progress(done, len(rows), sums["tokens"])
         texts = _write_texts(home, shards)
         labels = _write_labels(home, rows)
-        _remove_left_locks(home, len(shards))
+        for i in range(len(shards)):  # of processes that were killed
+            clear_left_lock(home / f"{shard_name(i, len(shards))}.safetensors")
         whole = {**settings.facts, **facts, "objectives": objectives, "rows": len(rows), **sums}
         manifest = {"place": home.name, **whole, "shards": digests, "texts": texts}
         write_sealed(home / "manifest.json", manifest)
@@ -470,15 +471,6 @@ def _note_time(home: Path, name: str, seconds: float, facts: Mapping[str, Any]) 
     line = {"shard": name, "seconds": round(seconds, 3), "tokens": facts["tokens"], "truncated": facts["truncated"]}
     with (home / "timings.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def _remove_left_locks(home: Path, count: int) -> None:
-    # Those of processes that were killed; what else is called so is somebody's own.
-    for i in range(count):
-        place = home / f"{shard_name(i, count)}.safetensors"
-        if lock_of(place).exists():
-            with suppress(DataError), owning(place):
-                pass
 
 
 def _check_space(home: Path, rows: Sequence[Row], width: int, settings: ExtractionSettings) -> None:
