@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from armorm.data.shapes import SHAPES, Columns
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective
-from armorm.recipe import CompareRecipe, FixedWeightsRecipe, Lora, Recipe, RowCaps, Source, TuningRecipe, load_recipe
+from armorm.recipe import CompareRecipe, FixedWeightsRecipe, Recipe, RowCaps, Source, load_recipe
 from armorm.rendering import Rendering
+from armorm.tuning_settings import Lora, TuningRecipe
 from docs import PARTS, ROOT, block, formats_table
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -14,12 +14,13 @@ import transformers
 from armorm.data.rows import PreferencePair, RatedResponse
 from armorm.errors import FitError
 from armorm.objectives import Objectives
-from armorm.recipe import BackboneSettings, TuningSettings
+from armorm.recipe import BackboneSettings
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
 from armorm.tuning.loop import Job
 from armorm.tuning.pairs import train_bradley_terry, train_pairwise
 from armorm.tuning.regression import RatingCollator, masked_squared_error, train_regression
+from armorm.tuning_settings import TuningSettings
 
 GOOD, BAD = "fine thank you", "return x"
 SETTINGS = {"steps": 12, "batch_size": 8, "micro_batch": 4, "learning_rate": 1e-2, "save_every": 4, "evaluate": 16}
@@ -317,11 +318,11 @@ def test_the_head_starts_as_the_ridge_probe(backbone, objectives):
     """Against scikit-learn's ridge on the same states; the decoder is not touched."""
     from sklearn.linear_model import Ridge
 
-    from armorm.recipe import Lora
     from armorm.rendering import Renderer
     from armorm.tuning import regression
     from armorm.tuning.decoder import Decoder, load_trainable
     from armorm.tuning.examples import rating_examples
+    from armorm.tuning_settings import Lora
 
     decoder = Decoder(backbone, "logits", objectives.names, 0)
     model = load_trainable(decoder, Lora(rank=2))

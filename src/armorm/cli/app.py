@@ -39,8 +39,8 @@ from armorm.errors import DataError
 from armorm.limits import MOST_ROWS, MOST_TOKENS
 
 if TYPE_CHECKING:
-    from armorm.recipe import TrainingObjective
     from armorm.scorers import Reading
+    from armorm.tuning_settings import TrainingObjective
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,9 +114,10 @@ def tune(
 
     from armorm.errors import RecipeError
     from armorm.progress import Reporter
-    from armorm.recipe import TrainingObjective, load_recipe
+    from armorm.recipe import load_recipe
     from armorm.report.tuning import TuningResults, tuning_report
     from armorm.run.tune import tune as train_decoder
+    from armorm.tuning_settings import TrainingObjective
 
     known = get_args(TrainingObjective)
     if objective not in known:

@@ -30,7 +30,7 @@ from armorm.fit.quality import mean_quality
 from armorm.judge_settings import JudgeSettings
 from armorm.owner import owning_folder
 from armorm.progress import Reporter
-from armorm.recipe import Recipe, Suite, TrainingObjective
+from armorm.recipe import Recipe, Suite
 from armorm.report.compare_page import FILES, write_compare
 from armorm.report.compare_results import CompareResults
 from armorm.report.provenance import provenance
@@ -42,6 +42,7 @@ from armorm.run.stages import Stage, run_stage
 from armorm.run.train import ROWS, Training
 from armorm.run.tune import tune
 from armorm.sums import require_ours
+from armorm.tuning_settings import TrainingObjective
 
 FORMAT = 1
 EVERY_SECONDS = 20.0

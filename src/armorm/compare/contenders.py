@@ -20,7 +20,7 @@ from armorm.disk import folder_name
 from armorm.errors import ArmormError, StorageError
 from armorm.judge_settings import JudgeSettings
 from armorm.progress import Reporter, counting
-from armorm.recipe import Recipe, TrainingObjective
+from armorm.recipe import Recipe
 from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge, judge_of
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
@@ -28,6 +28,7 @@ from armorm.run.methods import MAIN, RIVAL, Method, score_suite
 from armorm.run.stages import Stage, forget_stage, key_of, read_nothing, run_stage
 from armorm.run.train import Training
 from armorm.scorers import PairScorer, Scorer
+from armorm.tuning_settings import TrainingObjective
 
 Suites = Mapping[str, Sequence[BenchmarkItem]]
 Costs = dict[str, Any]

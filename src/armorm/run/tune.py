@@ -19,7 +19,7 @@ from armorm.errors import DataError, FitError, MissingExtra
 from armorm.objectives import Objectives
 from armorm.owner import owning
 from armorm.progress import Reporter
-from armorm.recipe import Recipe, TrainingObjective
+from armorm.recipe import Recipe
 from armorm.rendering import VERSION
 from armorm.report.provenance import provenance
 from armorm.report.tuning import TuningResults, write_curve
@@ -29,6 +29,7 @@ from armorm.run.stages import Stage, find_stage, key_of, read_nothing, require_s
 from armorm.tuning.loop import Curve, Job
 from armorm.tuning.pairs import train_bradley_terry, train_pairwise
 from armorm.tuning.regression import train_regression
+from armorm.tuning_settings import TrainingObjective
 
 FORMAT = 1
 

@@ -18,9 +18,10 @@ import transformers
 from armorm.disk import give_rights
 from armorm.errors import BackboneError, MissingExtra
 from armorm.features.backbone import DType, load_headed, load_tokenizer, located
-from armorm.recipe import BackboneSettings, Lora
+from armorm.recipe import BackboneSettings
 from armorm.rendering import Renderer
 from armorm.sums import write_sums
+from armorm.tuning_settings import Lora
 from armorm.user_files import user_path
 
 Head = Literal["logits", "words"]

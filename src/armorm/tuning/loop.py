@@ -21,10 +21,11 @@ import transformers
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from armorm.errors import FitError
-from armorm.recipe import BackboneSettings, TuningSettings
+from armorm.recipe import BackboneSettings
 from armorm.sums import NAME as SUMS
 from armorm.sums import faults_of, write_sums
 from armorm.tuning.decoder import Decoder, load_trainable, save_trained
+from armorm.tuning_settings import TuningSettings
 
 KEPT_CHECKPOINTS = 2
 # The argument's name since transformers 5.20; before, it was the other.
