@@ -136,9 +136,10 @@ def test_verdicts_on_disk_are_plain_json_under_the_judges_fingerprint(tmp_path: 
     kept = tmp_path / "verdicts.jsonl"
     compare_items(ITEMS[:3], Marked(silent=ITEMS[1].chosen[0], first=0.0625), kept=kept)
     head, *rows = (json.loads(line, parse_constant=pytest.fail) for line in kept.read_text().splitlines())
-    assert (head["format"], head["key"]) == (3, "marked-1")
-    assert len(rows) == 3
-    assert any(None in row["is"]["forward"] and None in row["is"]["backward"] for row in rows)
+    assert (head["format"], head["key"]) == (4, "marked-1")
+    values = [value for row in rows for value in row["values"].values()]
+    assert len(values) == 3
+    assert any(None in value["forward"] and None in value["backward"] for value in values)
     other = Marked()
     other.fingerprint = "marked-2"
     compare_items(ITEMS[:3], other, kept=kept)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from armorm.errors import DataError, StorageError
-from armorm.kept import FORMAT, Kept, kept_faults
+from armorm.kept import EARLIER, FORMAT, Kept, _line, kept_faults
 
 VALUES = {"a": [0.1, None, -2e-17], "b": {"text": 'quoted ", "check": "0123456789abcdef"}', "in": 3}, "ü": "half \ud83d"}
 
@@ -25,7 +25,32 @@ def test_what_was_kept_comes_back(tmp_path: Path):
     assert Kept(path, "model").values == VALUES
     assert Kept(None, "model").values == {}
     head, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    assert (head["format"], head["key"], [row["of"] for row in rows]) == (FORMAT, "model", list(VALUES))
+    assert (head["format"], head["key"], [list(row["values"]) for row in rows]) == (FORMAT, "model", [[name] for name in VALUES])
+
+
+def test_what_was_added_together_comes_back_together_or_not_at_all(tmp_path: Path):
+    path = tmp_path / "kept.jsonl"
+    kept = Kept(path, "model")
+    kept.add({"a": VALUES["a"], "b": VALUES["b"]})
+    kept.add({"ü": VALUES["ü"]})
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    second = whole.index(b"\n", first) + 1
+    for cut in (first + 1, (first + second) // 2, second - 1):
+        path.write_bytes(whole[:cut])
+        assert Kept(path, "model").values == {}
+    path.write_bytes(whole[: second + 1])
+    assert Kept(path, "model").values == {name: VALUES[name] for name in ("a", "b")}
+
+
+def test_a_file_of_one_value_a_line_is_read_and_goes_on(tmp_path: Path):
+    path = tmp_path / "kept.jsonl"
+    lines = [_line({"format": EARLIER, "key": "model"}, ""), _line({"of": "a", "is": 1}, "model"), _line({"no": 2}, "model")]
+    path.write_text("".join(f"{line}\n" for line in (*lines, _line({"values": [3]}, "model"))), encoding="utf-8")
+    kept = Kept(path, "model")
+    assert kept.values == {"a": 1}
+    kept.add({"b": 2, "c": 3})
+    assert Kept(path, "model").values == {"a": 1, "b": 2, "c": 3}
 
 
 def test_any_flipped_bit_loses_its_own_line_and_no_other(tmp_path: Path):

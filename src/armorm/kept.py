@@ -16,7 +16,8 @@ from typing import Any
 from armorm.disk import storage_errors
 from armorm.errors import DataError
 
-FORMAT = 3
+FORMAT, EARLIER = 4, 3
+"""Now, a line holds all that was added together; then, one value."""
 _START = re.compile(r'\{"format": \d+, "key": ')
 _LINE = re.compile(r'(\{.*), "check": "([0-9a-f]{16})"\}')
 
@@ -24,9 +25,10 @@ _LINE = re.compile(r'(\{.*), "check": "([0-9a-f]{16})"\}')
 class Kept:
     """JSON values by name, on disk as they come; every line ends with the digest of the key and of what stands before it.
 
-    A file that was begun with another key or format is begun anew; a line that was cut short, or is not as it was written, counts
-    as not there. Without a path nothing is written. Raises StorageError when the file can't be written, DataError for one that
-    holds something else.
+    What is added together is kept together: a line that was cut takes all of it along, so that it is computed again in the same
+    batches, which decide its last digits. A file that was begun with another key or format is begun anew; a line that was cut
+    short, or is not as it was written, counts as not there. Without a path nothing is written. Raises StorageError when the file
+    can't be written, DataError for one that holds something else.
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
@@ -39,7 +41,7 @@ class Kept:
     def add(self, values: Mapping[str, Any]) -> None:
         """Keep some more."""
         self.values.update(values)
-        self._write("a", (_line({"of": name, "is": value}, self.key) for name, value in values.items()))
+        self._write("a", [_line({"values": dict(values)}, self.key)])
 
     def _read(self, path: Path, head: dict[str, Any]) -> bool:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -47,9 +49,10 @@ class Kept:
         rows = [*(_row(line, "") for line in lines[:1]), *(_row(line, self.key) for line in lines[1:])]
         if text.strip() and not any(rows) and not _START.match(text):
             raise DataError(f"{path}: is there already and was not written by armorm: move it away, or choose another folder")
-        if rows[:1] != [head]:
+        if rows[:1] not in ([head], [{**head, "format": EARLIER}]):
             return False
-        self.values = {row["of"]: row["is"] for row in rows[1:] if row is not None}
+        for row in filter(None, rows[1:]):
+            self.values |= _values_of(row)
         if not text.endswith("\n"):
             self._write("a", [""])  # ends the broken line, so that the next one is whole
         return True
@@ -93,6 +96,11 @@ def _row(line: str, key: str) -> dict[str, Any] | None:
         return None
     row: dict[str, Any] = json.loads(parts[1] + "}")
     return row
+
+
+def _values_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    values = row.get("values", {row["of"]: row["is"]} if {"of", "is"} <= row.keys() else {})
+    return values if isinstance(values, dict) else {}
 
 
 def _digest(text: str) -> str:
