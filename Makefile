@@ -16,7 +16,7 @@ torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minu
 	$(BIN)/python -m tests.torture --minutes $(MINUTES) --lanes 2 --json runs/torture.json
 
 SCALE ?= small
-bench: $(READY)  ## speed and memory beside other ways; at the paper's size: make bench SCALE=paper
+bench: $(READY)  ## speed and memory beside other ways; the whole fit at the paper's size: make bench SCALE=paper
 	$(BIN)/python benchmarks/all.py --scale $(SCALE)
 
 check: lint types audit test  ## what CI runs

@@ -120,7 +120,7 @@ def results_table(results: Path = RESULTS) -> str:
             f"- `{place.stem}`: {facts['machine']}; commit {facts['commit']}; {facts['created'][:10]}; `{facts['command']}`"
         )
     if not lines:
-        return "No results are kept here: `make bench SCALE=paper` makes them."
+        return "No results are kept here: `make bench SCALE=all` makes them."
     head = ["| what | measured | beside it | ratio | aim | benchmark |", "|---|---|---|---|---|---|"]
     return "\n".join([*head, *lines, "", *places])
 
