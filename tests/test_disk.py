@@ -9,7 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, get_ident
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from armorm.disk import (
     writing,
     writing_folder,
 )
-from armorm.errors import CheckpointError, StorageError
+from armorm.errors import CheckpointError, DataError, StorageError
 from armorm.features.answers import FORMAT as STORES
 from armorm.features.answers import MANIFEST, open_answers
 
@@ -58,10 +58,18 @@ def gone() -> int:
 
 
 def test_what_a_killed_process_left_goes_with_the_next_attempt_and_nothing_else_does(tmp_path: Path):
-    dead, own = gone(), os.getpid()
-    left = [f"facts.json.1.{dead}.part", f"facts.json.2.{dead}.before"]
+    dead, own, done = gone(), os.getpid(), Event()
+    with ThreadPoolExecutor(1) as other:
+        thread = other.submit(get_ident).result()
+        other.submit(done.wait)
+        _only_what_is_left_goes(tmp_path, dead, own, thread)
+        done.set()
+
+
+def _only_what_is_left_goes(tmp_path: Path, dead: int, own: int, thread: int) -> None:
+    left = [f"facts.json.1.{dead}.part", f"facts.json.2.{dead}.before", f"facts.json.1.{own}.part", f"facts.json.1.{own}.before"]
     kept = [
-        f"facts.json.1.{own}.part",  # is being written
+        f"facts.json.{thread}.{own}.part",  # is being written
         f"other.json.1.{dead}.part",  # another file's
         "facts.json.part",
         "facts.json.note.part",
@@ -86,6 +94,41 @@ def test_a_folder_that_was_aside_when_its_process_was_killed_is_put_back(tmp_pat
         (beside / "weights").write_text("new")
     assert (tmp_path / "model" / "weights").read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_is_stopped_between_its_two_names_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    rename = Path.replace
+
+    def stopped(place: Path, to: Path) -> Path:
+        found = rename(place, to)
+        if str(to).endswith(".before"):
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt), writing_folder(tmp_path / "model") as beside:
+        (beside / "weights").write_text("new")
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_new_folder_takes_no_place_that_was_filled_meanwhile(tmp_path: Path):
+    def late() -> None:
+        with writing_folder(tmp_path / "model", new=True) as beside:
+            (beside / "weights").write_text("ours")
+            (tmp_path / "model").mkdir()
+            (tmp_path / "model" / "thesis.txt").write_text("mine")
+
+    with pytest.raises(DataError, match="there already and not empty"):
+        late()
+    assert [file.name for file in tmp_path.rglob("*.txt")] == ["thesis.txt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "empty").mkdir()
+    with writing_folder(tmp_path / "empty", new=True) as beside:
+        (beside / "weights").write_text("ours")
+    assert (tmp_path / "empty" / "weights").read_text() == "ours"
 
 
 @pytest.mark.parametrize("said", ["No space left on device (os error 28)", "IO error: Disk quota exceeded"])
@@ -153,12 +196,13 @@ def test_a_passing_folder_goes_with_its_block(tmp_path: Path):
 
 
 def test_a_passing_folder_of_a_killed_process_goes_and_nothing_else_does(tmp_path: Path):
-    for name in ("rows.1.9999999999.part", f"rows.1.{os.getpid()}.part", "rows.mine", "rows"):
+    parent = f"rows.1.{os.getppid()}.part"  # of a process that is at work
+    for name in ("rows.1.9999999999.part", f"rows.1.{os.getpid()}.part", parent, "rows.mine", "rows"):
         (tmp_path / name).mkdir()
     with passing_folder(tmp_path / "rows") as folder:
         assert folder is not None
-        assert {f.name for f in tmp_path.iterdir()} == {folder.name, f"rows.1.{os.getpid()}.part", "rows.mine", "rows"}
-    assert {f.name for f in tmp_path.iterdir()} == {f"rows.1.{os.getpid()}.part", "rows.mine", "rows"}
+        assert {f.name for f in tmp_path.iterdir()} == {folder.name, parent, "rows.mine", "rows"}
+    assert {f.name for f in tmp_path.iterdir()} == {parent, "rows.mine", "rows"}
 
 
 def test_where_nothing_can_be_written_there_is_no_passing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from armorm.errors import ArmormError, BackboneError, CheckpointError
 from armorm.features import template_trial
-from armorm.features.backbone import fingerprint, load_backbone, load_tokenizer
+from armorm.features.backbone import architecture_of, fingerprint, load_backbone, load_tokenizer
 from armorm.model.folder import local
 from armorm.model.reward_model import RewardModel
 from armorm.recipe import BackboneSettings
@@ -542,12 +543,12 @@ def test_a_name_that_is_none(number, armorm, tmp_path):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "SHA256SUMS"])
 @pytest.mark.parametrize("kind", ["fifo", "socket", "loop", "folder", "device"])
 def test_a_place_that_is_no_file(file, kind, own_model, headed, tmp_path, monkeypatch):
     for use, folder in ((use_model, own_model), (use_backbone, headed["words"])):
         copy = spoilt(folder, tmp_path / use.__name__)
-        (copy / file).unlink()
+        (copy / file).unlink(missing_ok=True)
         if kind == "fifo":
             os.mkfifo(copy / file)
         elif kind == "socket":
@@ -561,6 +562,29 @@ def test_a_place_that_is_no_file(file, kind, own_model, headed, tmp_path, monkey
         else:
             (copy / file).symlink_to("/dev/zero")
         assert isinstance(only_ours(use, copy), CheckpointError | BackboneError)
+
+
+@pytest.mark.parametrize(
+    "named", ["/dev/zero", "../../../../../../dev/zero", "a/../config.json", "/etc/passwd", "a\0b", "pipe", "zero"]
+)
+def test_a_list_that_leads_outside_or_to_what_has_no_end(named, own_model, tmp_path):
+    copy = spoilt(own_model, tmp_path / "model")
+    os.mkfifo(copy / "pipe")
+    (copy / "zero").symlink_to("/dev/zero")
+    text = f"{'1' * 64}  {named}\n"
+    (copy / "SHA256SUMS").write_text(f"{text}# sealed {hashlib.sha256(text.encode()).hexdigest()}\n")
+    error = only_ours(use_model, copy)
+    assert isinstance(error, CheckpointError)
+    assert "no regular file" in str(error) if named in ("pipe", "zero") else "SHA256SUMS: damaged" in str(error)
+
+
+@pytest.mark.parametrize("name", ["reference.json", "uncertainty.json", "SHA256SUMS", "config.json"])
+def test_a_file_of_facts_without_end_is_not_read(name, own_model, tmp_path):
+    copy = spoilt(own_model, tmp_path / "model")
+    with (copy / name).open("wb") as file:
+        file.truncate(1 << 40)  # of which the disk holds nothing
+    assert isinstance(only_ours(use_model, copy), CheckpointError)
+    assert architecture_of(str(copy)) == ("" if name == "config.json" else architecture_of(str(own_model)))
 
 
 def test_a_folder_that_may_not_be_read(own_model, monkeypatch):

@@ -6,6 +6,7 @@ import errno
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,58 @@ def test_a_place_whose_owner_is_about_to_leave_is_had(tmp_path: Path):
     threading.Timer(0.1, lock.release).start()
     with owning(tmp_path / "out.jsonl"):
         assert json.loads((tmp_path / ".out.jsonl.lock").read_text())["process"] == os.getpid()
+
+
+AS_NOBODY = """
+import os, pathlib, sys
+from armorm.errors import InUse
+from armorm.owner import owning
+import filelock, fcntl  # before the rights to read them go
+os.setgid(65534)
+os.setuid(65534)
+try:
+    with owning(pathlib.Path(sys.argv[1])):
+        print("had", flush=True)
+        input()
+except InUse as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be two users")
+def test_two_users_have_one_lock(tmp_path: Path):
+    place = Path(tempfile.mkdtemp(dir="/tmp")) / "shared"  # pytest's own folders are one user's
+    place.parent.chmod(0o755)
+    place.mkdir()
+    place.chmod(0o777)
+
+    def other() -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", AS_NOBODY, str(place / "out.jsonl")]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def said(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        return process.stdout.readline()
+
+    try:
+        with owning(place / "out.jsonl"):
+            first = other()
+            assert f"is being written by process {os.getpid()} " in said(first)
+            first.communicate()
+            (place / ".out.jsonl.lock").chmod(0o600)
+            second = other()
+            assert "another user's lock stands there" in said(second)
+            second.communicate()
+        (place / ".out.jsonl.lock").write_text("")  # left by a process that was killed
+        (place / ".out.jsonl.lock").chmod(0o644)
+        third = other()
+        assert said(third) == "had\n"
+        with pytest.raises(InUse):
+            hold(place / "out.jsonl")
+        third.communicate("\n")
+        hold(place / "out.jsonl")
+    finally:
+        shutil.rmtree(place.parent)
 
 
 @pytest.mark.parametrize("own", ["mine", '{"process": 1}', "[]", "[" * 10**5, " " * 10**5 + "{}"])

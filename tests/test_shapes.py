@@ -17,6 +17,7 @@ import pytest
 from small_rows import gpt, says, write
 
 from armorm.conversation import parse_conversation, prompt_group
+from armorm.data import reading
 from armorm.data.answer_rows import AnswerRow, answer_row, answer_rows
 from armorm.data.files import Record, in_cells, records
 from armorm.data.opening import Request, open_source
@@ -651,6 +652,24 @@ def test_answers_to_one_prompt_may_share_its_id(tmp_path: Path):
     ]
     _, kept, faults = opened(write(tmp_path / "r.jsonl", rows), SCALES)
     assert ([r.id for r in kept], faults.counts) == (["p1", "p1#2", "p2", "p1#3"], {})
+
+
+def test_numbers_that_are_taken_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    digests = [0]
+    original = reading._digest
+
+    def counted(text: str) -> bytes:
+        digests[0] += 1
+        return original(text)
+
+    monkeypatch.setattr(reading, "_digest", counted)
+    many = 400
+    taken = [named(f"a#{i + 2}", f"question {i}", SEVEN) for i in range(many)]
+    path = write(tmp_path / "rows.jsonl", [*taken, *(named("a", PRIME, f"answer {i}") for i in range(many))])
+    _, kept, faults = opened(path, SCALES)
+    assert faults.counts == {}
+    assert [row.id for row in kept][many:] == ["a", *(f"a#{i + 2}" for i in range(many, 2 * many - 1))]
+    assert digests[0] < 10 * 2 * many
 
 
 @pytest.mark.parametrize(

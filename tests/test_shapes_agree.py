@@ -230,6 +230,19 @@ def test_every_reader_says_the_same_of_every_row(tmp_path_factory: pytest.TempPa
     assert_files_agree(path, counts)
 
 
+@pytest.mark.parametrize("stray", [3, [], {"role": "user"}])
+def test_a_stray_column_of_another_format_makes_no_other_fault(stray: Any):
+    """What is read as several answers is no single one, whatever stands in a column that a later format would read."""
+    row = {
+        "context": "Name a prime.",
+        "completions": [{"completion": "Seven."}, {"completion": "Eight."}],
+        "conversations": stray,
+    }
+    record = Record(1, row, "rows.jsonl")
+    assert scored(record)[0] is None
+    assert {said for said, _ in read(record).values()} == {"missing-field"}
+
+
 def assert_files_agree(path: Path, counts: Mapping[str, Counter[str]]) -> None:
     """`data validate` and a dry run count what the readers of rows say."""
     facts = path.with_name("objectives.json")

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from armorm.errors import ArmormError, CheckpointError, DataError, StorageError
-from armorm.user_files import naming
+from armorm.user_files import naming, read_small
 
 Kinds = Mapping[str, type | tuple[type, ...]]
 """Fields of a file, and what each must be."""
@@ -42,7 +43,9 @@ _SAID_UNWRITTEN = ("PytorchStreamWriter failed", "unexpected pos", "iostream err
 _ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 """What a field of another kind, or none, leads to."""
 _MARK = "# written by armorm; sha256 of what follows: "
-_BESIDE = re.compile(r"\.\d+\.(\d{1,10})\.(?:part|before)")
+_BESIDE = re.compile(r"\.(\d{1,20})\.(\d{1,10})\.(?:part|before)")
+LARGEST = 1 << 26
+"""Bytes of a sealed file at most."""
 
 
 @contextmanager
@@ -88,8 +91,11 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing_folder(folder: Path) -> Iterator[Path]:
-    """The same for a folder, which takes the place of one that is there when it is whole, and not before."""
+def writing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
+    """The same for a folder, which takes the place of one that is there when it is whole, and not before.
+
+    `new`: nothing may be there, at the end neither; raises DataError as `require_free` does.
+    """
     beside, before = _beside(folder), _beside(folder, "before")
     with storage_errors(folder):
         try:
@@ -98,10 +104,14 @@ def writing_folder(folder: Path) -> Iterator[Path]:
             beside.mkdir()
             yield beside
             give_rights(beside, (str(file.relative_to(beside)) for file in beside.rglob("*.safetensors")))
-            if folder.is_dir():
+            if new:
+                require_free(folder)
+            elif folder.is_dir():
                 folder.replace(before)
             beside.replace(folder)
         finally:
+            if before.exists() and not folder.exists():  # stopped between the two
+                before.replace(folder)
             _remove(beside)
             _remove(before)
 
@@ -214,7 +224,7 @@ def read_sealed(path: Path, format: int, *, remedy: str, holds: Kinds = NOTHING)
     file is missing, of another format, not as it was written, or without such a field.
     """
     try:
-        data = path.read_bytes()
+        data = read_small(path, LARGEST)
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read ({error.strerror}): {remedy}") from error
     seal = _SEAL.match(data)
@@ -335,7 +345,7 @@ def _remove_killed(path: Path) -> None:
         names = [entry.name for entry in found if entry.name.startswith(f"{path.name}.")]
     for name in sorted(names):
         owner = _BESIDE.fullmatch(name[len(path.name) :])
-        if owner is None or _is_alive(int(owner[1])):
+        if owner is None or _is_at_work(thread=int(owner[1]), process=int(owner[2])):
             continue
         if name.endswith(".before") and not path.exists():
             path.with_name(name).replace(path)
@@ -343,7 +353,10 @@ def _remove_killed(path: Path) -> None:
             _remove(path.with_name(name))
 
 
-def _is_alive(process: int) -> bool:
+def _is_at_work(*, thread: int, process: int) -> bool:
+    # Of this process the other threads that there are: a process before it may have had its number (in a container they all do).
+    if process == os.getpid():
+        return thread != get_ident() and thread in sys._current_frames()
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -27,7 +27,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from armorm.disk import NOT_WRITABLE, is_there, storage_errors
+from armorm.disk import NOT_WRITABLE, is_there, remove_file, storage_errors
 from armorm.errors import DataError, InUse
 
 _SOFT = re.compile(rb"(\d{1,10})\n([\x21-\x7e]{1,255})(?:\n[\x20-\x7e]{0,200})*\n?")
@@ -44,8 +44,9 @@ LOOKS, PAUSE = 50, 0.02
 def owning(place: Path) -> Iterator[None]:
     """Hold a file, or a folder that is replaced as a whole, for the length of the block. The lock stands beside it.
 
-    Where nothing can be written, nothing is held: what is there may be read. Raises InUse naming the process that holds the place
-    already, DataError for a file of somebody else's that is called as the lock would be, StorageError for a full disk.
+    Where nothing can be written, nothing is held: what is there may be read. A lock's file of another user's, which this one may
+    not write, is locked as it is. Raises InUse naming the process that holds the place already, DataError for a file of somebody
+    else's that is called as the lock would be, StorageError for a full disk.
     """
     with storage_errors(place):
         lock = _lock_of(place)
@@ -132,11 +133,37 @@ def _locked(place: Path, file: Path) -> Iterator[None]:
         yield
     finally:
         if not isinstance(lock, SoftFileLock):
-            file.unlink(missing_ok=True)  # while it is held: who waits on this file then finds that it has no name
+            remove_file(file)  # while it is held: who waits on this file then finds that it has no name
         lock.release()
 
 
-def _lock(place: Path, file: Path) -> BaseFileLock | None:
+class _Theirs:
+    # The lock in a file that this user may read and not write.
+
+    def __init__(self, place: Path, file: Path) -> None:
+        import fcntl
+
+        try:
+            self._opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise InUse(
+                f"{place}: another user's lock stands there, and can't be looked into ({file}: {error.strerror}): wait until "
+                "they are done, have them remove what a stopped process left, or choose another place"
+            ) from error
+        try:
+            fcntl.flock(self._opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = os.fstat(self._opened).st_nlink == 0  # its holder has just left
+        except OSError:
+            gone = True
+        if gone:
+            self.release()
+            raise InUse(_in_use(place, _holder(file)))
+
+    def release(self) -> None:
+        os.close(self._opened)
+
+
+def _lock(place: Path, file: Path) -> BaseFileLock | _Theirs | None:
     lock = FileLock(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,10 +171,18 @@ def _lock(place: Path, file: Path) -> BaseFileLock | None:
             raise DataError(f"{file}: is there already and is no lock of armorm's: move it away, or choose another place")
         _acquire(lock, place, file)
     except OSError as error:
-        if error.errno in NOT_WRITABLE:
-            return None
-        raise
+        if error.errno not in NOT_WRITABLE:
+            raise
+        theirs = error.errno != errno.EROFS and os.name == "posix" and file.is_file()
+        return _Theirs(place, file) if theirs else None
     return lock
+
+
+def _in_use(place: Path, holder: str | None) -> str:
+    return (
+        f"{place}: is being written by {holder or 'another process'}: wait until it is done and run this again, or choose "
+        "another place"
+    )
 
 
 def _acquire(lock: BaseFileLock, place: Path, file: Path) -> None:
@@ -161,10 +196,7 @@ def _acquire(lock: BaseFileLock, place: Path, file: Path) -> None:
             if not left and not file.is_file():  # where no file can be made (`/proc`), the library waits for it too
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file)) from None
             if holder or not left:
-                raise InUse(
-                    f"{place}: is being written by {holder or 'another process'}: wait until it is done and run this again, or "
-                    "choose another place"
-                ) from None
+                raise InUse(_in_use(place, holder)) from None
         time.sleep(PAUSE)
 
 
@@ -186,7 +218,7 @@ def _written(file: Path) -> Any:
         data = file.read_bytes()
         soft = _SOFT.fullmatch(data)
         return json.loads(data or b"{}") if soft is None else _said_in(soft, about.st_mtime)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     except (OSError, ValueError, RecursionError):
         return None

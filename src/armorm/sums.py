@@ -15,10 +15,11 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from armorm.disk import digest_of, give_rights, is_there, storage_errors, write_text
 from armorm.errors import CheckpointError, DataError
+from armorm.user_files import read_small
 
 NAME = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -26,6 +27,8 @@ _SEAL = "# sealed "
 MODEL_REMEDY = f"copy the folder again, or make it anew; where the change is meant, remove {NAME}"
 _NOT_READ = ("stage.json", "README.md")
 UNFINISHED = "0" * 64
+LARGEST = 1 << 26
+"""Bytes of a list at most: half a million files."""
 
 
 def write_sums(folder: Path, files: Iterable[str] | None = None) -> None:
@@ -43,17 +46,18 @@ def save_sums(folder: Path, sums: Mapping[str, str]) -> None:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The folder's list: digests by file; nothing where there is no list. Raises CheckpointError for one that is damaged."""
+    """The folder's list: digests by file; nothing where there is no list. Raises CheckpointError for one that is damaged, or that
+    names what is not below the folder."""
     place = folder / NAME
     try:
-        text = place.read_bytes().decode("utf-8", "surrogateescape")
+        text = read_small(place, LARGEST).decode("utf-8", "surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise CheckpointError(f"{place}: can't be read ({error.strerror})") from error
     body, _, seal = text.rpartition(_SEAL)
-    found = [_LINE.fullmatch(line) for line in body.splitlines()]
-    if seal != f"{_digest(body)}\n" or None in found:
+    found = [_LINE.fullmatch(line) for line in body.split("\n")[:-1]]
+    if seal != f"{_digest(body)}\n" or not all(line is not None and _is_below(line[2]) for line in found):
         raise CheckpointError(f"{place}: damaged (it is not as it was written)")
     return {line[2]: line[1] for line in found if line is not None}
 
@@ -74,6 +78,8 @@ def faults_of(folder: Path, names: Iterable[str] | None = None) -> Iterator[tupl
             try:
                 if digest == UNFINISHED:
                     yield name, "is not finished (the run that wrote it was stopped)"
+                elif (folder / name).exists() and not (folder / name).is_file():
+                    yield name, "is no regular file"
                 elif digest_of(folder / name) != digest:
                     yield name, "damaged (it is not as it was written)"
             except OSError as error:
@@ -155,6 +161,11 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
     except CheckpointError as error:
         raise CheckpointError(f"{error}: {MODEL_REMEDY}") from error
     check_sums(folder, remedy=MODEL_REMEDY, names=[name for name in names if weights or not name.endswith(".safetensors")])
+
+
+def _is_below(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def _below(folder: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ Only regular files are opened: a pipe or a device may have no end, or keep a rea
 
 from __future__ import annotations
 
+import errno
 import gzip
 import stat
 import zlib
@@ -101,6 +102,17 @@ def open_file(path: Path, *, unzip: bool = False) -> BufferedReader | gzip.GzipF
         return gzip.open(path, "rb") if unzip and path.suffix.lower() == ".gz" else path.open("rb")
     except OSError as error:
         raise DataError(f"{shown(path)}: can't be read: {error.strerror}") from None
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """A regular file's bytes. Raises OSError for anything else (a pipe is not waited for), and for more than `most` bytes."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return data
 
 
 @contextmanager

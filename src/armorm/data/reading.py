@@ -94,7 +94,7 @@ class Stream(Generic[Row]):
         self._repeats, self._seen = repeats, set[bytes]()
         self._tally = _Tally(where, on_fault_line)
         self._made = set[bytes]()  # ids that rows were given here
-        self._ids: dict[bytes, tuple[bytes, int]] = {}  # of each id its prompt, and how many rows had both
+        self._ids: dict[bytes, tuple[bytes, int]] = {}  # of each id its prompt, and the number of its latest row
 
     def __iter__(self) -> Iterator[Row]:
         for record in self._records:
@@ -148,12 +148,13 @@ class Stream(Generic[Row]):
             raise RowFault(
                 "duplicate-id", repr(row.id), "give each prompt of a source an id of its own, or none; remove repeated rows"
             )
-        self._ids[key] = prompt, before + 1
         if not before and key not in self._made:
+            self._ids[key] = prompt, 1
             return row
-        names = (f"{row.id}#{number}" for number in count(max(before + 1, 2)))
-        name = next(name for name in names if (own := _digest(name)) not in self._ids and own not in self._made)
-        self._made.add(_digest(name))
+        numbers = count(max(before + 1, 2))
+        number = next(n for n in numbers if (own := _digest(f"{row.id}#{n}")) not in self._ids and own not in self._made)
+        self._ids[key] = prompt, number  # so that the next one need not look at those that are taken again
+        self._made.add(_digest(name := f"{row.id}#{number}"))
         return replace(row, id=name)
 
     def _is_repeat(self, content: bytes) -> bool:

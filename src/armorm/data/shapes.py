@@ -411,8 +411,9 @@ def _find_swift(values: Mapping[str, Any], columns: Columns) -> Found | None:
 def _find_sharegpt(values: Mapping[str, Any], columns: Columns) -> Found | None:
     if not _filled(values, "conversations"):
         return None
-    turns = _messages(values["conversations"]) or []
-    sides = _sides(values, columns)
+    turns, sides = _messages(values["conversations"]) or [], _sides(values, columns)
+    if not turns and sides is None:
+        raise Fault("not-messages", f"'conversations' is {kind_of(values['conversations'])}").error()
     return Found([], [turns]) if sides is None else Found(turns, *sides, True)
 
 

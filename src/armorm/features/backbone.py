@@ -25,6 +25,7 @@ from armorm.bounds import shown
 from armorm.disk import digest_of, hash_files, writing_folder
 from armorm.errors import ArmormError, BackboneError, MissingExtra, StorageError
 from armorm.features.loading import (
+    LARGEST_FACTS,
     Said,
     backbone_error,
     check_config,
@@ -41,7 +42,7 @@ from armorm.features.spec import FINAL, Part
 from armorm.small_files import read_text, shown_sentence
 from armorm.sums import NAME as SUMS
 from armorm.sums import check_model, faults_of, write_sums
-from armorm.user_files import user_path
+from armorm.user_files import read_small, user_path
 
 EMBEDDED = "smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -328,7 +329,7 @@ def architecture_of(folder: str) -> str:
     """The class that a local folder's config.json names; "" where there is none."""
     try:
         place = user_path(folder) / "config.json"
-        facts = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+        facts = json.loads(read_small(place, LARGEST_FACTS)) if place.is_file() else {}
     except (OSError, ValueError, RecursionError, ArmormError):
         return ""
     named = facts.get("architectures") if isinstance(facts, dict) else None

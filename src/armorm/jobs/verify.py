@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from armorm.disk import is_marked
+from armorm.disk import LARGEST, is_marked
 from armorm.errors import CheckpointError, DataError
 from armorm.features.answers import store_faults
 from armorm.jobs.score_file import ENDING, output_faults
@@ -20,6 +20,7 @@ from armorm.run.stages import FILE as STAGE
 from armorm.run.train import RECIPE
 from armorm.sums import NAME as SUMS
 from armorm.sums import faults_of, read_sums
+from armorm.user_files import read_small
 
 Faults = Iterable[tuple[str, str]]
 
@@ -72,9 +73,16 @@ def _listed_faults(at: Path, names: list[str]) -> Faults:
     if SUMS not in names:
         unfinished = "is missing: the run is not finished" if RECIPE in names else "is missing"
         yield SUMS, unfinished
-        if RECIPE in names and not is_marked((at / RECIPE).read_text(encoding="utf-8", errors="replace")):
+        if RECIPE in names and not _is_marked(at / RECIPE):
             yield RECIPE, "was not written by a run, or was changed since"
     yield from faults_of(at)
+
+
+def _is_marked(file: Path) -> bool:
+    try:
+        return is_marked(read_small(file, LARGEST).decode("utf-8", "replace"))
+    except OSError:
+        return False
 
 
 def _checked(root: Path, at: Path, kind: str, files: list[str], faults: Faults) -> Checked:
