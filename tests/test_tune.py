@@ -24,7 +24,7 @@ from armorm.progress import Reporter
 from armorm.recipe import Recipe, load_recipe
 from armorm.run.rows import read_rows
 from armorm.run.tune import _Work, tune
-from armorm.sums import faults_of, write_sums
+from armorm.sums import faults_of, read_sums, save_sums, write_sums
 from armorm.tuning import loop
 from armorm.tuning.checkpoints import FACTS, FORMAT, claim, clear, last_whole, seal
 from armorm.tuning_settings import TrainingObjective
@@ -378,14 +378,21 @@ def keys(recipe: Recipe) -> dict[TrainingObjective, str]:
     return {objective: _Work(recipe, objective, objectives, rows, QUIET).inputs["rows"] for objective in of}
 
 
-def test_a_finished_training_is_found_again_and_runs_again_when_a_rating_changed(recipe, whole, tmp_path, armorm):
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_finished_training_is_found_again_and_runs_again_when_ratings_changed(recipe, whole, tmp_path, listed: bool):
     folder = Path(shutil.copytree(recipe.parent, tmp_path / "rows"))
     text = recipe.read_text(encoding="utf-8").replace(str(recipe.parent), str(folder))
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     place = out / "tuned/regression"
     assert not tune(load_recipe(folder / "recipe.yaml"), "regression", place, reporter=QUIET).fresh
+    (place / "model" / "notes.txt").write_text("mine")
+    if not listed:  # as earlier versions left it
+        save_sums(place, {name: digest for name, digest in read_sums(place).items() if name != "model/SHA256SUMS"})
     rows = read_lines(folder / "ratings-panel.jsonl")
     write_lines(folder / "ratings-panel.jsonl", [{**row, "panel-quality": 4} for row in rows])
     assert tune(load_recipe(folder / "recipe.yaml"), "regression", place, reporter=QUIET).fresh
     assert weights(out) != weights(whole)
+    assert (place / "model" / "notes.txt").read_text() == "mine"
+    assert not list(faults_of(place))
+    assert "model/SHA256SUMS" in read_sums(place)

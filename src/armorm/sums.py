@@ -159,7 +159,7 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
 
 def _below(folder: Path) -> Iterator[str]:
     for file in folder.rglob("*"):
-        if file.is_file() and file.name != NAME:
+        if file.is_file() and file != folder / NAME:
             yield file.relative_to(folder).as_posix()
 
 
