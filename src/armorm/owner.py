@@ -74,12 +74,12 @@ def owning_folder(folder: Path) -> Iterator[None]:
 
 
 def clear_left_lock(place: Path) -> None:
-    """Take away the lock that a killed process left, in a folder or beside a file; one that is held stays, as does what is no
-    lock of ours. Raises StorageError for a damaged disk."""
-    lock, held = (place / ".lock", owning_folder) if place.is_dir() else (_lock_of(place), owning)
-    if lock.exists():
-        with suppress(DataError), held(place):
-            pass
+    """Take away the lock that a killed process left, in a folder or beside it, or beside a file; one that is held stays, as does
+    what is no lock of ours. Raises StorageError for a damaged disk."""
+    for lock, held in ((place / ".lock", owning_folder), (_lock_of(place), owning)):
+        if lock.exists():
+            with suppress(DataError), held(place):
+                pass
 
 
 class Passing:

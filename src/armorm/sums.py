@@ -170,7 +170,7 @@ def _is_below(name: str) -> bool:
 
 def _below(folder: Path) -> Iterator[str]:
     for file in folder.rglob("*"):
-        if file.is_file() and file.name != NAME:
+        if file.is_file() and file != folder / NAME:
             yield file.relative_to(folder).as_posix()
 
 

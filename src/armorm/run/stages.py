@@ -156,11 +156,18 @@ def _carry_over(before: Path, after: Path) -> None:
         if entry.is_dir() and not entry.is_symlink():
             if not any(one.startswith(f"{name}/") for one in ours):
                 place.mkdir(parents=True, exist_ok=True)
-        elif name not in ours and name not in (SUMS, FILE):
+        elif name not in ours and name not in (SUMS, FILE) and not _is_list(entry):
             if place.exists():
                 raise DataError(f"{entry}: stands where the run writes a file of its own: move it away and run this again")
             place.parent.mkdir(parents=True, exist_ok=True)
             _link(entry, place)
+
+
+def _is_list(file: Path) -> bool:
+    # The list of a model in a stage's folder, which earlier versions left out of the stage's own.
+    with suppress(CheckpointError):
+        return file.name == SUMS and bool(read_sums(file.parent))
+    return False
 
 
 def _link(file: Path, place: Path) -> None:

@@ -3,15 +3,15 @@
 In: settings, a trainer.  Out: `Curve`; the trained weights in a folder.  Cost: the training; a checkpoint holds the adapters and
 the optimiser's state. Several processes (`accelerate launch`) share the work; what is written is written by the first.
 
-Checkpoints are the trainer's own: safetensors, JSON, and tensors that torch reads with `weights_only`. The finished folder holds
-safetensors and JSON alone.
+Checkpoints are the trainer's own, with digests beside them (`checkpoints`): safetensors, JSON, and tensors that torch reads with
+`weights_only`. The finished folder holds safetensors and JSON alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,9 @@ import torch
 import transformers
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from armorm.errors import FitError
+from armorm.errors import ArmormError, CheckpointError, FitError
 from armorm.recipe import BackboneSettings
-from armorm.sums import NAME as SUMS
-from armorm.sums import faults_of, write_sums
+from armorm.tuning.checkpoints import last_whole, seal
 from armorm.tuning.decoder import Decoder, load_trainable, save_trained
 from armorm.tuning_settings import TuningSettings
 
@@ -69,7 +68,8 @@ def tell_nobody(_done: int, _total: int, _note: str) -> None:
 class Job:
     """One training: which decoder, how, and where the result (`folder`) and the `checkpoints` go.
 
-    A job that finds checkpoints goes on from the last. `progress` is told of every step.
+    A job that finds checkpoints of its own `key` (of what it trains on, and how) goes on from the last. `progress` is told of
+    every step.
     """
 
     backbone: BackboneSettings
@@ -78,6 +78,7 @@ class Job:
     checkpoints: Path
     seed: int = 0
     progress: OnStep = tell_nobody
+    key: str = ""
 
     @property
     def max_tokens(self) -> int:
@@ -86,10 +87,9 @@ class Job:
 
     @property
     def checkpoint(self) -> str | None:
-        """The last checkpoint that is whole, where there is one."""
-        found = self.checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if self.checkpoints.is_dir() else ()
-        whole = [at for at in found if _step_of(at) and (at / SUMS).is_file() and not any(faults_of(at))]
-        return str(max(whole, key=_step_of)) if whole else None
+        """The last of its checkpoints that is whole, where there is one."""
+        found = last_whole(self.checkpoints, self.key)
+        return None if found is None else str(found)
 
     def arguments(self, *, evaluate: bool) -> dict[str, Any]:
         """The trainer's arguments, by transformers' names. Raises FitError for a batch that the processes can't share."""
@@ -131,7 +131,7 @@ class Job:
     def train(self, decoder: Decoder, make: Callable[[Any], Any]) -> Curve:
         """Train the decoder with the trainer that `make` makes of it, and save it.
 
-        Raises FitError when the loss is no number any more.
+        Raises FitError when the loss is no number any more, CheckpointError for a checkpoint that can't be gone on from.
         """
         model = load_trainable(decoder, self.settings.lora)
         model.config.get_text_config().pad_token_id = decoder.tokenizer.pad_token_id
@@ -142,15 +142,28 @@ class Job:
 
     def _run(self, trainer: Any) -> Curve:
         trainer.remove_callback(transformers.PrinterCallback)
-        trainer.add_callback(_Watch(self.progress))
-        with _inputs_as_they_are(trainer.model):
-            trainer.train(resume_from_checkpoint=self.checkpoint)
+        watch, checkpoint = _Watch(self.progress, self.key), self.checkpoint
+        trainer.add_callback(watch)
+        with _inputs_as_they_are(trainer.model), _going_on(checkpoint, watch):
+            trainer.train(resume_from_checkpoint=checkpoint)
         return curve_of(trainer.state.log_history)
 
 
-def _step_of(checkpoint: Path) -> int:
-    step = checkpoint.name.rpartition("-")[2]
-    return int(step) if step.isdecimal() else 0
+@contextmanager
+def _going_on(checkpoint: str | None, watch: _Watch) -> Iterator[None]:
+    # What goes wrong before the first step is the checkpoint's fault, where there is one, unless it is the memory's.
+    try:
+        yield
+    except (ArmormError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if checkpoint is None or watch.begun:
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(
+            f"{checkpoint}: the training can't go on from here ({said}): remove this folder and run it again, which goes on from "
+            "an earlier checkpoint, or from the start"
+        ) from error
 
 
 def _inputs_as_they_are(model: Any) -> AbstractContextManager[None]:
@@ -184,20 +197,22 @@ def _evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Watch(transformers.TrainerCallback):
-    # Tells the progress, keeps the seconds over resumptions in the log, and stops a run whose loss is no number.
+    # Tells the progress, keeps the seconds over resumptions in the log, seals checkpoints, stops a run whose loss is no number.
 
-    def __init__(self, progress: OnStep) -> None:
-        self.progress = progress
+    def __init__(self, progress: OnStep, key: str) -> None:
+        self.progress, self.key, self.begun = progress, key, False
         self.before, self.start, self.tokens = 0.0, 0.0, 0
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self.before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
         self.start, self.tokens = time.perf_counter(), state.num_input_tokens_seen
 
+    def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        self.begun = True
+
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:  # the other processes' random states are theirs to write
-            at = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            write_sums(at, [file.name for file in at.iterdir() if file.is_file() and not file.name.startswith("rng_state")])
+        at = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        seal(at, self.key, process=args.process_index, processes=args.world_size)
 
     def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         row = state.log_history[-1]
