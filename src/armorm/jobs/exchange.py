@@ -34,7 +34,7 @@ def export_model(name: str, out: Path, *, layout: str, shard_size: str, dtype: s
         raise DataError(f"shard_size {shard_size!r} is no size: give a number and a unit, such as 5GB or 500MB")
     require_free(out)
     model = RewardModel.from_pretrained(local(name), **({} if dtype is None else {"dtype": getattr(torch, _dtype(dtype))}))
-    with owning(out), writing_folder(out) as folder:
+    with owning(out), writing_folder(out, new=True) as folder:
         if layout == "released":
             save_released(model, folder, max_shard_size=shard_size)
         else:
@@ -62,7 +62,7 @@ def import_parts(
     decoder = load_backbone(backbone, dtype=kind, device="cpu")
     model = assemble_parts(read, decoder, objectives=named, temperature=temperature, max_tokens=max_tokens)
     check_heads(model, str(gate))
-    with owning(out), writing_folder(out) as folder:
+    with owning(out), writing_folder(out, new=True) as folder:
         model.save_pretrained(folder)
     return _facts(model, out) | {"layout": "armorm"}
 
