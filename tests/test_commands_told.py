@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -42,7 +43,9 @@ from armorm.report.explained import render_explain_page
 from armorm.report.reading import reading_sentences
 from armorm.rivals.pairwise import PairwiseModel
 from armorm.rivals.sequence_head import SequenceHead
+from armorm.run.train import Run
 from armorm.scoring.table import ScoreTable
+from armorm.scoring.uncertainty import FILES, Uncertainty
 
 QUIET = Reporter(quiet=True)
 LONG = "how are you? " * 30
@@ -172,6 +175,34 @@ def test_a_resumed_run_counts_what_was_there_before(model: Path, tmp_path: Path,
     assert (done.resumed, done.tally) == (13, again.tally)
     with pytest.raises(DataError, match="another model"):
         score_file(str(model), file, out, reporter=QUIET, max_tokens=65)
+
+
+def test_what_is_written_with_deviations_depends_on_them(run: Run, tmp_path: Path):
+    """The uncertainty moves `std` alone: a file without it goes on under another one, a file with it does not."""
+    folder = tmp_path / "model"
+    shutil.copytree(run.folder / "model", folder)
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    file, full = file_of(tmp_path, [{"prompt": "hello", "response": "fine"}]), score_job(full=True)
+    for name, job in (("plain", None), ("full", full)):
+        score_file(str(folder), file, tmp_path / f"{name}.jsonl", job, reporter=QUIET)
+    assert "std" in read_lines(tmp_path / "full.jsonl")[0]
+    before = _keys(folder)
+    uncertainty = Uncertainty.load(folder)
+    assert uncertainty is not None
+    replace(uncertainty, reach=2 * uncertainty.reach).save(folder)
+    assert score_file(str(folder), file, tmp_path / "plain.jsonl", reporter=QUIET).resumed == 1
+    with pytest.raises(DataError, match="begun with another model"):
+        score_file(str(folder), file, tmp_path / "full.jsonl", full, reporter=QUIET)
+    after = _keys(folder)
+    assert (before[0] == after[0], before[1] == after[1]) == (True, False)
+    for part in FILES:
+        (folder / part).unlink()
+    assert _keys(folder) == (before[0], before[0])
+
+
+def _keys(folder: Path) -> tuple[str, str]:
+    scorer = ModelScorer.load(str(folder))
+    return scorer.fingerprint, scorer.fingerprint_with_deviations
 
 
 @pytest.mark.parametrize(("max_tokens", "said"), [(64, "2 of 5 conversations were cut to 64 tokens"), (256, "")])

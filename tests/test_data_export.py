@@ -18,7 +18,7 @@ from armorm.data.export import export
 from armorm.data.files import expand, records
 from armorm.data.opening import Request, objectives_in, open_source
 from armorm.data.reading import stream_pairs, stream_ratings
-from armorm.errors import DataError, StorageError
+from armorm.errors import DataError, InUse, StorageError
 from armorm.objectives import Objectives
 
 OBJECTIVES = [
@@ -146,6 +146,26 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
     export(open_source(Request(str(path))), out)
     assert pq.read_table(once(out)).num_rows == 9
+
+
+def test_an_export_has_one_writer_and_replaces_nothing(tmp_path: Path):
+    path, out = (
+        lines(tmp_path / "rows.jsonl", [{"prompt": f"p{i}", "response": "r", "s": i} for i in range(9)]),
+        tmp_path / "o.parquet",
+    )
+
+    def joined(found):
+        for n, one in enumerate(found):
+            if n == 3:
+                with pytest.raises(InUse, match=rf"o\.parquet: is being written by process {os.getpid()} "):
+                    export(open_source(Request(str(path))), out)
+                out.write_text("mine", encoding="utf-8")
+            yield one
+
+    with pytest.raises(DataError, match=r"o\.parquet: something of this name came there while it was made"):
+        export(open_source(Request(str(path)), watch=joined), out)
+    assert out.read_text(encoding="utf-8") == "mine"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [out.name, "rows.jsonl"]
 
 
 def test_what_can_not_be_a_column_is_refused(tmp_path: Path):

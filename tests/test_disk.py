@@ -121,7 +121,7 @@ def test_a_new_folder_takes_no_place_that_was_filled_meanwhile(tmp_path: Path):
             (tmp_path / "model").mkdir()
             (tmp_path / "model" / "thesis.txt").write_text("mine")
 
-    with pytest.raises(DataError, match="there already and not empty"):
+    with pytest.raises(DataError, match="came there while it was made, and stays"):
         late()
     assert [file.name for file in tmp_path.rglob("*.txt")] == ["thesis.txt"]
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
@@ -165,6 +165,53 @@ def test_what_a_library_leaves_beside_a_file_goes_with_a_killed_process(tmp_path
     with writing(tmp_path / "x.safetensors") as beside:
         save_file({"x": np.ones(2)}, beside)
     assert [at.name for at in tmp_path.rglob("*")] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("theirs", ["file", "folder", "link"])
+def test_a_new_file_replaces_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, theirs: str):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "no links here")))
+    place = tmp_path / "out.parquet"
+    with writing(place, new=True) as beside:
+        beside.write_text("ours")
+    assert (place.read_text(), place.stat().st_nlink) == ("ours", 1)
+    place.unlink()
+    made = {"file": place.touch, "folder": place.mkdir, "link": lambda: place.symlink_to("nowhere")}
+
+    def write() -> None:
+        with writing(place, new=True) as beside:
+            beside.write_text("ours")
+            made[theirs]()
+
+    with pytest.raises(DataError, match=r"out\.parquet: something of this name came there.* move it away and run this again"):
+        write()
+    assert [(at.name, at.is_dir(), at.is_symlink()) for at in tmp_path.iterdir()] == [
+        (place.name, theirs == "folder", theirs == "link")
+    ]
+
+
+def test_a_new_folder_replaces_none_that_holds_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    place = tmp_path / "model"
+
+    def write(theirs: bool) -> None:
+        with writing_folder(place, new=True) as beside:
+            (beside / "ours").touch()
+            if theirs:
+                place.mkdir()
+                (place / "mine").touch()
+
+    with pytest.raises(DataError, match="model: something of this name came there while it was made"):
+        write(theirs=True)
+    assert [at.name for at in tmp_path.rglob("*")] == ["model", "mine"]
+    (place / "mine").unlink()
+    write(theirs=False)
+    assert [at.name for at in tmp_path.rglob("*")] == ["model", "ours"]
+    (place / "ours").rename(place / "mine")
+    monkeypatch.setattr("armorm.disk.require_free", lambda _folder: None)  # it comes behind the last look
+    with pytest.raises(StorageError):
+        write(theirs=False)
+    assert [at.name for at in tmp_path.rglob("*")] == ["model", "mine"]
 
 
 def test_what_breaks_while_it_is_written_leaves_what_was_there(tmp_path: Path):

@@ -21,11 +21,13 @@ import transformers
 from judge_server import DROPPED, Reply, judge_server, refuses, says
 from pydantic import ValidationError
 
-from armorm.errors import ArmormError, BackboneError, ConversationError, MissingExtra, RecipeError, UserError
+from armorm.errors import ArmormError, BackboneError, ConversationError, MissingExtra, RecipeError, StorageError, UserError
 from armorm.features.backbone import EMBEDDED, located
 from armorm.judge_settings import TEMPLATES, JudgeSettings
+from armorm.kept import Kept
 from armorm.rivals.judge import remote
-from armorm.rivals.judge.completing import Completer
+from armorm.rivals.judge.asking import Asker
+from armorm.rivals.judge.completing import Completer, Usage
 from armorm.rivals.judge.judges import PairwiseJudge, PointwiseJudge, judge_of
 from armorm.rivals.judge.local import TOO_LONG, LocalModel
 from armorm.rivals.judge.remote import RemoteModel
@@ -692,13 +694,54 @@ def test_a_local_reply_is_the_likeliest_token_at_each_step(speaker):
     texts = ["hello", "how are you? " * 6, "2 + 2 is", "def f(x): return x " * 3]
     model = LocalModel(str(speaker), dtype="float32", device="cpu", max_tokens=6, batch_tokens=300)
     order = []
-    replies = model.complete([prompt(t) for t in texts], arrived=lambda i, _reply: order.append(i))
+    replies = model.complete([prompt(t) for t in texts], arrived=order.extend)
     assert [r.text for r in replies] == [greedy(speaker, t, 6) for t in texts]
     assert len({r.text for r in replies}) > 1
     assert sorted(order) == [0, 1, 2, 3]
     assert all(r.tokens_in > len("user") and 0 < r.tokens_out <= 6 for r in replies)
     one_by_one = LocalModel(str(speaker), dtype="float32", device="cpu", max_tokens=6, batch_tokens=1)
     assert one_by_one.complete([prompt(t) for t in texts]) == replies
+
+
+@pytest.mark.parametrize("broken_at", [1, 2, 3])
+def test_a_local_judge_that_was_stopped_asks_in_the_same_batches(speaker, tmp_path, monkeypatch, broken_at):
+    batches = []
+
+    class Watched(LocalModel):
+        def _generate(self, rows):
+            batches.append(list(rows))
+            return super()._generate(rows)
+
+    texts = ["x" * n for n in range(20, 40, 2)] + ["y" * 5000]
+    model = Watched(str(speaker), dtype="float32", device="cpu", max_tokens=2, batch_tokens=120)
+
+    def ask(name, fails_at=0):
+        batches.clear()
+        kept, usage, added = Kept(tmp_path / name, "key"), Usage(), []
+
+        def add(values):
+            added.append(values)
+            if len(added) == fails_at:
+                raise StorageError("full")
+            Kept.add(kept, values)
+
+        monkeypatch.setattr(kept, "add", add)
+        asker = Asker(model, kept, usage)
+        if fails_at:
+            with pytest.raises(StorageError, match="full"):
+                asker.ask(texts, lambda _text: 1.0)
+        else:
+            asker.ask(texts, lambda _text: 1.0)
+            assert (usage.requests + usage.from_cache, usage.failed) == (11, 1)
+        return list(batches), (tmp_path / name).read_bytes()
+
+    whole, bytes_of_whole = ask("whole.jsonl")
+    assert len(whole) >= 4
+    first, _ = ask("broken.jsonl", fails_at=broken_at)
+    rest, bytes_of_broken = ask("broken.jsonl")
+    assert first == whole[:broken_at]
+    assert rest == whole[broken_at - 1 :]  # the one whose replies were not kept, and what comes behind it
+    assert bytes_of_broken == bytes_of_whole
 
 
 def test_text_never_closes_its_turn(speaker):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -22,7 +23,8 @@ from armorm.conversation import Conversation
 from armorm.data.answer_rows import answer_rows, group_neighbours
 from armorm.data.files import records
 from armorm.data.row_writing import row_writer, write_rows
-from armorm.errors import CheckpointError, DataError
+from armorm.data.shapes import Columns, RowFormat
+from armorm.errors import CheckpointError, DataError, InUse, StorageError
 from armorm.features.packed import run_tree
 from armorm.features.prefixes import Tree
 from armorm.jobs import score_file as scoring_files
@@ -345,6 +347,57 @@ def test_grouped_rows_are_resumed_at_a_groups_end(tmp_path: Path, small_windows:
     assert sum(r["rows"] for r in found) == finished.rows == 31
 
 
+@pytest.mark.parametrize("job", [score_job(), best_of_job()], ids=lambda job: job.name)
+@pytest.mark.parametrize("breaks_at", [1, 3, 5])
+def test_a_column_that_only_early_rows_have_is_there_for_a_run_that_goes_on(
+    tmp_path: Path, small_windows: None, job: Job, breaks_at: int
+):
+    rows = [{**row, **({"persona": "be kind"} if i == 2 else {})} for i, row in enumerate(simple_rows(48))]
+    write_lines(tmp_path / "rows.jsonl", rows)
+    asked = {"model_key": "m", "reporter": QUIET, "rows": RowFormat(Columns(system="persona"))}
+    write_scores(tmp_path / "rows.jsonl", tmp_path / "whole.jsonl", Counting(), job, **asked)
+    with pytest.raises(KeyboardInterrupt):
+        write_scores(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(breaks_at), job, **asked)
+    finished = write_scores(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(), job, **asked)
+    assert (finished.rows, finished.resumed > 2) == (48, True)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_column_that_no_row_has_is_told_of_however_often_the_run_was_stopped(tmp_path: Path, small_windows: None):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(24))
+    asked = {"model_key": "m", "reporter": QUIET, "rows": RowFormat(Columns(system="persona"))}
+    with pytest.raises(KeyboardInterrupt):
+        write_scores(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(1), score_job(), **asked)
+    for _ in range(2):
+        with pytest.raises(DataError, match="no row has the column 'persona'; the columns are id, lang, prompt, response"):
+            write_scores(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", Counting(), score_job(), **asked)
+
+
+@pytest.mark.parametrize("how", ["appended", "replaced", "touched"])
+def test_an_input_that_changes_while_it_is_scored_is_told_of(tmp_path: Path, small_windows: None, how: str):
+    file = tmp_path / "rows.jsonl"
+    write_lines(file, simple_rows(40))
+
+    class Changing(Counting):
+        def __call__(self, conversations: Sequence[Conversation]) -> ScoreTable:
+            if len(self.calls) == 2:
+                data = file.read_bytes()
+                (tmp_path / "other").write_bytes(data.replace(b"x", b"y") if how == "replaced" else data)
+                if how == "replaced":
+                    (tmp_path / "other").replace(file)
+                os.utime(file, (1, 1))
+                if how == "appended":
+                    write_lines(file, simple_rows(41))
+            return super().__call__(conversations)
+
+    if how == "touched":  # it holds what it held
+        assert run(file, tmp_path / "out.jsonl", Changing()).rows == 40
+        return
+    with pytest.raises(DataError, match=r"rows\.jsonl: was changed while it was scored: remove .*out\.jsonl\*"):
+        run(file, tmp_path / "out.jsonl", Changing())
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 # -- files -------------------------------------------------------------------------------------------------------------------
 
 
@@ -435,6 +488,112 @@ def test_rows_are_written_whole_or_not_at_all(tmp_path: Path):
     with pytest.raises(DataError, match="is there already"):
         write_rows([{"a": 2}], tmp_path / "out.jsonl")
     assert read_lines(tmp_path / "out.jsonl") == [{"a": 1}]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+def test_rows_have_one_writer_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    monkeypatch.setattr("armorm.data.row_writing.CHUNK", 4)
+    out = tmp_path / f"out.{kind}"
+
+    def rows() -> Any:
+        for i in range(20):
+            if i == 10:
+                with pytest.raises(InUse, match=rf"is being written by process {os.getpid()} "):
+                    write_rows([{"i": -1}] * 9, out)
+            yield {"i": i}
+
+    assert write_rows(rows(), out) == 20
+    assert [row["i"] for row in back(out)] == list(range(20))
+    assert [file.name for file in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz"])
+def test_rows_that_are_not_all_there_make_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    monkeypatch.setattr("armorm.data.row_writing.CHUNK", 4)
+
+    def rows() -> Any:
+        for i in range(20):
+            if i == 10:
+                (tmp_path / f"out.{kind}.part").write_bytes(b"")
+            yield {"i": i}
+
+    with pytest.raises(StorageError, match="20 rows were written and 12 are there"):
+        write_rows(rows(), tmp_path / f"out.{kind}")
+    assert not list(tmp_path.iterdir())
+
+
+KINDS = ["jsonl", "jsonl.gz", "parquet"]
+
+
+@pytest.fixture(params=["links", "no links"])
+def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system with and without hard links."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", refused)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_comes_where_rows_are_to_be_stays_and_is_told_of(tmp_path: Path, links: None, kind: str):
+    def rows() -> Any:
+        yield {"a": 1}
+        (tmp_path / f"out.{kind}").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(DataError, match=rf"out\.{kind}: something of this name came there while it was made, and stays"):
+        write_rows(rows(), tmp_path / f"out.{kind}")
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / f"out.{kind}").unlink()
+    assert write_rows([{"a": 1}], tmp_path / f"out.{kind}") == 1
+
+
+@pytest.mark.parametrize("theirs", ["file", "folder", "link"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_comes_where_scores_are_to_be_costs_no_score(
+    tmp_path: Path, small_windows: None, links: None, kind: str, theirs: str
+):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(40))
+    out = tmp_path / f"out.{kind}"
+
+    class Joined(Counting):
+        def __call__(self, conversations: Sequence[Conversation]) -> ScoreTable:
+            if len(self.calls) == 2:
+                if theirs == "file":
+                    out.write_text("mine", encoding="utf-8")
+                elif theirs == "folder":
+                    out.mkdir()
+                else:
+                    out.symlink_to(tmp_path / "nowhere")
+            return super().__call__(conversations)
+
+    with pytest.raises(DataError, match="something of this name came there while it was made"):
+        run(tmp_path / "rows.jsonl", out, Joined())
+    with pytest.raises(DataError, match="is a folder" if theirs == "folder" else "something of this name came there"):
+        run(tmp_path / "rows.jsonl", out)
+    assert theirs != "file" or out.read_text(encoding="utf-8") == "mine"
+    out.rename(tmp_path / "theirs")
+    score = Counting()
+    assert (run(tmp_path / "rows.jsonl", out, score).resumed, score.asked) == (40, 0)
+    assert [row["id"] for row in back(out)] == [f"r{i}" for i in range(40)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [out.name, f"{out.name}.progress.json", "rows.jsonl", "theirs"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_while_the_file_gets_its_name_leaves_a_whole_one(
+    tmp_path: Path, small_windows: None, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    write_lines(tmp_path / "rows.jsonl", simple_rows(20))
+    with monkeypatch.context() as patch:
+        patch.setattr("armorm.disk.remove_file", _stop)  # it has both names
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "rows.jsonl", tmp_path / f"out.{kind}")
+    whole = (tmp_path / f"out.{kind}").read_bytes()
+    score = Counting()
+    assert (run(tmp_path / "rows.jsonl", tmp_path / f"out.{kind}", score).rows, score.asked) == (20, 0)
+    assert (tmp_path / f"out.{kind}").read_bytes() == whole
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])

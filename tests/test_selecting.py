@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,9 @@ from small_tables import table_of
 
 from armorm.data.files import records
 from armorm.data.reading import stream_pairs
+from armorm.data.row_writing import write_rows
 from armorm.data.shapes import Columns, RowFormat
+from armorm.disk import write_sealed
 from armorm.errors import CheckpointError, DataError
 from armorm.jobs.score_file import Job, score_job, stream_rows, write_scores
 from armorm.jobs.select import best_of_job, build_pairs, select
@@ -364,6 +367,74 @@ def test_scores_that_were_changed_since_are_not_selected_by(tmp_path: Path):
     scored.write_bytes(scored.read_bytes().replace(b"aaa", b"aab", 1))
     with pytest.raises(DataError, match="is not as it was written"):
         select(scored, keep_top=0.1, rows=MAPPED)
+
+
+@pytest.mark.parametrize("job", [score_job(), best_of_job()], ids=lambda job: job.name)
+@pytest.mark.parametrize("use", [lambda file: select(file, keep_top=1.0), build_pairs], ids=["select", "pairs"])
+def test_what_any_job_wrote_is_checked_before_it_is_selected_from(tmp_path: Path, job: Job, use: Any):
+    rows = [{"id": i, "prompt": f"q{i}", "response": "a" * (i + 1)} for i in range(3)]
+    scored = scored_as(tmp_path, RowFormat(), rows, job)
+    whole, progress = scored.read_bytes(), tmp_path / "out.jsonl.progress.json"
+    use(scored)
+    scored.write_bytes(whole.replace(b'"score": 2.0', b'"score": 9.0', 1))
+    with pytest.raises(DataError, match="is not as it was written"):
+        use(scored)
+    scored.unlink()
+    with pytest.raises(DataError, match=r"out\.jsonl: no such file"):
+        use(scored)
+    scored.write_bytes(whole)
+    facts = json.loads(progress.read_text(encoding="utf-8"))
+    del facts["sha256"]
+    write_sealed(progress, {**facts, "output": ""})
+    with pytest.raises(DataError, match="is not whole, its scoring was stopped"):
+        use(scored)
+
+
+CHANGES = {
+    "appended": lambda data: data + data.splitlines(keepends=True)[0],
+    "cut": lambda data: b"".join(data.splitlines(keepends=True)[:-1]),
+    "of the same length": lambda data: data.replace(b'"score": 3', b'"score": 9'),
+    "gone": lambda _data: None,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+@pytest.mark.parametrize("after", [0, 1], ids=["between the passes", "in the second"])
+@pytest.mark.parametrize("out", [False, True], ids=["stdout", "file"])
+def test_a_scored_file_that_changes_while_it_is_read_is_told_of(tmp_path: Path, change: Any, after: int, out: bool):
+    file = file_of(tmp_path, scored_rows([1, 2, 3, 4]))
+    rows, _ = select(file, keep_top=0.75)
+    first = [next(rows) for _ in range(after)]
+    data = change(file.read_bytes())
+    file.unlink()
+    if data is not None:
+        file.write_bytes(data)
+        os.utime(file, (1, 1))
+    use = (lambda: write_rows(rows, tmp_path / "out.jsonl")) if out else (lambda: list(rows))
+    said = "no such file" if data is None else "was changed while it was read: run this again"
+    with pytest.raises(DataError, match=rf"scored\.jsonl: {said}"):
+        use()
+    assert len(first) == after
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_scored_file_that_other_rows_come_from_than_were_counted_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file system that tells no change: the rows themselves do."""
+    monkeypatch.setattr("armorm.jobs.select.version_of", lambda _path: (1, 1, 1))
+    for more in (5, 3):
+        file = file_of(tmp_path, scored_rows([1.0] * 4))
+        rows, _ = select(file, keep_top=1.0)
+        file_of(tmp_path, scored_rows([1.0] * more))
+        with pytest.raises(DataError, match="was changed while it was read"):
+            list(rows)
+
+
+def test_pairs_of_a_scored_file_that_changes_are_not_taken(tmp_path: Path):
+    file = file_of(tmp_path, scored_rows([1, 2, 3, 4]))
+    pairs, _ = build_pairs(file)
+    file_of(tmp_path, scored_rows([1, 2, 3, 4, 5]))
+    with pytest.raises(DataError, match="was changed while it was read"):
+        list(pairs)
 
 
 def test_the_best_of_n_have_columns_of_their_own(tmp_path: Path):

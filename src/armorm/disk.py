@@ -69,11 +69,12 @@ def storage_errors(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A place beside `path` to write a file to: renamed to `path` when the block ends well, removed otherwise.
 
     It is in a folder of its own, since libraries have passing files too (safetensors). The file has the rights that the umask
-    leaves. What a killed process left of an earlier attempt goes. Raises StorageError.
+    leaves. What a killed process left of an earlier attempt goes. A `new` file replaces none: what came there meanwhile stays,
+    and is a DataError. Raises StorageError.
     """
     apart = _beside(path)
     with storage_errors(path):
@@ -85,16 +86,43 @@ def writing(path: Path) -> Iterator[Path]:
             rights = _rights(beside)
             yield beside
             beside.chmod(rights)
-            beside.replace(path)
+            if new:
+                give_name(beside, path)
+            else:
+                beside.replace(path)
         finally:
             _remove(apart)
+
+
+def give_name(made: Path, path: Path) -> None:
+    """Give a finished file a name that nothing has.
+
+    Raises DataError where something came there meanwhile, which stays, as does `made`; StorageError.
+    """
+    with storage_errors(path):
+        try:
+            os.link(made, path)  # a rename would take the other's place
+        except FileExistsError:
+            raise _came_between(path) from None
+        except OSError:  # a file system without hard links; what else is wrong the rename finds too
+            if is_there(path):
+                raise _came_between(path) from None
+            made.replace(path)
+        else:
+            remove_file(made)
+
+
+def _came_between(place: Path) -> DataError:
+    return DataError(
+        f"{place}: something of this name came there while it was made, and stays as it is: move it away and run this again"
+    )
 
 
 @contextmanager
 def writing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
     """The same for a folder, which takes the place of one that is there when it is whole, and not before.
 
-    `new`: nothing may be there, at the end neither; raises DataError as `require_free` does.
+    A `new` one takes that of an empty folder alone: what came there meanwhile stays, and is a DataError.
     """
     beside, before = _beside(folder), _beside(folder, "before")
     with storage_errors(folder):
@@ -105,10 +133,10 @@ def writing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
             yield beside
             give_rights(beside, (str(file.relative_to(beside)) for file in beside.rglob("*.safetensors")))
             if new:
-                require_free(folder)
+                _require_still_free(folder)
             elif folder.is_dir():
                 folder.replace(before)
-            beside.replace(folder)
+            beside.replace(folder)  # which no folder that holds something stands
         finally:
             if before.exists() and not folder.exists():  # stopped between the two
                 before.replace(folder)
@@ -151,9 +179,9 @@ def give_rights(folder: Path, names: Iterable[str]) -> None:
             file.chmod(rights)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8; half a surrogate pair becomes a question mark. Raises StorageError."""
-    with writing(path) as beside:
+def write_text(path: Path, text: str, *, new: bool = False) -> None:
+    """Write a text as UTF-8; half a surrogate pair becomes a question mark. Raises what `writing` raises."""
+    with writing(path, new=new) as beside:
         beside.write_bytes(text.encode("utf-8", errors="replace"))
 
 
@@ -318,6 +346,13 @@ def require_free(folder: Path) -> None:
     """Raises DataError for a place that holds something, StorageError as `is_there` does."""
     if is_there(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is there already and not empty: name a new folder, or remove it first")
+
+
+def _require_still_free(folder: Path) -> None:
+    try:
+        require_free(folder)
+    except DataError:
+        raise _came_between(folder) from None
 
 
 def folder_name(name: str) -> str:

@@ -95,6 +95,14 @@ def require_file(path: Path, *, kind: type[UserError] = DataError, remedy: str =
         raise kind(f"{shown(path)}: {fault}{f'; {remedy}' if remedy else ''}")
 
 
+def version_of(path: Path) -> tuple[int, ...]:
+    """What is another once a file was written to or replaced: its number on the disk, size and time. Raises DataError."""
+    require_file(path)
+    with naming(str(path)):
+        about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
 def open_file(path: Path, *, unzip: bool = False) -> BufferedReader | gzip.GzipFile:
     """A regular file's bytes; with `unzip`, those within a `.gz`. Raises DataError."""
     require_file(path)

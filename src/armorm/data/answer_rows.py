@@ -57,13 +57,23 @@ class AnswerRow:
         return sum(len(m["content"]) for m in self.context) + sum(len(text_of(answer)) for answer in self.answers)
 
 
-def answer_rows(found: Iterable[Record | BadRecord], how: RowFormat = RowFormat()) -> Iterator[AnswerRow]:  # noqa: B008 - frozen
-    """Every record as a row to be scored, faulty ones too. Raises DataError, at the end, for a mapped column that none has."""
+def answer_rows(
+    found: Iterable[Record | BadRecord],
+    how: RowFormat = RowFormat(),  # noqa: B008 - frozen
+    *,
+    behind: int = 0,
+) -> Iterator[AnswerRow]:
+    """Every record behind the first `behind` as a row to be scored, faulty ones too.
+
+    Those first ones are looked at and not given: what holds of a file is asked of all of it, wherever its rows go on. Raises
+    DataError, at the end, for a mapped column that none has.
+    """
     unseen, seen = set(how.columns.mapped), set[str]()
-    for one in found:
+    for n, one in enumerate(found):
         unseen -= one.values.keys()
         seen |= one.values.keys()
-        yield answer_row(one, how)
+        if n >= behind:
+            yield answer_row(one, how)
     if unseen and seen:
         there = shorten(", ".join(map(str, sorted(seen)[:40])), 1000)
         raise DataError(f"no row has the column {min(unseen)!r}; the columns are {there}")

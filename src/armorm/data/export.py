@@ -27,6 +27,7 @@ from armorm.data.rows import PreferencePair, RatedResponse, conversations_of
 from armorm.disk import is_there, numbers_or_null, writing
 from armorm.errors import DataError
 from armorm.objectives import Objectives
+from armorm.owner import owning
 from armorm.user_files import is_folder
 
 FORMAT = 1
@@ -53,17 +54,17 @@ class Exported:
 
 
 def export(opened: Opened, path: Path) -> Exported:
-    """Write the rows to `path`; a file that is there is replaced once the new one is whole.
+    """Write the rows to `path`, where nothing is; the file is there once it is whole.
 
-    Raises DataError for a path that doesn't end in .parquet, for an objective named like another column, and when no row is
-    left; StorageError when the file can't be written.
+    Raises DataError for a path that doesn't end in .parquet or is taken, for an objective named like another column, and when no
+    row is left; InUse while another process writes it; StorageError when the file can't be written.
     """
     if path.suffix.lower() != ".parquet" or is_folder(path):
         raise DataError(f"{path}: rows are exported as one Parquet file: name one that ends in .parquet")
     if is_there(path):
         raise DataError(f"{path}: is there already: remove it or choose another file")
     schema = _schema(opened)
-    with writing(path) as beside:
+    with owning(path), writing(path, new=True) as beside:
         rows, keys = _write(opened, schema, beside)
         if not rows:
             raise DataError(f"{opened.where or opened.name}: there is no row to export{_why(opened.stream.faults)}")

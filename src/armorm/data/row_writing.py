@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from armorm.data.parquet_rows import FREE, JSON_COLUMNS, json_columns, without_nothing
-from armorm.disk import digest_of, is_there, numbers_or_null, remove_file, storage_errors, writing
-from armorm.errors import DataError
+from armorm.disk import digest_of, give_name, is_there, numbers_or_null, remove_file, storage_errors, writing
+from armorm.errors import DataError, StorageError
+from armorm.owner import owning
 from armorm.user_files import is_folder
 
 JsonRow = Mapping[str, Any]
@@ -44,7 +45,7 @@ def row_writer(path: Path) -> RowWriter:
     `begin` takes an empty place. `append` takes a chunk of rows; when it returns, the chunk is on the disk, and `state` and
     `digest` say how far the file is and what it holds. `resume` drops what was written after a state (DataError: less than that
     is there, or it is not as it was written). `assemble` makes the whole file and gives its digest and its number of rows;
-    `place` puts it in its place. Each may be repeated where it was interrupted.
+    `place` puts it in its place, where nothing may be (DataError). Each may be repeated where it was interrupted.
     """
     if is_there(path) and is_folder(path):
         raise DataError(f"{path}: is a folder; name a file")
@@ -56,20 +57,32 @@ def row_writer(path: Path) -> RowWriter:
 
 
 def write_rows(rows: Iterable[JsonRow], path: Path) -> int:
-    """Write all rows, whole or not at all; returns how many. Raises DataError for a file that is there, StorageError."""
+    """Write all rows, whole or not at all; returns how many.
+
+    Raises DataError for a file that is there or comes there meanwhile, InUse while another process writes it, StorageError.
+    """
     writer, stream, n = row_writer(path), iter(rows), 0
-    writer.begin()
-    try:
-        while chunk := list(islice(stream, CHUNK)):
-            writer.append(chunk)
-            n += len(chunk)
-        if not n:
-            writer.append([])
-        writer.assemble()
-        writer.place()
-    finally:
-        writer.remove()
+    with owning(path):
+        writer.begin()
+        try:
+            while chunk := list(islice(stream, CHUNK)):
+                writer.append(chunk)
+                n += len(chunk)
+            if not n:
+                writer.append([])
+            assemble_all(writer, n)
+            writer.place()
+        finally:
+            writer.remove()
     return n
+
+
+def assemble_all(writer: RowWriter, rows: int) -> str:
+    """Make the whole file and give its digest. Raises StorageError where it holds another number of rows than were written."""
+    digest, there = writer.assemble()
+    if there != rows:
+        raise StorageError(f"{writer.path}: {rows:,} rows were written and {there:,} are there: remove it and begin anew")
+    return digest
 
 
 def json_line(row: JsonRow) -> bytes:
@@ -142,8 +155,7 @@ class JsonLines:
         return self.part.is_file() and digest_of(self.part) == digest
 
     def place(self) -> None:
-        with storage_errors(self.path):
-            self.part.replace(self.path)
+        give_name(self.part, self.path)
 
     def remove(self) -> None:
         remove_file(self.part)
@@ -206,8 +218,7 @@ class Parquet:
         return self.whole.is_file() and digest_of(self.whole) == digest
 
     def place(self) -> None:
-        with storage_errors(self.path):
-            self.whole.replace(self.path)
+        give_name(self.whole, self.path)
 
     def remove(self) -> None:
         shutil.rmtree(self.parts, ignore_errors=True)

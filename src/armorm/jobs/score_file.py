@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
@@ -28,10 +27,10 @@ from armorm.bounds import Count
 from armorm.conversation import Conversation
 from armorm.data.answer_rows import AnswerRow, answer_rows
 from armorm.data.files import fingerprint, records
-from armorm.data.row_writing import RowWriter, row_writer
+from armorm.data.row_writing import RowWriter, assemble_all, row_writer
 from armorm.data.shapes import Columns, RowFormat
 from armorm.disk import digest_of, is_there, read_sealed, reading_facts, storage_errors, write_sealed
-from armorm.errors import ArmormError, DataError, StorageError
+from armorm.errors import ArmormError, DataError
 from armorm.model.scorer import ModelScorer
 from armorm.owner import owning
 from armorm.progress import Reporter
@@ -40,7 +39,7 @@ from armorm.scoring.engine import NOT_FINITE
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 from armorm.scoring.table import ScoreTable
-from armorm.user_files import BROKEN, open_file
+from armorm.user_files import BROKEN, open_file, require_file, version_of
 
 FORMAT = 3
 ENDING = ".progress.json"
@@ -225,13 +224,19 @@ def score_file(
     records(file)
     row_writer(out)
     job, scorer = job or score_job(), ModelScorer.load(model, profile=profile, **reading)
-    key, tally, how = scorer.fingerprint, Tally(scorer.longest), replace(rows, span=scorer.span)
+    key = scorer.fingerprint_with_deviations if _is_full(job) else scorer.fingerprint
+    tally, how = Tally(scorer.longest), replace(rows, span=scorer.span)
     return write_scores(file, out, _scoring(scorer, job), job, model_key=key, reporter=reporter, tally=tally, rows=how)
 
 
 def _scoring(scorer: ModelScorer, job: Job) -> ScoreAll:
-    engine, full = scorer.engine, bool(job.settings.get("full"))  # whole scores are written with their standard deviations
+    engine, full = scorer.engine, _is_full(job)
     return lambda conversations: engine.score(conversations, profile=scorer.profile, deviations=full)
+
+
+def _is_full(job: Job) -> bool:
+    # Whole scores are written with their standard deviations.
+    return bool(job.settings.get("full"))
 
 
 # -- rows as they come -------------------------------------------------------------------------------------------------------
@@ -257,7 +262,7 @@ def _score_windows(
     # The job's rows, window by window, once they are counted; rows that are counted already are passed over.
     before, start = tally.rows, time.perf_counter()
     with reporter.bar(f"{job.name} {file.name}", 0 if reporter.quiet else count_rows(file) - before) as advance:
-        for window in _windows(job.group(answer_rows(islice(records(file, how.cells), before, None), how))):
+        for window in _windows(job.group(answer_rows(records(file, how.cells), how, behind=before))):
             found = score_window(window, score)
             for answered in found:
                 tally.add(answered)
@@ -328,14 +333,15 @@ def write_scores(
 ) -> Finished:
     """Write the job's rows to `out`, or go on where an earlier run of the same job on the same file was stopped.
 
-    `model_key` says what the scores depend on besides the texts. Raises DataError when `out` is something else's, or when the
-    input can't be read; StorageError when it can't be written.
+    `model_key` says what the scores depend on besides the texts. Raises DataError when `out` is something else's, if only since
+    (what was scored is kept beside it), when the input can't be read or changes meanwhile; StorageError when it can't be written.
     """
     reporter = reporter or Reporter()
     if is_there(out) and out.resolve() == file.resolve():
         raise DataError(f"{out}: is the input itself; choose another file")
     writer = row_writer(out)
     records(file)  # says at once what is wrong with the file
+    version = version_of(file)
     inputs = {"input": fingerprint(file), "model": model_key, "job": job.name, "settings": dict(job.settings)}
     inputs["rows"] = rows.to_json()
     start = time.perf_counter()
@@ -350,22 +356,32 @@ def write_scores(
                 progress.note(writer, len(window))
             if not progress.written:  # an empty file is a file too
                 writer.append([])
+            _require_unchanged(file, version, str(inputs["input"]), out)
             _finish(progress, writer)
-        if not out.exists():
-            writer.place()
-        writer.remove()
+        _place(progress, writer)
     return Finished(out, before, round(time.perf_counter() - start, 2), progress.tally)
 
 
 def _finish(progress: _Progress, writer: RowWriter) -> None:
     progress.note(writer, 0)
-    output, rows = writer.assemble()
-    if rows != progress.written:
-        raise StorageError(
-            f"{writer.path}: {progress.written:,} rows were written and {rows:,} are there: remove it and begin anew"
-        )
-    progress.output = output
+    progress.output = assemble_all(writer, progress.written)
     progress.write()
+
+
+def _place(progress: _Progress, writer: RowWriter) -> None:
+    # The file gets its name where nothing has it; what was written stands beside it until then.
+    out = writer.path
+    if out.exists() and not writer.is_assembled(progress.output):
+        _check_output(out, progress)  # it had it before
+    elif not (out.is_file() and digest_of(out) == progress.output):
+        writer.place()
+    writer.remove()
+
+
+def _require_unchanged(file: Path, version: tuple[int, ...], digest: str, out: Path) -> None:
+    # What was only touched holds what it held.
+    if version_of(file) != version and fingerprint(file) != digest:
+        raise DataError(f"{file}: was changed while it was scored: remove {out}* and score it again")
 
 
 _INPUTS = {"input", "model", "job", "settings", "rows"}
@@ -405,17 +421,19 @@ class _Progress:
 def how_scored(out: Path, asked: RowFormat) -> RowFormat:
     """How the rows of a file that a `score` job wrote are read: as they were when they were scored, where that is known.
 
-    Raises DataError for anything asked for that was read in another way then. The file of another job is read as asked.
+    Raises DataError for anything asked for that was read in another way then, and for the file of any job that is not whole or
+    not as it was written. The rows of another job are read as asked.
     """
     path = _progress_file(out)
     if not path.is_file():
         return asked
     progress = _Progress.read(path, remedy="remove it, and say how the rows are read")
-    if progress.inputs["job"] != "score":
-        return asked
     if not progress.output:
         raise DataError(f"{out}: is not whole, its scoring was stopped: run it again, and it goes on from there")
+    require_file(out)
     _check_output(out, progress)
+    if progress.inputs["job"] != "score":
+        return asked
     with reading_facts(path, remedy="remove it, and say how the rows are read"):
         known = progress.inputs["rows"]
         then = RowFormat(Columns.model_validate(known["columns"]), known["cells"], known["answer"])
@@ -452,9 +470,7 @@ def _begun(out: Path, writer: RowWriter, inputs: dict[str, Any], tally: Tally) -
         if out.exists():
             raise DataError(f"{out} is there already, and {path.name} says that it is not finished: move it away")
         writer.resume(known.state, known.digest)
-    elif out.exists():
-        _check_output(out, known)
-    elif not writer.is_assembled(known.output):
+    elif not out.exists() and not writer.is_assembled(known.output):
         raise DataError(f"{out} was finished and is not there any more: remove {path.name} and begin anew")
     return known
 

@@ -27,6 +27,7 @@ from armorm.data.files import records
 from armorm.data.shapes import RowFormat, bare_text
 from armorm.errors import DataError
 from armorm.jobs.score_file import OURS, Answered, Job, error_of, how_read, how_scored
+from armorm.user_files import version_of
 
 _OURS = (*ANSWER_COLUMNS, *OURS, "answers")
 _REASON = re.compile(r"(?:^|; )(?:answer \d+: )?([a-z0-9]+(?:-[a-z0-9]+)*): ")
@@ -96,11 +97,36 @@ class Counts:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
-def _scored_rows(file: Path, how: RowFormat) -> Iterator[AnswerRow]:
-    # Raises DataError for a row that has texts and no place for a score.
-    for record in records(file, how.cells):
-        row = answer_row(record, how)
-        yield row if row.error is not None else replace(row, scores=_scores_of(row, f"{file}:{row.row}"))
+@dataclass(frozen=True)
+class _ScoredFile:
+    """A file of scores as it was when it was checked: what is read of it later is the same, or an error."""
+
+    path: Path
+    version: tuple[int, ...]
+    how: RowFormat
+
+    @classmethod
+    def checked(cls, path: Path, asked: RowFormat) -> _ScoredFile:
+        """Raises DataError as `how_scored` does, and for a file that is not there."""
+        version = version_of(path)
+        return cls(path, version, how_scored(path, asked))
+
+    def rows(self) -> Iterator[AnswerRow]:
+        """The rows with their scores. Raises DataError for one that has texts and no place for a score, and for a change."""
+        self._require_unchanged()
+        for record in records(self.path, self.how.cells):
+            row = answer_row(record, self.how)
+            yield row if row.error is not None else replace(row, scores=_scores_of(row, f"{self.path}:{row.row}"))
+        self._require_unchanged()
+
+    def _require_unchanged(self) -> None:
+        if version_of(self.path) != self.version:
+            raise self.changed
+
+    @property
+    def changed(self) -> DataError:
+        """What is said of a file that is not what it was."""
+        return DataError(f"{self.path}: was changed while it was read: run this again once nothing writes to it")
 
 
 def _scores_of(row: AnswerRow, where: str) -> tuple[float, ...]:
@@ -128,10 +154,11 @@ def select(
     """The best answers as rows of `messages` and `score` (TRL's conversational format), in the file's order.
 
     `keep_top` is a share of the scored answers, of the whole file or of each prompt's (rounded up, at least one); `min_score`
-    is a bound; with both, both hold. Equal scores keep the file's order. The file is read twice: scores first, then texts;
-    `rows` says how, where the file is not one that was scored with such settings, which then hold.
+    is a bound; with both, both hold. Equal scores keep the file's order. The file is read twice: scores first, then texts, and a
+    change in between is a DataError; `rows` says how, where the file is not one that was scored with such settings, which then
+    hold.
     """
-    rows = how_scored(file, rows)
+    scored = _ScoredFile.checked(file, rows)
     if keep_top is not None and not 0 < finite(keep_top) <= 1:
         raise DataError(f"`keep_top` is {shown(keep_top)}: give a share above 0 and up to 1, such as 0.2")
     if min_score is not None and not is_finite(min_score):
@@ -140,7 +167,7 @@ def select(
         raise DataError("nothing to select by: give `keep_top` (a share), `min_score` (a number), or both")
     scores, prompts = array("d"), array("Q")
     counts = Counts()
-    for row in _scored_rows(file, rows):
+    for row in scored.rows():
         counts.add(row)
         scores.extend(row.scores)
         prompts.extend([_prompt_key(row)] * len(row.scores))
@@ -153,7 +180,7 @@ def select(
     if min_score is not None:
         kept &= values >= min_score
     counts.out = int(kept.sum())
-    return _kept_rows(file, kept, rows), counts
+    return _kept_rows(scored, kept), counts
 
 
 def _top(values: np.ndarray, groups: np.ndarray, share: float) -> Bool[np.ndarray, " n"]:
@@ -170,15 +197,20 @@ def _top(values: np.ndarray, groups: np.ndarray, share: float) -> Bool[np.ndarra
     return kept
 
 
-def _kept_rows(file: Path, kept: np.ndarray, how: RowFormat) -> Iterator[dict[str, Any]]:
-    at, texts = 0, {*_OURS, "id", how.columns.messages, how.columns.prompt, how.columns.response}
-    for row in _scored_rows(file, how):
+def _kept_rows(scored: _ScoredFile, kept: np.ndarray) -> Iterator[dict[str, Any]]:
+    columns = scored.how.columns
+    at, texts = 0, {*_OURS, "id", columns.messages, columns.prompt, columns.response}
+    for row in scored.rows():
+        if at + len(row.scores) > len(kept):
+            raise scored.changed
         for j, score in enumerate(row.scores):
             if kept[at]:
                 own = {k: v for k, v in row.values.items() if k not in texts}
                 name = f"{row.id}#{j}" if row.many else row.id
                 yield {"id": name, **own, **_with_tools("messages", row.conversation(j)), "score": score}
             at += 1
+    if at < len(kept):
+        raise scored.changed
 
 
 def _with_tools(name: str, messages: Sequence[Message]) -> dict[str, Any]:
@@ -208,12 +240,12 @@ def build_pairs(
     if not finite(margin) >= 0:
         raise DataError(f"`margin` is {shown(margin)}: give a difference of scores, 0 or more")
     counts = Counts()
-    return _pairs(file, margin, every, counts, how_scored(file, rows)), counts
+    return _pairs(_ScoredFile.checked(file, rows), margin, every, counts), counts
 
 
-def _pairs(file: Path, margin: float, every: bool, counts: Counts, how: RowFormat) -> Iterator[dict[str, Any]]:
+def _pairs(scored: _ScoredFile, margin: float, every: bool, counts: Counts) -> Iterator[dict[str, Any]]:
     seen, ids = set[int](), set[str]()
-    for row in group_neighbours(_counted(_scored_rows(file, how), counts)):
+    for row in group_neighbours(_counted(scored.rows(), counts)):
         found = [j for j, s in enumerate(row.scores) if not math.isnan(s)]
         if row.error is None:
             key = _prompt_key(row)

@@ -71,6 +71,17 @@ class ModelScorer:
         hash_files(digest, folder, lambda name: name not in aside and name.endswith(_READ))
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def fingerprint_with_deviations(self) -> str:
+        """The same for what is written with standard deviations, which depend on the uncertainty too; `fingerprint` where the
+        model has none."""
+        folder = Path(self.name)
+        if self.model.uncertainty is None or not folder.is_dir():  # a hub model's commit names all its files
+            return self.fingerprint
+        digest = hashlib.sha256(self.fingerprint.encode())
+        hash_files(digest, folder, UNCERTAINTY_FILES.__contains__)
+        return digest.hexdigest()[:16]
+
     @property
     def span(self) -> Span:
         """What of a conversation is its answer."""

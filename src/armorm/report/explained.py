@@ -139,9 +139,10 @@ class Fit(Result):
 def write_explain_page(explained: Explained, path: Path) -> None:
     """Write the page, over an earlier one too. Raises `MissingExtra` without jinja2, DataError where something else is there
     already, `StorageError` where it can't be written."""
-    if is_there(path) and (path.is_symlink() or not (path.is_file() and GENERATOR in path.read_bytes()[:2000])):
+    there = is_there(path)
+    if there and (path.is_symlink() or not (path.is_file() and GENERATOR in path.read_bytes()[:2000])):
         raise DataError(f"{path}: is there already and is no page of armorm's: remove it or choose another file")
-    write_text(path, render_explain_page(explained))
+    write_text(path, render_explain_page(explained), new=not there)
 
 
 def render_explain_page(explained: Explained) -> str:

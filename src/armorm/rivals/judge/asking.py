@@ -1,4 +1,5 @@
-"""Prompts to a model, answered once: every reply is kept on disk as it arrives, and asked for never again.
+"""Prompts to a model, answered once: every reply is kept on disk as it arrives, with those that were computed with it, and asked
+for never again.
 
 In: texts to ask, a `Completer`, the file of its replies.  Out: the replies' texts.  Cost: the model's, for what is new.
 """
@@ -15,7 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 from armorm.kept import Kept
-from armorm.rivals.judge.completing import Completer, Completion, Prompt, Usage
+from armorm.rivals.judge.completing import Completer, Completion, Prompt, Replies, Usage
 
 OnProgress = Callable[[int, int], None]
 
@@ -51,16 +52,17 @@ class Asker:
         if not new:
             return
 
-        def arrived(i: int, reply: Completion | None) -> None:
+        def arrived(replies: Replies) -> None:
             nonlocal done
-            self.usage.requests += 1
-            if reply is None:
-                self.usage.failed += 1
-            else:
-                self.kept.add({names[i]: _record(reply)})
+            found = {names[i]: reply for i, reply in replies.items() if reply is not None}
+            self.usage.requests += len(replies)
+            self.usage.failed += len(replies) - len(found)
+            if found:
+                self.kept.add({name: _record(reply) for name, reply in found.items()})
+            for reply in found.values():
                 self.usage.cut += reply.cut
                 self.usage.tokens.add(reply)
-            done += 1
+            done += len(replies)
             self.progress(done, total)
 
         start, before = time.monotonic(), Counter(self.completer.failures)

@@ -1,4 +1,4 @@
-"""What a judge needs of a language model: replies to prompts, told one by one as they arrive; and what they took.
+"""What a judge needs of a language model: replies to prompts, told as they arrive; and what they took.
 
 In: replies as they arrive.  Out: `Completer` (a protocol), `Completion`; `Usage`: requests, tokens, dollars, seconds.
 """
@@ -6,7 +6,7 @@ In: replies as they arrive.  Out: `Completer` (a protocol), `Completion`; `Usage
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,8 +25,10 @@ class Completion:
     cut: bool = False
 
 
-Arrived = Callable[[int, Completion | None], None]
-"""Told of each prompt's number and its reply, or None when it was given up."""
+Replies = Mapping[int, Completion | None]
+"""By the prompts' numbers; None for one that was given up."""
+Arrived = Callable[[Replies], None]
+"""Told of the replies that were computed together: a batch's, which decides their last digits, or one alone."""
 
 
 @runtime_checkable
@@ -39,7 +41,7 @@ class Completer(Protocol):
     @property
     def failures(self) -> Counter[str]: ...
 
-    def complete(self, prompts: Sequence[Prompt], *, arrived: Arrived = lambda _i, _reply: None) -> list[Completion | None]: ...
+    def complete(self, prompts: Sequence[Prompt], *, arrived: Arrived = lambda _replies: None) -> list[Completion | None]: ...
 
 
 @dataclass

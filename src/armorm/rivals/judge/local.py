@@ -48,10 +48,11 @@ class LocalModel:
         facts = (fingerprint(self.name, dtype=self.dtype), self.max_tokens)
         self.fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
-    def complete(self, prompts: Sequence[Prompt], *, arrived: Arrived = lambda _i, _reply: None) -> list[Completion | None]:
-        """Replies in the order of the prompts, None for one that is too long; `arrived` is told of each after its batch.
+    def complete(self, prompts: Sequence[Prompt], *, arrived: Arrived = lambda _replies: None) -> list[Completion | None]:
+        """Replies in the order of the prompts, None for one that is too long; `arrived` is told of each batch as a whole.
 
-        Raises BackboneError for a model that can't be loaded, lacks its head or has no chat template.
+        Without the prompts of the first batches the rest makes the same ones as before. Raises BackboneError for a model that
+        can't be loaded, lacks its head or has no chat template.
         """
         replies: list[Completion | None] = [None] * len(prompts)
         ids = [self._ids(prompt) for prompt in prompts]
@@ -59,14 +60,15 @@ class LocalModel:
         for i, row in enumerate(ids):
             if len(row) > room:
                 self.failures[TOO_LONG] += 1
-                arrived(i, None)
+                arrived({i: None})
         fitting = [i for i, row in enumerate(ids) if len(row) <= room]
         lengths = [len(ids[i]) + self.max_tokens for i in fitting]
         for places in cut_by_length(lengths, budget=self.batch_tokens):
             batch = [fitting[place] for place in places]
-            for i, reply in zip(batch, self._generate([ids[i] for i in batch]), strict=True):
+            found = dict(zip(batch, self._generate([ids[i] for i in batch]), strict=True))
+            for i, reply in found.items():
                 replies[i] = reply
-                arrived(i, reply)
+            arrived(found)
         return replies
 
     @cached_property

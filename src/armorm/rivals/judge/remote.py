@@ -31,6 +31,7 @@ OUTAGE = 8
 """So many prompts given up in a row (or as many as are asked at once, if more) and the endpoint counts as down."""
 BYTES_PER_TOKEN = 4
 NO_KEY = "none"
+Keep = Callable[[int, Completion | None], None]
 _ADJUSTABLE = ("max_tokens", "temperature", "seed")
 
 
@@ -89,7 +90,7 @@ class RemoteModel:
     def _where(self) -> str:
         return self._base_url or "the default endpoint"
 
-    def complete(self, prompts: Sequence[Prompt], *, arrived: Arrived = lambda _i, _reply: None) -> list[Completion | None]:
+    def complete(self, prompts: Sequence[Prompt], *, arrived: Arrived = lambda _replies: None) -> list[Completion | None]:
         """Replies in the order of the prompts; None for one that was refused (too long, say) or failed in every try.
 
         `arrived` is told of each at once, so that an interruption (Ctrl-C) loses nothing that was answered. May be called where
@@ -101,12 +102,12 @@ class RemoteModel:
 
         def keep(i: int, reply: Completion | None) -> None:
             replies[i] = reply
-            arrived(i, reply)
+            arrived({i: reply})
 
         _run(lambda: self._complete(prompts, keep, stop), stop)
         return replies
 
-    async def _complete(self, prompts: Sequence[Prompt], keep: Arrived, stop: threading.Event) -> None:
+    async def _complete(self, prompts: Sequence[Prompt], keep: Keep, stop: threading.Event) -> None:
         todo = iter(enumerate(prompts))
         health = _Health(max(OUTAGE, self.concurrency), self._where)
         longest = max((sum(len(m["content"].encode()) for m in prompt) for prompt in prompts), default=0)
@@ -123,7 +124,7 @@ class RemoteModel:
                 await asyncio.gather(*workers, return_exceptions=True)
 
     async def _work(
-        self, client: Any, todo: Iterator[tuple[int, Prompt]], keep: Arrived, health: _Health, stop: threading.Event
+        self, client: Any, todo: Iterator[tuple[int, Prompt]], keep: Keep, health: _Health, stop: threading.Event
     ) -> None:
         for i, prompt in todo:
             if stop.is_set():
