@@ -4,9 +4,9 @@ In: prompt features [p d], debiased rewards of both answers [p k].  Out: `GateFi
 Cost: `steps` batches through the MLP for each seed, one pass over the prompts before. Prompts on disk stay there: a batch is in
 memory at a time.
 
-The mean of several gates' logits is an MLP too: first layers stacked, hidden ones block by block along the diagonal, last ones side
-by side. So that each gate's own weights can still be told, every block has a unit more, which is always 1 and carries what the
-gate's last bias adds to the mean one.
+The mean of several gates' logits is an MLP too: first layers stacked, hidden ones block by block along the diagonal, last ones
+side by side. So that each gate's own weights can still be told, every block has a unit more, which is always 1 and carries what
+the gate's last bias adds to the mean one.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def fit_gate(
     if settings.start == "one-weight" or settings.strength:
         constant = fit_constant_gate(chosen, rejected, validation, objectives, weights=weights)
         if math.isinf(settings.strength):
-            return _without_training(constant, differences[validation], seed)
+            return _without_training(constant, differences[validation])
     anchor = None if constant is None else _anchor(constant, differences)
     pairs = Pairs(held, differences, validation, standardize=settings.standardize, device=device, weights=weights)
     fits = [
@@ -247,7 +247,7 @@ def _anchor(constant: Gate, differences: Float[np.ndarray, "p k"]) -> Anchor:
     return Anchor.of(constant.weights_for(np.zeros((1, 0)))[0], constant.scale, live)
 
 
-def _without_training(constant: Gate, held_out: Float[np.ndarray, "v k"], seed: int) -> GateFit:
+def _without_training(constant: Gate, held_out: Float[np.ndarray, "v k"]) -> GateFit:
     # The constant gate as a gate: its β is above 0, as every trained one's is
     right = accuracy(held_out @ constant.weights_for(np.zeros((1, 0)))[0]) if len(held_out) else math.nan
     return GateFit(replace(constant, scale=max(constant.scale, LEAST_SCALE)), (), None, None, (right,))

@@ -33,7 +33,7 @@ GatePrecision = Literal["float32", "bfloat16"]
 Start = Literal["random", "one-weight"]
 """What the gate gives before its first step: random weights, or the best weights that no prompt changes."""
 Combine = Literal["best", "mean"]
-"""What becomes of the gates of several seeds: the best one on validation pairs is kept, or the mean of their logits is the gate."""
+"""What becomes of several seeds' gates: the best one on validation pairs is kept, or the mean of their logits is the gate."""
 
 
 def read_kl(given: Any) -> float | Literal["auto", "inf"]:
@@ -95,8 +95,8 @@ class GateSettings:
         object.__setattr__(self, "kl", read_kl(self.kl))
         if self.combine == "mean" and self.seeds * (self.hidden + 1) > WIDEST:
             raise FitError(
-                f"gate settings: the mean of {self.seeds} gates of width {self.hidden:,} has a width of more than {WIDEST:,}: take "
-                "fewer `seeds`, or a smaller `hidden`"
+                f"gate settings: the mean of {self.seeds} gates of width {self.hidden:,} has a width of more than {WIDEST:,}: "
+                "take fewer `seeds`, or a smaller `hidden`"
             )
         if self.learning_rate * self.weight_decay >= 1:
             raise FitError(

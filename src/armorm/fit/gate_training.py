@@ -8,8 +8,8 @@ where they fit.
 No step makes β negative (`Scale`), which would teach the gate the reverse of the pairs.
 Only r'_chosen − r'_rejected is kept of the rewards: a pair has one weight vector g, so R_chosen − R_rejected = g · difference.
 First weights, batches and dropout are drawn on the CPU whatever the device, so devices differ in rounding alone.
-With an `Anchor` the MLP's logits may be added to those of one weight vector, and its divergence from that be a part of the loss that
-is stepped down; losses that are reported, and those that stop the training, are eq. 5's alone.
+With an `Anchor` the MLP's logits may be added to those of one weight vector, and its divergence from that be a part of the loss
+that is stepped down; losses that are reported, and those that stop the training, are eq. 5's alone.
 With `precision: bfloat16` the products behind hidden layers are rounded to it in training; weights, their steps and evaluations
 stay in float32, so that what is chosen and saved is judged as it will be used.
 """
@@ -364,10 +364,8 @@ class _Net:
                 if settings.dropout and generator is not None:
                     kept = torch.rand(hidden.shape, generator=generator) >= settings.dropout
                     hidden = hidden * kept.to(self.pairs.device) / (1 - settings.dropout)
-            if low and i < last:
-                hidden = linear(hidden.bfloat16(), W.bfloat16(), b.bfloat16())
-            else:
-                hidden = hidden.float() @ W.T + b
+            rounded = low and i < last
+            hidden = linear(hidden.bfloat16(), W.bfloat16(), b.bfloat16()) if rounded else hidden.float() @ W.T + b
         return (hidden if self.offset is None else hidden + self.offset) / settings.temperature
 
     def margins(self, logits: Float[Tensor, "b k"], rows: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
