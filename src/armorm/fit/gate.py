@@ -261,7 +261,7 @@ def margins_of(gate: Gate, prompts: Rows, differences: Float[np.ndarray, "p k"])
 
 
 def best_scale(margins: Float[np.ndarray, " p"], weights: Float[np.ndarray, " p"] | None = None) -> float:
-    """The β of least mean loss of eq. 5 for these margins; where none is above 0, or none is best, the nearest bound of a β."""
+    """The β of least mean loss of eq. 5 for these margins: the smallest where 0 is, a large one where all are right."""
     size = float(np.abs(margins).max(initial=0.0))
     if not size > 0:
         return LEAST_SCALE

@@ -387,8 +387,8 @@ class _Net:
     @torch.no_grad()
     def first_loss(self, scale: Float[Tensor, ""]) -> float:
         # Over all training pairs, before the first step: there no prompt changes the weights
-        train = self.pairs.train
-        alike = (self.layers[-1][1] + self.offset) / self.settings.temperature
+        train, bias = self.pairs.train, self.layers[-1][1]
+        alike = (bias if self.offset is None else bias + self.offset) / self.settings.temperature
         return float(self.pairs.loss(self.margins(alike.expand(len(train), -1), train), scale, train))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,9 +39,9 @@ class GatingNetwork(nn.Module):
         """The weights of each of the gates that this one is the mean of; None for a gate by itself."""
         if self.blocks == 1:
             return None
-        own = self._last_inputs(prompts).unflatten(1, (self.blocks, -1))
-        last = self.layers[-1].weight.unflatten(1, (self.blocks, -1))
-        return self._weights(self.blocks * torch.einsum("bsh,ksh->bsk", own, last) + self.layers[-1].bias)
+        last: Any = self.layers[-1]
+        own, weight = (x.unflatten(1, (self.blocks, -1)) for x in (self._last_inputs(prompts), last.weight))
+        return self._weights(self.blocks * torch.einsum("bsh,ksh->bsk", own, weight) + last.bias)
 
     def _last_inputs(self, prompts: Float[Tensor, "b d"]) -> Float[Tensor, "b h"]:
         hidden = prompts

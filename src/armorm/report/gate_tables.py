@@ -16,13 +16,8 @@ _KINDS = {"sources": "sources", "clusters": "clusters of prompts"}
 
 def choice_grid(choice: GateChoice) -> Grid:
     """Each strength on each part that was left out: log-loss, and the share ranked right under it."""
-    head = [
-        "kl",
-        *(Cell(part.name, f"n = {count(part.n)}") for part in choice.parts),
-        "mean",
-        Cell("above the least", "± s. e."),
-        "",
-    ]
+    head: list[str | Cell] = ["kl", *(Cell(part.name, f"n = {count(part.n)}") for part in choice.parts)]
+    head += ["mean", Cell("above the least", "± s. e."), ""]
     rows: list[Row] = []
     for one in choice.strengths:
         n = len(one.loss)
@@ -34,7 +29,7 @@ def choice_grid(choice: GateChoice) -> Grid:
         "run.gate-choice",
         rows,
         head=head,
-        kind=_KINDS[choice.kind],
+        parts=_KINDS[choice.kind],
         steps=count(choice.steps),
         chosen=_named(choice.chosen),
         verdict=choice_verdict(choice),
@@ -48,8 +43,8 @@ def choice_verdict(choice: GateChoice) -> str:
     gain, kind = choice.gain, _KINDS[choice.kind]
     numbers = (
         f"over {len(choice.parts)} left-out {kind} its log-loss is {decimal(abs(gain.loss), 4)} "
-        f"{'lower' if gain.loss >= 0 else 'higher'} than that of one weight vector (standard error {decimal(gain.error, 4)}), its "
-        f"accuracy {points(gain.accuracy)} points"
+        f"{'lower' if gain.loss >= 0 else 'higher'} than that of one weight vector (standard error {decimal(gain.error, 4)}), "
+        f"its accuracy {points(gain.accuracy)} points"
     )
     if choice.chosen == "inf":
         return (

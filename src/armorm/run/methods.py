@@ -145,7 +145,7 @@ def judge_scores(
     *,
     seed: int,
 ) -> Judged:
-    """Scores by method on a suite, as `score_suite` gives them; `labels` are the methods' names for people, in the table's order."""
+    """Scores by method on a suite, as `score_suite` gives them; `labels` are their names for people, in the table's order."""
     found = {method: graded.outcomes(suite.by_item(*both)) for method, both in scores.items()}
     rows = [_row(method, label, found, graded, seed) for method, label in labels.items()]
     facts = {"name": name, "n": len(graded.items), "groups": len(set(suite.groups)), "rule": graded.rule.value, "methods": rows}

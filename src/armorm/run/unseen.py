@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,10 +96,10 @@ class _LeftOut:
         rest = self.pairs.take(np.array([group not in prompts for group in self.pairs.groups], dtype=np.bool_))
         if not (rest.at(Split.TRAIN).any() and rest.at(Split.VALIDATION).any()):
             raise FitError("without it and its prompts there are no pairs to train on, or none to stop the training")
-        debias, options = self._debias(quiet, rest, source, folder), {"seed": recipe.seed, "reporter": quiet.reporter}
-        found = fit_gates(self.probe, debias, rest, recipe.gate, **options)
-        none = Debias.identity(debias.objectives)
-        raw = fit_gates(self.probe, none, rest, found.settings, **options).gates if recipe.debias.nuisances else found.gates
+        debias = self._debias(quiet, rest, source, folder)
+        none, fit = Debias.identity(debias.objectives), partial(fit_gates, seed=recipe.seed, reporter=quiet.reporter)
+        found = fit(self.probe, debias, rest, recipe.gate)
+        raw = fit(self.probe, none, rest, found.settings).gates if recipe.debias.nuisances else found.gates
         candidates = [str(spec) for spec in recipe.features.candidates]
         rival = fit_bradley_terry_stage(rest, candidates, weigh=recipe.gate.weigh)
         return methods(self.probe, debias, found.gates, raw, rival)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -242,7 +243,7 @@ class ScoreTable:
         coefficients, terms = (torch.full((len(self), len(self.term_names)), torch.nan) for _ in range(2))
         for steering, at in self._groups:
             rows, columns = torch.from_numpy(at), torch.tensor(self._columns(steering))
-            heads = self.trained.each(lambda column, rows=rows: column[rows])
+            heads = self.trained.each(itemgetter(rows))
             heads = heads if steering is None else steering.steer(heads, self.basis.transform)
             gate[rows], coefficients[rows], terms[rows] = heads.gate, 0, 0
             coefficients[rows[:, None], columns], terms[rows[:, None], columns] = heads.coefficients, heads.terms
