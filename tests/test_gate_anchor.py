@@ -288,8 +288,8 @@ def test_the_best_beta_is_the_one_of_least_loss():
 
 def test_blocks_that_do_not_stand_apart_are_refused(tmp_path):
     mean = mean_of_gates(random_gates(2, (4, 4)), 1.0)
-    assert stands_in_blocks(mean.weights, 2)
-    assert not any(stands_in_blocks(mean.weights, count) for count in (0, -1, 3, 5))
+    assert stands_in_blocks(mean.weights, mean.biases, 2)
+    assert not any(stands_in_blocks(mean.weights, mean.biases, count) for count in (0, -1, 3, 5))
     joined = mean.weights[1].copy()
     joined[0, -1] = 1.0
     with pytest.raises(FitError, match="are not those of 2 gates beside each other"):

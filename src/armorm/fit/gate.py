@@ -64,7 +64,7 @@ class Gate:
             )
         if not gate_is_finite(self.weights, self.biases):
             raise FitError("the gate has weights that are NaN or infinite: train it again, with a lower `learning_rate`")
-        if not stands_in_blocks(self.weights, self.blocks):
+        if not stands_in_blocks(self.weights, self.biases, self.blocks):
             raise FitError(f"the gate's layers {widths} are not those of {self.blocks} gates beside each other: train it again")
 
     @classmethod
@@ -116,12 +116,16 @@ def _softmax(logits: Float[np.ndarray, "... k"]) -> Float[np.ndarray, "... k"]:
     return weights / weights.sum(axis=-1, keepdims=True)  # over k
 
 
-def stands_in_blocks(weights: Sequence[np.ndarray], count: int) -> bool:
-    """Whether layers are those of so many gates beside each other: equal parts of every hidden width, nothing between them."""
+def stands_in_blocks(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], count: int) -> bool:
+    """Whether layers are those of so many gates beside each other, as `mean_of_gates` puts them: equal parts of every hidden
+    width, nothing between them, and a unit that is always 1 at the end of each."""
     if count == 1:
         return True
     hidden = weights[:-1]
     if count < 1 or not hidden or any(W.shape[0] % count for W in hidden):
+        return False
+    ends = slice(hidden[0].shape[0] // count - 1, None, hidden[0].shape[0] // count)
+    if hidden[0][ends].any() or (biases[0][ends] != 1).any():
         return False
     for W in hidden[1:]:
         parts = W.reshape(count, W.shape[0] // count, count, W.shape[1] // count)
