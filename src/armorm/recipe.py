@@ -38,6 +38,8 @@ STARTER = "starter"
 RESPONSE_TOKENS = "response-tokens"
 HELD_OUT = "held-out pairs"
 """What the pairs of the test split are called beside the suites."""
+UNSEEN = "unseen sources"
+"""What the sources are called that were left out one by one."""
 MOST_OF_A_LIST = 1000
 MOST_FAULTS = 50
 """Faults of a recipe that are told at once."""
@@ -304,6 +306,7 @@ class Recipe(_Settings):
     gate: GateSettings = GateSettings()
     tuning: TuningRecipe = TuningRecipe()
     compare: CompareRecipe = CompareRecipe()
+    unseen_sources: bool = False
     examples: int = Field(default=6, ge=0, le=MOST_OF_A_LIST)
 
     def load_objectives(self) -> Objectives:
@@ -424,8 +427,9 @@ def _contradictions(recipe: Recipe, given: Any) -> Iterator[str]:
     yield from _shared_names("bench", [s.name for s in recipe.bench])
     yield from _shared_names("compare.judges", [j.name for j in recipe.compare.judges])
     yield from _shared_names("compare.fixed_weights", [w.name for w in recipe.compare.fixed_weights])
-    if HELD_OUT in (s.name for s in recipe.bench):
-        yield f"bench: {HELD_OUT!r} is what the test split's pairs are called: give the suite another name"
+    for ours, what in ((HELD_OUT, "the test split's pairs are"), (UNSEEN, "the sources that are left out are")):
+        if ours in (s.name for s in recipe.bench):
+            yield f"bench: {ours!r} is what {what} called: give the suite another name"
 
 
 def _shared_names(key: str, names: Sequence[str]) -> Iterator[str]:

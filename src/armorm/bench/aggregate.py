@@ -293,6 +293,30 @@ class _Table:
         return Figure(value=one.value, low=one.low, high=high, n=n, ties=ties, unscored=silent, halves=halves)
 
 
+@dataclass(frozen=True)
+class SectionSums:
+    """An aggregate's sections as sums over prompt groups (`groups` names them), of which any weighing gives their values."""
+
+    groups: tuple[str, ...]
+    sections: tuple[str, ...]
+    _plan: _Plan
+    _sums: Float[np.ndarray, "g s"]
+    _counts: Float[np.ndarray, "g s"]
+
+    @classmethod
+    def of(cls, outcomes: Outcomes, aggregate: Aggregate) -> SectionSums:
+        """The scored outcomes' sums; sections without one are left out."""
+        table = _Table.of(outcomes, outcomes.scored)
+        plan = _Plan.of(aggregate, table)
+        groups = np.unique(np.asarray(outcomes.group, dtype=str)[outcomes.scored])  # in the order of the sums' rows
+        names = tuple(section.name for section, _, _ in plan.sections)
+        return cls(tuple(groups.tolist()), names, plan, table.sums(outcomes.credit), table.counts)
+
+    def values(self, weights: Float[np.ndarray, "b g"]) -> Float[np.ndarray, "b q"]:
+        """Each section's value, where every group counts its weight, in each of b draws."""
+        return self._plan.values(weights @ self._sums, weights @ self._counts)[:, :-1]
+
+
 def _all(plans: Sequence[_Plan], sums: Drawn, sizes: Drawn) -> Float[np.ndarray, "b q"]:
     return np.concatenate([_ratio(sums, sizes), *(plan.values(sums, sizes) for plan in plans)], axis=1)
 

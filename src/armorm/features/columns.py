@@ -122,6 +122,10 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
+    def take(self, at: Places) -> Rows:
+        """Some of the rows, in any order."""
+        ...
+
     def stored(self, at: Places) -> Float[Tensor, "b d"]:
         """Some rows in the type they are kept in."""
         ...
@@ -151,6 +155,9 @@ class Held:
 
     def __len__(self) -> int:
         return len(self._array)
+
+    def take(self, at: Places) -> Held:
+        return Held(self._array[at])
 
     def stored(self, at: Places) -> Float[Tensor, "b d"]:
         return torch.from_numpy(self._array[at])

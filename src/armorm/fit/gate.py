@@ -1,27 +1,33 @@
 """The gate (eq. 4, 5): reads the prompt, weighs the objectives; trained on preference pairs.
 
 In: prompt features [p d], debiased rewards of both answers [p k].  Out: `GateFit` with the `Gate`, a plain ReLU MLP.
-Cost: `steps` batches through the MLP, one pass over the prompts before. Prompts on disk stay there: a batch is in
+Cost: `steps` batches through the MLP for each seed, one pass over the prompts before. Prompts on disk stay there: a batch is in
 memory at a time.
+
+The mean of several gates' logits is an MLP too: first layers stacked, hidden ones block by block along the diagonal, last ones
+side by side. So that each gate's own weights can still be told, every block has a unit more, which is always 1 and carries what
+the gate's last bias adds to the mean one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import minimize
+from scipy.linalg import block_diag
+from scipy.optimize import minimize, minimize_scalar
 
 from armorm.bounds import COLDEST, HOTTEST, STEEPEST, finite, shown
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.features.columns import Held, Rows
+from armorm.features.columns import Held, Rows, blocks
+from armorm.fit.anchor import LEAST_SCALE, Anchor, bounded
 from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate_settings import GateSettings
-from armorm.fit.gate_training import GateCurve, Pairs, bradley_terry_loss, device_of, train_layers
+from armorm.fit.gate_training import GateCurve, Pairs, Trained, accuracy, bradley_terry_loss, device_of, train_layers
 from armorm.objectives import Objectives
 
 __all__ = ["Gate", "GateCurve", "GateFit", "GateSettings", "bradley_terry_loss", "fit_constant_gate", "fit_gate"]
@@ -32,7 +38,7 @@ class Gate:
     """g(x) = softmax(MLP(f(x)) / temperature) over the objectives; `scale` is β, which turns score margins into log-odds.
 
     `weights` (each [out in]) and `biases` are the layers in order, with ReLU between them, all float32. A first layer of width
-    0 makes a gate that reads no prompt.
+    0 makes a gate that reads no prompt. `blocks` is how many gates it is the mean of (see `mean_of_gates`).
     """
 
     objectives: Objectives
@@ -40,6 +46,7 @@ class Gate:
     biases: tuple[np.ndarray, ...]
     temperature: float
     scale: float
+    blocks: int = 1
 
     def __post_init__(self) -> None:
         widths = [w.shape for w in self.weights]
@@ -57,6 +64,8 @@ class Gate:
             )
         if not gate_is_finite(self.weights, self.biases):
             raise FitError("the gate has weights that are NaN or infinite: train it again, with a lower `learning_rate`")
+        if not stands_in_blocks(self.weights, self.biases, self.blocks):
+            raise FitError(f"the gate's layers {widths} are not those of {self.blocks} gates beside each other: train it again")
 
     @classmethod
     def constant(cls, objectives: Objectives, weights: Float[np.ndarray, " k"], *, scale: float = 1.0, width: int = 0) -> Gate:
@@ -84,12 +93,77 @@ class Gate:
                 f"the gate reads prompt features of width {self.width}, these have {prompts.shape[1]}: "
                 "use the backbone and the feature settings that it was trained with"
             )
+        return _softmax((self._last_inputs(prompts) @ self.weights[-1].T + self.biases[-1]).astype(np.float64) / self.temperature)
+
+    def members_for(self, prompts: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p s k"]:
+        """The weights of each of the `blocks` gates that this one is the mean of; of a gate by itself, its own."""
+        if self.blocks == 1:
+            return self.weights_for(prompts)[:, None]
+        inputs, last = self._last_inputs(prompts), np.split(self.weights[-1], self.blocks, axis=1)
+        logits = [self.blocks * (a @ W.T) + self.biases[-1] for a, W in zip(np.split(inputs, self.blocks, 1), last, strict=True)]
+        return _softmax(np.stack(logits, axis=1).astype(np.float64) / self.temperature)
+
+    def _last_inputs(self, prompts: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p h"]:
+        # What the last layer reads
         hidden = prompts[:, : self.width].astype(np.float32)
-        for i, (W, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = (np.maximum(hidden, 0) if i else hidden) @ W.T + b
-        logits = hidden.astype(np.float64) / self.temperature
-        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return weights / weights.sum(axis=-1, keepdims=True)  # over k
+        for W, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = np.maximum(hidden @ W.T + b, 0)
+        return hidden
+
+
+def _softmax(logits: Float[np.ndarray, "... k"]) -> Float[np.ndarray, "... k"]:
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)  # over k
+
+
+def stands_in_blocks(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], count: int) -> bool:
+    """Whether layers are those of so many gates beside each other, as `mean_of_gates` puts them: equal parts of every hidden
+    width, nothing between them, and a unit that is always 1 at the end of each."""
+    if count == 1:
+        return True
+    hidden = weights[:-1]
+    if count < 1 or not hidden or any(W.shape[0] % count for W in hidden):
+        return False
+    ends = slice(hidden[0].shape[0] // count - 1, None, hidden[0].shape[0] // count)
+    if hidden[0][ends].any() or (biases[0][ends] != 1).any():
+        return False
+    for W in hidden[1:]:
+        parts = W.reshape(count, W.shape[0] // count, count, W.shape[1] // count)
+        if any(parts[i, :, j].any() for i in range(count) for j in range(count) if i != j):
+            return False
+    return True
+
+
+def mean_of_gates(gates: Sequence[Gate], scale: float) -> Gate:
+    """One gate whose logits are the mean of those of several gates of one shape, objectives and temperature.
+
+    Its hidden layers are as wide as theirs together, and a unit more for each of them. Where they have no hidden layer, the mean
+    is a single linear layer, in which they can't be told apart (`blocks` is 1).
+    """
+    first, n = gates[0], len(gates)
+    last = [gate.biases[-1].astype(np.float64) for gate in gates]
+    mean = np.mean(last, axis=0)  # −∞ where it is so in all of them
+    columns = [gate.weights[-1].astype(np.float64) / n for gate in gates]
+    if len(first.weights) == 1:
+        layers = [(np.sum(columns, axis=0), mean)]
+        return _gate_of(first, layers, scale, 1)
+    own = [np.where(np.isfinite(mean), b - mean, 0.0)[:, None] / n for b in np.where(np.isfinite(last), last, 0.0)]
+    layers = [
+        (
+            np.concatenate([np.vstack([gate.weights[0], np.zeros((1, first.width))]) for gate in gates]),
+            np.concatenate([np.append(gate.biases[0], 1.0) for gate in gates]),
+        )
+    ]
+    for i in range(1, len(first.weights) - 1):
+        units = [part for gate in gates for part in (gate.weights[i], np.ones((1, 1)))]
+        layers.append((block_diag(*units), np.concatenate([np.append(gate.biases[i], 0.0) for gate in gates])))
+    layers.append((np.hstack([part for pair in zip(columns, own, strict=True) for part in pair]), mean))
+    return _gate_of(first, layers, scale, n)
+
+
+def _gate_of(like: Gate, layers: Sequence[tuple[np.ndarray, np.ndarray]], scale: float, blocks: int) -> Gate:
+    weights, biases = (tuple(side.astype(np.float32) for side in sides) for sides in zip(*layers, strict=True))
+    return Gate(like.objectives, weights, biases, like.temperature, scale, blocks)
 
 
 def gate_is_finite(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray]) -> bool:
@@ -102,13 +176,16 @@ def gate_is_finite(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray]) 
 
 @dataclass(frozen=True, eq=False)
 class GateFit:
-    """A gate and its training. `best_step` is where its weights come from; `validation_accuracies`: one per seed, at its best
-    step, NaN without validation pairs."""
+    """A gate and its training.
+
+    `chosen_seed` and `best_step` say where its weights come from, None where they are of all seeds or of no training;
+    `validation_accuracies`: one per seed, at its best step, NaN without validation pairs.
+    """
 
     gate: Gate
     curves: tuple[GateCurve, ...]
-    chosen_seed: int
-    best_step: int
+    chosen_seed: int | None
+    best_step: int | None
     validation_accuracies: tuple[float, ...]
 
 
@@ -126,7 +203,8 @@ def fit_gate(
 ) -> GateFit:
     """Trains the gate on the pairs outside `validation` and keeps the weights with the best validation loss.
 
-    Without validation pairs it trains to the end and keeps the last weights (and the first seed). The same seed gives the
+    Without validation pairs it trains to the end and keeps the last weights (and the first seed). With `kl: inf` nothing is
+    trained: the gate is the best constant one. The same seed gives the
     same gate on a machine, and but for rounding on any device; the global random state is untouched. `weights` say what each
     pair counts in the losses (none: all alike; see `pair_weights`). `progress(done, all)` counts steps over all seeds.
 
@@ -142,17 +220,62 @@ def fit_gate(
         )
     _check_signal(differences[~validation], objectives)
     held = Held(prompts) if isinstance(prompts, np.ndarray) else prompts
-    device = device_of(settings.device)
+    device, constant = device_of(settings.device), None
+    if settings.start == "one-weight" or settings.strength:
+        constant = fit_constant_gate(chosen, rejected, validation, objectives, weights=weights)
+        if math.isinf(settings.strength):
+            return _without_training(constant, differences[validation])
+    anchor = None if constant is None else _anchor(constant, differences)
     pairs = Pairs(held, differences, validation, standardize=settings.standardize, device=device, weights=weights)
     fits = [
-        train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps) for i in range(settings.seeds)
+        train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps, anchor=anchor)
+        for i in range(settings.seeds)
     ]
+
+    def gate_of(fit: Trained) -> Gate:
+        W, b = zip(*((W.numpy(), b.numpy()) for W, b in pairs.fold_standardising(fit.layers)), strict=True)
+        return Gate(objectives, W, b, settings.temperature, fit.scale)
+
+    curves, accuracies = tuple(fit.curve for fit in fits), tuple(fit.accuracy for fit in fits)
+    if settings.combine == "mean" and len(fits) > 1:
+        gate = mean_of_gates([gate_of(fit) for fit in fits], 1.0)
+        margins = margins_of(gate, held, differences)
+        return GateFit(replace(gate, scale=best_scale(margins, weights)), curves, None, None, accuracies)
     losses = [fit.loss if math.isfinite(fit.loss) else math.inf for fit in fits]  # none without validation pairs
     best = int(np.argmin(losses))
-    layers = [(W.numpy(), b.numpy()) for W, b in pairs.fold_standardising(fits[best].layers)]
-    gate = Gate(objectives, tuple(W for W, _ in layers), tuple(b for _, b in layers), settings.temperature, fits[best].scale)
-    accuracies = tuple(fit.accuracy for fit in fits)
-    return GateFit(gate, tuple(fit.curve for fit in fits), seed + best, fits[best].step, accuracies)
+    return GateFit(gate_of(fits[best]), curves, seed + best, fits[best].step, accuracies)
+
+
+def _anchor(constant: Gate, differences: Float[np.ndarray, "p k"]) -> Anchor:
+    live = (differences.astype(np.float32) != 0).any(axis=0)
+    return Anchor.of(constant.weights_for(np.zeros((1, 0)))[0], constant.scale, live)
+
+
+def _without_training(constant: Gate, held_out: Float[np.ndarray, "v k"]) -> GateFit:
+    # The constant gate as a gate: its β is above 0, as every trained one's is
+    right = accuracy(held_out @ constant.weights_for(np.zeros((1, 0)))[0]) if len(held_out) else math.nan
+    return GateFit(replace(constant, scale=max(constant.scale, LEAST_SCALE)), (), None, None, (right,))
+
+
+def margins_of(gate: Gate, prompts: Rows, differences: Float[np.ndarray, "p k"]) -> Float[np.ndarray, " p"]:
+    """R_chosen − R_rejected of pairs, from the prompts' features and the differences of debiased rewards; a block at a time."""
+    return np.concatenate(
+        [(gate.weights_for(prompts.rows(at)) * differences[at]).sum(axis=1) for at in blocks(len(prompts))]  # over k
+    )
+
+
+def best_scale(margins: Float[np.ndarray, " p"], weights: Float[np.ndarray, " p"] | None = None) -> float:
+    """The β of least mean loss of eq. 5 for these margins: the smallest where 0 is, a large one where all are right."""
+    size = float(np.abs(margins).max(initial=0.0))
+    if not size > 0:
+        return LEAST_SCALE
+    unit, counts = margins / size, np.ones(len(margins)) if weights is None else weights
+
+    def loss(log_scale: float) -> float:
+        return float((counts * np.logaddexp(0, -math.exp(log_scale) * unit)).mean())
+
+    found = minimize_scalar(loss, bounds=(math.log(1e-6), math.log(1e6)), method="bounded", options={"xatol": 1e-9})
+    return bounded(math.exp(float(found.x)) / size)
 
 
 def fit_constant_gate(

@@ -8,6 +8,8 @@ where they fit.
 No step makes β negative (`Scale`), which would teach the gate the reverse of the pairs.
 Only r'_chosen − r'_rejected is kept of the rewards: a pair has one weight vector g, so R_chosen − R_rejected = g · difference.
 First weights, batches and dropout are drawn on the CPU whatever the device, so devices differ in rounding alone.
+With an `Anchor` the MLP's logits may be added to those of one weight vector, and its divergence from that be a part of the loss
+that is stepped down; losses that are reported, and those that stop the training, are eq. 5's alone.
 With `precision: bfloat16` the products behind hidden layers are rounded to it in training; weights, their steps and evaluations
 stay in float32, so that what is chosen and saved is judged as it will be used.
 """
@@ -29,6 +31,7 @@ from torch.nn.functional import linear, softplus
 
 from armorm.errors import FitError
 from armorm.features.columns import Places, Rows, blocks
+from armorm.fit.anchor import Anchor, divergence
 from armorm.fit.gate_settings import GateDevice, GateSettings
 from armorm.fit.moments import broken_rows, moments_of
 
@@ -59,8 +62,11 @@ def bradley_terry_loss(
     margins: Float[Tensor, " b"], scale: Float[Tensor, ""], weights: Float[Tensor, " b"] | None = None
 ) -> Float[Tensor, ""]:
     """−log σ(β (R_chosen − R_rejected)), averaged over pairs (eq. 5); each counts its weight, where there are weights."""
-    losses = softplus(-scale * margins)
-    return losses.mean() if weights is None else (weights * losses).mean()
+    return _mean(softplus(-scale * margins), weights)
+
+
+def _mean(values: Float[Tensor, " b"], weights: Float[Tensor, " b"] | None) -> Float[Tensor, ""]:
+    return values.mean() if weights is None else (weights * values).mean()
 
 
 class Scale:
@@ -132,8 +138,14 @@ class Pairs:
 
     def loss(self, margins: Float[Tensor, " b"], scale: Float[Tensor, ""], rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         """The loss of some pairs, each counted by its weight."""
-        weights = None if self._weights is None else self._weights[rows.to(self.device)]
-        return bradley_terry_loss(margins, scale, weights)
+        return bradley_terry_loss(margins, scale, self._counts(rows))
+
+    def average(self, values: Float[Tensor, " b"], rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+        """The mean of some pairs' values, each counted by its weight."""
+        return _mean(values, self._counts(rows))
+
+    def _counts(self, rows: Int[Tensor, " b"]) -> Float[Tensor, " b"] | None:
+        return None if self._weights is None else self._weights[rows.to(self.device)]
 
     def fold_standardising(self, layers: Layers) -> Layers:
         """The same MLP for features that are not standardised."""
@@ -192,28 +204,43 @@ class Trained:
 
 
 def train_layers(
-    pairs: Pairs, settings: GateSettings, *, seed: int, progress: Callable[[int, int], None] | None, done: int
+    pairs: Pairs,
+    settings: GateSettings,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+    done: int,
+    anchor: Anchor | None = None,
 ) -> Trained:
-    """Trains from one seed; `done` steps of earlier seeds are counted in what `progress` hears."""
+    """Trains from one seed; `done` steps of earlier seeds are counted in what `progress` hears.
+
+    `anchor` is needed for `start: one-weight` and for a `kl` above 0; its logits are in the last layer that is returned. A
+    training that starts from it has an evaluation at step 0, which is kept where no later one is better.
+    """
     generator = torch.Generator().manual_seed(seed)
     layers = new_layers(pairs.prompts.shape[1], pairs.differences.shape[1], settings, generator, pairs.device)
+    net = _Net(layers, pairs, settings, anchor)
     with torch.no_grad():
         # An objective whose reward never differs (a zeroed nuisance) has no gradient, but could serve as a place to put weight
         # away. Its logit is −∞ from the start and stays there: its weight is exactly 0.
         layers[-1][1][(pairs.differences == 0).all(dim=0)] = -math.inf
-    scale = Scale(float(settings.scale_init), pairs.device)
+    scale = Scale(net.first_scale, pairs.device)
     descent = _Descent(layers, scale, settings)
     log, recent, everything = _Log(settings.patience), list[Tensor](), settings.seeds * settings.steps
+    if net.offset is not None:
+        beta = scale.value.detach()
+        log.note(0, net.first_loss(beta), layers, beta, net.evaluate(beta))
     with closing(_batches(pairs, settings, generator)) as read:
         for step, (at, stored) in enumerate(read, start=1):
-            loss = pairs.loss(_margins(layers, pairs, at, stored, settings, generator), scale.value, at)
-            descent.step(loss)
+            logits = net.logits(stored, generator)
+            loss = pairs.loss(net.margins(logits, at), scale.value, at)
+            descent.step(loss if net.penalty is None else loss + net.penalty(logits, at))
             recent.append(torch.stack([loss.detach(), scale.value.detach()]))
             last = step == settings.steps
             if last or step % settings.evaluate_every == 0:
                 beta = scale.value.detach()
                 train = float(np.mean(_checked(step, recent, settings)))
-                log.note(step, train, layers, beta, _evaluate(layers, beta, pairs, settings))
+                log.note(step, train, layers, beta, net.evaluate(beta))
                 recent = []
                 if progress:
                     progress(done + step, everything)
@@ -223,7 +250,7 @@ def train_layers(
                 _checked(step, recent[-1:], settings)
     if progress and step < settings.steps:
         progress(done + settings.steps, everything)
-    return log.result(seed)
+    return log.result(seed, net.offset)
 
 
 def _checked(step: int, recent: list[Tensor], settings: GateSettings) -> list[float]:
@@ -306,39 +333,63 @@ def _batches(pairs: Pairs, settings: GateSettings, generator: torch.Generator) -
         yield from zip(order, pairs.reading(order), strict=True)
 
 
-def _margins(
-    layers: Layers,
-    pairs: Pairs,
-    rows: Int[Tensor, " b"],
-    stored: Float[Tensor, "b d"],
-    settings: GateSettings,
-    generator: torch.Generator | None,
-) -> Float[Tensor, " b"]:
-    # R_chosen − R_rejected; with a generator there is dropout behind each hidden layer, and less precision where it is wanted
-    hidden, low = pairs.inputs(stored), generator is not None and settings.precision == "bfloat16"
-    for i, (W, b) in enumerate(layers):
-        if i:
-            hidden = torch.relu(hidden)
-            if settings.dropout and generator is not None:
-                kept = torch.rand(hidden.shape, generator=generator) >= settings.dropout
-                hidden = hidden * kept.to(pairs.device) / (1 - settings.dropout)
-        if low and i < len(layers) - 1:
-            hidden = linear(hidden.bfloat16(), W.bfloat16(), b.bfloat16())
-        else:
-            hidden = hidden.float() @ W.T + b
-    weights = torch.softmax(hidden / settings.temperature, dim=-1)  # over k
-    return (weights * pairs.gaps(rows)).sum(dim=-1)
+class _Net:
+    # The MLP on its pairs: logits, margins, losses. `offset` [k] is added to the logits, `penalty` to the loss; None: nothing is.
 
+    def __init__(self, layers: Layers, pairs: Pairs, settings: GateSettings, anchor: Anchor | None) -> None:
+        self.layers, self.pairs, self.settings = layers, pairs, settings
+        self.offset: Float[Tensor, " k"] | None = None
+        self.penalty: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.first_scale = float(settings.scale_init)
+        if anchor is None:
+            return
+        if settings.start == "one-weight":
+            self.offset = anchor.logits(settings.temperature).to(pairs.device)
+            self.first_scale = anchor.scale or self.first_scale
+            with torch.no_grad():
+                for last in layers[-1]:
+                    last.zero_()
+        if settings.strength:
+            weights = torch.from_numpy(anchor.weights).float().to(pairs.device)
+            self.penalty = lambda logits, at: settings.strength * pairs.average(divergence(logits, weights), at)
 
-@torch.no_grad()
-def _evaluate(layers: Layers, scale: Tensor, pairs: Pairs, settings: GateSettings) -> tuple[float, float] | None:
-    # Loss and accuracy over the validation pairs, None where there are none
-    if not len(pairs.validation):
-        return None
-    blocks = pairs.validation.split(EVALUATION_BATCH)
-    read = zip(blocks, pairs.reading(blocks), strict=True)
-    margins = torch.cat([_margins(layers, pairs, at, stored, settings, None) for at, stored in read])
-    return float(pairs.loss(margins, scale, pairs.validation)), accuracy(margins.double().cpu().numpy())
+    def logits(self, stored: Float[Tensor, "b d"], generator: torch.Generator | None) -> Float[Tensor, "b k"]:
+        # Divided by the temperature; with a generator there is dropout behind each hidden layer, and less precision where it is
+        # wanted
+        settings, last = self.settings, len(self.layers) - 1
+        hidden, low = self.pairs.inputs(stored), generator is not None and settings.precision == "bfloat16"
+        for i, (W, b) in enumerate(self.layers):
+            if i:
+                hidden = torch.relu(hidden)
+                if settings.dropout and generator is not None:
+                    kept = torch.rand(hidden.shape, generator=generator) >= settings.dropout
+                    hidden = hidden * kept.to(self.pairs.device) / (1 - settings.dropout)
+            rounded = low and i < last
+            hidden = linear(hidden.bfloat16(), W.bfloat16(), b.bfloat16()) if rounded else hidden.float() @ W.T + b
+        return (hidden if self.offset is None else hidden + self.offset) / settings.temperature
+
+    def margins(self, logits: Float[Tensor, "b k"], rows: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        # R_chosen − R_rejected
+        weights = torch.softmax(logits, dim=-1)  # over k
+        return (weights * self.pairs.gaps(rows)).sum(dim=-1)
+
+    @torch.no_grad()
+    def evaluate(self, scale: Float[Tensor, ""]) -> tuple[float, float] | None:
+        # Loss and accuracy over the validation pairs, None where there are none
+        pairs = self.pairs
+        if not len(pairs.validation):
+            return None
+        blocks = pairs.validation.split(EVALUATION_BATCH)
+        read = zip(blocks, pairs.reading(blocks), strict=True)
+        margins = torch.cat([self.margins(self.logits(stored, None), at) for at, stored in read])
+        return float(pairs.loss(margins, scale, pairs.validation)), accuracy(margins.double().cpu().numpy())
+
+    @torch.no_grad()
+    def first_loss(self, scale: Float[Tensor, ""]) -> float:
+        # Over all training pairs, before the first step: there no prompt changes the weights
+        train, bias = self.pairs.train, self.layers[-1][1]
+        alike = (bias if self.offset is None else bias + self.offset) / self.settings.temperature
+        return float(self.pairs.loss(self.margins(alike.expand(len(train), -1), train), scale, train))
 
 
 @dataclass
@@ -362,10 +413,13 @@ class _Log:
     def exhausted(self) -> bool:
         return self.patience is not None and len(self.rows) - 1 - self.best >= self.patience
 
-    def result(self, seed: int) -> Trained:
+    def result(self, seed: int, offset: Float[Tensor, " k"] | None) -> Trained:
         losses, accuracies = (tuple(v[i] for v in self.validation) for i in (0, 1))
         steps, train, beta = zip(*self.rows, strict=True)
         curve = GateCurve(seed, steps, train, losses, accuracies, beta)
         best = (losses[self.best], accuracies[self.best]) if losses else (math.nan, math.nan)
         layers = [(W.cpu(), b.cpu()) for W, b in self.layers]
+        if offset is not None:
+            W, b = layers[-1]
+            layers[-1] = W, b + offset.cpu()
         return Trained(layers, beta[self.best], steps[self.best], *best, curve)

@@ -8,6 +8,7 @@ Cost: a SHA-256 of a few megabytes; of a part of statistics 4 d² bytes, each ti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def load_debias(folder: Path) -> Debias:
 def save_gate(folder: Path, gate: Gate, name: str = "gate") -> None:
     tensors = {f"layers.{i}.weight": w for i, w in enumerate(gate.weights)}
     tensors |= {f"layers.{i}.bias": b for i, b in enumerate(gate.biases)}
-    facts = {"temperature": gate.temperature, "scale": gate.scale, "layers": len(gate.weights)}
+    facts: dict[str, Any] = {"temperature": gate.temperature, "scale": gate.scale, "layers": len(gate.weights)}
+    facts |= {"blocks": gate.blocks} if gate.blocks > 1 else {}
     _save(folder, name, tensors, gate.objectives, facts)
 
 
@@ -61,7 +63,7 @@ def load_gate(folder: Path, name: str = "gate") -> Gate:
         with reading_facts(folder / f"{name}.json", remedy=REMEDY):
             layers = range(facts["layers"])
             weights, biases = (tuple(t[f"layers.{i}.{kind}"] for i in layers) for kind in ("weight", "bias"))
-            return Gate(objectives, weights, biases, facts["temperature"], facts["scale"])
+            return Gate(objectives, weights, biases, facts["temperature"], facts["scale"], index(facts.get("blocks", 1)))
     except FitError as error:
         raise CheckpointError(f"{folder / name}.json: {error}") from error
 

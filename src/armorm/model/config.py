@@ -21,6 +21,7 @@ class RewardModelConfig(PreTrainedConfig):
     `objectives`: list of facts (name, scale, …) in column order; `computed`: names of the computed nuisances that the
     debiasing reads; `response_feature`, `prompt_feature`: feature specs ("18:mean"); `backbone_config`: the decoder's own
     config; `backbone_layers`: its blocks before it was cut to the needed depth; `gate_hidden`: hidden widths of the gate;
+    `gate_blocks`: how many gates, of as many seeds, it is the mean of (in no config.json of a gate by itself);
     `gate_scale`: what the gate's weights are multiplied with when scoring: 1 for a gate trained here, whose β (the tensor
     `gating.logit_scale`) takes no part in scores; another number for a gate that came with a scale of its own (see `released`).
     `profile`: a steering profile that is baked in, as `Profile.to_json` has it;
@@ -32,6 +33,7 @@ class RewardModelConfig(PreTrainedConfig):
     """
 
     model_type = "armorm"
+    gate_blocks: int = 1
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class RewardModelConfig(PreTrainedConfig):
         backbone_layers: int = 0,
         backbone_name: str = "",
         gate_hidden: Sequence[int] = (),
+        gate_blocks: int = 1,
         gating_temperature: float = 1.0,
         gate_scale: float = 1.0,
         probe_bias: bool = False,
@@ -67,6 +70,8 @@ class RewardModelConfig(PreTrainedConfig):
         self.backbone_layers = backbone_layers
         self.backbone_name = backbone_name
         self.gate_hidden = list(gate_hidden)
+        if gate_blocks != 1:
+            self.gate_blocks = gate_blocks
         self.gating_temperature = gating_temperature
         self.gate_scale = gate_scale
         self.probe_bias = probe_bias

@@ -144,6 +144,7 @@ class _Own(BaseModel):
     architectures: list[StrictStr] | None = None
     backbone_name: StrictStr = ""
     gate_hidden: list[Size] = []
+    gate_blocks: Size = 1
     gating_temperature: Annotated[FiniteFloat, Gt(0)] = 1.0
     gate_scale: FiniteFloat = 1.0
     probe_bias: StrictBool = False

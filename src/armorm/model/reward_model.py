@@ -102,7 +102,12 @@ class RewardModel(PreTrainedModel):
         self.regression_layer = nn.Linear(width * len(self.response_spec.parts), k, bias=config.probe_bias)
         self.reward_transform_matrix = nn.Parameter(torch.eye(k + len(config.computed), k))
         self.gating = GatingNetwork(
-            width * len(self.prompt_spec.parts), config.gate_hidden, k, config.gating_temperature, config.gate_scale
+            width * len(self.prompt_spec.parts),
+            config.gate_hidden,
+            k,
+            config.gating_temperature,
+            config.gate_scale,
+            config.gate_blocks,
         )
         self.tokenizer: Any = None
         self.uncertainty: Uncertainty | None = None
@@ -214,9 +219,12 @@ class RewardModel(PreTrainedModel):
         kind = self.regression_layer.weight.dtype
         with torch.autocast(response.device.type, enabled=False):
             rewards, gate = self.regression_layer(response.to(kind)).float(), self.gating(prompt.to(kind)).float()
+            members = self.gating.members(prompt.to(kind))
         computed = response_tokens[:, None].expand(-1, len(self.config.computed))
         terms = torch.cat([rewards, computed], dim=1)
-        return Heads(rewards, gate, gate @ self.reward_transform_matrix.T.float(), terms)
+        return Heads(
+            rewards, gate, gate @ self.reward_transform_matrix.T.float(), terms, None if members is None else members.float()
+        )
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 

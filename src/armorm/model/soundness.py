@@ -15,6 +15,7 @@ from torch import Tensor
 
 from armorm.bounds import COLDEST, HOTTEST, STEEPEST, finite, shown
 from armorm.errors import CheckpointError
+from armorm.fit.gate import stands_in_blocks
 
 HEADS = ("regression_layer.", "reward_transform_matrix", "gating.")
 
@@ -37,6 +38,13 @@ def check_heads(model: Any, name: str) -> None:
     check_gate_settings(model.gating.temperature, model.gating.scale)
     if wrong := [key for key, tensor in _heads(model) if not _sound(key, tensor, last=len(model.gating.layers) - 1)]:
         raise CheckpointError(f"{name}: {', '.join(wrong[:3])} holds NaN or infinity: copy the model again, or train it again")
+    kinds = ("weight", "bias")
+    layers = ([getattr(one, kind).detach().float().cpu().numpy() for one in model.gating.layers] for kind in kinds)
+    if not stands_in_blocks(*layers, model.gating.blocks):
+        raise CheckpointError(
+            f"{name}: config.json: gate_blocks is {model.gating.blocks}, and the gate's layers are not those of so many gates "
+            "beside each other: copy the model again"
+        )
     beta = float(model.gating.logit_scale.detach().float())
     if not 0 < beta <= STEEPEST:
         raise CheckpointError(f"{name}: gating.logit_scale is {beta:g}, a number above 0 is wanted: copy the model again")

@@ -262,7 +262,7 @@ def gate_curves(gate: GateFacts) -> Figure | None:
     for title, keys in titles.items():
         curves = [_curve(run, key, highlighted=run.seed == gate.chosen_seed) for run in gate.curves for key in keys]
         if taken := [curve for curve in curves if curve.values]:
-            panels.append(CurvePanel(title, taken, float(gate.best_step)))
+            panels.append(CurvePanel(title, taken, None if gate.best_step is None else float(gate.best_step)))
     return learning_curves(panels, alt="Learning curves of the gate") if panels else None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from armorm.bench.abstention import AbstentionCurve
 from armorm.bench.aggregate import Figure, Figures
 from armorm.bench.audit import RivalFacts
+from armorm.bench.every_section import AllSections
 from armorm.bench.metrics import LengthCorrelation, PairedDifference
 from armorm.data.summary import DataSummary
 from armorm.results import Estimate, Number, Provenance, Result
@@ -243,15 +244,69 @@ class GateSpread(Result):
     """Share of validation pairs ranked right."""
 
 
+class LeftOut(Result):
+    """A part of the pairs that was left out."""
+
+    name: str
+    """Its sources, or the number of a cluster of prompts."""
+    n: int
+    """Its pairs."""
+
+
+class StrengthTried(Result):
+    """One strength of the gate's penalty, tried on parts that it had not seen."""
+
+    kl: str
+    """The strength; "inf": no gate."""
+    loss: tuple[Number, ...]
+    """Log-loss on each part, at the part's own best scale."""
+    accuracy: tuple[Number, ...]
+    """Share of each part's pairs ranked right."""
+    excess: Number
+    """By how much the mean loss is above that of the best strength."""
+    error: Number
+    """The standard error of this over the parts."""
+
+
+class GateGain(Result):
+    """The best gate beside one weight vector, on parts that neither had seen."""
+
+    loss: Number
+    """By how much the gate's mean loss is lower."""
+    error: Number
+    """The standard error of this over the parts."""
+    accuracy: Number
+    """By how much its mean accuracy is higher."""
+
+
+class GateChoice(Result):
+    """How strongly the gate is held to one weight vector, chosen by leaving out parts of the pairs."""
+
+    kind: str
+    """What was left out: "sources", or "clusters" of prompts."""
+    parts: tuple[LeftOut, ...]
+    """The parts; none where there were too few pairs."""
+    steps: int
+    """At most so many steps in a training for the choice."""
+    strengths: tuple[StrengthTried, ...]
+    """What was tried, from no penalty to no gate."""
+    best: str
+    """The strength of the least mean loss."""
+    chosen: str
+    """The strongest one that is within one standard error of it."""
+    gain: GateGain | None
+    """Whether a gate is worth having; null where nothing was tried."""
+
+
 class GateFacts(Result):
     """The gate."""
 
     curves: tuple[GateCurve, ...]
     """Its training, seed by seed."""
-    chosen_seed: int
-    """The seed that was kept."""
-    best_step: int
-    """The step that was kept."""
+    chosen_seed: int | None
+    """The seed that was kept; null where all were, or none was trained."""
+    best_step: int | None
+    """The step that was kept; null there too."""
     scale: float
     """The scale β with which it was trained."""
     spread: GateSpread
@@ -260,6 +315,14 @@ class GateFacts(Result):
     """Mean weight of each objective by section or source."""
     single: str
     """The best single objective."""
+    start: str = "random"
+    """What it gave before its first step: by random weights, or by the best weights that no prompt changes."""
+    kl: str = "0"
+    """How strongly it was held to those weights; "inf": it is them."""
+    combined: int = 1
+    """Of how many seeds' gates it is the mean."""
+    choice: GateChoice | None = None
+    """How the strength was chosen; null where it was given."""
 
 
 class OnSuite(Result):
@@ -417,6 +480,8 @@ class RunResults(Provenance):
     """The gate."""
     suites: tuple[SuiteResults, ...]
     """Every method on every suite."""
+    all_sections: AllSections | None = None
+    """Every method over all sections of all suites, each counting alike."""
     length: tuple[LengthOnSuite, ...]
     """How far each score follows length."""
     abstention: tuple[SuiteAbstention, ...]

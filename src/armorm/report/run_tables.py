@@ -23,6 +23,7 @@ from armorm.numbers import (
     signed,
     signed_hundredths,
 )
+from armorm.report.gate_tables import choice_grid, choice_verdict, sections_grid, sections_verdict
 from armorm.report.run_results import (
     DebiasFacts,
     MethodOnSuite,
@@ -34,7 +35,7 @@ from armorm.report.run_results import (
 )
 from armorm.report.tables import Cell, Grid, Report, Row, block, difference, estimate, has_value, share_of, table
 
-TERMINAL = ("probe", "debias", "suite", "planted")
+TERMINAL = ("probe", "debias", "gate-choice", "suite", "all-sections", "planted")
 """Tables that the terminal shows, by the first word of their names."""
 
 _SETTLED = 0.05
@@ -48,12 +49,17 @@ def run_report(results: RunResults) -> Report:
     grids += [_probe(results), uncertainty_grid(results.probe.uncertainty)]
     if results.debias is not None:
         grids.append(_debias(results.debias))
+    if (choice := results.gate.choice) is not None and choice.parts:
+        grids.append(choice_grid(choice))
     grids += [_suite(suite, results) for suite in results.suites]
+    if (every := results.all_sections) is not None:
+        grids.append(sections_grid(every, subject([one.method for one in every.methods])))
     grids.append(_length(results))
     grids += [abstention_grid(one) for one in results.abstention if one.n]
     if results.planted is not None:
         grids.append(_planted(results.planted.rows))
     sentences = [f"{suite.name}: {said}" for suite in results.suites if (said := verdict(suite))]
+    sentences += _about_new_places(results)
     return Report(results.name, _facts(results), sentences, grids=grids, notes=results.warnings)
 
 
@@ -105,6 +111,12 @@ def _against_bradley_terry(one: MethodOnSuite) -> str:
         return f". The difference from Bradley–Terry, {numbers}, is within what chance gives on this many pairs."
     side = "above" if gap.value > 0 else "below"
     return f", {side} Bradley–Terry by more than chance explains: {numbers}."
+
+
+def _about_new_places(results: RunResults) -> list[str]:
+    every, choice = results.all_sections, results.gate.choice
+    said = [] if every is None else [sections_verdict(every, subject([one.method for one in every.methods]))]
+    return said + ([] if choice is None else [choice_verdict(choice)])
 
 
 def _facts(results: RunResults) -> dict[str, str]:

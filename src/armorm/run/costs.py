@@ -60,13 +60,14 @@ GPUS = (Gpu("A100 80 GB", 312e12, 80e9), Gpu("H100 SXM", 989e12, 80e9), Gpu("L40
 
 @dataclass(frozen=True)
 class GateSizes:
-    """The gate's: width and number of its hidden layers, steps, pairs a step, gates that are trained, evaluations."""
+    """The gate's: width and number of its hidden layers, steps, pairs a step, gates that are trained (short trainings by which a
+    strength is chosen as parts of one), evaluations."""
 
     hidden: int
     layers: int
     steps: int
     batch: int
-    seeds: int
+    seeds: Count
     evaluations: int
 
     def parameters(self, prompt: int, objectives: int) -> int:
@@ -100,6 +101,8 @@ class Sizes:
     strengths: int
     validation: Count
     gate: GateSizes
+    left_out: int = 0
+    """Sources that everything made of pairs is made again without."""
 
     @property
     def answers(self) -> int:
@@ -212,4 +215,10 @@ def _model(s: Sizes, decoder: Decoder | None) -> Work:
 def _bench(s: Sizes) -> Work:
     fitted = s.candidates * STRENGTHS * ITERATIONS * 4 * s.pairs * s.width
     reads = (s.candidates * ITERATIONS * 2 * s.pairs + s.benched) * s.width * s.bytes_each
-    return Work("bench", {"float64": fitted}, reads, 0, IDLE + 4 * s.pairs * s.objectives * 8)
+    again: dict[Precision, Count] = {"float64": (1 + s.left_out) * fitted}
+    if not s.left_out:
+        return Work("bench", again, reads, 0, IDLE + 4 * s.pairs * s.objectives * 8)
+    gate = _gate(s)
+    assert gate.operations is not None
+    operations = {kind: again.get(kind, 0) + s.left_out * count for kind, count in gate.operations.items()}
+    return Work("bench", operations, (1 + s.left_out) * reads + s.left_out * gate.reads, 0, gate.memory)

@@ -7,7 +7,7 @@ Cost: one prediction of the pairs, the gate's training. Of the features a block 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,21 @@ from armorm.data.splits import Split
 from armorm.features.columns import Column, blocks
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateFit, fit_constant_gate, fit_gate
+from armorm.fit.gate_choice import STEPS, STRENGTHS, KlChoice, choose_kl, parts_to_leave_out
+from armorm.fit.gate_settings import GateSettings
 from armorm.fit.method import compute_nuisances
 from armorm.fit.parts import load_gate, save_gate
 from armorm.fit.weighing import pair_weights
+from armorm.objectives import Objectives
+from armorm.progress import Reporter
 from armorm.rivals.fixed import best_single_objective
 from armorm.run.context import RunContext
 from armorm.run.pairs import PairArrays, StoredAnswers
 from armorm.run.probe_stage import FittedProbe
+
+TOO_FEW_TO_CHOOSE = (
+    "`gate.kl` is auto, and there are too few pairs to leave any out: the gate is one weight vector; give more pairs, or a number"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +60,33 @@ class Gates:
         return cls(*(load_gate(folder, one.name) for one in fields(cls)))
 
 
-def fit_gate_stage(
-    folder: Path, context: RunContext, fitted: FittedProbe, debias: Debias, pairs: PairArrays
-) -> tuple[Gates, dict[str, Any]]:
-    """Train the gate (and, for comparison, constant ones) on cross-fitted, debiased rewards."""
+@dataclass(frozen=True, eq=False)
+class GatesFit:
+    """The gates, how the first one was trained, by which settings; `choice` is how its `kl` was chosen, where it was."""
+
+    gates: Gates
+    fit: GateFit
+    settings: GateSettings
+    choice: KlChoice | None
+
+
+def fit_gates(
+    fitted: FittedProbe, debias: Debias, pairs: PairArrays, settings: GateSettings, *, seed: int, reporter: Reporter
+) -> GatesFit:
+    """Train the gate (and, for comparison, constant ones) on cross-fitted, debiased rewards of the pairs that are not for tests.
+
+    Raises FitError as `fit_gate` does.
+    """
     known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
     validation, objectives = known.at(Split.VALIDATION), debias.objectives
     chosen = cross_fit(fitted, debias, known.chosen(fitted.feature), known.folds)
     rejected = cross_fit(fitted, debias, known.rejected(fitted.feature), known.folds)
-    settings = context.recipe.gate
+    choice = None
+    if settings.kl == "auto":
+        choice = _choose(known, chosen, rejected, objectives, settings, seed, reporter)
+        settings = replace(settings, kl=choice.strengths[choice.chosen])
     weights = pair_weights(settings.weigh, known.groups, known.sources, validation)
-    with context.reporter.bar("gate", settings.steps * settings.seeds) as advance:
+    with reporter.bar("gate", settings.steps * settings.seeds) as advance:
         fit = fit_gate(
             known.prompts,
             chosen,
@@ -70,7 +94,7 @@ def fit_gate_stage(
             validation,
             objectives,
             settings=settings,
-            seed=context.recipe.seed,
+            seed=seed,
             weights=weights,
             progress=lambda done, _all: advance(done, "steps"),
         )
@@ -78,9 +102,46 @@ def fit_gate_stage(
     uniform, best = np.full(len(objectives), 1 / len(objectives)), np.zeros(len(objectives))
     best[best_single_objective(chosen, rejected)] = 1.0
     gates = Gates(fit.gate, fixed, Gate.constant(objectives, uniform), Gate.constant(objectives, best))
-    gates.save(folder)
-    by_source = average_weights(fit.gate, pairs.sections, pairs.prompts)
-    return gates, {**_training_facts(fit), "by_source": by_source, "single": gates.best_objective}
+    return GatesFit(gates, fit, settings, choice)
+
+
+def fit_gate_stage(
+    folder: Path, context: RunContext, fitted: FittedProbe, debias: Debias, pairs: PairArrays, *, kl: str | None = None
+) -> tuple[Gates, dict[str, Any]]:
+    """`fit_gates` into a folder, by the recipe's settings; `kl` takes the place of theirs."""
+    settings, seed = context.recipe.gate, context.recipe.seed
+    settings = settings if kl is None else replace(settings, kl=float(kl))
+    found = fit_gates(fitted, debias, pairs, settings, seed=seed, reporter=context.reporter)
+    found.gates.save(folder)
+    by_source = average_weights(found.fit.gate, pairs.sections, pairs.prompts)
+    facts = {**_training_facts(found.fit), "by_source": by_source, "single": found.gates.best_objective}
+    return found.gates, {**facts, **_anchor_facts(found, context.reporter)}
+
+
+def _choose(
+    known: PairArrays,
+    chosen: DebiasedRewards,
+    rejected: DebiasedRewards,
+    objectives: Objectives,
+    settings: GateSettings,
+    seed: int,
+    reporter: Reporter,
+) -> KlChoice:
+    parts = parts_to_leave_out(known.prompts, known.sources, known.groups, seed=seed)
+    with reporter.bar("gate's kl", len(parts.names) * len(STRENGTHS)) as advance:
+        return choose_kl(
+            known.prompts,
+            chosen,
+            rejected,
+            known.at(Split.VALIDATION),
+            objectives,
+            parts=parts,
+            sources=known.sources,
+            groups=known.groups,
+            settings=settings,
+            seed=seed,
+            progress=lambda done, _all: advance(done, "trainings"),
+        )
 
 
 def cross_fit(fitted: FittedProbe, debias: Debias, answers: StoredAnswers, folds: Int[np.ndarray, " n"]) -> DebiasedRewards:
@@ -120,3 +181,46 @@ def _training_facts(fit: GateFit) -> dict[str, Any]:
             }
         },
     }
+
+
+def _anchor_facts(found: GatesFit, reporter: Reporter) -> dict[str, Any]:
+    # What the paper's gate has not: nothing is said of a gate in its form
+    settings, choice, facts = found.settings, found.choice, dict[str, Any]()
+    if settings.start != "random" or settings.strength or choice is not None:
+        facts |= {"start": settings.start, "kl": f"{settings.strength:g}"}
+    if found.gates.gate.blocks > 1 or (settings.combine == "mean" and settings.seeds > 1):
+        facts |= {"combined": settings.seeds}
+    if choice is None:
+        return facts
+    facts["choice"] = _choice_facts(choice, found.settings)
+    if not choice.parts.names:
+        reporter.warn(TOO_FEW_TO_CHOOSE)
+    return facts
+
+
+def _choice_facts(choice: KlChoice, settings: GateSettings) -> dict[str, Any]:
+    parts, rows = choice.parts, []
+    for i, strength in enumerate(choice.strengths if parts.names else ()):
+        more, error = choice.excess(i, choice.best)
+        numbers = {"loss": choice.losses[i].tolist(), "accuracy": choice.accuracies[i].tolist()}
+        rows.append({"kl": f"{strength:g}", **numbers, "excess": more, "error": error})
+    return {
+        "kind": parts.kind,
+        "parts": [{"name": name, "n": n} for name, n in zip(parts.names, parts.sizes, strict=True)],
+        "steps": min(settings.steps, STEPS),
+        "strengths": rows,
+        "best": f"{choice.strengths[choice.best]:g}",
+        "chosen": f"{choice.strengths[choice.chosen]:g}",
+        "gain": _gain(choice),
+    }
+
+
+def _gain(choice: KlChoice) -> dict[str, float] | None:
+    # By how much one weight vector's loss is above that of the best gate
+    if not choice.parts.names:
+        return None
+    gates = choice.losses[:-1].mean(axis=1)
+    best = int(np.argmin(gates))
+    more, error = choice.excess(len(choice.strengths) - 1, best)
+    right = choice.accuracies.mean(axis=1)
+    return {"loss": more, "error": error, "accuracy": float(right[best] - right[-1])}

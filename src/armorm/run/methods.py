@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.bench.aggregate import aggregate_of, figures, paired
+from armorm.bench.every_section import Outcome, all_sections
 from armorm.bench.metrics import length_correlation
 from armorm.bench.outcomes import Item, Outcomes, outcomes
 from armorm.bench.run import Scores
@@ -115,22 +116,58 @@ def judge(
     name: str, graded: Graded, suite: SuiteArrays, tried: Sequence[Method], *, seed: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The suite's table, and the correlation of score and length per method."""
-    scores = score_suite(suite, tried)
+    judged = judge_suite(name, graded, suite, tried, seed=seed)
+    return judged.table, judged.lengths
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Every method on one suite: its outcomes, the table made of them, the correlation of its score and length."""
+
+    graded: Graded
+    outcomes: Mapping[str, Outcomes]
+    table: dict[str, Any]
+    lengths: list[dict[str, Any]]
+
+
+def judge_suite(name: str, graded: Graded, suite: SuiteArrays, tried: Sequence[Method], *, seed: int) -> Judged:
+    """Methods on a suite."""
+    labels = {m.scorer.name: m.scorer.label for m in tried}
+    return judge_scores(name, graded, suite, score_suite(suite, tried), labels, seed=seed)
+
+
+def judge_scores(
+    name: str,
+    graded: Graded,
+    suite: SuiteArrays,
+    scores: Mapping[str, tuple[Side, Side]],
+    labels: Mapping[str, str],
+    *,
+    seed: int,
+) -> Judged:
+    """Scores by method on a suite, as `score_suite` gives them; `labels` are their names for people, in the table's order."""
     found = {method: graded.outcomes(suite.by_item(*both)) for method, both in scores.items()}
-    rows = [_row(m, found, graded, seed) for m in tried]
+    rows = [_row(method, label, found, graded, seed) for method, label in labels.items()]
     facts = {"name": name, "n": len(graded.items), "groups": len(set(suite.groups)), "rule": graded.rule.value, "methods": rows}
     lengths, groups = suite.lengths, suite.groups
     correlated = {method: length_correlation(np.concatenate(both), lengths, groups, seed=seed) for method, both in scores.items()}
-    return facts, [{"suite": name, "method": m.scorer.name, **correlated[m.scorer.name].to_json()} for m in tried]
+    return Judged(graded, found, facts, [{"suite": name, "method": m, **correlated[m].to_json()} for m in labels])
 
 
-def _row(method: Method, found: Mapping[str, Outcomes], graded: Graded, seed: int) -> dict[str, Any]:
-    name, official = method.scorer.name, graded.aggregates[0]
+def over_sections(judged: Mapping[str, Judged], tried: Sequence[Method], *, seed: int) -> dict[str, Any] | None:
+    """Every method over all sections of all suites, each counting alike."""
+    suites = [Outcome(name, one.outcomes, one.graded.aggregates[0]) for name, one in judged.items()]
+    found = all_sections(suites, {m.scorer.name: m.scorer.label for m in tried}, rival=RIVAL, seed=seed)
+    return None if found is None else found.to_json()
+
+
+def _row(name: str, label: str, found: Mapping[str, Outcomes], graded: Graded, seed: int) -> dict[str, Any]:
+    official = graded.aggregates[0]
     whole = figures(found[name], graded.aggregates, seed=seed).to_json()
     aggregate = whole["aggregates"][official.name]
     return {
         "method": name,
-        "label": method.scorer.label,
+        "label": label,
         "overall": aggregate["overall"],
         "sections": aggregate["sections"],
         "missing": aggregate["missing"],

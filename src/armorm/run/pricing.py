@@ -19,12 +19,15 @@ from armorm.data.sources.registry import pair_source, rating_source
 from armorm.data.summary import SourceFacts
 from armorm.features.backbone import SIZES, blocks_of, device_of, is_ready, load_backbone, located, longest_of
 from armorm.features.spec import FINAL
+from armorm.fit.gate_choice import MOST_PARTS, STEPS, STRENGTHS
+from armorm.fit.gate_settings import GateSettings
 from armorm.recipe import Recipe, Source
 from armorm.rendering import Renderer
 from armorm.run.costs import (
     DECODERS,
     GPUS,
     UTILISATION,
+    Count,
     Decoder,
     GateSizes,
     Sizes,
@@ -108,9 +111,17 @@ def _sizes(recipe: Recipe, found: Sequence[SourceFacts], renderer: Renderer | No
         strengths=len(recipe.probe.alphas),
         validation=recipe.splits.validation,
         gate=GateSizes(
-            gate.hidden, gate.hidden_layers, gate.steps, gate.batch_size, gate.seeds, gate.steps // gate.evaluate_every
+            gate.hidden, gate.hidden_layers, gate.steps, gate.batch_size, _trainings(gate), gate.steps // gate.evaluate_every
         ),
+        left_out=len(by_kind["pairs"]) if recipe.unseen_sources else 0,
     )
+
+
+def _trainings(gate: GateSettings) -> Count:
+    # Gates that are trained, for debiased and raw rewards each; the strength is chosen once for both
+    if gate.kl != "auto":
+        return 0 if gate.kl == "inf" else gate.seeds
+    return gate.seeds + MOST_PARTS * (len(STRENGTHS) - 1) * min(gate.steps, STEPS) / gate.steps / 2
 
 
 def _sum(amounts: Sequence[Amount]) -> Amount:

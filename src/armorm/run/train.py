@@ -10,7 +10,7 @@ its value on to the next ones; one that is found finished is read once. No row's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +31,7 @@ from armorm.fit.parts import load_debias
 from armorm.objectives import Objectives
 from armorm.owner import owning_folder
 from armorm.progress import Reporter
-from armorm.recipe import HELD_OUT, STARTER, Recipe
+from armorm.recipe import HELD_OUT, STARTER, UNSEEN, Recipe
 from armorm.report.provenance import provenance
 from armorm.report.run_page import write_run
 from armorm.report.run_results import RunResults
@@ -43,13 +43,14 @@ from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.examples import examples, reference_of
 from armorm.run.extraction import LazyBackbone, Stores, extract_all
 from armorm.run.gate_stage import Gates, average_weights, fit_gate_stage
-from armorm.run.methods import Graded, Method, fit_bradley_terry_stage, judge, methods
+from armorm.run.methods import Graded, Judged, Method, fit_bradley_terry_stage, judge_suite, methods, over_sections
 from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
 from armorm.run.planted import Evidence, planted_table
 from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
 from armorm.run.rows import Rows, read_rows
 from armorm.run.stages import FILE as STAGE
 from armorm.run.stages import Stage, read_nothing, require_stage_folder, run_stage
+from armorm.run.unseen import judge_unseen
 from armorm.scoring.uncertainty import Uncertainty
 from armorm.sums import NAME as SUMS
 from armorm.sums import UNFINISHED, read_own_list, read_sums, save_sums
@@ -137,7 +138,7 @@ class Training:
         self.gates = self._stage("gate", inputs, self._fit_gates, BothGates.load)
         fitted = {"gate": self.gates.key, "uncertainty": self.uncertainty.key}
         model = self._stage("model", {**fitted, "backbone": self.backbone.fingerprint}, self._save_model, read_nothing)
-        inputs = {**fitted, "suites": self._keys("suites"), **self._settings("bench", "examples")}
+        inputs = {**fitted, "suites": self._keys("suites"), **self._settings("bench", "examples", *self._unseen())}
         self.rival = self._stage("bench", inputs, self._bench, _load_rival)
         stages = (self.probe, self.uncertainty, self.debias, self.gates, self.rival)
         facts = {stage.folder.name: stage.facts for stage in stages}
@@ -218,7 +219,7 @@ class Training:
         """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
         debiased, facts = fit_gate_stage(at, self.context, self.probe.value, self.debias.value, self.pairs)
         none = Debias.identity(self.objectives)
-        raw, _ = fit_gate_stage(at / "not-debiased", self.context, self.probe.value, none, self.pairs)
+        raw, _ = fit_gate_stage(at / "not-debiased", self.context, self.probe.value, none, self.pairs, kl=facts.get("kl"))
         return BothGates(debiased, raw), {**facts, "single": raw.best_objective}
 
     def _save_model(self, at: Path) -> tuple[None, Facts]:
@@ -238,12 +239,17 @@ class Training:
         save_bradley_terry(at, rival)
         tried, seed, gate = self._methods(rival), self.recipe.seed, self.fitted.gate
         settings = {suite.name: suite for suite in self.recipe.bench}
-        found = [judge(n, Graded.by(settings.get(n), suite.items), suite, tried, seed=seed) for n, suite in self.suites.items()]
-        tables = [table for table, _ in found]
+        found = {
+            name: judge_suite(name, Graded.by(settings.get(name), suite.items), suite, tried, seed=seed)
+            for name, suite in self.suites.items()
+        }
+        everywhere = self._judge_everywhere(at, found, tried) if self._unseen() else {}
+        tables = [one.table for one in found.values()]
         pairs = {name: suite.pairs for name, suite in self.suites.items()}
         return rival, {
             "suites": tables,
-            "length": [row for _, lengths in found for row in lengths],
+            **everywhere,
+            "length": [row for one in found.values() for row in one.lengths],
             "abstention": abstention_facts(self.uncertainty.value, self.fitted, pairs, seed=seed),
             "gate_by_section": {
                 f"{name}: {section}": weights
@@ -254,6 +260,14 @@ class Training:
             "planted": self._planted(tables),
             "examples": examples(self.fitted, list(pairs.values())[-1], count=self.recipe.examples) if pairs else [],
         }
+
+    def _judge_everywhere(self, at: Path, found: dict[str, Judged], tried: Sequence[Method]) -> Facts:
+        """The sources that can be left out as a suite more in `found`, and all methods over all sections."""
+        probe, debias, ratings = self.probe.value, self.debias.value, self.stores.ratings
+        unseen = judge_unseen(at, self.context, probe, debias, self.pairs, ratings)
+        if unseen.judged is not None:
+            found[UNSEEN] = unseen.judged
+        return {"all_sections": over_sections(found, tried, seed=self.recipe.seed), "warnings": list(unseen.warnings)}
 
     def _report(self, at: Path, facts: Mapping[str, Facts], about: Facts) -> tuple[None, Facts]:
         results = RunResults.model_validate(
@@ -268,7 +282,7 @@ class Training:
                 "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
                 "gate": facts["gate"],
                 **facts["bench"],
-                "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"]],
+                "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"], *facts["bench"].get("warnings", [])],
             }
         )
         write_run(results, at)
@@ -329,6 +343,10 @@ class Training:
         whole = self.recipe.model_dump(mode="json")
         del whole["gate"]["device"]  # decides speed and rounding
         return {name: whole[name] for name in names}
+
+    def _unseen(self) -> tuple[str, ...]:
+        # The setting's name where it is switched on: what is not asked for is no part of a key
+        return ("unseen_sources",) if self.recipe.unseen_sources else ()
 
     def _load_uncertainty(self, at: Path) -> Uncertainty:
         return _there(Uncertainty.load(at, self.objectives), at / "uncertainty.json")

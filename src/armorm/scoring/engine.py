@@ -163,7 +163,8 @@ class Engine:
 
 def _with_silent(faults: Faults, columns: Heads) -> Faults:
     # A row whose heads gave a number that is none is refused too: a score of NaN is no score.
-    sound = torch.stack([torch.isfinite(column).all(dim=1) for column in columns]).all(dim=0).tolist()
+    every = [column.flatten(1) for column in columns if column is not None]
+    sound = torch.stack([torch.isfinite(column).all(dim=1) for column in every]).all(dim=0).tolist()
     return tuple(fault or (None if good else NOT_FINITE) for fault, good in zip(faults, sound, strict=True))
 
 
@@ -182,9 +183,10 @@ def join_pooled(pooled: Mapping[str, Float[Tensor, "b d"]], spec: FeatureSpec) -
 def _scatter(places: Sequence[Tensor], heads: Sequence[Heads], n: int, basis: Basis) -> Heads:
     # The batches' outputs in the order of the rows; NaN where no batch held the row.
     k, q = len(basis.objectives), len(basis.terms)
-    columns = Heads(*(torch.full((n, width), torch.nan) for width in (k, k, q, q)))
-    if places:
-        at = torch.cat(list(places))
-        for column, of in zip(columns, zip(*heads, strict=True), strict=True):
+    if not places:
+        return Heads(*(torch.full((n, width), torch.nan) for width in (k, k, q, q)))
+    columns, at = heads[0].each(lambda column: torch.full((n, *column.shape[1:]), torch.nan)), torch.cat(list(places))
+    for column, of in zip(columns, zip(*heads, strict=True), strict=True):
+        if column is not None:
             column[at] = torch.cat(of).cpu()
     return columns

@@ -26,6 +26,8 @@ class Score:
     `score`. `truncated` says that the conversation did not fit and lost its oldest part; `notes` name what the chat template left
     out or could not keep apart. `std` and `reward_std`: how far the
     score and the rewards may be off because ratings were few, as standard deviations; None where the model doesn't know.
+    `gate_std` and `std_from_gate`: how far the gates of several seeds are apart, as standard deviations of the weights and of the
+    score that they give; empty and None where the gate is of one seed.
 
     Under a steering profile, `profile` is its name, `gate` holds the steered weights, `gate_as_trained` those that the gate
     gave, and `constraints` names the terms that are constraints.
@@ -41,6 +43,8 @@ class Score:
     truncated: bool = False
     std: float | None = None
     reward_std: Mapping[str, float | None] = field(default_factory=dict)
+    gate_std: Mapping[str, float] = field(default_factory=dict)
+    std_from_gate: float | None = None
     profile: str | None = None
     gate_as_trained: Mapping[str, float] = field(default_factory=dict)
     constraints: tuple[str, ...] = ()
@@ -51,6 +55,7 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         steered = {"profile": self.profile, "gate_as_trained": dict(self.gate_as_trained), "constraints": list(self.constraints)}
+        seeds = {"gate_std": dict(self.gate_std), "std_from_gate": self.std_from_gate}
         return {
             "score": self.score,
             "rewards": dict(self.rewards),
@@ -62,6 +67,7 @@ class Score:
             "truncated": self.truncated,
             "std": self.std,
             "reward_std": dict(self.reward_std),
+            **(seeds if self.gate_std else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
             **(steered if self.profile is not None else {}),
         }
@@ -69,10 +75,19 @@ class Score:
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         unsure = "" if self.std is None else f" ± {decimal(self.std, 4)}"
         table = Table(title=Text(f"score {decimal(self.score, 4)}{unsure}"), title_justify="left")
-        for name in ("term", "reward", "raw", "gate", "coefficient", "contribution"):
+        for name in (
+            "term",
+            "reward",
+            "raw",
+            "gate",
+            *(["± over seeds"] if self.gate_std else []),
+            "coefficient",
+            "contribution",
+        ):
             table.add_column(name, justify="left" if name == "term" else "right")
         for term, contribution in sorted(self.contributions.items(), key=lambda c: -abs(c[1])):
-            numbers = (decimal(one.get(term)) for one in (self.terms, self.raw, self.gate))
+            columns = (self.terms, self.raw, self.gate, *([self.gate_std] if self.gate_std else []))
+            numbers = (decimal(one.get(term)) for one in columns)
             cells = (*numbers, signed(self.coefficients[term], 4), signed(contribution, 4))
             table.add_row(Text(term), *cells)
         yield table

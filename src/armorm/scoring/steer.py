@@ -18,7 +18,7 @@ own column. Last the constraints: each adds the term −penalty · shortfall, so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,13 +39,20 @@ class Heads(NamedTuple):
     """What a model's heads give for b rows, with or without a profile.
 
     `rewards` [b k] before debiasing, [0, 1] scale; `gate` [b k]; `coefficients` and `terms` [b q], whose products sum to the
-    score: q = k + m computed nuisances, and a profile's constraints.
+    score: q = k + m computed nuisances, and a profile's constraints. `members` [b s k]: the weights of each of the s gates that
+    `gate` is the mean of; None for a gate by itself.
     """
 
     rewards: Float[Tensor, "b k"]
     gate: Float[Tensor, "b k"]
     coefficients: Float[Tensor, "b q"]
     terms: Float[Tensor, "b q"]
+    members: Float[Tensor, "b s k"] | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Heads:
+        """The same with every column changed, such as some rows of them."""
+        members = None if self.members is None else change(self.members)
+        return Heads(change(self.rewards), change(self.gate), change(self.coefficients), change(self.terms), members)
 
     @property
     def score(self) -> Float[Tensor, " b"]:
@@ -85,7 +92,11 @@ class Steering:
             missed = self.shortfalls(heads.rewards)
             penalty = missed.new_tensor([-c.penalty for c in self.profile.constraints]).expand_as(missed)
             coefficients, terms = torch.cat([coefficients, penalty], dim=1), torch.cat([terms, missed], dim=1)
-        return Heads(heads.rewards, gate, coefficients, terms)
+        return Heads(heads.rewards, gate, coefficients, terms, heads.members)
+
+    def steer_members(self, members: Float[Tensor, "b s k"]) -> Float[Tensor, "b s k"]:
+        """The weights of each of several gates, steered."""
+        return self.apply_gate(members.flatten(0, 1)).reshape(members.shape)
 
     def apply_gate(self, gate: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """Steps 1 to 5; each row keeps its sum. Raises ObjectiveMismatch for another number of objectives."""

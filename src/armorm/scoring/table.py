@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -69,6 +70,18 @@ class Basis:
 
 
 @dataclass(frozen=True, eq=False)
+class GateSpread:
+    """Standard deviations over the seeds of a gate that is the mean of several: of n scores, and of their weights.
+
+    A seed decides the first weights and the batches: the spread says how far the pairs leave open what the gate is, not how far
+    all of its seeds may be off alike.
+    """
+
+    std: Float[np.ndarray, " n"]
+    gate_std: Float[np.ndarray, "n k"]
+
+
+@dataclass(frozen=True, eq=False)
 class ScoreTable:
     """Scores of n answers in columns, in the order they came in.
 
@@ -90,7 +103,7 @@ class ScoreTable:
     @classmethod
     def of(cls, basis: Basis, heads: Heads, tokens: Int[np.ndarray, " n"]) -> ScoreTable:
         """Of what the heads gave for whole rows, none of them refused."""
-        columns, none = Heads(*(t.detach().cpu() for t in heads)), (None,) * len(tokens)
+        columns, none = heads.each(lambda t: t.detach().cpu()), (None,) * len(tokens)
         return cls(basis, columns, tokens, np.zeros(len(tokens), dtype=np.bool_), none, none, notes=((),) * len(tokens))
 
     def __len__(self) -> int:
@@ -160,6 +173,10 @@ class ScoreTable:
         has not kept the features that it needs."""
         return self._deviations
 
+    def over_seeds(self) -> GateSpread | None:
+        """How far the gates of several seeds are apart, under the row's profile; None where the gate is of one seed."""
+        return self._over_seeds
+
     def difference(self, i: int, j: int, *, names: tuple[str, str] = ("A", "B")) -> Difference:
         """Score i minus score j, term by term, with the difference's own standard deviation where the table has the means.
 
@@ -183,6 +200,7 @@ class ScoreTable:
         columns, names = self._columns(steering), self.basis.objectives.names
         terms = (*self.basis.terms, *(steering.labels if steering else ()))
         std, reward_std = self._deviation(i)
+        seeds = self.over_seeds()
 
         def named(of: Sequence[str], values: Float[np.ndarray, " _"]) -> dict[str, float]:
             return dict(zip(of, values.tolist(), strict=True))
@@ -199,6 +217,8 @@ class ScoreTable:
             notes=self.notes[i],
             std=std,
             reward_std=reward_std,
+            gate_std=named(names, seeds.gate_std[i]) if seeds else {},
+            std_from_gate=float(seeds.std[i]) if seeds else None,
             profile=steering.profile.name if steering else None,
             gate_as_trained=named(names, self.gate_as_trained[i]) if steering else {},
             constraints=steering.labels if steering else (),
@@ -223,7 +243,7 @@ class ScoreTable:
         coefficients, terms = (torch.full((len(self), len(self.term_names)), torch.nan) for _ in range(2))
         for steering, at in self._groups:
             rows, columns = torch.from_numpy(at), torch.tensor(self._columns(steering))
-            heads = Heads(*(column[rows] for column in self.trained))
+            heads = self.trained.each(itemgetter(rows))
             heads = heads if steering is None else steering.steer(heads, self.basis.transform)
             gate[rows], coefficients[rows], terms[rows] = heads.gate, 0, 0
             coefficients[rows[:, None], columns], terms[rows[:, None], columns] = heads.coefficients, heads.terms
@@ -253,6 +273,20 @@ class ScoreTable:
         known = uncertainty.of_score(features[rows].astype(np.float64), self.coefficients[rows])
         std[rows], reward_std[rows] = known.std, known.reward_std
         return ScoreUncertainty(std, reward_std)
+
+    @cached_property
+    def _over_seeds(self) -> GateSpread | None:
+        if self.trained.members is None:
+            return None
+        gate_std, std = np.full(self.gate.shape, np.nan), np.full(len(self), np.nan)
+        for steering, rows in self._groups:
+            members, matrix = self.trained.members[torch.from_numpy(rows)], self.basis.transform
+            if steering is not None:
+                members, matrix = steering.steer_members(members), steering.matrix(matrix)
+            gate_std[rows] = members.double().std(dim=1).numpy()
+            debiased = self.trained.terms[torch.from_numpy(rows)].double() @ matrix.double()
+            std[rows] = (members.double() * debiased[:, None]).sum(dim=2).std(dim=1).numpy()  # over k, then over seeds
+        return GateSpread(std, gate_std)
 
     def _deviation(self, i: int) -> tuple[float | None, dict[str, float | None]]:
         known = self.deviations()

@@ -54,6 +54,7 @@ def assemble(
         backbone_layers=backbone.layers,
         backbone_name=backbone.name,
         gate_hidden=[w.shape[0] for w in gate.weights[:-1]],
+        gate_blocks=gate.blocks,
         gating_temperature=gate.temperature,
         gate_scale=gate_scale,
         probe_bias=bool(np.any(probe.intercepts)),
@@ -68,7 +69,7 @@ def assemble(
     model.model = backbone.model
     model.regression_layer = _linear(probe.weights, probe.intercepts if config.probe_bias else None)
     model.reward_transform_matrix = nn.Parameter(_float(debias.matrix))
-    model.gating = GatingNetwork(needed[1], config.gate_hidden, len(model.objectives), gate.temperature, gate_scale)
+    model.gating = GatingNetwork(needed[1], config.gate_hidden, len(model.objectives), gate.temperature, gate_scale, gate.blocks)
     model.gating.layers = nn.ModuleList(_linear(w, b) for w, b in zip(layers, gate.biases, strict=True))
     model.gating.logit_scale = nn.Parameter(torch.tensor([gate.scale], dtype=torch.float32))
     model.tokenizer = backbone.tokenizer

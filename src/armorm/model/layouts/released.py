@@ -205,6 +205,11 @@ def released_faults(model: RewardModel) -> list[str]:
         faults.append("the probe has intercepts: train with `probe.intercept: false`")
     if len(set(c.gate_hidden)) > 1:
         faults.append(f"the gate's hidden layers have widths {c.gate_hidden}: train it with one width")
+    if max(c.gate_hidden, default=0) > MOST:
+        faults.append(
+            f"the gate's hidden layers have a width of {max(c.gate_hidden):,}, there at most {MOST:,}: train it with a smaller "
+            "`hidden`, or with fewer `seeds` where they make one gate"
+        )
     if tuple(c.header_ids) != (header := LAYOUTS[kind].header):
         faults.append(
             f"its chat template opens an answer with the tokens {list(c.header_ids)}, that layout's code looks for "
