@@ -19,7 +19,7 @@ from armorm.disk import load_part, reading_facts, save_part
 from armorm.errors import CheckpointError, FitError, ObjectiveMismatch
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
-from armorm.fit.preference import Preference
+from armorm.fit.preference import FORMS, Preference
 from armorm.fit.probe import Probe
 from armorm.fit.statistics import SUMS, Part
 from armorm.objectives import Objectives
@@ -73,8 +73,9 @@ def load_gate(folder: Path, name: str = "gate") -> Gate:
 
 def save_preference(folder: Path, preference: Preference, objectives: Objectives) -> None:
     """The calibration of a model with these objectives. Raises StorageError."""
-    tensors = {"margins": preference.margins, "probabilities": preference.probabilities}
-    facts = {name: getattr(preference, name) for name in ("form", "slope", "pairs", "prompts")}
+    curve = {"margins": preference.margins, "probabilities": preference.probabilities}
+    tensors = {"slope": np.array([preference.slope], dtype=np.float64), **curve}
+    facts = {name: getattr(preference, name) for name in ("form", "pairs", "prompts")}
     _save(folder, PREFERENCE, tensors, objectives, facts)
 
 
@@ -88,8 +89,10 @@ def load_preference(folder: Path, objectives: Objectives | None = None) -> Prefe
         raise ObjectiveMismatch(f"the model has {objectives}, {place} has {own}: copy both {PREFERENCE} files of this model")
     try:
         with reading_facts(place, remedy=_PREFERENCE_REMEDY):
-            counts = index(facts["pairs"]), index(facts["prompts"])
-            return Preference(facts["form"], *counts, float(facts["slope"]), t["margins"], t["probabilities"])
+            form, curve = facts["form"], (t["margins"], t["probabilities"])
+            if form not in FORMS or curve[0].ndim != 1 or curve[0].shape != curve[1].shape:
+                raise ValueError(f"a curve of the form {form!r} with arrays of {[x.shape for x in curve]}")
+            return Preference(form, index(facts["pairs"]), index(facts["prompts"]), float(t["slope"][0]), *curve)
     except FitError as error:
         raise CheckpointError(f"{place}: {error}") from error
 

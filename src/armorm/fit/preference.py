@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +26,7 @@ from armorm.errors import FitError
 
 Form = Literal["logistic", "isotonic"]
 """The curve: 1 / (1 + exp(−slope · margin)), or steps that never fall, with straight lines between them."""
+FORMS: tuple[Form, ...] = get_args(Form)
 FOLDS = 5
 """Folds of prompts over which the log-loss is cross-validated."""
 SMALLEST = float(np.finfo(np.float32).tiny)

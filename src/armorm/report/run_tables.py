@@ -280,12 +280,12 @@ def _rules(suite: SuiteAbstention) -> list[str]:
         for p in suite.rules
         if p.decided
     )
-    gain = suite.area_gain
+    gain, areas = suite.area_gain, [percent(one.value) for one in (suite.area_probability, suite.area_margin)]
+    called = f"Called at a probability: {rules}." if rules else f"No pair reaches {percent(suite.rules[0].threshold, 0)}."
     return [
-        f"Mean error over all shares: {percent(suite.area_probability.value)} by probability, "
-        f"{percent(suite.area_margin.value)} by margin ({points(gain.value)} points, {points(gain.low)} to {points(gain.high)}): the probability never falls with the "
-        "margin, so the orders differ only where it gives one value to several margins. "
-        + (f"Called at a probability: {rules}." if rules else "No pair reaches 60 %.")
+        f"Mean error over all shares: {areas[0]} by probability, {areas[1]} by margin ({points(gain.value)} points, "
+        f"{points(gain.low)} to {points(gain.high)}): the probability never falls with the margin, so the orders differ only "
+        f"where it gives one value to several margins. {called}"
     ]
 
 
