@@ -39,7 +39,7 @@ from armorm.scoring.explain import difference
 from armorm.scoring.profile import Profile
 
 QUIET = Reporter(quiet=True)
-CURVE = Preference("logistic", 200, 100, slope=2.0)
+CURVE = Preference("logistic", 200, 100, slope=0.2)
 
 
 def talk(answer: str, prompt: str = "hello how are you") -> list[dict[str, str]]:
@@ -99,9 +99,8 @@ def test_the_sentence_names_the_likelier_answer(model: RewardModel):
         console.print(pair)
         assert pair.verdict in console.export_text()
     sure = comparison(difference(model.score(GOOD), model.score(BAD)), replace(CURVE, slope=1e9))
-    assert "is 99.0 %." in sure.verdict  # and not 100 %
-    sure = replace(sure, probability=0.9987)
-    assert "is 99.9 %." in sure.verdict
+    assert "is 99.0 %." in sure.verdict
+    assert "is 99.9 %." in replace(sure, probability=0.9987).verdict  # and not 100 %
 
 
 def test_lists_are_compared_one_by_one(model: RewardModel):
@@ -194,15 +193,16 @@ def test_damage_is_noticed_when_the_model_is_loaded(model: RewardModel, tmp_path
     model.save_pretrained(tmp_path / "m")
     if not listed:
         (tmp_path / "m" / "SHA256SUMS").unlink()
+    said = file if listed or file.endswith(".json") else r"preference\.safetensors|a safetensors file"
     whole = (tmp_path / "m" / file).read_bytes()
     for place in np.random.default_rng(0).integers(8 * len(whole), size=6).tolist():
         hurt = bytearray(whole)
         hurt[place // 8] ^= 1 << place % 8
         (tmp_path / "m" / file).write_bytes(hurt)
-        with pytest.raises(CheckpointError, match=file):
+        with pytest.raises(CheckpointError, match=said):
             RewardModel.from_pretrained(tmp_path / "m")
     (tmp_path / "m" / file).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=file):
+    with pytest.raises(CheckpointError, match=said):
         RewardModel.from_pretrained(tmp_path / "m")
 
 
