@@ -155,6 +155,7 @@ def test_a_model_without_a_calibration_says_so(model: RewardModel):
 def test_under_a_profile_the_calibration_says_nothing(model: RewardModel):
     dropped = Profile(name="careful", drop=("safe",))
     refused(model.compare(GOOD, BAD, profile=dropped), "not of those under the profile careful")
+    refused(model.compare(GOOD, BAD, profile=Profile(name="", drop=("safe",))), "not of those under the profile")
     plain = model.compare(GOOD, BAD)
     assert model.compare(GOOD, BAD, profile=Profile(name="empty", description="steers nothing")).probability == plain.probability
     model.config.profile = dropped.to_json()

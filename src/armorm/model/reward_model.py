@@ -328,7 +328,7 @@ class RewardModel(PreTrainedModel):
         rows = [_held(conversation) for pair in zip(first, second, strict=True) for conversation in pair]
         table = self.engine(**engine).score(rows, profile=profile, deviations=True, strict=True)
         applied = profile or self.profile
-        steered = applied.name if applied is not None and applied.steers else ""
+        steered = applied.name if applied is not None and applied.steers else None
         found = [
             comparison(
                 table.difference(i, i + 1, names=names),

@@ -98,7 +98,7 @@ class Comparison:
 
 
 def comparison(
-    difference: Difference, preference: Preference | None, *, steered: str = "", one_prompt: bool = True
+    difference: Difference, preference: Preference | None, *, steered: str | None = None, one_prompt: bool = True
 ) -> Comparison:
     """A difference with its probability by a calibration, where the calibration is of such differences.
 
@@ -106,7 +106,7 @@ def comparison(
     """
     if preference is None:
         return Comparison(difference, note=NOT_CALIBRATED)
-    if steered:
+    if steered is not None:
         return Comparison(difference, note=STEERED.format(name=steered))
     if not one_prompt:
         return Comparison(difference, note=OTHER_PROMPT)
