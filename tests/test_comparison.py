@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from small_run import open_stores, read_lines, write_recipe
+from small_run import open_stores
 
 from armorm import Comparison
 from armorm.data.splits import Split
@@ -22,11 +21,12 @@ from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.method import Fitted
 from armorm.fit.parts import PREFERENCE_FILES, load_debias, load_preference
-from armorm.fit.preference import Preference
+from armorm.fit.preference import Preference, PreferenceFit
 from armorm.jobs.exchange import export_model
 from armorm.model.reward_model import RewardModel
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
+from armorm.run import preference_stage
 from armorm.run.context import RunContext
 from armorm.run.gate_stage import Gates, cross_fit
 from armorm.run.pairs import PairArrays, pair_arrays
@@ -265,11 +265,9 @@ def test_margins_are_those_of_the_model_with_cross_fitted_rewards(stage: Parts, 
     assert np.corrcoef(final, margins)[0, 1] > 0.9
     assert not np.allclose(final, margins, rtol=1e-3)  # the final probe has seen these prompts
     model = RewardModel.from_pretrained(run.folder / "model")
-    row = read_lines(Path(load_recipe(run.folder / "recipe.yaml").pairs[0].path or ""))[0]
-    place = known.ids.index(row["id"]) if row["id"] in known.ids else 0
-    context, chosen, rejected = known.texts(place)
+    context, chosen, rejected = known.texts(0)
     a, b = ([*context, {"role": "assistant", "content": text}] for text in (chosen, rejected))
-    assert model.compare(a, b).margin == pytest.approx(final[place], abs=1e-4)
+    assert model.compare(a, b).margin == pytest.approx(final[0], abs=1e-4)
 
 
 def test_the_stage_sees_no_other_pairs(stage: Parts, tmp_path: Path):
@@ -307,16 +305,19 @@ def test_without_validation_pairs_there_is_none_and_the_report_says_so(stage: Pa
     json.dumps(known, allow_nan=False)
 
 
-def test_a_run_without_validation_pairs_ends_with_a_model_and_no_probability(
-    run: Run, rows: Path, tiny_folder: Path, tmp_path: Path
+def test_a_run_that_can_not_calibrate_ends_with_a_model_and_no_probability(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    mine = Path(shutil.copytree(rows, tmp_path / "rows"))
-    recipe = load_recipe(write_recipe(mine, tiny_folder, splits={"validation": 0.0, "test": 0.2}))
+    why = "the 9 validation pairs are of one prompt"
+    monkeypatch.setattr(preference_stage, "fit_preference", lambda *_: PreferenceFit(None, reason=why))
+    recipe = load_recipe(run.folder / "recipe.yaml")
     bare = train(recipe, tmp_path / "bare", features=run.folder / "features", reporter=QUIET)
     assert not (bare.folder / "model" / "preference.json").exists()
     refused(RewardModel.from_pretrained(bare.folder / "model").compare(GOOD, BAD), "keeps no calibration")
-    assert "P(right) could not be calibrated: there are no validation pairs" in bare.results.warnings
+    assert f"P(right) could not be calibrated: {why}" in bare.results.warnings
     assert bare.results.reliability == ()
-    page = bare.report.read_text(encoding="utf-8")
-    assert "There is none: there are no validation pairs" in page
+    assert bare.results.preference is not None
+    assert bare.results.preference.form is None
+    for name in ("report.html", "report.md"):
+        assert f"There is none: {why}" in (bare.folder / "report" / name).read_text(encoding="utf-8")
     assert train(recipe, bare.folder, features=run.folder / "features", reporter=QUIET).computed == ()

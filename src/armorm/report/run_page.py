@@ -304,7 +304,8 @@ def reliability_figure(suites: Sequence[SuiteReliability]) -> Figure:
         promised, found = [100 * one.confidence for one in suite.bins], [100 * one.right.value for one in suite.bins]
         axes.plot(promised, found, "o-", color=ACCENT, linewidth=1.0, markersize=4.6, markeredgecolor=SURFACE, zorder=3)
         axes.set_xlim(48, 102)
-        axes.set_ylim(min(38.0, *(100 * one.right.low for one in suite.bins if math.isfinite(one.right.low))) - 2, 102)
+        lowest = [100 * one.right.low for one in suite.bins if math.isfinite(one.right.low)]
+        axes.set_ylim(min([38.0, *lowest]) - 2, 102)
     return inline(figure, "Share of right calls by promised probability")
 
 

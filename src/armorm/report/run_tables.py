@@ -266,8 +266,8 @@ def abstention_grid(suite: SuiteAbstention) -> Grid:
         for point, by_margin in zip(points, suite.by_margin, strict=True)
     ]
     least = "P(right) at least" if suite.by_probability else "|margin| at least"
-    shares = (Cell(text, "%") for text in ("wrong", "promised", "wrong, by margin"))
-    head = ("left open", least, "pairs decided", *shares)
+    shares = [Cell(text, "%") for text in ("wrong", "promised", "wrong, by margin")]
+    head: list[str | Cell] = ["left open", least, "pairs decided", *shares]
     return table("run.abstention", rows, name=suite.suite, head=head, remarks=_rules(suite))
 
 
