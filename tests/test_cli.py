@@ -180,7 +180,18 @@ def test_a_dry_run_is_a_plan(armorm: Armorm, rows: Path, tiny_folder: Path, tmp_
     plan = json.loads(out)
     assert plan["objectives"] == ["panel-quality", "panel-verbosity", "judge-quality"]
     assert [Path(f).name for f in plan["ratings"][0]["files"]] == ["ratings-judge.jsonl", "ratings-panel.jsonl"]
-    assert plan["stages"] == ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"]
+    assert plan["stages"] == [
+        "rows",
+        "features",
+        "probe",
+        "uncertainty",
+        "debias",
+        "gate",
+        "preference",
+        "model",
+        "bench",
+        "report",
+    ]
     assert not list(tmp_path.iterdir())
 
 

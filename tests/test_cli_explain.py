@@ -76,6 +76,11 @@ def test_a_pair_is_explained_as_a_difference_that_adds_up(armorm: Armorm, model:
     code, out, _ = armorm("explain", model, file)
     assert code == 0
     assert "chosen − rejected" in out
+    pair = facts["comparison"]
+    assert (pair["names"], pair["margin"]) == (["chosen", "rejected"], gap["delta"])
+    assert 0.5 < pair["probability"] < 1
+    assert f"that chosen is the better one is {100 * pair['probability']:.0f} %" in " ".join(out.split())
+    assert "±" not in out  # how far rewards may be off is no confidence in the comparison
     assert gap["sentence"].split(";")[0][:30] in out
     assert "training prompts that open the gate alike" in out
 
@@ -84,6 +89,27 @@ def test_two_rows_are_compared_as_a_pair_is(armorm: Armorm, model: Path, file: P
     pair, two = found(armorm, model, file)["difference"], found(armorm, model, file, "--row", 2, "--against", 3)["difference"]
     assert two["names"] == ["row 2", "row 3"]
     assert two["delta"] == pytest.approx(pair["delta"], abs=1e-6)
+    pair, two = (found(armorm, model, file, *words)["comparison"] for words in ((), ("--row", 2, "--against", 3)))
+    assert two["probability"] == pytest.approx(pair["probability"], abs=1e-4)
+
+
+def test_why_there_is_no_probability_is_said(armorm: Armorm, model: Path, file: Path, profile: Path, tmp_path: Path):
+    bare = Path(shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("preference.*")))
+    for words, why in (
+        ((bare, file), "this model keeps no calibration"),
+        ((model, file, "--profile", profile), "not of those under the profile careful"),
+    ):
+        pair = found(armorm, *words)["comparison"]
+        assert pair["probability"] is None
+        assert why in pair["note"]
+        code, out, _ = armorm("explain", *words)
+        assert code == 0
+        assert why in " ".join(out.split())
+    page = tmp_path / "page.html"
+    assert armorm("explain", bare, file, "--html", page)[0] == 0
+    assert "this model keeps no calibration" in page.read_text()
+    assert armorm("explain", model, file, "--html", page)[0] == 0
+    assert "The probability that chosen is the better one is" in page.read_text()
 
 
 def test_one_answer(armorm: Armorm, model: Path, file: Path):

@@ -155,6 +155,7 @@ def test_a_dry_run_says_what_each_stage_costs(armorm: Armorm, rows: Path, tiny_f
         "uncertainty",
         "debias",
         "gate",
+        "preference",
         "model",
         "bench",
     ]

@@ -14,7 +14,17 @@ import pytest
 import armorm
 from armorm import errors
 
-MODELS = {"Difference", "Explanation", "Objective", "Objectives", "Profile", "RewardModel", "RewardModelConfig", "Score"}
+MODELS = {
+    "Comparison",
+    "Difference",
+    "Explanation",
+    "Objective",
+    "Objectives",
+    "Profile",
+    "RewardModel",
+    "RewardModelConfig",
+    "Score",
+}
 WORK = {"Recipe", "difference", "explain", "load_recipe", "score_file", "train"}
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 

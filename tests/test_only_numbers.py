@@ -27,7 +27,7 @@ from armorm.fit.calibration import HeldOut, calibrate
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateSettings, fit_constant_gate, fit_gate
 from armorm.fit.gate_training import Scale
-from armorm.fit.parts import load_debias, load_gate, load_probe, save_gate, save_probe
+from armorm.fit.parts import load_debias, load_gate, load_preference, load_probe, save_gate, save_probe
 from armorm.fit.posterior import Leverage
 from armorm.fit.probe import Probe, fit_probe
 from armorm.fit.statistics import RidgeStatistics
@@ -264,6 +264,8 @@ def damage_part(folder: Path, name: str, key: str, value: float) -> None:
         ("uncertainty", "uncertainty", "inflation", Uncertainty.load),
         ("uncertainty", "uncertainty", "parts.0.vectors", Uncertainty.load),
         ("uncertainty", "uncertainty", "correlation", Uncertainty.load),
+        ("preference", "preference", "slope", load_preference),
+        ("model", "preference", "slope", load_preference),
         ("model", "reference", "quantiles", Reference.load),
         ("model", "reference", "gates", Reference.load),
         ("bench", "bradley-terry", "weights", load_bradley_terry),

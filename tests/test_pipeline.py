@@ -22,7 +22,7 @@ from armorm.run import train as train_module
 from armorm.run.train import Run, train
 
 QUIET = Reporter(quiet=True)
-STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
+STAGES = ("probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report")
 
 
 def again(run: Run, rows: Path, backbone: Path, out: Path, **changes: Any) -> Run:
@@ -242,7 +242,7 @@ def test_permuted_labels_leave_the_probe_with_nothing(run: Run, tiny_folder: Pat
 
 def test_without_debiasing_the_score_moves(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):
     plain = again(run, rows, tiny_folder, tmp_path / "plain", debias={"nuisances": []})
-    assert plain.computed == ("debias", "gate", "model", "bench", "report")
+    assert plain.computed == ("debias", "gate", "preference", "model", "bench", "report")
     assert plain.results.debias is None
     one = conversation(read_lines(rows / "bench.jsonl")[0], "chosen")
     scores = [RewardModel.from_pretrained(r.folder / "model").score(one) for r in (run, plain)]

@@ -59,8 +59,8 @@ SUITES = {
     },
     "rewardbench-partial": {"math-prm": 447, "hep-python": 164, "hep-js": 164, "hep-java": 164, "llmbar-natural": 100},
 }
-SECTIONS = ["accuracy", "planted", "data", "probe", "uncertainty", "features", "debias", "gate", "length", "abstention"]
-SECTIONS += ["examples", "warnings", "provenance"]
+SECTIONS = ["accuracy", "planted", "data", "probe", "uncertainty", "features", "debias", "gate", "length", "preference"]
+SECTIONS += ["abstention", "examples", "warnings", "provenance"]
 UNDEFINED = {"value": None, "low": None, "high": None}
 
 
@@ -186,11 +186,32 @@ def fake_uncertainty():
 
 def fake_abstention():
     def point(left_open, threshold):
-        return {"abstained": left_open, "decided": round(1165 * (1 - left_open)), "threshold": threshold, "error": interval(0.2)}
+        decided = round(1165 * (1 - left_open))
+        return {"abstained": left_open, "decided": decided, "threshold": threshold, "error": interval(0.2), "promised": 0.19}
 
-    curve = [point(0.1 * i, 0.3 * i) for i in range(10)]
-    areas = {"area_z": interval(0.2), "area_margin": interval(0.22), "area_gain": interval(0.02)}
-    return [{"suite": "dev-pairs", "n": 1165, "by_z": curve, "by_margin": curve, "rules": [point(0.2, 0.5)], **areas}]
+    curve = [point(0.1 * i, 0.5 + 0.05 * i) for i in range(10)]
+    by_margin = [{**one, "promised": None} for one in curve]
+    areas = {"area_probability": interval(0.2), "area_margin": interval(0.2), "area_gain": interval(0.0)}
+    curves = {"by_probability": curve, "by_margin": by_margin, "rules": [point(0.2, 0.8)]}
+    return [{"suite": "dev-pairs", "n": 1165, **curves, **areas}]
+
+
+def fake_preference():
+    losses = {"logistic": 0.6, "isotonic": 0.61}
+    about = {"form": "logistic", "pairs": 910, "prompts": 560, "slope": 9.5, "most": 561 / 562, "log_loss": losses}
+    return about | {"reason": "", "warnings": []}
+
+
+def fake_reliability():
+    bins = [{"n": 116, "confidence": 0.5 + 0.05 * i, "right": interval(0.49 + 0.05 * i)} for i in range(10)]
+    numbers = {
+        "ece": interval(0.02, 0.01),
+        "chance": 0.018,
+        "chance_high": 0.03,
+        "log_loss": interval(0.6),
+        "brier": interval(0.2),
+    }
+    return [{"suite": suite, "n": 1160, "groups": 624, **numbers, "bins": bins} for suite in SUITES]
 
 
 def fake_debias(rng):
@@ -335,9 +356,11 @@ def full_results():
         "probe": fake_probe(rng),
         "debias": fake_debias(rng),
         "gate": fake_gate(rng),
+        "preference": fake_preference(),
         "suites": suites,
         "length": lengths,
         "abstention": fake_abstention(),
+        "reliability": fake_reliability(),
         "gate_by_section": {},
         "bradley_terry": {"feature": "18:mean", "strength": 0.1},
         "planted": {"rows": planted},
@@ -410,9 +433,9 @@ def test_the_file_is_the_types(results):
 def test_the_full_page_is_well_formed_and_has_every_section(page):
     assert page.open == []
     assert [name for name in page.ids if name in SECTIONS] == SECTIONS
-    # two suites, labels, probe, coverage, debias, gate map, curves, length, close calls
-    assert page.tags.count("svg") == 10
-    assert page.tags.count("figure") == page.tags.count("figcaption") == 10
+    # two suites, labels, probe, coverage, debias, gate map, curves, length, P(right), close calls
+    assert page.tags.count("svg") == 11
+    assert page.tags.count("figure") == page.tags.count("figcaption") == 11
     assert len(page.ids) == len(set(page.ids))
 
 
@@ -462,6 +485,8 @@ ABSENT = {
     "planted": (None, ["planted"]),
     "debias": (None, ["debias"]),
     "length": ([], ["length"]),
+    "preference": (None, ["preference"]),
+    "reliability": ([], []),
     "abstention": ([], ["abstention"]),
     "examples": ([], ["examples"]),
     "warnings": ([], ["warnings"]),
@@ -479,6 +504,7 @@ def test_an_absent_part_has_no_section(results, part):
 
 def test_undefined_numbers_are_dashes_not_crashes(results):
     floats = {"pearson", "sigma", "reach", "mean_std", "mean_width", "before", "after", "mean", "std", "p", "threshold"}
+    floats |= {"promised", "confidence", "chance", "chance_high", "slope", "most", "logistic", "isotonic"}
 
     def emptied(value, key=""):
         if isinstance(value, dict) and set(value) == set(UNDEFINED):
@@ -529,7 +555,7 @@ def test_markdown_has_every_table(results):
     titles = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
     assert [title.split(":")[0] for title in titles] == [
         *("Data", "Candidate features", "Probe", "Uncertainty", "Debiasing", "dev-pairs", "rewardbench-partial"),
-        *("Length", "Too close to call", "Planted truth", "Notes"),
+        *("Length", "P(right)", "Too close to call", "Planted truth", "Notes"),
     ]
     assert "just-eval-clarity: 88 % of the ratings are 5" in text
 
@@ -594,7 +620,7 @@ def test_twenty_objectives_and_one_method_still_draw(results):
     many["probe"]["objectives"] = [row | {"name": f"an-objective-with-quite-a-long-name-{place}"} for place in range(20)]
     many["suites"] = many["suites"][:1]
     many["suites"][0]["methods"] = many["suites"][0]["methods"][:1]
-    assert Page(render(many)).tags.count("svg") == 9
+    assert Page(render(many)).tags.count("svg") == 10
 
 
 def test_text_that_is_no_valid_unicode_is_written_all_the_same(results, tmp_path):

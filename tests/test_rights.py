@@ -17,7 +17,7 @@ from small_run import Armorm, write_recipe
 from armorm.run.train import Run
 
 MODEL = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-BESIDE = ("uncertainty.json", "uncertainty.safetensors", "reference.json", "reference.safetensors")
+BESIDE = [f"{part}.{end}" for part in ("uncertainty", "reference", "preference") for end in ("json", "safetensors")]
 PARTS = ("probe/probe.safetensors", "probe/probe.json", "gate/gate.safetensors", "debias/debias.json", "uncertainty/stage.json")
 
 

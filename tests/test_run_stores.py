@@ -28,7 +28,7 @@ from armorm.features.answers import open_answers
 from armorm.features.columns import Stored
 from armorm.features.spec import FeatureSpec
 from armorm.fit.method import Fitted
-from armorm.fit.parts import load_debias
+from armorm.fit.parts import load_debias, load_preference
 from armorm.objectives import Objective, Objectives
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, load_recipe
@@ -47,7 +47,7 @@ from armorm.scoring.reference import Reference
 from armorm.scoring.uncertainty import Uncertainty
 
 QUIET = Reporter(quiet=True)
-STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
+STAGES = ("probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report")
 LOGS = {"timings.jsonl"}
 """Not part of a store's result: seconds, one line a shard."""
 
@@ -69,9 +69,10 @@ def readers(folder: Path) -> dict[Path, Callable[[], Any]]:
         "probe": lambda at: FittedProbe.load(at, 3),
         "debias": load_debias,
         "gate": BothGates.load,
+        "preference": load_preference,
         "uncertainty": Uncertainty.load,
         "bench": load_bradley_terry,
-        "model": lambda at: (Uncertainty.load(at), Reference.load(at)),
+        "model": lambda at: (Uncertainty.load(at), Reference.load(at), load_preference(at)),
     }
     found: dict[Path, Callable[[], Any]] = {}
     for home in (folder / "features").iterdir():
@@ -79,7 +80,7 @@ def readers(folder: Path) -> dict[Path, Callable[[], Any]]:
     for stage, read in parts.items():
         files = [f for f in (folder / stage).rglob("*") if f.suffix in {".json", ".safetensors"} and f.name != "stage.json"]
         if stage == "model":  # the rest is transformers' own
-            files = [f for f in files if f.stem in {"uncertainty", "reference"}]
+            files = [f for f in files if f.stem in {"uncertainty", "reference", "preference"}]
         found |= {f: (lambda at=folder / stage, read=read: read(at)) for f in files}
     return found
 
@@ -95,7 +96,7 @@ def flip(file: Path, bit: int) -> bytes:
 
 def test_a_flipped_bit_in_any_store_or_part_is_named_before_it_reaches_a_number(copied: Path):
     found = readers(copied)
-    assert len(found) >= 4 * 6 + 8 + 2 + 16 + 2 + 2 + 4
+    assert len(found) >= 4 * 6 + 8 + 2 + 16 + 2 + 2 + 2 + 6
     for read in set(found.values()):
         read()  # whole
     stages = [copied / stage / "stage.json" for stage in STAGES]

@@ -17,8 +17,6 @@ from armorm.data.rows import RatedResponse
 from armorm.errors import CheckpointError, ObjectiveMismatch, StorageError
 from armorm.features.answers import Answers
 from armorm.features.spec import FeatureSpec
-from armorm.fit.method import Fitted
-from armorm.fit.parts import load_debias
 from armorm.fit.posterior import fit_posterior
 from armorm.fit.probe import fit_probe
 from armorm.fit.statistics import RidgeStatistics
@@ -28,9 +26,7 @@ from armorm.progress import Reporter
 from armorm.recipe import Recipe, load_recipe
 from armorm.run import coverage
 from armorm.run.context import RunContext
-from armorm.run.coverage import abstention_facts, margins_of, uncertainty_stage
-from armorm.run.gate_stage import Gates
-from armorm.run.pairs import SuiteArrays
+from armorm.run.coverage import uncertainty_stage
 from armorm.run.probe_stage import FittedProbe, fit_probe_stage
 from armorm.run.rows import read_rows
 from armorm.run.summing import fold_statistics
@@ -154,20 +150,19 @@ def test_damage_is_named(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def stage(run: Run, tmp_path_factory: pytest.TempPathFactory):
-    """The stage on the small run's features, what it returned, and the benchmark's pairs."""
+    """The stage on the small run's features, and what it returned."""
     recipe = load_recipe(run.folder / "recipe.yaml")
     context = RunContext(recipe, recipe.load_objectives(), Reporter(quiet=True))
     rows = read_rows(recipe, context.objectives)
-    ratings, suites = (open_stores(run.folder / "features", found) for found in (rows.ratings, rows.suites))
+    ratings = open_stores(run.folder / "features", rows.ratings)
     fitted = FittedProbe.load(run.folder / "probe", recipe.probe.folds)
     folder = tmp_path_factory.mktemp("uncertainty")
     uncertainty, facts = uncertainty_stage(folder, context, fitted, ratings)
-    pairs = SuiteArrays.of_store(context, "small-bench", suites["small-bench"]).pairs
-    return folder, uncertainty, facts, context, fitted, ratings, pairs
+    return folder, uncertainty, facts, context, fitted, ratings
 
 
 def test_the_stage_saves_what_it_calibrated(stage):
-    folder, uncertainty, facts, context, fitted, ratings, _ = stage
+    folder, uncertainty, facts, context, fitted, ratings = stage
     objectives = context.objectives
     assert [o["name"] for o in facts["objectives"]] == list(objectives.names)
     json.dumps(facts, allow_nan=False)
@@ -228,7 +223,7 @@ def test_a_large_set_is_calibrated_on_an_even_share_of_its_shards(tmp_path: Path
 
 
 def test_what_the_stage_returns_is_what_it_saved_to_the_bit(stage):
-    folder, uncertainty, _, context, fitted, ratings, _ = stage
+    folder, uncertainty, _, context, fitted, ratings = stage
     read = Uncertainty.load(folder, context.objectives)
     assert read is not None
     store = next(iter(ratings.values()))
@@ -249,22 +244,6 @@ def test_calibration_undoes_a_noise_estimate_that_is_too_small(stage):
     assert not np.allclose(uncertainty.reach, 1.96, atol=1e-3)
 
 
-def test_abstention_on_the_benchmark(stage, run):
-    _, uncertainty, _, _, probe, _, pairs = stage
-    fitted = Fitted(probe.probe, probe.feature, load_debias(run.folder / "debias"), Gates.load(run.folder / "gate").gate)
-    (found,) = abstention_facts(uncertainty, fitted, {"small-bench": pairs}, seed=0)
-    json.dumps(found, allow_nan=False)
-    assert (found["suite"], found["n"]) == ("small-bench", len(pairs))
-    everything = np.arange(len(pairs))
-    chosen, rejected = pairs.chosen(probe.feature).take(everything), pairs.rejected(probe.feature).take(everything)
-    margins, stds = margins_of(uncertainty, fitted, chosen, rejected)
-    assert found["by_z"][0]["error"]["value"] == pytest.approx(1 - (margins > 0).mean())
-    assert (stds > 0).all()
-    same, none = margins_of(uncertainty, fitted, chosen, chosen)
-    np.testing.assert_allclose(same, 0)
-    np.testing.assert_allclose(none, 0, atol=1e-9)
-
-
 def test_two_conversations_are_compared_with_the_differences_own_deviation(run):
     """The trained model on its own pairs: less than the two scores' deviations together, and none against itself."""
     model = RewardModel.from_pretrained(run.folder / "model")
@@ -277,12 +256,10 @@ def test_two_conversations_are_compared_with_the_differences_own_deviation(run):
     one, two = model.score(rows)
     assert found.delta == pytest.approx(one.score - two.score, abs=1e-6)
     assert 0 < found.std < one.std + two.std
-    assert found.too_close(abs(found.delta) / found.std + 1e-6)
-    assert not found.too_close(abs(found.delta) / found.std - 1e-6)
     assert found.to_json()["std"] == found.std
     same = model.difference(rows[0], rows[0])
-    assert (same.std, same.too_close()) == (pytest.approx(0, abs=1e-6), True)
+    assert same.std == pytest.approx(0, abs=1e-6)
     model.uncertainty = None
     bare = model.difference(*rows)
-    assert (bare.std, bare.too_close(), bare.delta) == (None, None, pytest.approx(found.delta))
+    assert (bare.std, bare.delta) == (None, pytest.approx(found.delta))
     assert model.score(rows[0]).std is None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from armorm.objectives import Objective, Objectives
     from armorm.recipe import Recipe, load_recipe
     from armorm.run.train import train
+    from armorm.scoring.comparison import Comparison
     from armorm.scoring.explain import Difference, Explanation, difference, explain
     from armorm.scoring.profile import Profile
     from armorm.scoring.score import Score
@@ -45,6 +46,7 @@ __all__ = [
     "ArmormError",
     "BackboneError",
     "CheckpointError",
+    "Comparison",
     "ConversationError",
     "DataError",
     "Difference",
@@ -77,6 +79,7 @@ _HOMES = {
     "armorm.objectives": ("Objective", "Objectives"),
     "armorm.recipe": ("Recipe", "load_recipe"),
     "armorm.run.train": ("train",),
+    "armorm.scoring.comparison": ("Comparison",),
     "armorm.scoring.explain": ("Difference", "Explanation", "difference", "explain"),
     "armorm.scoring.profile": ("Profile",),
     "armorm.scoring.score": ("Score",),

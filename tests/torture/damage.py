@@ -21,7 +21,7 @@ from tests.torture.numbers import PAGES, UNTOLD, differing, numbers
 from tests.torture.outcomes import Outcome
 from tests.torture.world import Job
 
-STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
+STAGES = ("probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report")
 SOURCES = ("features", "statistics")
 """What a finished run has no need to read."""
 STOPPED = ("score-jsonl", "score-gz", "score-parquet")

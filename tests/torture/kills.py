@@ -85,7 +85,7 @@ def _now(child: Child) -> float:
 
 def _stage(run: Path) -> str:
     # The stage that was under way: the first that is not finished.
-    names = ("features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report")
+    names = ("features", "probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report")
     if not (run / "features").exists():
         return "rows"
     return next((a for a, b in pairwise(names) if not (run / b).exists()), "end")

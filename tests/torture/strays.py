@@ -18,7 +18,7 @@ from tests.torture.children import Ended
 from tests.torture.numbers import differing, numbers
 from tests.torture.outcomes import Outcome
 
-STAGES = ("model", "report", "bench", "gate", "probe", "debias", "uncertainty", "features")
+STAGES = ("model", "report", "bench", "preference", "gate", "probe", "debias", "uncertainty", "features")
 LEAVES = {
     "bench": "results.json",
     "audit": "audit.html",

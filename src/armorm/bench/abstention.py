@@ -1,28 +1,31 @@
 """Abstention: how often comparisons are wrong when those too close to call are left open.
 
-In: score differences of pairs, their standard deviations, whether each pair was ranked right, prompt groups.
+In: score differences of pairs, the probabilities of their winners, whether each pair was ranked right, prompt groups.
 Out: `AbstentionCurve`.  Cost: one bootstrap per level.
 
-Pairs are put in order of certainty, |margin| / std, and the least certain share is left open; beside it, the same with |margin|
-alone, which a model without standard deviations could do. A pair's standard deviation holds what few ratings leave open in the
-probe's weights. It knows nothing of the gate's errors or of raters who disagree, so z is a ranking of pairs whose error rate is
-measured here, not a probability.
+Pairs are put in order of confidence, the calibrated probability's distance from ½, and the least sure share is left open; beside
+it, the same with |margin| alone, which needs no calibration. The probability never falls with the margin, so the two orders
+differ only where it gives one value to several margins. What it adds is what a threshold means: "called at 80 %" promises an
+error rate, and the one that is found stands beside it. Pairs of one confidence are one block, any part of which is as good as
+another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from armorm.bench.metrics import share_by_group
+from armorm.bench.reliability import confidence
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
 from armorm.results import Estimate, Number, Result
 
 LEVELS = tuple(round(0.1 * i, 1) for i in range(10))
-RULES = (0.5, 1.0, 1.645, 1.96, 3.0)
+RULES = (0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 class AbstentionPoint(Result):
@@ -33,9 +36,11 @@ class AbstentionPoint(Result):
     decided: int
     """Pairs that are called."""
     threshold: Number
-    """The certainty from which a pair is called."""
+    """The probability of being right, or the |margin|, from which a pair is called."""
     error: Estimate
     """The share of called pairs that are ranked wrong, ties half."""
+    promised: Number
+    """The same by the probabilities; null where the margin decides."""
 
 
 class AbstentionCurve(Result):
@@ -43,35 +48,51 @@ class AbstentionCurve(Result):
 
     n: int
     """All pairs."""
-    by_z: tuple[AbstentionPoint, ...]
-    """Those with the least |margin| / standard deviation left open first."""
+    by_probability: tuple[AbstentionPoint, ...]
+    """Those with the probability nearest ½ left open first; none without a calibration."""
     by_margin: tuple[AbstentionPoint, ...]
     """Those with the least |margin| left open first."""
     rules: tuple[AbstentionPoint, ...]
-    """All with |margin| < z · standard deviation left open, for a few z."""
-    area_z: Estimate
-    """Mean error rate over all shares left open, by z."""
+    """All with a probability of being right below a threshold left open, for a few thresholds."""
+    area_probability: Estimate
+    """Mean error rate over all shares left open, by probability."""
     area_margin: Estimate
     """The same by margin."""
     area_gain: Estimate
-    """The latter minus the former, above 0 where standard deviations help."""
+    """The latter minus the former, 0 where the probability tells all margins apart."""
 
 
-def certainty(margins: Float[np.ndarray, " p"], stds: Float[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
-    """z = |margin| / std; 0 for no margin at all, infinite for a margin without uncertainty."""
-    size = np.abs(margins)
-    with np.errstate(all="ignore"):
-        return np.where(size > 0, size / stds, 0.0)
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """Pairs, the surest first: their places, and where each block of equally sure ones begins."""
 
+    sure: Float[np.ndarray, " p"]
+    places: Int[np.ndarray, " p"]
+    starts: Int[np.ndarray, " b"]
 
-def too_close_to_call(margins: Float[np.ndarray, " p"], stds: Float[np.ndarray, " p"], z: float = 1.96) -> Bool[np.ndarray, " p"]:
-    """Pairs whose margin is no more than `z` standard deviations would explain: |margin| < z · std, or no margin."""
-    return (certainty(margins, stds) < z) | (margins == 0)
+    @classmethod
+    def of(cls, sure: Float[np.ndarray, " p"]) -> _Order:
+        places = np.argsort(-sure, kind="stable")
+        return cls(sure, places, np.flatnonzero(np.diff(sure[places], prepend=np.inf)))
+
+    def level(self, wrong: Float[np.ndarray, "r p"], drawn: Float[np.ndarray, "r p"]) -> Float[np.ndarray, "r p"]:
+        """Each pair's error rate, in this order, is its block's; `drawn` says how often each pair, in this order, is there."""
+        each = np.diff(np.append(self.starts, len(self.places)))
+        errors, counts = (np.add.reduceat(x, self.starts, axis=1) for x in (drawn * wrong, drawn))
+        return np.repeat(errors / np.maximum(counts, 1), each, axis=1)
+
+    def area(self, wrong: Float[np.ndarray, " p"], weights: Float[np.ndarray, "r p"]) -> Float[np.ndarray, " r"]:
+        """Mean error rate over all shares left open."""
+        drawn = weights[:, self.places]
+        decided = np.cumsum(drawn, axis=1)
+        errors = self.level(np.broadcast_to(wrong[self.places], drawn.shape), drawn)
+        rate = np.cumsum(drawn * errors, axis=1) / np.maximum(decided, 1)
+        return (rate * drawn).sum(axis=1) / decided[:, -1]
 
 
 def abstention_curve(
     margins: Float[np.ndarray, " p"],
-    stds: Float[np.ndarray, " p"],
+    probabilities: Float[np.ndarray, " p"] | None,
     right: Float[np.ndarray, " p"] | Bool[np.ndarray, " p"],
     groups: Sequence[str],
     *,
@@ -80,57 +101,57 @@ def abstention_curve(
 ) -> AbstentionCurve:
     """Error rates at each level of abstention, with 95 % intervals by prompt.
 
-    `right`: whether the sign of the margin was right, 0.5 for a tie. Raises DataError for arrays of different lengths, numbers
-    that are not finite, negative standard deviations.
+    `probabilities`: those of the winners (None: the model has no calibration). `right`: whether the sign of the margin was right,
+    0.5 for a tie. Raises DataError for arrays of different lengths, margins that are not finite, probabilities beyond 0 and 1.
     """
-    _check(margins, stds, right, groups)
-    n, size = len(margins), np.abs(margins)
-    wrong, z, names = 1 - right.astype(np.float64), certainty(margins, stds), np.asarray(groups, dtype=str)
+    _check(margins, probabilities, right, groups)
+    n, names, wrong = len(margins), np.asarray(groups, dtype=str), 1 - right.astype(np.float64)
+    by_margin = _Order.of(np.abs(margins))
+    by_probability = by_margin if probabilities is None else _Order.of(confidence(probabilities))
 
-    def point(kept: np.ndarray, threshold: float, left_open: float) -> AbstentionPoint:
-        error = share_by_group(wrong[kept], names[kept].tolist(), seed=seed, resamples=resamples)
-        return AbstentionPoint(abstained=left_open, decided=len(kept), threshold=threshold, error=error)
+    def point(kept: np.ndarray, errors: np.ndarray, threshold: float, left_open: float, *, sure: bool) -> AbstentionPoint:
+        error = share_by_group(errors, names[kept].tolist(), seed=seed, resamples=resamples)
+        promised = float(1 - by_probability.sure[kept].mean()) if sure and len(kept) else float("nan")
+        return AbstentionPoint(abstained=left_open, decided=len(kept), threshold=threshold, error=error, promised=promised)
 
-    def curve(sure: Float[np.ndarray, " p"], order: Int[np.ndarray, " p"]) -> tuple[AbstentionPoint, ...]:
-        decided = [(level, order[: max(1, round(n * (1 - level)))]) for level in LEVELS]
-        return tuple(point(kept, float(sure[kept[-1]]) if n else float("nan"), level) for level, kept in decided)
+    def curve(order: _Order, *, sure: bool) -> tuple[AbstentionPoint, ...]:
+        levelled = order.level(wrong[None, order.places], np.ones((1, n)))[0] if n else wrong
+        decided = [(left_open, min(n, max(1, round(n * (1 - left_open))))) for left_open in LEVELS]
+        lowest = {most: float(order.sure[order.places[most - 1]]) if n else float("nan") for _, most in decided}
+        return tuple(
+            point(order.places[:most], levelled[:most], lowest[most], left_open, sure=sure) for left_open, most in decided
+        )
 
-    def rule(times: float) -> AbstentionPoint:
-        kept = np.flatnonzero(~too_close_to_call(margins, stds, times))
-        return point(kept, times, 1 - len(kept) / n if n else 0.0)
-
-    orders = [np.argsort(-sure, kind="stable") for sure in (z, size)]
+    def rule(threshold: float) -> AbstentionPoint:
+        kept = np.flatnonzero(by_probability.sure >= threshold)
+        return point(kept, wrong[kept], threshold, 1 - len(kept) / n if n else 0.0, sure=True)
 
     def areas(weights: np.ndarray) -> np.ndarray:
-        columns = []
-        for order in orders:
-            drawn = weights[:, order]
-            decided = np.cumsum(drawn, axis=1)
-            rate = np.cumsum(drawn * wrong[order], axis=1) / np.maximum(decided, 1)
-            columns.append((rate * drawn).sum(axis=1) / decided[:, -1])
-        by_z, by_margin = columns
-        return np.stack([by_z, by_margin, by_margin - by_z], axis=1)
+        ours, plain = (order.area(wrong, weights) for order in (by_probability, by_margin))
+        return np.stack([ours, plain, plain - ours], axis=1)
 
-    area_z, area_margin, area_gain = (
-        bootstrap_by_group(areas, groups, seed=seed, resamples=resamples) if n else (Interval.undefined(),) * 3
-    )
+    ours, plain, gain = bootstrap_by_group(areas, groups, seed=seed, resamples=resamples) if n else (Interval.undefined(),) * 3
+    known = probabilities is not None
     return AbstentionCurve(
         n=n,
-        by_z=curve(z, orders[0]),
-        by_margin=curve(size, orders[1]),
-        rules=tuple(rule(times) for times in RULES),
-        area_z=area_z,
-        area_margin=area_margin,
-        area_gain=area_gain,
+        by_probability=curve(by_probability, sure=True) if known else (),
+        by_margin=curve(by_margin, sure=False),
+        rules=tuple(rule(threshold) for threshold in RULES) if known else (),
+        area_probability=ours if known else Interval.undefined(),
+        area_margin=plain,
+        area_gain=gain if known else Interval.undefined(),
     )
 
 
-def _check(margins: np.ndarray, stds: np.ndarray, right: np.ndarray, groups: Sequence[str]) -> None:
-    sizes = {len(margins), len(stds), len(right), len(groups)}
+def _check(margins: np.ndarray, probabilities: np.ndarray | None, right: np.ndarray, groups: Sequence[str]) -> None:
+    sizes = {len(margins), len(right), len(groups), *(() if probabilities is None else (len(probabilities),))}
     if len(sizes) > 1:
+        told = "no" if probabilities is None else str(len(probabilities))
         raise DataError(
-            f"there are {len(margins)} margins, {len(stds)} standard deviations, {len(right)} outcomes and {len(groups)} groups: "
+            f"there are {len(margins)} margins, {told} probabilities, {len(right)} outcomes and {len(groups)} groups: "
             "give one of each per pair"
         )
-    if not (np.isfinite(margins).all() and np.isfinite(stds).all()) or (stds < 0).any():
-        raise DataError("margins and standard deviations must be finite, the latter not negative: leave unscored pairs out")
+    if not np.isfinite(margins).all():
+        raise DataError("margins must be finite: leave unscored pairs out")
+    if probabilities is not None and not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise DataError("probabilities must lie between 0 and 1: leave unscored pairs out")

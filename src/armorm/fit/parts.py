@@ -1,7 +1,7 @@
 """Fitted parts on disk: safetensors for the numbers, sealed JSON for what they mean.
 
-In: Probe, Debias, Gate, parts of statistics.  Out: two files each; read back they give the same numbers, or an error that names
-the damaged file.
+In: Probe, Debias, Gate, Preference, parts of statistics.  Out: two files each; read back they give the same numbers, or an error
+that names the damaged file.
 Cost: a SHA-256 of a few megabytes; of a part of statistics 4 d² bytes, each time that its triangle is asked for.
 """
 
@@ -16,15 +16,19 @@ import numpy as np
 from jaxtyping import Float
 
 from armorm.disk import load_part, reading_facts, save_part
-from armorm.errors import CheckpointError, FitError
+from armorm.errors import CheckpointError, FitError, ObjectiveMismatch
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
+from armorm.fit.preference import FORMS, Preference
 from armorm.fit.probe import Probe
 from armorm.fit.statistics import SUMS, Part
 from armorm.objectives import Objectives
 
 FORMAT = 2
 REMEDY = "remove the stage's folder and train again"
+PREFERENCE = "preference"
+PREFERENCE_FILES = (f"{PREFERENCE}.safetensors", f"{PREFERENCE}.json")
+_PREFERENCE_REMEDY = f"copy both {PREFERENCE} files of this model again, or train it again"
 
 
 def save_probe(folder: Path, probe: Probe, feature: str) -> None:
@@ -68,6 +72,32 @@ def load_gate(folder: Path, name: str = "gate") -> Gate:
         raise CheckpointError(f"{folder / name}.json: {error}") from error
 
 
+def save_preference(folder: Path, preference: Preference, objectives: Objectives) -> None:
+    """The calibration of a model with these objectives. Raises StorageError."""
+    curve = {"margins": preference.margins, "probabilities": preference.probabilities}
+    tensors = {"slope": np.array([preference.slope], dtype=np.float64), **curve}
+    facts = {name: getattr(preference, name) for name in ("form", "pairs", "prompts")}
+    _save(folder, PREFERENCE, tensors, objectives, facts)
+
+
+def load_preference(folder: Path, objectives: Objectives | None = None) -> Preference | None:
+    """What `save_preference` wrote, None where there is none. Raises ObjectiveMismatch for one of other objectives than these."""
+    place = folder / f"{PREFERENCE}.json"
+    if not place.is_file():
+        return None
+    t, own, facts = _load(folder, PREFERENCE, remedy=_PREFERENCE_REMEDY)
+    if objectives is not None and own.names != objectives.names:
+        raise ObjectiveMismatch(f"the model has {objectives}, {place} has {own}: copy both {PREFERENCE} files of this model")
+    try:
+        with reading_facts(place, remedy=_PREFERENCE_REMEDY):
+            form, curve = facts["form"], (t["margins"], t["probabilities"])
+            if form not in FORMS or curve[0].ndim != 1 or curve[0].shape != curve[1].shape:
+                raise ValueError(f"a curve of the form {form!r} with arrays of {[x.shape for x in curve]}")
+            return Preference(form, index(facts["pairs"]), index(facts["prompts"]), float(t["slope"][0]), *curve)
+    except FitError as error:
+        raise CheckpointError(f"{place}: {error}") from error
+
+
 def save_sums(folder: Path, name: str, part: Part, names: Sequence[str]) -> None:
     """A part of statistics, its triangle too; `names` are its objectives'."""
     save_part(folder, name, {"triangle": part.triangle()}, {}, FORMAT)
@@ -94,11 +124,11 @@ def _save(folder: Path, name: str, tensors: Mapping[str, np.ndarray], objectives
     save_part(folder, name, tensors, {"objectives": objectives.to_json(), **facts}, FORMAT)
 
 
-def _load(folder: Path, name: str) -> tuple[dict[str, np.ndarray], Objectives, dict[str, Any]]:
-    tensors, facts = load_part(folder, name, FORMAT, remedy=REMEDY)
+def _load(folder: Path, name: str, *, remedy: str = REMEDY) -> tuple[dict[str, np.ndarray], Objectives, dict[str, Any]]:
+    tensors, facts = load_part(folder, name, FORMAT, remedy=remedy)
     if wrong := [key for key, tensor in tensors.items() if not _sound(key, tensor)]:
-        raise CheckpointError(f"{folder / name}.safetensors: {', '.join(wrong)} holds NaN or infinity: {REMEDY}")
-    with reading_facts(folder / f"{name}.json", remedy=REMEDY):
+        raise CheckpointError(f"{folder / name}.safetensors: {', '.join(wrong)} holds NaN or infinity: {remedy}")
+    with reading_facts(folder / f"{name}.json", remedy=remedy):
         return tensors, Objectives.from_json(facts["objectives"], where=f"{folder / name}.json"), facts
 
 

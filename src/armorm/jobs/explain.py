@@ -25,6 +25,7 @@ from armorm.model.folder import local
 from armorm.model.reward_model import RewardModel
 from armorm.owner import owning
 from armorm.report.explained import Explained, Fit, MeanWeight
+from armorm.scoring.comparison import Comparison
 from armorm.scoring.explain import explain
 from armorm.scoring.profile import Profile
 from armorm.scoring.steer import Steering
@@ -56,9 +57,12 @@ def explain_row(
     steered = Profile.from_yaml(profile) if profile else None
     model, (one, *others) = RewardModel.from_pretrained(local(name)), asked
     reference, engine = model.reference, model.engine(max_tokens=max_tokens)
-    table = engine.score(list(asked.values()), profile=steered, deviations=True, strict=True)
-    gap = table.difference(0, 1, names=(one, others[0])) if others else None
-    scores = [gap.a, gap.b] if gap else list(table)
+    pair: Comparison | None = None
+    if others:
+        pair = model.compare(*asked.values(), names=(one, others[0]), profile=steered, max_tokens=max_tokens)
+        scores = [pair.a, pair.b]
+    else:
+        scores = list(engine.score([asked[one]], profile=steered, deviations=True, strict=True))
     explanations = {label: explain(score, reference) for label, score in zip(asked, scores, strict=True)}
     first = explanations[one]
     return Explained(
@@ -66,7 +70,7 @@ def explain_row(
         prompts={label: messages[:-1] for label, messages in asked.items()},
         answers={} if prompt_only else {label: written_out(messages[-1]) for label, messages in asked.items()},
         explanations={} if prompt_only else explanations,
-        difference=gap,
+        comparison=pair,
         gate=first.score.gate,
         gate_as_trained=first.score.gate_as_trained,
         alike=first.alike,

@@ -35,6 +35,7 @@ from armorm.features.loading import (
     weights_in,
 )
 from armorm.features.spec import FINAL, FeatureSpec
+from armorm.fit.parts import PREFERENCE_FILES
 from armorm.model.config import RewardModelConfig
 from armorm.model.layouts.released import is_released
 from armorm.objectives import Objectives
@@ -42,6 +43,9 @@ from armorm.scoring.profile import Profile
 from armorm.scoring.reference import FILES as REFERENCE_FILES
 from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
 from armorm.user_files import shown
+
+BESIDE = (*UNCERTAINTY_FILES, *REFERENCE_FILES, *PREFERENCE_FILES)
+"""What a model keeps beside its weights: no score depends on it."""
 
 
 def checkpoint_error(name: str) -> Said:
@@ -175,7 +179,7 @@ def folder_beside(name: str, hub: Mapping[str, Any]) -> Path | None:
     """The folder that holds what is kept beside the weights: the model's own, or the hub's snapshot where it has such files."""
     if Path(name).is_dir():
         return Path(name)
-    kept = [cached_file(name, file, **_QUIET, **hub) for file in (*UNCERTAINTY_FILES, *REFERENCE_FILES)]
+    kept = [cached_file(name, file, **_QUIET, **hub) for file in BESIDE]
     return next((Path(file).parent for file in kept if file), None)
 
 

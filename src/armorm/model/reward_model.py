@@ -21,13 +21,23 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
 
-from armorm.conversation import Conversation, Fault, entries_of, is_one_conversation, kind_of
+from armorm.conversation import (
+    Conversation,
+    Fault,
+    entries_of,
+    is_one_conversation,
+    kind_of,
+    parse_conversation,
+    split_answer,
+)
 from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
 from armorm.features.forward import run_whole
 from armorm.features.loading import loading_errors
 from armorm.features.spec import FeatureSpec
+from armorm.fit.parts import load_preference, save_preference
+from armorm.fit.preference import Preference
 from armorm.model.config import FORMAT, RewardModelConfig
 from armorm.model.folder import check_built, checkpoint_error, folder_beside, read_facts, read_tokenizer
 from armorm.model.gating import GatingNetwork
@@ -36,6 +46,7 @@ from armorm.model.padding import check_ids
 from armorm.model.segments import find_segments
 from armorm.model.soundness import check_gate_settings, check_heads
 from armorm.rendering import Renderer, Rendering
+from armorm.scoring.comparison import Comparison, comparison
 from armorm.scoring.engine import Engine, join_pooled
 from armorm.scoring.explain import Difference, Explanation, explain
 from armorm.scoring.profile import FILE, Profile
@@ -75,8 +86,8 @@ class RewardOutput(ModelOutput):
 class RewardModel(PreTrainedModel):
     """Interpretable reward model; `AutoModelForSequenceClassification` loads it after `import armorm`.
 
-    `score`, `explain` and `difference` take conversations, and any number of threads may call them at once; `forward` takes token
-    ids. Loading reads safetensors and JSON only.
+    `score`, `explain`, `compare` and `difference` take conversations, and any number of threads may call them at once; `forward`
+    takes token ids. Loading reads safetensors and JSON only.
     """
 
     config_class = RewardModelConfig
@@ -111,6 +122,7 @@ class RewardModel(PreTrainedModel):
         )
         self.tokenizer: Any = None
         self.uncertainty: Uncertainty | None = None
+        self.preference: Preference | None = None
         self.reference: Reference | None = None
         self.post_init()
 
@@ -131,10 +143,12 @@ class RewardModel(PreTrainedModel):
             self.save_beside(folder)
 
     def save_beside(self, folder: Path) -> None:
-        """Write what is kept beside the weights: uncertainty and reference, where the model has them."""
+        """Write what is kept beside the weights: uncertainty, reference and P(right), where the model has them."""
         for part in (self.uncertainty, self.reference):
             if part is not None:
                 part.save(folder)
+        if self.preference is not None:
+            save_preference(folder, self.preference, self.objectives)
 
     @classmethod
     def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> RewardModel:
@@ -174,6 +188,7 @@ class RewardModel(PreTrainedModel):
         if (folder := folder_beside(str(name), hub)) is not None:
             model.uncertainty = Uncertainty.load(folder, model.objectives)
             model.reference = Reference.load(folder, model.objectives.names)
+            model.preference = load_preference(folder, model.objectives)
         model.requires_grad_(False).eval()
         return (model, info) if kwargs.get("output_loading_info") else model  # type: ignore[return-value]
 
@@ -257,13 +272,9 @@ class RewardModel(PreTrainedModel):
                 "`score` takes conversations, not hidden states: this model is no linear head on its decoder (TRL's get_reward "
                 "asks for one). Call the model on token ids, model(input_ids, attention_mask=mask).logits, as reward functions do"
             )
-        entries = entries_of(conversations)
-        if isinstance(conversations, Mapping) or (entries is not None and is_one_conversation(entries)):
-            one = conversations if entries is None else entries
-            return next(iter(self.engine(**engine).score([one], profile=profile, deviations=True, strict=True)))
-        if entries is None:
-            raise Fault("not-messages", f"got {kind_of(conversations)}").error()
-        return list(self.engine(**engine).score(entries, profile=profile, deviations=True, strict=True))
+        entries, single = _entries(conversations)
+        table = self.engine(**engine).score(entries, profile=profile, deviations=True, strict=True)
+        return table[0] if single else list(table)
 
     def explain(
         self, conversation: Conversation, *, profile: Profile | None = None, alike: int = 5, **engine: Any
@@ -286,13 +297,60 @@ class RewardModel(PreTrainedModel):
         profile: Profile | None = None,
         **engine: Any,
     ) -> Difference:
-        """Score of `a` minus score of `b`: which objectives make the difference, and whether it is too close to call.
+        """Score of `a` minus score of `b`: which objectives make the difference. `compare` says how likely it is to be right.
 
         The standard deviation of a difference is smaller than those of its scores say: both err with the same weights. Raises as
         `score` does.
         """
         table = self.engine(**engine).score([a, b], profile=profile, deviations=True, strict=True)
         return table.difference(0, 1, names=names)
+
+    @overload
+    def compare(
+        self,
+        a: Conversation | Mapping[str, Any],
+        b: Conversation | Mapping[str, Any],
+        *,
+        names: tuple[str, str] = ...,
+        profile: Profile | None = ...,
+        **engine: Any,
+    ) -> Comparison: ...
+    @overload
+    def compare(
+        self, a: Iterable[Any], b: Iterable[Any], *, names: tuple[str, str] = ..., profile: Profile | None = ..., **engine: Any
+    ) -> list[Comparison]: ...
+    def compare(
+        self, a: Any, b: Any, *, names: tuple[str, str] = ("A", "B"), profile: Profile | None = None, **engine: Any
+    ) -> Comparison | list[Comparison]:
+        """Which of two answers to a prompt is better, with what probability, and which objectives make the difference.
+
+        Two conversations, or two collections of as many: the first of one with the first of the other. The probability is
+        calibrated on validation pairs of the model's own run. It is None, with a note, for a model without a calibration (trained
+        by an earlier version, or of the released layout), under a profile that steers, and for answers to different prompts.
+        Raises as `score` does, ConversationError for collections of different sizes.
+        """
+        (first, single), (second, other) = _entries(a), _entries(b)
+        if single != other or len(first) != len(second):
+            told = ["one conversation" if one else f"a list of {len(x)}" for x, one in ((first, single), (second, other))]
+            raise ConversationError(f"compare got {told[0]} and {told[1]}: give two conversations, or two lists of as many")
+        rows = [_held(conversation) for pair in zip(first, second, strict=True) for conversation in pair]
+        table = self.engine(**engine).score(rows, profile=profile, deviations=True, strict=True)
+        applied = profile or self.profile
+        steered = applied.name if applied is not None and applied.steers else None
+        found = [
+            comparison(
+                table.difference(i, i + 1, names=names),
+                self.preference,
+                steered=steered,
+                one_prompt=self._context(rows[i]) == self._context(rows[i + 1]),
+            )
+            for i in range(0, len(rows), 2)
+        ]
+        return found[0] if single else found
+
+    def _context(self, conversation: Any) -> tuple[Any, ...]:
+        # What an answer answers, the tools that it has included.
+        return split_answer(parse_conversation(conversation).messages, self.renderer.rendering.answer)[0]
 
     def forward(
         self,
@@ -336,6 +394,24 @@ class RewardModel(PreTrainedModel):
             prompt_embedding=prompt_feature,
             gate_as_trained=heads.gate,
         )
+
+
+def _entries(given: Any) -> tuple[list[Any], bool]:
+    """Conversations, and whether what was given is a single one. Raises ConversationError for what holds none."""
+    entries = entries_of(given)
+    if isinstance(given, Mapping) or (entries is not None and is_one_conversation(entries)):
+        return [given if entries is None else entries], True
+    if entries is None:
+        raise Fault("not-messages", f"got {kind_of(given)}").error()
+    return entries, False
+
+
+def _held(conversation: Any) -> Any:
+    # One that can be read twice.
+    if isinstance(conversation, Mapping):
+        turns = conversation.get("messages")
+        return conversation if turns is None else {**conversation, "messages": _held(turns)}
+    return conversation if (turns := entries_of(conversation)) is None else turns
 
 
 def _check_labels(labels: Any, where: str = "") -> None:

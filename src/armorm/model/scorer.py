@@ -19,14 +19,12 @@ from jaxtyping import Float
 
 from armorm.conversation import Conversation, Span
 from armorm.disk import hash_files
-from armorm.model.folder import local
+from armorm.model.folder import BESIDE, local
 from armorm.model.reward_model import RewardModel
 from armorm.rendering import VERSION
 from armorm.scorers import Reading, Scored
 from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
-from armorm.scoring.reference import FILES as REFERENCE_FILES
-from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class ModelScorer:
         if not folder.is_dir():
             digest.update(f"{self.name}@{getattr(self.model.config, '_commit_hash', None)}".encode())
             return digest.hexdigest()[:16]
-        aside = {*UNCERTAINTY_FILES, *REFERENCE_FILES}
-        hash_files(digest, folder, lambda name: name not in aside and name.endswith(_READ))
+        hash_files(digest, folder, lambda name: name not in BESIDE and name.endswith(_READ))
         return digest.hexdigest()[:16]
 
     @cached_property

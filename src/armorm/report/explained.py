@@ -1,6 +1,6 @@
 """One or two answers taken apart, and a profile checked: what the terminal and JSON show, and one self-contained HTML page.
 
-In: `Explanation`s, a `Difference`, a prompt's gate.  Out: `Explained`, `Fit`; tables, a page.
+In: `Explanation`s, a `Comparison`, a prompt's gate.  Out: `Explained`, `Fit`; tables, a page.
 Cost: none; the page needs jinja2 (extra `report`).
 """
 
@@ -21,6 +21,7 @@ from armorm.report.html import Bar, Level, level_bars, render_html, term_bars
 from armorm.report.tables import Grid, Row, grid, table
 from armorm.report.terminal import Shown
 from armorm.results import Result
+from armorm.scoring.comparison import Comparison
 from armorm.scoring.explain import Change, Difference, Explanation, Term, bar, term_columns
 from armorm.scoring.reference import Alike
 
@@ -40,7 +41,7 @@ class Explained:
     prompts: Mapping[str, Conversation]
     answers: Mapping[str, str]
     explanations: Mapping[str, Explanation]
-    difference: Difference | None = None
+    comparison: Comparison | None = None
     gate: Mapping[str, float] = field(default_factory=dict)
     gate_as_trained: Mapping[str, float] = field(default_factory=dict)
     alike: tuple[Alike, ...] = ()
@@ -50,6 +51,11 @@ class Explained:
     truncated: tuple[str, ...] = ()
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def difference(self) -> Difference | None:
+        """Of two answers, which terms make the difference."""
+        return None if self.comparison is None else self.comparison.difference
+
     def remarks(self, label: str) -> list[str]:
         """How a conversation was read, in sentences; none where all of it was."""
         cut = f"too long for {count(self.max_tokens)} tokens: its oldest part was cut off and is lost to the score."
@@ -57,10 +63,12 @@ class Explained:
         return [cut] * (label in self.truncated) + [left_out] * (label in self.notes)
 
     def to_json(self) -> dict[str, Any]:
-        """One answer: its explanation. Two: `answers` and `difference`. A prompt: `gate` and `alike`; how it was read."""
-        if self.difference is not None:
+        """One answer: its explanation. Two: `answers`, `comparison` with the probability that the first is better, and
+        `difference`. A prompt: `gate` and `alike`; how it was read."""
+        if self.comparison is not None:
             answers = {name: one.to_json() for name, one in self.explanations.items()}
-            return {"answers": answers, "difference": self.difference.to_json()}
+            difference = self.comparison.difference.to_json()
+            return {"answers": answers, "comparison": self.comparison.facts(), "difference": difference}
         for one in self.explanations.values():
             return one.to_json()
         steered = {"profile": self.profile, "gate_as_trained": dict(self.gate_as_trained)} if self.profile is not None else {}
@@ -71,8 +79,8 @@ class Explained:
     def parts(self) -> list[Any]:
         """For the terminal: the difference or the score with bars, then the gate's neighbours."""
         parts: list[Any] = []
-        if self.difference is not None:
-            parts.append(self.difference)
+        if self.comparison is not None:
+            parts.append(self.comparison)
             parts += [Text(f"{name}: {one.sentence}") for name, one in self.explanations.items()]
         else:
             parts += list(self.explanations.values()) or [Shown(self._gate())]
@@ -150,7 +158,8 @@ def render_explain_page(explained: Explained) -> str:
     gap, found = explained.difference, explained.explanations
     first = next(iter(explained.prompts.values()))
     common = all(one == first for one in explained.prompts.values())
-    sentences = [gap.sentence] if gap else [one.sentence for one in found.values()]
+    pair = explained.comparison
+    sentences = [pair.sentence] if pair else [one.sentence for one in found.values()]
     return render_html(
         "explain_page.html.jinja",
         explained=explained,

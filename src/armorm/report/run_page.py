@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from armorm.bench.abstention import AbstentionPoint
 from armorm.bench.aggregate import Figure as Share
 from armorm.data.summary import Bins, LabelCounts
 from armorm.disk import write_json, write_text
@@ -21,7 +20,9 @@ from armorm.report.html import Bar, level_bars, render_html, term_bars
 from armorm.report.markdown import render_markdown
 from armorm.report.plots import (
     ACCENT,
+    SECOND,
     SOFT,
+    SURFACE,
     Curve,
     CurvePanel,
     Dumbbells,
@@ -44,6 +45,7 @@ from armorm.report.run_results import (
     ProbeFacts,
     RunResults,
     SuiteAbstention,
+    SuiteReliability,
     SuiteResults,
     UncertaintyFacts,
     WorkedExample,
@@ -67,6 +69,7 @@ def render_run_page(results: RunResults) -> str:
     """The page as text; the same results give the same page."""
     report = run_report(results)
     abstained = [one for one in results.abstention if one.n]
+    judged = [one for one in results.reliability if one.n]
     tried = {one.feature: one.pearson for one in results.probe.candidates if math.isfinite(one.pearson)}
     sections = {
         "accuracy": "Accuracy" if results.suites else "",
@@ -78,6 +81,7 @@ def render_run_page(results: RunResults) -> str:
         "debias": "Debiasing" if results.debias else "",
         "gate": "Gate",
         "length": "Length" if results.length else "",
+        "preference": "P(right)" if results.preference else "",
         "abstention": "Too close to call" if abstained else "",
         "examples": "Worked examples" if results.examples else "",
         "warnings": "Warnings" if results.warnings else "",
@@ -99,6 +103,8 @@ def render_run_page(results: RunResults) -> str:
         gate_map=gate_map(results.gate.by_source),
         gate_curves=gate_curves(results.gate),
         length=length_figure(results) if results.length else None,
+        reliability=reliability_figure(judged) if judged else None,
+        bins=[report[f"reliability-bins {one.suite}"] for one in judged],
         abstention=abstention_figure(abstained) if abstained else None,
         close_calls=[report[f"abstention {one.suite}"] for one in abstained],
         examples=[draw_example(one) for one in results.examples],
@@ -268,21 +274,39 @@ def gate_curves(gate: GateFacts) -> Figure | None:
 
 @styled
 def abstention_figure(suites: Sequence[SuiteAbstention]) -> Figure:
-    """Error rate over the share left open, in per cent: by z in colour with its 95 % band, by the margin alone behind it."""
+    """Error rate over the share left open, in per cent, with its 95 % band; dashed: what the probabilities promise."""
     figure, grid = curve_grid([suite.suite for suite in suites], "left open, %")
     for axes, suite in zip(grid, suites, strict=True):
-        _error_line(axes, suite.by_margin, color=SOFT, linewidth=1.1, linestyle=(0, (4, 2)))
-        _error_line(axes, suite.by_z, color=ACCENT, linewidth=1.7)
-        known = [p for p in suite.by_z if math.isfinite(p.error.low) and math.isfinite(p.error.high)]
+        found = suite.by_probability or suite.by_margin
+        _error_line(axes, [(p.abstained, p.promised) for p in found], color=SECOND, linewidth=1.3, linestyle=(0, (4, 2)))
+        _error_line(axes, [(p.abstained, p.error.value) for p in found], color=ACCENT, linewidth=1.7)
+        known = [p for p in found if math.isfinite(p.error.low) and math.isfinite(p.error.high)]
         low, high = [100 * p.error.low for p in known], [100 * p.error.high for p in known]
         axes.fill_between([100 * p.abstained for p in known], low, high, color=ACCENT, alpha=0.16, linewidth=0, zorder=2)
         axes.set_ylim(bottom=0)
     return inline(figure, "Error rate by share of pairs left open")
 
 
-def _error_line(axes: Any, points: Sequence[AbstentionPoint], **look: Any) -> None:
-    known = [p for p in points if math.isfinite(p.error.value)]
-    axes.plot([100 * p.abstained for p in known], [100 * p.error.value for p in known], zorder=3, **look)
+def _error_line(axes: Any, points: Sequence[tuple[float, float]], **look: Any) -> None:
+    known = [(100 * left_open, 100 * error) for left_open, error in points if math.isfinite(error)]
+    axes.plot([left_open for left_open, _ in known], [error for _, error in known], zorder=3, **look)
+
+
+@styled
+def reliability_figure(suites: Sequence[SuiteReliability]) -> Figure:
+    """Share of right calls over the promised one, in per cent, bin by bin with 95 % intervals; dashed: where both agree."""
+    figure, grid = curve_grid([suite.suite for suite in suites], "promised, %")
+    for axes, suite in zip(grid, suites, strict=True):
+        axes.plot([50, 100], [50, 100], color=SOFT, linewidth=0.9, dashes=(3, 3), zorder=1)
+        for one in suite.bins:
+            x, right = 100 * one.confidence, one.right
+            axes.plot([x, x], [100 * right.low, 100 * right.high], color=ACCENT, linewidth=1.5, alpha=0.7, zorder=2)
+        promised, found = [100 * one.confidence for one in suite.bins], [100 * one.right.value for one in suite.bins]
+        axes.plot(promised, found, "o-", color=ACCENT, linewidth=1.0, markersize=4.6, markeredgecolor=SURFACE, zorder=3)
+        axes.set_xlim(48, 102)
+        lowest = [100 * one.right.low for one in suite.bins if math.isfinite(one.right.low)]
+        axes.set_ylim(min([38.0, *lowest]) - 2, 102)
+    return inline(figure, "Share of right calls by promised probability")
 
 
 def _curve(run: GateCurve, key: str, *, highlighted: bool) -> Curve:

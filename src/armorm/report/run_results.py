@@ -12,6 +12,7 @@ from armorm.bench.aggregate import Figure, Figures
 from armorm.bench.audit import RivalFacts
 from armorm.bench.every_section import AllSections
 from armorm.bench.metrics import LengthCorrelation, PairedDifference
+from armorm.bench.reliability import Reliability
 from armorm.data.summary import DataSummary
 from armorm.results import Estimate, Number, Provenance, Result
 
@@ -325,6 +326,27 @@ class GateFacts(Result):
     """How the strength was chosen; null where it was given."""
 
 
+class PreferenceFacts(Result):
+    """P(right): how a margin becomes a probability."""
+
+    form: str | None
+    """The curve, "logistic" or "isotonic"; null where none could be fitted."""
+    pairs: int
+    """The validation pairs to which it is fitted."""
+    prompts: int
+    """Their prompts."""
+    slope: Number
+    """Of the logistic curve, in log-odds per unit of the score; null for another."""
+    most: Number
+    """The highest probability that it gives."""
+    log_loss: Mapping[str, Number]
+    """By curve that was tried, the mean log-loss on validation prompts that the fit did not see, in nats."""
+    reason: str
+    """Why there is none; empty where there is one."""
+    warnings: tuple[str, ...]
+    """What to know before using it."""
+
+
 class OnSuite(Result):
     """What one method is worth on a suite."""
 
@@ -380,6 +402,13 @@ class LengthOnSuite(LengthCorrelation):
 
 class SuiteAbstention(AbstentionCurve):
     """Errors on a suite when close calls are left open."""
+
+    suite: str
+    """The suite."""
+
+
+class SuiteReliability(Reliability):
+    """How far P(right) holds on a suite."""
 
     suite: str
     """The suite."""
@@ -478,6 +507,8 @@ class RunResults(Provenance):
     """The debiasing; null where there is none."""
     gate: GateFacts
     """The gate."""
+    preference: PreferenceFacts | None = None
+    """P(right); not in the files of earlier versions."""
     suites: tuple[SuiteResults, ...]
     """Every method on every suite."""
     all_sections: AllSections | None = None
@@ -486,6 +517,8 @@ class RunResults(Provenance):
     """How far each score follows length."""
     abstention: tuple[SuiteAbstention, ...]
     """Errors when close calls are left open."""
+    reliability: tuple[SuiteReliability, ...] = ()
+    """How far P(right) holds, suite by suite; empty without a calibration."""
     gate_by_section: Mapping[str, Mapping[str, float]]
     """Mean weight of each objective by suite and section."""
     bradley_terry: RivalFacts

@@ -1,6 +1,7 @@
 """A run's results as tables and sentences.
 
-In: `RunResults`.  Out: a `Report`: data, probe, uncertainty, debiasing, every suite, length, close calls, the planted truth.
+In: `RunResults`.  Out: a `Report`: data, probe, uncertainty, debiasing, every suite, length, P(right), close calls, the planted
+truth.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from armorm.report.run_results import (
     DebiasFacts,
     MethodOnSuite,
     PlantedRow,
+    PreferenceFacts,
     RunResults,
     SuiteAbstention,
+    SuiteReliability,
     SuiteResults,
     UncertaintyFacts,
 )
@@ -55,6 +58,9 @@ def run_report(results: RunResults) -> Report:
     if (every := results.all_sections) is not None:
         grids.append(sections_grid(every, subject([one.method for one in every.methods])))
     grids.append(_length(results))
+    if results.preference is not None:
+        grids.append(reliability_grid(results.preference, results.reliability))
+    grids += [bins_grid(one) for one in results.reliability if one.n]
     grids += [abstention_grid(one) for one in results.abstention if one.n]
     if results.planted is not None:
         grids.append(_planted(results.planted.rows))
@@ -224,29 +230,75 @@ def _length(results: RunResults) -> Grid:
     return table("run.length", rows)
 
 
+def reliability_grid(preference: PreferenceFacts, suites: Sequence[SuiteReliability]) -> Grid:
+    """How far P(right) holds on each suite, and what it was made of."""
+    rows: list[Row] = [
+        [
+            one.suite,
+            *map(count, (one.n, one.groups)),
+            share_of(one.ece),
+            Cell(share(one.chance), f"up to {share(one.chance_high)}" if math.isfinite(one.chance_high) else ""),
+            *(estimate(number, decimal) for number in (one.log_loss, one.brier)),
+        ]
+        for one in suites
+    ]
+    return table("run.reliability", rows, remarks=[_fitted(preference)])
+
+
+def _fitted(preference: PreferenceFacts) -> str:
+    if preference.form is None:
+        return f"There is none: {preference.reason}."
+    tried = ", ".join(f"{form} {decimal(loss)}" for form, loss in preference.log_loss.items())
+    slope = "" if preference.form == "isotonic" else f", slope {general(preference.slope)} log-odds per unit of the score"
+    return (
+        f"Fitted on {count(preference.pairs)} validation pairs of {count(preference.prompts)} prompts: {preference.form}{slope}, "
+        f"by log-loss on prompts that the fit did not see ({tried}). So many prompts can't show more than "
+        f"{percent(preference.most)}, and no probability is higher."
+    )
+
+
+def bins_grid(suite: SuiteReliability) -> Grid:
+    """What was promised of the pairs of a bin, and what was found."""
+    rows: list[Row] = [[count(one.n), share(one.confidence), share_of(one.right)] for one in suite.bins]
+    return table("run.reliability-bins", rows, name=suite.suite)
+
+
 def abstention_grid(suite: SuiteAbstention) -> Grid:
-    """Error rates by the share of pairs left open."""
-    by_margin = {round(point.abstained, 2): point.error for point in suite.by_margin}
+    """Error rates by the share of pairs left open; by margin alone where there is no calibration."""
+    points = suite.by_probability or suite.by_margin
     rows: list[Row] = [
         [
             percent(point.abstained, 0),
-            hundredths(point.threshold),
+            percent(point.threshold) if suite.by_probability else decimal(point.threshold),
             count(point.decided),
-            *map(share_of, (point.error, by_margin.get(round(point.abstained, 2)))),
+            share_of(point.error),
+            share(point.promised),
+            share_of(by_margin.error),
         ]
-        for point in suite.by_z
+        for point, by_margin in zip(points, suite.by_margin, strict=True)
     ]
+    least = "P(right) at least" if suite.by_probability else "|margin| at least"
+    shares = [Cell(text, "%") for text in ("wrong", "promised", "wrong, by margin")]
+    head: list[str | Cell] = ["left open", least, "pairs decided", *shares]
+    return table("run.abstention", rows, name=suite.suite, head=head, remarks=_rules(suite))
+
+
+def _rules(suite: SuiteAbstention) -> list[str]:
+    if not suite.by_probability:
+        return [f"Mean error over all shares: {percent(suite.area_margin.value)}, by margin; P(right) is not calibrated."]
     rules = "; ".join(
-        f"z = {general(p.threshold)} leaves {percent(p.abstained)} open and {percent(p.error.value)} of the rest wrong"
+        f"at {percent(p.threshold, 0)}, {percent(p.abstained)} are left open and {percent(p.error.value)} of the rest are wrong "
+        f"({percent(p.promised)} promised)"
         for p in suite.rules
+        if p.decided
     )
-    gain = suite.area_gain
-    remark = (
-        f"Mean error over all shares: {percent(suite.area_z.value)} by z, {percent(suite.area_margin.value)} by margin; the "
-        f"standard deviations save {points(gain.value)} points ({points(gain.low)} to {points(gain.high)}). Too close at "
-        f"|margin| < z · std: {rules}."
-    )
-    return table("run.abstention", rows, name=suite.suite, remarks=[remark])
+    gain, areas = suite.area_gain, [percent(one.value) for one in (suite.area_probability, suite.area_margin)]
+    called = f"Called at a probability: {rules}." if rules else f"No pair reaches {percent(suite.rules[0].threshold, 0)}."
+    return [
+        f"Mean error over all shares: {areas[0]} by probability, {areas[1]} by margin ({points(gain.value)} points, "
+        f"{points(gain.low)} to {points(gain.high)}): the probability never falls with the margin, so the orders differ only "
+        f"where it gives one value to several margins. {called}"
+    ]
 
 
 def _planted(rows: Sequence[PlantedRow]) -> Grid:

@@ -143,6 +143,7 @@ def work_of(sizes: Sizes, decoder: Decoder | None) -> list[Work]:
         _uncertainty(sizes),
         _debias(sizes),
         _gate(sizes),
+        _preference(sizes),
         _model(sizes, decoder),
         _bench(sizes),
     ]
@@ -203,6 +204,12 @@ def _gate(s: Sizes) -> Work:
     seen = g.seeds * (g.steps * g.batch + g.evaluations * s.validation * s.pairs) * s.prompt + 2 * s.pairs * s.width
     memory = IDLE + 16 * weights + 4 * s.pairs * s.objectives * 8 + 8 * g.batch * (s.prompt + g.layers * g.hidden)
     return Work("gate", {"float32": 2 * trained, "float64": 2 * rewards}, 2 * seen * s.bytes_each, 2 * 4 * weights, memory)
+
+
+def _preference(s: Sizes) -> Work:
+    pairs, weights = s.validation * s.pairs, s.gate.parameters(s.prompt, s.objectives)
+    operations: dict[Precision, Count] = {"float32": 2 * pairs * weights, "float64": 4 * pairs * s.width * s.objectives}
+    return Work("preference", operations, pairs * (2 * s.width + s.prompt) * s.bytes_each, 0, IDLE)
 
 
 def _model(s: Sizes, decoder: Decoder | None) -> Work:

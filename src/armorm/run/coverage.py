@@ -1,6 +1,6 @@
-"""Uncertainty of a run's probe: posterior, calibration on folds, coverage on test prompts, abstention on pairs.
+"""Uncertainty of a run's probe: posterior, calibration on folds, coverage on test prompts.
 
-In: the probe with those that lack a fold, rated stores; for abstention the fitted method and pairs.
+In: the probe with those that lack a fold, rated stores.
 Out: `Uncertainty` in a stage's folder, facts for the report.
 Cost: per set of rated rows two eigendecompositions, a Cholesky factor per fold and strength, and d² products for each of at most
 `CALIBRATED` of its rows; one set's matrices are in memory at a time. One pass over all rated features for the test prompts.
@@ -12,7 +12,7 @@ others set): more rows, about the calibration rather than the final probe.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
@@ -22,19 +22,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from armorm.bench.abstention import abstention_curve
 from armorm.bench.metrics import share_by_group
 from armorm.fit.calibration import LEVEL, Calibration, HeldOut, calibrate, residual_correlation, sketch_of
-from armorm.fit.method import Fitted
 from armorm.fit.posterior import Compaction, Directions, Leverage, Posterior, compact, directions, fit_directions
 from armorm.fit.statistics import SharedStatistics
 from armorm.intervals import Interval
 from armorm.results import write_number
 from armorm.run.context import TEST, RunContext
-from armorm.run.pairs import PairArrays
 from armorm.run.probe_stage import FittedProbe
 from armorm.run.summing import RatingStores, fold_statistics
-from armorm.scorers import AnswerFeatures
 from armorm.scoring.uncertainty import Uncertainty
 
 GAUSSIAN_REACH = 1.96
@@ -119,29 +115,6 @@ def uncertainty_stage(
         "parts": cuts,
         "bytes": sum(f.stat().st_size for f in folder.glob("uncertainty.*")),
     }
-
-
-def abstention_facts(
-    uncertainty: Uncertainty, fitted: Fitted, suites: Mapping[str, PairArrays], *, seed: int
-) -> list[dict[str, Any]]:
-    """Each suite's error rates by the share of pairs that is left open; the method's own scores."""
-    found = []
-    for name, pairs in suites.items():
-        sides = zip(pairs.chosen(fitted.feature).blocks(), pairs.rejected(fitted.feature).blocks(), strict=True)
-        both = [margins_of(uncertainty, fitted, *block) for block in sides]
-        margins, stds = (np.concatenate(part) for part in zip(*both, strict=True))
-        right = (margins > 0) + 0.5 * (margins == 0)
-        found.append({"suite": name, **abstention_curve(margins, stds, right, pairs.groups, seed=seed).to_json()})
-    return found
-
-
-def margins_of(
-    uncertainty: Uncertainty, fitted: Fitted, chosen: AnswerFeatures, rejected: AnswerFeatures
-) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """Score differences of pairs and their standard deviations."""
-    coefficients = [fitted.coefficients(side) for side in (chosen, rejected)]
-    stds = uncertainty.of_difference(chosen.response, coefficients[0], rejected.response, coefficients[1])
-    return fitted.scores(chosen) - fitted.scores(rejected), stds
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------------

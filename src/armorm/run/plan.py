@@ -51,7 +51,7 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
         "probe": {"candidates": recipe.features.response, "strengths": len(recipe.probe.alphas), "folds": recipe.probe.folds},
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": asdict(recipe.gate),
-        "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "model", "bench", "report"],
+        "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report"],
         **({"costs": price(recipe, kept, renderer)} if priced else {}),
     }
 

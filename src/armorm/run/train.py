@@ -2,7 +2,7 @@
 
 In: a recipe, a folder.  Out: `Run`: the folder filled, and its results.  Cost: the features; everything after is cheap.
 
-    rows → features → probe → uncertainty → debias → gate → model → bench → report
+    rows → features → probe → uncertainty → debias → gate → preference → model → bench → report
 
 Each stage is keyed by what went into it: a second run does only what changed, a killed one goes on where it was. A stage hands
 its value on to the next ones; one that is found finished is read once. No row's text stays in memory behind the features.
@@ -27,7 +27,8 @@ from armorm.features.spec import FINAL
 from armorm.fit.debias import Debias
 from armorm.fit.gate_training import device_of as gate_device_of
 from armorm.fit.method import Fitted
-from armorm.fit.parts import load_debias
+from armorm.fit.parts import load_debias, load_preference
+from armorm.fit.preference import Preference
 from armorm.objectives import Objectives
 from armorm.owner import owning_folder
 from armorm.progress import Reporter
@@ -38,7 +39,7 @@ from armorm.report.run_results import RunResults
 from armorm.results import read_result
 from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry, save_bradley_terry
 from armorm.run.context import RunContext
-from armorm.run.coverage import abstention_facts, uncertainty_stage
+from armorm.run.coverage import uncertainty_stage
 from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.examples import examples, reference_of
 from armorm.run.extraction import LazyBackbone, Stores, extract_all
@@ -46,6 +47,7 @@ from armorm.run.gate_stage import Gates, average_weights, fit_gate_stage
 from armorm.run.methods import Graded, Judged, Method, fit_bradley_terry_stage, judge_suite, methods, over_sections
 from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
 from armorm.run.planted import Evidence, planted_table
+from armorm.run.preference_stage import confidence_facts, fit_preference_stage
 from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
 from armorm.run.rows import Rows, read_rows
 from armorm.run.stages import FILE as STAGE
@@ -58,7 +60,7 @@ from armorm.sums import UNFINISHED, read_own_list, read_sums, save_sums
 RECIPE = "recipe.yaml"
 ROWS = "rows"
 """Where rows are while they are extracted."""
-STAGES = ("probe", "uncertainty", "debias", "gate", "model", "bench", "report")
+STAGES = ("probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report")
 STATISTICS = "statistics"
 """The folder of what `summing` keeps: a stage per source of ratings and feature candidate."""
 Value = TypeVar("Value")
@@ -109,6 +111,7 @@ class Training:
     uncertainty: Stage[Uncertainty]
     debias: Stage[Debias]
     gates: Stage[BothGates]
+    preference: Stage[Preference | None]
     rival: Stage[BradleyTerry]
 
     def __init__(self, recipe: Recipe, out: Path, features: Path, reporter: Reporter, *, rows: Rows | None = None) -> None:
@@ -136,11 +139,12 @@ class Training:
         self.debias = self._stage("debias", inputs, self._debias, load_debias)
         inputs = {"debias": self.debias.key, **self._settings("gate")}
         self.gates = self._stage("gate", inputs, self._fit_gates, BothGates.load)
-        fitted = {"gate": self.gates.key, "uncertainty": self.uncertainty.key}
+        self.preference = self._stage("preference", {"gate": self.gates.key}, self._fit_preference, self._load_preference)
+        fitted = {"gate": self.gates.key, "uncertainty": self.uncertainty.key, "preference": self.preference.key}
         model = self._stage("model", {**fitted, "backbone": self.backbone.fingerprint}, self._save_model, read_nothing)
         inputs = {**fitted, "suites": self._keys("suites"), **self._settings("bench", "examples", *self._unseen())}
         self.rival = self._stage("bench", inputs, self._bench, _load_rival)
-        stages = (self.probe, self.uncertainty, self.debias, self.gates, self.rival)
+        stages = (self.probe, self.uncertainty, self.debias, self.gates, self.preference, self.rival)
         facts = {stage.folder.name: stage.facts for stage in stages}
         inputs = {"model": model.key, "bench": self.rival.key, "facts": facts, "about": about, "name": self.recipe.name}
         report = self._stage("report", inputs, lambda at: self._report(at, facts, about), read_nothing)
@@ -222,12 +226,16 @@ class Training:
         raw, _ = fit_gate_stage(at / "not-debiased", self.context, self.probe.value, none, self.pairs, kl=facts.get("kl"))
         return BothGates(debiased, raw), {**facts, "single": raw.best_objective}
 
+    def _fit_preference(self, at: Path) -> tuple[Preference | None, Facts]:
+        return fit_preference_stage(at, self.probe.value, self.debias.value, self.gates.value.debiased.gate, self.pairs)
+
     def _save_model(self, at: Path) -> tuple[None, Facts]:
         from armorm.model.layouts.own import assemble
 
         fitted, (backbone, renderer) = self.fitted, self.backbone.load()
         model = assemble(backbone, renderer, fitted, prompt=self.recipe.features.prompt_spec)
         model.uncertainty = self.uncertainty.value
+        model.preference = self.preference.value
         model.reference = reference_of(fitted, self.pairs, seed=self.recipe.seed)
         model.save_pretrained(at)
         return None, {"parameters": sum(p.numel() for p in model.parameters())}
@@ -250,7 +258,7 @@ class Training:
             "suites": tables,
             **everywhere,
             "length": [row for one in found.values() for row in one.lengths],
-            "abstention": abstention_facts(self.uncertainty.value, self.fitted, pairs, seed=seed),
+            **confidence_facts(self.preference.value, self.fitted, pairs, seed=seed),
             "gate_by_section": {
                 f"{name}: {section}": weights
                 for name, suite in self.suites.items()
@@ -281,8 +289,9 @@ class Training:
                 "probe": {**facts["probe"], "uncertainty": facts["uncertainty"]},
                 "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
                 "gate": facts["gate"],
+                "preference": facts["preference"],
                 **facts["bench"],
-                "warnings": [*facts["probe"]["warnings"], *facts["debias"]["warnings"], *facts["bench"].get("warnings", [])],
+                "warnings": [line for stage in facts.values() for line in stage.get("warnings", ())],
             }
         )
         write_run(results, at)
@@ -350,6 +359,9 @@ class Training:
 
     def _load_uncertainty(self, at: Path) -> Uncertainty:
         return _there(Uncertainty.load(at, self.objectives), at / "uncertainty.json")
+
+    def _load_preference(self, at: Path) -> Preference | None:
+        return load_preference(at, self.objectives)
 
     def _planted(self, tables: list[Facts]) -> Facts | None:
         if self.recipe.objectives != STARTER:

@@ -33,8 +33,6 @@ from armorm.scoring.score import Score
 Kind = Literal["objective", "nuisance", "constraint"]
 """What a term is: a reward, a computed nuisance that the debiasing subtracts, or a profile's constraint that is missed."""
 
-CLOSE = 1.0
-"""Standard deviations within which a difference is too close to call; more leaves most pairs open (docs/decisions/0014)."""
 _whole_percent = partial(percent, digits=0)
 NO_DIFFERENCE = 1e-3
 WORTH_NAMING = 0.05
@@ -136,7 +134,7 @@ class Difference:
 
     `same_weights`: both were weighed alike, as answers to one prompt are. `to_speak_of` is False where the difference is next to
     nothing; there are no shares then. `std`: how far the difference may be off because ratings were few, where the model knows
-    (`RewardModel.difference` asks it).
+    (`RewardModel.difference` asks it); how likely it is to be right is another question (`RewardModel.compare`).
     """
 
     a: Score
@@ -147,10 +145,6 @@ class Difference:
     same_weights: bool
     to_speak_of: bool
     std: float | None = None
-
-    def too_close(self, z: float = CLOSE) -> bool | None:
-        """Whether the difference is within `z` of its standard deviations: too close to call. None where that is not known."""
-        return None if self.std is None else abs(self.delta) < z * self.std or self.delta == 0
 
     @property
     def sentence(self) -> str:
@@ -164,8 +158,6 @@ class Difference:
         if not self.same_weights:
             part = math.fsum(t.by_weights for t in self.terms) / self.delta
             text += f". The two were weighed differently, which makes {_whole_percent(part)} of the difference"
-        if self.std is not None and self.too_close():
-            text += f". The difference is within its standard deviation of {decimal(self.std)}: too close to call"
         return f"{text}."
 
     def _reasons(self) -> str:
@@ -190,7 +182,6 @@ class Difference:
             "scores": [self.a.score, self.b.score],
             "delta": self.delta,
             "std": self.std,
-            "too_close": self.too_close(),
             "same_weights": self.same_weights,
             "to_speak_of": self.to_speak_of,
             "sentence": self.sentence,
@@ -208,9 +199,8 @@ class Difference:
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         a, b = self.names
-        unsure = "" if self.std is None else f" ± {decimal(self.std)}"
         shares = {"share": ["" if t.share is None else _whole_percent(t.share) for t in self.terms]}
-        title = f"{a} − {b}: {signed(self.delta, 4)}{unsure}"
+        title = f"{a} − {b}: {signed(self.delta, 4)}"
         yield _table(title, self.columns() | shares, [(t.term, t.delta) for t in self.terms])
         yield Text(self.sentence)
 

@@ -115,6 +115,11 @@ class Profile(BaseModel):
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def steers(self) -> bool:
+        """Whether it changes any score."""
+        return self.fingerprint != Profile().fingerprint
+
+    @property
     def steers_gate(self) -> bool:
         """Whether it changes any weight."""
         return bool(self.weights or self.scale or self.drop or self.floor or self.cap or self.fix)
