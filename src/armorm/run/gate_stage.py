@@ -61,7 +61,7 @@ def fit_gate_stage(
     chosen = cross_fit(fitted, debias, known.chosen(fitted.feature), known.folds)
     rejected = cross_fit(fitted, debias, known.rejected(fitted.feature), known.folds)
     settings = context.recipe.gate
-    weights = pair_weights(settings.weigh, known.groups, known.sources, validation)
+    weights = pair_weights(settings.weigh, known.groups, known.sources, validation, context.recipe.pair_shares)
     with context.reporter.bar("gate", settings.steps * settings.seeds) as advance:
         fit = fit_gate(
             known.prompts,

@@ -133,7 +133,8 @@ class Training:
         self.probe = replace(self.probe, value=replace(self.probe.value, statistics=None))
         inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}
         self.debias = self._stage("debias", inputs, self._debias, load_debias)
-        inputs = {"debias": self.debias.key, **self._settings("gate")}
+        shares = {"shares": self.recipe.pair_shares} if self.recipe.pair_shares else {}
+        inputs = {"debias": self.debias.key, **self._settings("gate"), **shares}
         self.gates = self._stage("gate", inputs, self._fit_gates, BothGates.load)
         fitted = {"gate": self.gates.key, "uncertainty": self.uncertainty.key}
         model = self._stage("model", {**fitted, "backbone": self.backbone.fingerprint}, self._save_model, read_nothing)
@@ -212,7 +213,7 @@ class Training:
         return uncertainty_stage(at, self.context, self.probe.value, self.stores.ratings, statistics=statistics)
 
     def _debias(self, at: Path) -> tuple[Debias, Facts]:
-        return fit_debias_stage(at, self.context, self.probe.value, self.stores.ratings, self.pairs)
+        return fit_debias_stage(at, self.context, self.probe.value, self.stores.ratings, self.pairs.natural)
 
     def _fit_gates(self, at: Path) -> tuple[BothGates, Facts]:
         """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
@@ -227,14 +228,14 @@ class Training:
         fitted, (backbone, renderer) = self.fitted, self.backbone.load()
         model = assemble(backbone, renderer, fitted, prompt=self.recipe.features.prompt_spec)
         model.uncertainty = self.uncertainty.value
-        model.reference = reference_of(fitted, self.pairs, seed=self.recipe.seed)
+        model.reference = reference_of(fitted, self.pairs.natural, seed=self.recipe.seed)
         model.save_pretrained(at)
         return None, {"parameters": sum(p.numel() for p in model.parameters())}
 
     def _bench(self, at: Path) -> tuple[BradleyTerry, Facts]:
         """Every method on the held-out pairs and on the recipe's suites."""
         candidates = [str(spec) for spec in self.recipe.features.candidates]
-        rival = fit_bradley_terry_stage(self.pairs, candidates, weigh=self.recipe.gate.weigh)
+        rival = fit_bradley_terry_stage(self.pairs, candidates, weigh=self.recipe.gate.weigh, shares=self.recipe.pair_shares)
         save_bradley_terry(at, rival)
         tried, seed, gate = self._methods(rival), self.recipe.seed, self.fitted.gate
         settings = {suite.name: suite for suite in self.recipe.bench}
