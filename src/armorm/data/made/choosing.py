@@ -26,7 +26,6 @@ from armorm.data.made.naming import is_named
 from armorm.data.rows import PreferencePair, RatedResponse
 from armorm.data.stored_rows import StoredRows
 
-Groups = UInt64[np.ndarray, " g"]
 REASONS = tuple(Reason)
 _POSSIBLE = len(REASONS)
 _TRIES = 64
@@ -43,8 +42,8 @@ class Origin:
 
     name: str
     rows: StoredRows[Any]
-    test: Groups
-    safety: Groups
+    test: UInt64[np.ndarray, " t"]
+    safety: UInt64[np.ndarray, " s"]
     harmless: tuple[str, ...] = ()
 
     @property
