@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_world import KINDS, answer, made_recipe, prompt, write_world
+from made_world import ALL_MADE, KINDS, answer, made_recipe, prompt, write_world
 from small_run import read_lines, write_lines
 
 from armorm.conversation import Message, prompt_group
@@ -29,6 +29,7 @@ from armorm.data.summary import SourceFacts
 from armorm.errors import DataError, RecipeError
 from armorm.recipe import Recipe, load_recipe
 from armorm.run.plan import plan
+from armorm.run.pricing import LETTERS, _sizes
 from armorm.run.rows import Rows, read_rows, side_of
 
 NOBODY = np.empty(0, np.uint64)
@@ -139,7 +140,8 @@ def test_made_rows_stand_with_their_prompts(tmp_path: Path):
     write_world(tmp_path)
     tied = [row | {"group": f"g{i // 8}"} for i, row in enumerate(read_lines(tmp_path / "chat-ratings.jsonl"))]
     write_lines(tmp_path / "chat-ratings.jsonl", tied)
-    found = read(recipe_of(tmp_path))
+    ratings = [{"path": str(tmp_path / "chat-ratings.jsonl"), "columns": {"group": "group"}}, *ALL_MADE]
+    found = read(recipe_of(tmp_path, ratings=ratings))
     groups = {context(row): row.group for row in found.ratings["chat-ratings"]}
     assert len(set(groups.values())) < len(groups) / 2
     made = list(found.ratings["made-completeness"])
@@ -211,7 +213,8 @@ def test_the_same_text_counts_once(world: Path):
     entry = {"made": ["conciseness"], "of": ["one", "two"]}
     found = read(recipe_of(world, ratings=[*sources, entry], pairs=[{"path": str(world / "chat-pairs.jsonl")}]))
     facts = facts_of(found, "made-conciseness", "ratings")
-    assert facts.drops["repeated"] == len(facts.rows)
+    assert len(facts.rows) > 100
+    assert facts.drops["repeated"] >= len(facts.rows)
     assert {row.id.split("/")[0] for row in found.ratings["made-conciseness"]} == {"one"}
 
 
@@ -408,22 +411,24 @@ def test_no_rater_is_needed_at_all(world: Path):
 
 
 def test_a_dry_run_counts_what_is_made(world: Path, tiny_folder: Path):
-    path = made_recipe(world, tiny_folder)
-    told = plan(path, priced=True)
+    told = plan(made_recipe(world, tiny_folder))
     assert told["harmless"] == ["chat-*"]
     assert {"made": list(KINDS), "of": ["chat-*"], "cap": 60, "share": None} in told["ratings"]
-    made = {(row["source"], row["kind"]): row for row in told["rows"] if "made-" in row["source"]}
-    assert len(made) == 9
-    assert all(row["records"] == row["rows"] + sum(row["left out"].values()) for row in made.values())
-    plain = plan(
-        made_recipe(
-            world, tiny_folder, ratings=told_paths(world, "chat", "duty"), pairs=[{"path": str(world / "chat-pairs.jsonl")}]
-        ),
-        priced=True,
-    )
-    more = sum(row["rows"] for (_, kind), row in made.items() if kind == "ratings")
-    assert told["costs"]["rated"] == plain["costs"]["rated"] + more
-    assert plain["costs"]["tokens"] < told["costs"]["tokens"] < 4 * plain["costs"]["tokens"]
+    made = [row for row in told["rows"] if row["source"].startswith(("made-", "contrast-"))]
+    assert len(made) == 10
+    assert all(row["records"] == row["rows"] + sum(row["left out"].values()) for row in made)
+
+
+def test_what_is_made_costs_a_pass_for_its_changed_answers(world: Path, rows: Rows):
+    recipe = recipe_of(world)
+    natural = [f for f in rows.facts if "made-" not in f.name and "contrast" not in f.name]
+    whole, plain = (_sizes(recipe, facts, None, 16, []) for facts in (rows.facts, natural))
+    assert whole.rated - plain.rated == sum(len(found) for name, found in rows.ratings.items() if "made-" in name)
+    assert whole.pairs - plain.pairs == sum(len(found) for name, found in rows.pairs.items() if name != "chat-pairs")
+    facts = facts_of(rows, "made-conciseness", "ratings")
+    one = _sizes(recipe, [*natural, facts], None, 16, []).tokens - plain.tokens
+    letters = sum(len(str(row.messages)) for row in rows.ratings["made-conciseness"])
+    assert one == pytest.approx(letters / LETTERS / 2, rel=0.2)
 
 
 def told_paths(world: Path, *names: str) -> list[dict[str, Any]]:

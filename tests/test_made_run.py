@@ -1,4 +1,4 @@
-"""A whole run with made ratings and contrast pairs, on a tiny random decoder: what they teach, what keeps them apart, what is keyed."""
+"""A whole run with made ratings and contrast pairs, on a tiny random decoder: what they teach, what keeps them apart, keys."""
 
 from __future__ import annotations
 
