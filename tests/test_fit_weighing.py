@@ -10,6 +10,7 @@ import pytest
 from armorm.errors import FitError
 from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate import GateSettings, fit_constant_gate, fit_gate
+from armorm.fit.gate_settings import Weigh
 from armorm.fit.weighing import pair_weights
 from armorm.objectives import Objective, Objectives
 from armorm.rivals.bradley_terry import fit_bradley_terry
@@ -45,6 +46,42 @@ def test_pairs_have_no_weights_and_a_side_may_be_empty():
     assert pair_weights("pairs", ["p"], ["x"], np.array([False])) is None
     found = pair_weights("prompts", ["p", "p", "q"], ["x"] * 3, np.zeros(3, dtype=bool))
     np.testing.assert_allclose(found, [0.75, 0.75, 1.5])
+
+
+@pytest.mark.parametrize("weigh", ["pairs", "prompts", "sources"])
+def test_sources_with_a_share_have_it_together_whatever_their_number(weigh: Weigh):
+    sources = np.array(["own"] * 60 + ["made-a"] * 90 + ["made-b"] * 30 + ["made-c"] * 20)
+    prompts = [str(i % 7) for i in range(200)]
+    validation = np.arange(200) % 4 == 0
+    found = pair_weights(weigh, prompts, sources.tolist(), validation, [(["made-a", "made-b"], 0.25), (["made-c"], 0.05)])
+    assert found is not None
+    for side in (validation, ~validation):
+        total = found[side].sum()
+        assert total == pytest.approx(side.sum())
+        shares = [found[side & np.isin(sources, names)].sum() / total for names in (["own"], ["made-a", "made-b"], ["made-c"])]
+        assert shares == pytest.approx([0.7, 0.25, 0.05])
+    for name in ("own", "made-c"):  # among themselves as without shares
+        alone = sources == name
+        plain = pair_weights(
+            weigh, [p for p, a in zip(prompts, alone, strict=True) if a], [name] * alone.sum(), validation[alone]
+        )
+        wanted = np.ones(alone.sum()) if plain is None else plain
+        for side in (validation[alone], ~validation[alone]):
+            np.testing.assert_allclose(found[alone][side] / found[alone][side].mean(), wanted[side])
+    if weigh == "sources":
+        a, b = (found[~validation & (sources == name)].sum() for name in ("made-a", "made-b"))
+        assert a == pytest.approx(b)
+
+
+def test_a_share_that_no_pair_of_a_side_has_is_the_others():
+    sources, validation = ["own"] * 4 + ["made"] * 4, np.array([True] * 2 + [False] * 6)
+    found = pair_weights("pairs", ["p"] * 8, sources, validation, [(["made"], 0.1), (["absent"], 0.5)])
+    assert found is not None
+    np.testing.assert_allclose(found[:2], [1, 1])
+    assert found[4:].sum() / found[2:].sum() == pytest.approx(0.1 / 0.5)
+    assert found[2:].mean() == pytest.approx(1)
+    only = pair_weights("pairs", ["p"] * 2, ["made"] * 2, np.array([False, False]), [(["made"], 0.1)])
+    np.testing.assert_allclose(only, [1, 1])  # type: ignore[arg-type]
 
 
 def pairs(seed: int = 0):

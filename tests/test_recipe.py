@@ -108,8 +108,8 @@ def test_missing_keys_are_named(tmp_path: Path, key: str):
         ({"features": {"response": []}}, r"features.response: .*at least 1 item"),
         ({"features": {"prompt": "final:closing"}}, r"features.prompt: a prompt has no closing token.*last, turn or mean"),
         ({"features": {"store_too": {"prompt": ["18:sum"]}}}, r"features.store_too.prompt.0: .*LAYER:POOLING"),
-        ({"ratings": [{"hub": "a/b", "path": "c.jsonl"}]}, r"ratings.0: give exactly one of source, path, hub and builtin"),
-        ({"ratings": [{"cap": 3}]}, r"ratings.0: give exactly one of source, path, hub and builtin"),
+        ({"ratings": [{"hub": "a/b", "path": "c.jsonl"}]}, r"ratings.0: give exactly one of source, path, hub, builtin and made"),
+        ({"ratings": [{"cap": 3}]}, r"ratings.0: give exactly one of source, path, hub, builtin and made"),
         ({"ratings": [{"hub": "a/b", "cap": 0}]}, r"ratings.0.cap: .*greater than or equal to 1"),
         (
             {"debias": {"nuisances": ["panel-lenght"]}},

@@ -12,6 +12,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -20,7 +21,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from armorm.bounds import BatchTokens, Finite, Name, Rows, Seed, Share, Strength, Tokens, readable, shown
 from armorm.data.benchmarks.registry import benchmark
-from armorm.data.files import Cells
+from armorm.data.files import Cells, expand
+from armorm.data.made.kinds import KINDS, KindName, made_objectives
+from armorm.data.made.naming import MadeEntry, RowKind, made_faults
 from armorm.data.shapes import Columns
 from armorm.data.sources.registry import objectives_of, pair_source, rating_source
 from armorm.disk import folder_name
@@ -54,18 +57,22 @@ class _Settings(BaseModel):
 
 class Source(_Settings):
     """Where rows come from: a public set by its name (`source`), a file or pattern (`path`), a data set of the hub (`hub`), or
-    `builtin: starter`. The name alone will do: `ratings: [helpsteer, ultrafeedback]`.
+    `builtin: starter`. The name alone will do: `ratings: [helpsteer, ultrafeedback]`. Or rows are made of other sources' answers:
+    what is made under `made`, the names of these sources, or patterns, under `of`.
 
     With `source`, `path` is a local copy of the set's files, which is then read in place of the hub. `cap` keeps at most so many
     rows of each file, evenly over its strata, the same ones every time. `name` renames a single file's source (default: the set's
     name or the file's stem). `section` puts all its pairs into one section of a benchmark. `columns` and `cells`: what own files
-    hold where.
+    hold where. `share`: of the weight of all pairs, what the pairs that are made have together.
     """
 
     source: str | None = None
     path: str | None = None
     hub: str | None = None
     builtin: Literal["starter"] | None = None
+    made: Annotated[list[KindName], Field(max_length=len(KINDS))] = []
+    of: Annotated[list[str], Field(max_length=MOST_OF_A_LIST)] = []
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
     name: Name | None = None
     split: str | None = None
     subset: str | None = None
@@ -82,14 +89,27 @@ class Source(_Settings):
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        places = (self.hub, self.builtin, *(() if self.source else (self.path,)), self.source)
+        places = (self.hub, self.builtin, *(() if self.source else (self.path,)), self.source, self.made or None)
         if sum(x is not None for x in places) != 1:
-            raise ValueError("give exactly one of source, path, hub and builtin (a source may have a path besides)")
+            raise ValueError("give exactly one of source, path, hub, builtin and made (a source may have a path besides)")
+        if fault := self._made_fault():
+            raise ValueError(fault)
         if self.hub and not _HUB_ID.fullmatch(self.hub):
             raise ValueError(f"hub: {shown(self.hub)} is no data set of the hub: give owner/name")
         if self.source and (self.subset or self.columns != Columns() or self.cells != "auto"):
             raise ValueError(f"{self.source} knows its own subset and columns: leave them out, or read the set by path or hub")
         return self
+
+    def _made_fault(self) -> str:
+        if not self.made:
+            return "`of` and `share` are for rows that are made: say what under `made`" if self.of or self.share else ""
+        if not self.of:
+            return "of: missing; name the sources whose answers are changed"
+        if len(set(self.made)) < len(self.made):
+            return "made: names one kind twice"
+        theirs = {"path", "split", "subset", "revision", "section", "columns", "cells"}
+        given = self.model_dump(include=theirs, exclude_defaults=True)
+        return f"made rows have no {' and no '.join(given)}: leave it out" if given else ""
 
 
 class BackboneSettings(_Settings):
@@ -220,6 +240,8 @@ class Suite(_Settings):
     def _one_kind(self) -> Suite:
         if (self.benchmark is None) == (self.source is None):
             raise ValueError("give either a benchmark's name or a source of pairs")
+        if self.source and self.source.made:
+            raise ValueError("a benchmark is not made of other sources' answers: give it a source of its own")
         if not self.name:
             raise ValueError("name: missing; add it")
         if self.benchmark and self.sections:
@@ -287,7 +309,8 @@ class Recipe(_Settings):
     """One training run, resolved.
 
     `objectives` is a file's path, an inline list, or "starter"; it may be left out where `ratings` names public sets, which bring
-    their own. Those come first, in the released model's order.
+    their own, or where ratings are made. Those of public sets come first, in the released model's order, made ones last.
+    `harmless` names sources, or sections of theirs, whose prompts ask for nothing harmful.
     """
 
     name: Name
@@ -298,6 +321,7 @@ class Recipe(_Settings):
     ratings: list[Source] = Field(min_length=1)
     pairs: list[Source] = Field(min_length=1)
     bench: list[Suite] = []
+    harmless: Annotated[list[str], Field(max_length=MOST_OF_A_LIST)] = []
     on_fault: Literal["drop", "fail"] = "drop"
     splits: SplitSettings = SplitSettings()
     features: FeatureSettings = FeatureSettings()
@@ -313,7 +337,10 @@ class Recipe(_Settings):
         """The objectives with the recipe's scale maps applied. Raises DataError naming every faulty entry."""
         named = objectives_of(s.source for s in self.ratings if s.source) if any(s.source for s in self.ratings) else ()
         own = {o.name: o for o in self._own_objectives()}
-        objectives = [own.pop(o.name, o) for o in named] + list(own.values())
+        made = made_objectives(kind for s in self.ratings for kind in s.made)
+        if taken := [name for name in made.names if name in own or name in {o.name for o in named}]:
+            raise RecipeError(f"objectives: {', '.join(taken)}: ratings of that name are made: give the objective another name")
+        objectives = [own.pop(o.name, o) for o in named] + [*own.values(), *made]
         if not objectives:
             raise RecipeError("objectives: missing; list them, name a file that does, or name public sets in `ratings`")
         return Objectives([o.model_copy(update=self._map_of(o.name)) for o in objectives])
@@ -328,6 +355,22 @@ class Recipe(_Settings):
 
             return build(self.seed).objectives
         return Objectives.from_file(expanded(self.objectives))
+
+    @property
+    def made(self) -> list[MadeEntry]:
+        """What is made of other sources' answers, in order."""
+        kinds: dict[RowKind, list[Source]] = {"ratings": self.ratings, "pairs": self.pairs}
+        return [
+            MadeEntry(kind, tuple(s.made), tuple(s.of), s.name or "made", s.cap, s.share)
+            for kind, listed in kinds.items()
+            for s in listed
+            if s.made
+        ]
+
+    @property
+    def pair_shares(self) -> list[tuple[list[str], float]]:
+        """Sources of pairs that together have a share of the weight, and the share."""
+        return [(list(entry.names), entry.share) for entry in self.made if entry.share is not None]
 
     def _map_of(self, name: str) -> dict[str, ScaleMap]:
         return next(({"scale_map": m} for pattern, m in self.scale_map.items() if fnmatch.fnmatch(name, pattern)), {})
@@ -424,6 +467,7 @@ def _contradictions(recipe: Recipe, given: Any) -> Iterator[str]:
         yield from _missing_files(recipe)
     if recipe.backbone.chat_template and not is_file(expanded(recipe.backbone.chat_template)):
         yield f"backbone.chat_template: no such file: {shown_sentence(recipe.backbone.chat_template)}"
+    yield from _made_faults(recipe)
     yield from _shared_names("bench", [s.name for s in recipe.bench])
     yield from _shared_names("compare.judges", [j.name for j in recipe.compare.judges])
     yield from _shared_names("compare.fixed_weights", [w.name for w in recipe.compare.fixed_weights])
@@ -458,6 +502,30 @@ def _unknown_names(recipe: Recipe) -> Iterator[str]:
                 yield f"{key}: {error}"
 
 
+def _made_faults(recipe: Recipe) -> Iterator[str]:
+    if not recipe.made:
+        return
+    kinds: dict[RowKind, list[Source]] = {"ratings": recipe.ratings, "pairs": recipe.pairs}
+    natural: dict[RowKind, list[str]] | None = None
+    with suppress(ArmormError, OSError, ValueError, RuntimeError):  # a file that is missing is a fault of its own
+        natural = {kind: [n for s in listed if not s.made for n in _names_of(s, kind)] for kind, listed in kinds.items()}
+    for kind, names in (natural or {}).items():
+        yield from _shared_names(kind, [*names, *(name for e in recipe.made if e.rows == kind for name in e.names)])
+    yield from made_faults(recipe.made, natural, recipe.harmless)
+
+
+def _names_of(source: Source, kind: RowKind) -> list[str]:
+    # The sources that an entry becomes.
+    if source.builtin:
+        from armorm.data.starter import build
+
+        built = build(0)
+        return sorted({row.source for row in (built.ratings if kind == "ratings" else built.pairs)})
+    if source.name or source.path is None or source.source:
+        return [source.name or source.source or source.hub or ""]
+    return [file.name.split(".")[0] for file in expand(source.path)]
+
+
 def _unknown_nuisances(recipe: Recipe, known: tuple[str, ...]) -> Iterator[str]:
     for name in recipe.debias.nuisances:
         if name not in known and name != RESPONSE_TOKENS:
@@ -465,8 +533,6 @@ def _unknown_nuisances(recipe: Recipe, known: tuple[str, ...]) -> Iterator[str]:
 
 
 def _missing_files(recipe: Recipe) -> Iterator[str]:
-    from armorm.data.files import expand
-
     sources: list[tuple[str, Source | Suite]] = [
         *(("ratings", s) for s in recipe.ratings),
         *(("pairs", s) for s in recipe.pairs),

@@ -189,6 +189,11 @@ class Answers:
         """Each row's place in a benchmark, "" where it has none."""
         return self._label("section")
 
+    @property
+    def subsets(self) -> list[str]:
+        """Each row's subset within its section; of a pair that was made the source of its answer."""
+        return self._label("subset")
+
     def items(self) -> list[StoredItem]:
         """The rows as items of a benchmark."""
         columns = [self._label(name) for name in LABELS]

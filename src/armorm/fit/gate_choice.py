@@ -30,7 +30,7 @@ from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate import best_scale, fit_gate, margins_of
 from armorm.fit.gate_settings import GateSettings
 from armorm.fit.gate_training import accuracy
-from armorm.fit.weighing import pair_weights
+from armorm.fit.weighing import Shares, pair_weights
 from armorm.objectives import Objectives
 
 STRENGTHS = (0.0, 0.1, 0.3, 1.0, 3.0, math.inf)
@@ -127,16 +127,17 @@ def choose_kl(
     groups: Sequence[str],
     settings: GateSettings,
     seed: int,
+    shares: Shares = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> KlChoice:
     """Try `STRENGTHS` on each of the `parts`, trained without it as `settings` say, but in one seed and at most `STEPS` steps.
 
-    A part without which there is nothing to train on is passed over. `progress(done, all)` counts trainings. Raises as
+    A part without which there is nothing to train on is passed over. `shares` are those of `pair_weights`. `progress(done, all)` counts trainings. Raises as
     `fit_gate`.
     """
     held = Held(prompts) if isinstance(prompts, np.ndarray) else prompts
     short = replace(settings, seeds=1, combine="best", steps=min(settings.steps, STEPS), kl=0.0)
-    trial = _Trial(held, chosen, rejected, validation, objectives, sources, groups, short, seed)
+    trial = _Trial(held, chosen, rejected, validation, objectives, sources, groups, short, seed, shares)
     done, tried, everything = list[int](), list[list[tuple[float, float]]](), len(parts.names) * len(STRENGTHS)
     for part in range(len(parts.names)):
         out = parts.of == part
@@ -167,6 +168,7 @@ class _Trial:
     groups: Sequence[str]
     settings: GateSettings
     seed: int
+    shares: Shares
 
     @cached_property
     def prompt(self) -> Int[np.ndarray, " p"]:
@@ -201,7 +203,7 @@ class _Trial:
 
     def _weights(self, at: Places, validation: Bool[np.ndarray, " b"]) -> Float[np.ndarray, " b"] | None:
         groups, sources = ([names[i] for i in at] for names in (self.groups, self.sources))
-        return pair_weights(self.settings.weigh, groups, sources, validation)
+        return pair_weights(self.settings.weigh, groups, sources, validation, self.shares)
 
 
 def _judged(margins: Float[np.ndarray, " p"], weights: Float[np.ndarray, " p"] | None) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from armorm.fit.gate_choice import STEPS, STRENGTHS, KlChoice, choose_kl, parts_
 from armorm.fit.gate_settings import GateSettings
 from armorm.fit.method import compute_nuisances
 from armorm.fit.parts import load_gate, save_gate
-from armorm.fit.weighing import pair_weights
+from armorm.fit.weighing import Shares, pair_weights
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.rivals.fixed import best_single_objective
@@ -71,11 +71,18 @@ class GatesFit:
 
 
 def fit_gates(
-    fitted: FittedProbe, debias: Debias, pairs: PairArrays, settings: GateSettings, *, seed: int, reporter: Reporter
+    fitted: FittedProbe,
+    debias: Debias,
+    pairs: PairArrays,
+    settings: GateSettings,
+    *,
+    seed: int,
+    reporter: Reporter,
+    shares: Shares = (),
 ) -> GatesFit:
     """Train the gate (and, for comparison, constant ones) on cross-fitted, debiased rewards of the pairs that are not for tests.
 
-    Raises FitError as `fit_gate` does.
+    `shares`: sources with a share of the pairs' weight, for `pair_weights`. Raises FitError as `fit_gate` does.
     """
     known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
     validation, objectives = known.at(Split.VALIDATION), debias.objectives
@@ -83,9 +90,9 @@ def fit_gates(
     rejected = cross_fit(fitted, debias, known.rejected(fitted.feature), known.folds)
     choice = None
     if settings.kl == "auto":
-        choice = _choose(known, chosen, rejected, objectives, settings, seed, reporter)
+        choice = _choose(known, chosen, rejected, objectives, settings, seed, reporter, shares)
         settings = replace(settings, kl=choice.strengths[choice.chosen])
-    weights = pair_weights(settings.weigh, known.groups, known.sources, validation)
+    weights = pair_weights(settings.weigh, known.groups, known.sources, validation, shares)
     with reporter.bar("gate", settings.steps * settings.seeds) as advance:
         fit = fit_gate(
             known.prompts,
@@ -111,7 +118,8 @@ def fit_gate_stage(
     """`fit_gates` into a folder, by the recipe's settings; `kl` takes the place of theirs."""
     settings, seed = context.recipe.gate, context.recipe.seed
     settings = settings if kl is None else replace(settings, kl=float(kl))
-    found = fit_gates(fitted, debias, pairs, settings, seed=seed, reporter=context.reporter)
+    how = {"seed": seed, "reporter": context.reporter, "shares": context.recipe.pair_shares}
+    found = fit_gates(fitted, debias, pairs, settings, **how)
     found.gates.save(folder)
     by_source = average_weights(found.fit.gate, pairs.sections, pairs.prompts)
     facts = {**_training_facts(found.fit), "by_source": by_source, "single": found.gates.best_objective}
@@ -126,8 +134,14 @@ def _choose(
     settings: GateSettings,
     seed: int,
     reporter: Reporter,
+    shares: Shares,
 ) -> KlChoice:
-    parts = parts_to_leave_out(known.prompts, known.sources, known.groups, seed=seed)
+    # Pairs that were made go with the prompts that they were made of; what is judged is what somebody preferred.
+    natural = known.natural
+    parts = parts_to_leave_out(natural.prompts, natural.sources, natural.groups, seed=seed)
+    of = np.full(len(known), -1)
+    of[known.are_natural] = parts.of
+    parts = replace(parts, of=of)
     with reporter.bar("gate's kl", len(parts.names) * len(STRENGTHS)) as advance:
         return choose_kl(
             known.prompts,
@@ -140,6 +154,7 @@ def _choose(
             groups=known.groups,
             settings=settings,
             seed=seed,
+            shares=shares,
             progress=lambda done, _all: advance(done, "trainings"),
         )
 

@@ -26,7 +26,7 @@ from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.gate_settings import Weigh
 from armorm.fit.method import Fitted
-from armorm.fit.weighing import pair_weights
+from armorm.fit.weighing import Shares, pair_weights
 from armorm.recipe import Suite
 from armorm.rivals.bradley_terry import BradleyTerry, fit_bradley_terry
 from armorm.rivals.fixed import GatedRewards, LongerWins
@@ -87,14 +87,16 @@ class Graded:
         return outcomes(self.rule, self.items, scores)
 
 
-def fit_bradley_terry_stage(pairs: PairArrays, candidates: Sequence[str], *, weigh: Weigh = "pairs") -> BradleyTerry:
+def fit_bradley_terry_stage(
+    pairs: PairArrays, candidates: Sequence[str], *, weigh: Weigh = "pairs", shares: Shares = ()
+) -> BradleyTerry:
     """The Bradley–Terry rival on the same pairs, weights, split and feature candidates as the method."""
     known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
     validation = known.at(Split.VALIDATION)
     return fit_bradley_terry(
         ((feature, known.chosen(feature).response, known.rejected(feature).response) for feature in candidates),
         validation,
-        weights=pair_weights(weigh, known.groups, known.sources, validation),
+        weights=pair_weights(weigh, known.groups, known.sources, validation, shares),
     )
 
 

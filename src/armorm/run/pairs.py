@@ -96,7 +96,8 @@ class PairArrays:
     """Pairs of several sources in one order, with what every later stage needs of them.
 
     A pair is two answers of a row: `rows`, `winners` and `losers` [p] say where they stand in `columns`. `folds` [p] are −1 for
-    pairs of the test split.
+    pairs of the test split. `origins` [p] are the sources again, but for pairs that were made: the source whose answers they were
+    made of, which goes where that source goes.
     """
 
     columns: Columns
@@ -109,9 +110,21 @@ class PairArrays:
     groups: list[str]
     sides: list[Split]
     folds: Int[np.ndarray, " p"]
+    origins: list[str]
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    @property
+    def are_natural(self) -> Bool[np.ndarray, " p"]:
+        """Which pairs somebody preferred; the others were made."""
+        return np.array([a == b for a, b in zip(self.sources, self.origins, strict=True)], dtype=np.bool_)
+
+    @property
+    def natural(self) -> PairArrays:
+        """The pairs that somebody preferred, without those that were made."""
+        given = self.are_natural
+        return self if given.all() else self.take(given)
 
     @property
     def prompts(self) -> Column:
@@ -140,7 +153,8 @@ class PairArrays:
         """The pairs where `mask` holds."""
         kept = np.flatnonzero(mask)
         arrays = {name: getattr(self, name)[kept] for name in ("rows", "winners", "losers", "folds")}
-        lists = {name: [getattr(self, name)[i] for i in kept] for name in ("sources", "sections", "ids", "groups", "sides")}
+        named = ("sources", "sections", "ids", "groups", "sides", "origins")
+        lists = {name: [getattr(self, name)[i] for i in kept] for name in named}
         found: dict[str, Any] = arrays | lists
         return replace(self, **found)
 
@@ -150,6 +164,7 @@ def pair_arrays(context: RunContext, stores: Mapping[str, Answers]) -> PairArray
     columns = Columns(list(stores.values()), context.recipe.features.prompt_spec)
     rows = np.arange(len(columns.bounds) - 1)
     groups = [g for store in stores.values() for g in store.groups]
+    made = {name for entry in context.recipe.made if entry.rows == "pairs" for name in entry.names}
     return PairArrays(
         columns,
         rows,
@@ -161,6 +176,7 @@ def pair_arrays(context: RunContext, stores: Mapping[str, Answers]) -> PairArray
         groups=groups,
         sides=context.sides(groups),
         folds=context.folds(groups),
+        origins=[o for name, store in stores.items() for o in (store.subsets if name in made else [name] * len(store))],
     )
 
 
@@ -190,7 +206,7 @@ class SuiteArrays:
         of = [items[row] for row in rows]
         groups = [item.group for item in of]
         labels = ([name] * len(of), [item.section or name for item in of], [item.id for item in of], groups)
-        pairs = PairArrays(columns, rows, winners, losers, *labels, context.sides(groups), context.folds(groups))
+        pairs = PairArrays(columns, rows, winners, losers, *labels, context.sides(groups), context.folds(groups), labels[0])
         return cls(items, np.arange(len(items)), starts, pairs)
 
     @classmethod

@@ -18,7 +18,7 @@ from armorm.recipe import HELD_OUT, Recipe, Source, Suite, load_recipe
 from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
 from armorm.run.pricing import price
-from armorm.run.rows import all_here, cap_suites, joined, survey_rows
+from armorm.run.rows import all_here, cap_suites, complete, survey_rows
 
 
 def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
@@ -36,7 +36,10 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
         check_local(settings.model, [*response, *prompt], dtype=settings.dtype, max_tokens=settings.max_tokens)
     renderer, unchecked = _renderer(recipe)
     found, faults = survey_rows(recipe, objectives, renderer=renderer)
-    kept = joined(recipe, found) if all_here(recipe) else cap_suites(recipe, found)
+    whole, made = all_here(recipe), recipe.made
+    kept = complete(recipe, found, renderer=renderer, ordered=bool(made)) if whole else cap_suites(recipe, found)
+    if made and not whole:
+        unchecked.append("what is made of the sources' answers, since some are not on this machine")
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone.model,
@@ -46,9 +49,10 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
         "bench": [{"name": HELD_OUT, "share of prompts": recipe.splits.test}, *(_suite(s) for s in recipe.bench)],
         "rows": [_counts(facts) for facts in kept],
         "faults": faults,
-        **({"not checked": unchecked} if unchecked else {}),
+        **({"not checked": "; ".join(unchecked)} if unchecked else {}),
         "features": {"response": [str(p) for p in response], "prompt": [str(p) for p in prompt]},
         "probe": {"candidates": recipe.features.response, "strengths": len(recipe.probe.alphas), "folds": recipe.probe.folds},
+        **({"harmless": list(recipe.harmless)} if recipe.harmless else {}),
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": asdict(recipe.gate),
         "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report"],
@@ -56,13 +60,13 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
     }
 
 
-def _renderer(recipe: Recipe) -> tuple[Renderer | None, str]:
+def _renderer(recipe: Recipe) -> tuple[Renderer | None, list[str]]:
     # The chat template is asked where the tokenizer is on this machine; a hub is not, and nothing is converted.
     if not is_ready(recipe.backbone.model, recipe.backbone.dtype):
-        return None, f"layers, positions and chat template of {recipe.backbone.model}: it is converted when it is first used"
+        return None, [f"layers, positions and chat template of {recipe.backbone.model}: it is converted when it is first used"]
     if not Path(located(recipe.backbone.model, recipe.backbone.dtype)).is_dir():
-        return None, f"whether the chat template of {recipe.backbone.model} takes the rows: it is not on this machine"
-    return LazyBackbone(recipe.backbone, [], lambda _line: None).renderer, ""
+        return None, [f"whether the chat template of {recipe.backbone.model} takes the rows: it is not on this machine"]
+    return LazyBackbone(recipe.backbone, [], lambda _line: None).renderer, []
 
 
 def _counts(facts: SourceFacts) -> dict[str, Any]:
@@ -77,6 +81,8 @@ def _suite(suite: Suite) -> dict[str, Any]:
 
 
 def _place(source: Source) -> dict[str, Any]:
+    if source.made:
+        return {"made": list(source.made), "of": list(source.of), "cap": source.cap, "share": source.share}
     if source.source is not None:
         return {"source": source.source, "path": source.path, "cap": source.cap}
     if source.path is not None:

@@ -88,7 +88,8 @@ def _debias_rows(truth: Truth, facts: Mapping[str, Any]) -> list[dict[str, Any]]
 
 def _gate_rows(truth: Truth, debias: Debias, gates: Gates, pairs: PairArrays) -> list[dict[str, Any]]:
     # A zeroed objective's reward is 0 whatever its weight, so its weight means nothing: cosines leave it out.
-    live = np.abs(debias.matrix).sum(axis=0) > 0
+    planted = len(next(iter(truth.weights.values())))  # what is made stands behind them
+    live = np.flatnonzero(np.abs(debias.matrix).sum(axis=0)[:planted] > 0)
     domains = np.array([truth.domain_of[g] for g in pairs.groups])
     rows = []
     for domain, weights in truth.weights.items():

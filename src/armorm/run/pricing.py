@@ -38,6 +38,7 @@ from armorm.run.costs import (
     work_of,
 )
 from armorm.run.rates import BATCH, decoder_seconds, machine_rates, product_rate
+from armorm.run.rows import all_here
 
 SAMPLE = 16
 """Rows of each source whose tokens are counted."""
@@ -86,7 +87,7 @@ def price(recipe: Recipe, found: Sequence[SourceFacts], renderer: Renderer | Non
 
 def _sizes(recipe: Recipe, found: Sequence[SourceFacts], renderer: Renderer | None, d: int, assumed: list[str]) -> Sizes:
     away, features, gate = _away(recipe, assumed), recipe.features, recipe.gate
-    by_kind = {kind: [*(_counted(f, renderer) for f in found if f.kind == kind), *away[kind]] for kind in away}
+    by_kind = {kind: [*(_counted(f, renderer, recipe) for f in found if f.kind == kind), *away[kind]] for kind in away}
     rated, pairs, items = (_sum(by_kind[kind]) for kind in ("ratings", "pairs", "bench"))
     if found and renderer is None:
         assumed.append(f"{LETTERS} letters a token: the tokenizer is not at hand")
@@ -128,15 +129,16 @@ def _sum(amounts: Sequence[Amount]) -> Amount:
     return sum(a[0] for a in amounts), sum(a[1] for a in amounts), float(sum(a[2] for a in amounts))
 
 
-def _counted(facts: SourceFacts, renderer: Renderer | None) -> Amount:
-    # Tokens and answers of some rows, evenly drawn, stand for all.
+def _counted(facts: SourceFacts, renderer: Renderer | None, recipe: Recipe) -> Amount:
+    # Tokens and answers of some rows, evenly drawn, stand for all. Of what is made every other answer is there already.
     rows, step = len(facts.rows), max(len(facts.rows) // SAMPLE, 1)
     drawn = [facts.rows[i] for i in range(0, rows, step)][:SAMPLE]
     if not drawn:
         return 0, 0, 0.0
     answers = sum(len(texts_of(row)[1]) for row in drawn)
     tokens = sum(_tokens(row, renderer) for row in drawn)
-    return rows, round(rows * answers / len(drawn)), rows * tokens / len(drawn)
+    new = 0.5 if any(entry.rows == facts.kind and facts.name in entry.names for entry in recipe.made) else 1.0
+    return rows, round(rows * answers / len(drawn)), new * rows * tokens / len(drawn)
 
 
 def _tokens(row: Any, renderer: Renderer | None) -> float:
@@ -160,6 +162,8 @@ def _away(recipe: Recipe, assumed: list[str]) -> dict[str, list[Amount]]:
     others = [suite.source for suite in recipe.bench if suite.source is not None and _is_away(suite.source)]
     bench += [_published(source, lambda name: pair_source(name).rows, 2) for source in others]
     counted = {"ratings": ratings, "pairs": pairs, "bench": bench}
+    for entry in recipe.made if not all_here(recipe) else ():
+        counted[entry.rows] += [_amount(entry.cap or 0, 1 if entry.rows == "ratings" else 2)] * len(entry.names)
     if any(counted.values()):
         assumed.append(
             f"rows of sources that are not on this machine: as published, a record a row, {PROMPT} tokens a prompt and "
@@ -171,7 +175,7 @@ def _away(recipe: Recipe, assumed: list[str]) -> dict[str, list[Amount]]:
 
 
 def _is_away(source: Source) -> bool:
-    return source.path is None and source.builtin is None
+    return source.path is None and source.builtin is None and not source.made
 
 
 def _published(source: Source, rows_of: Callable[[str], int], answers: int) -> Amount:

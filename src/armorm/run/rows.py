@@ -7,7 +7,7 @@ arrays of a few numbers a row, and of one source at a time the digests that tell
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from armorm.conversation import Span
 from armorm.data.benchmarks.registry import benchmark, benchmark_items
 from armorm.data.files import BadRecord, Cells, Found, Record, expand, hub_records, in_cells, records
 from armorm.data.reading import FaultCounts, OnFault, Read, Stream, stream_items, stream_pairs, stream_ratings
-from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, item_of
+from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, item_of
 from armorm.data.sources.place import place_records
 from armorm.data.sources.read import source_pairs, source_ratings
 from armorm.data.sources.registry import pair_source, rating_source
@@ -29,11 +29,13 @@ from armorm.data.sources.source import PairSource, RatingSource
 from armorm.data.splits import Split, components, folds_of, group_name, split_of
 from armorm.data.stored_rows import Kind, RowFolder, StoredRows
 from armorm.data.summary import SourceFacts
-from armorm.errors import ConversationError, DataError, FitError, RecipeError
+from armorm.errors import DataError, FitError, RecipeError
 from armorm.objectives import Objectives
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, Source, Suite
 from armorm.rendering import Renderer
+from armorm.run.made_rows import make_rows
+from armorm.run.rendered import Rendered
 
 Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 Named = TypeVar("Named", RatingSource, PairSource)
@@ -100,17 +102,39 @@ def read_rows(
     """
     reader = _Reader(recipe, objectives, reporter or Reporter(quiet=True), renderer, RowFolder(folder))
     reader.read_all(recipe.ratings, recipe.pairs, recipe.bench)
-    facts = list(joined(recipe, reader.take()))
-    for i, f in enumerate(facts):  # one at a time, since what is not in order goes then
-        facts[i] = replace(f, rows=_rows(f).ordered())
-        del f
+    facts = complete(recipe, reader.take(), renderer=renderer, folder=reader.folder, say=reader.reporter.say)
     return Rows.of(facts, reader.examples)
 
 
-def joined(recipe: Recipe, facts: Iterable[SourceFacts]) -> tuple[SourceFacts, ...]:
-    """All of a recipe's sources, grouped by prompt, without training rows of a benchmark's prompts; in the order of the files.
+def complete(
+    recipe: Recipe,
+    found: Sequence[SourceFacts],
+    *,
+    renderer: Renderer | None,
+    folder: RowFolder | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+    ordered: bool = True,
+) -> tuple[SourceFacts, ...]:
+    """All of a recipe's sources as they are used, in order, and behind them what is made of them. (To be counted, rows need no
+    order where nothing is made.)
 
     Raises as `read_rows` does, and FitError where the splits leave too little to fit on.
+    """
+    facts = list(joined(recipe, found))
+    del found
+    for i, f in enumerate(facts) if ordered else ():  # one at a time, since what is not in order goes then
+        facts[i] = replace(f, rows=_rows(f).ordered())
+        del f
+    if recipe.made:
+        facts += make_rows(recipe, facts, folder or RowFolder(), renderer, say)
+    _check_splits(Rows.of(facts, ()), recipe)
+    return tuple(facts)
+
+
+def joined(recipe: Recipe, facts: Iterable[SourceFacts]) -> tuple[SourceFacts, ...]:
+    """The sources that are read, grouped by prompt, without training rows of a benchmark's prompts; in the order of the files.
+
+    Raises as `read_rows` does.
     """
     grouped = _regrouped(list(facts))
     known = {f.name for f in grouped if f.kind != "bench"}
@@ -119,7 +143,6 @@ def joined(recipe: Recipe, facts: Iterable[SourceFacts]) -> tuple[SourceFacts, .
         raise RecipeError(f"debias.reference names {strange}; the recipe's sources are {there}")
     held_out = _union(_groups(_rows(f)) for f in grouped if f.kind == "bench")
     kept = [f if f.kind == "bench" else _without(held_out, f) for f in grouped]
-    _check_splits(Rows.of(kept, ()), recipe)
     return cap_suites(recipe, kept)  # what a cap leaves out of a suite stays out of training as well
 
 
@@ -202,7 +225,7 @@ def survey_rows(
 
 def all_here(recipe: Recipe) -> bool:
     """Whether all sources are on this machine."""
-    places: list[Source | Suite] = [*recipe.ratings, *recipe.pairs, *recipe.bench]
+    places: list[Source | Suite] = [*(s for s in (*recipe.ratings, *recipe.pairs) if not s.made), *recipe.bench]
     return all(map(_is_here, places))
 
 
@@ -235,6 +258,8 @@ class _Reader:
         return found
 
     def _read(self, kind: Kind, source: Source) -> None:
+        if source.made:  # of what the others bring, when that is known
+            return
         if source.builtin:
             built = _starter(kind, self.recipe.seed)
             for name in sorted({row.source for row in built}):
@@ -271,7 +296,7 @@ class _Reader:
             alike = "" if known == name else f" and {known!r}, which are one folder on some disks"
             raise RecipeError(f"two {kind} sources are called {name!r}{alike}: give one of them another `name`")
         found = iter(stream) if section is None else (replace(row, section=section) for row in stream)
-        rendered = _Rendered(name, self.renderer)
+        rendered = Rendered(name, self.renderer)
         rows: StoredRows[Any] = self.folder.store(kind, rendered.kept(found))
         stream.check(self.recipe.on_fault)
         rendered.check(self.recipe.on_fault)
@@ -279,41 +304,6 @@ class _Reader:
         facts = SourceFacts(name, kind, stream.total, rows, faults.drops, dict(faults.notes))
         self._seen[kind, name] = _capped(facts, cap, self.recipe.seed)
         self.examples += faults.examples
-
-
-class _Rendered:
-    # Rows as they pass, without those that the chat template refuses: each a counted fault; what it leaves out is a counted note.
-
-    LISTED = 20
-    EXAMPLES = 3
-
-    def __init__(self, name: str, renderer: Renderer | None) -> None:
-        self.name, self.renderer = name, renderer
-        self.counts, self.notes, self.first = Counter[str](), Counter[str](), list[str]()
-
-    def kept(self, rows: Iterator[Row]) -> Iterator[Row]:
-        return rows if self.renderer is None else (row for row in rows if self._takes(row, self.renderer))
-
-    def _takes(self, row: RatedResponse | PreferencePair | BenchmarkItem, renderer: Renderer) -> bool:
-        try:
-            self.notes.update(sorted({note for c in conversations_of(row) for note in renderer.check(c)}))
-        except ConversationError as error:
-            self.counts[error.fault] += 1
-            if len(self.first) < self.LISTED:
-                self.first.append(f"{self.name}: row {row.id}: {error}")
-            return False
-        return True
-
-    def check(self, on_fault: OnFault) -> None:
-        if self.counts and on_fault == "fail":
-            raise DataError(f"{self.name}: {self.counts.total()} rows can't be rendered:\n" + "\n".join(self.first))
-
-    def added_to(self, faults: FaultCounts) -> FaultCounts:
-        counts, notes = (Counter(dict(one)) for one in (faults.counts, faults.notes))
-        counts.update(self.counts)
-        notes.update(self.notes)
-        examples = (*faults.examples, *self.first[: self.EXAMPLES])
-        return replace(faults, counts=counts, notes=notes, examples=examples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,8 @@ class Training:
         self.probe = replace(self.probe, value=replace(self.probe.value, statistics=None))
         inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}
         self.debias = self._stage("debias", inputs, self._debias, load_debias)
-        inputs = {"debias": self.debias.key, **self._settings("gate")}
+        shares = {"shares": self.recipe.pair_shares} if self.recipe.pair_shares else {}
+        inputs = {"debias": self.debias.key, **self._settings("gate"), **shares}
         self.gates = self._stage("gate", inputs, self._fit_gates, BothGates.load)
         self.preference = self._stage("preference", {"gate": self.gates.key}, self._fit_preference, self._load_preference)
         fitted = {"gate": self.gates.key, "uncertainty": self.uncertainty.key, "preference": self.preference.key}
@@ -217,7 +218,7 @@ class Training:
         return uncertainty_stage(at, self.context, self.probe.value, self.stores.ratings, statistics=statistics)
 
     def _debias(self, at: Path) -> tuple[Debias, Facts]:
-        return fit_debias_stage(at, self.context, self.probe.value, self.stores.ratings, self.pairs)
+        return fit_debias_stage(at, self.context, self.probe.value, self.stores.ratings, self.pairs.natural)
 
     def _fit_gates(self, at: Path) -> tuple[BothGates, Facts]:
         """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
@@ -227,7 +228,7 @@ class Training:
         return BothGates(debiased, raw), {**facts, "single": raw.best_objective}
 
     def _fit_preference(self, at: Path) -> tuple[Preference | None, Facts]:
-        return fit_preference_stage(at, self.probe.value, self.debias.value, self.gates.value.debiased.gate, self.pairs)
+        return fit_preference_stage(at, self.probe.value, self.debias.value, self.gates.value.debiased.gate, self.pairs.natural)
 
     def _save_model(self, at: Path) -> tuple[None, Facts]:
         from armorm.model.layouts.own import assemble
@@ -236,14 +237,14 @@ class Training:
         model = assemble(backbone, renderer, fitted, prompt=self.recipe.features.prompt_spec)
         model.uncertainty = self.uncertainty.value
         model.preference = self.preference.value
-        model.reference = reference_of(fitted, self.pairs, seed=self.recipe.seed)
+        model.reference = reference_of(fitted, self.pairs.natural, seed=self.recipe.seed)
         model.save_pretrained(at)
         return None, {"parameters": sum(p.numel() for p in model.parameters())}
 
     def _bench(self, at: Path) -> tuple[BradleyTerry, Facts]:
         """Every method on the held-out pairs and on the recipe's suites."""
         candidates = [str(spec) for spec in self.recipe.features.candidates]
-        rival = fit_bradley_terry_stage(self.pairs, candidates, weigh=self.recipe.gate.weigh)
+        rival = fit_bradley_terry_stage(self.pairs, candidates, weigh=self.recipe.gate.weigh, shares=self.recipe.pair_shares)
         save_bradley_terry(at, rival)
         tried, seed, gate = self._methods(rival), self.recipe.seed, self.fitted.gate
         settings = {suite.name: suite for suite in self.recipe.bench}

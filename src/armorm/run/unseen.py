@@ -4,7 +4,7 @@ In: the probe, the debiasing, pairs, rated stores.  Out: `Unseen`: one suite who
 Cost: for each source what the debiasing, the gates (twice, as in the run itself) and the Bradley–Terry rival take.
 
 A source is judged on its own pairs, but for those on prompts that the probe was fitted on: there its rewards would be better
-than on any new source. What is trained without a source has no pair on any of its prompts either. With `kl: auto` the strength
+than on any new source. What is trained without a source has no pair on any of its prompts either, made ones included. With `kl: auto` the strength
 is chosen anew without the source.
 """
 
@@ -49,7 +49,7 @@ def judge_unseen(
 ) -> Unseen:
     """Leave out each source that has enough pairs, and judge what is fitted on the others on it. `folder` holds passing files."""
     left_out = _LeftOut(context, probe, debias, pairs, ratings)
-    sources, warnings = list(dict.fromkeys(pairs.sources)), list[str]()
+    sources, warnings = list(dict.fromkeys(pairs.natural.sources)), list[str]()
     scores, labels, known = dict[str, tuple[Side, Side]](), dict[str, str](), np.zeros(len(pairs), dtype=np.bool_)
     with context.reporter.bar(UNSEEN, len(sources)) as advance:
         for i, source in enumerate(sources):
@@ -97,11 +97,12 @@ class _LeftOut:
         if not (rest.at(Split.TRAIN).any() and rest.at(Split.VALIDATION).any()):
             raise FitError("without it and its prompts there are no pairs to train on, or none to stop the training")
         debias = self._debias(quiet, rest, source, folder)
-        none, fit = Debias.identity(debias.objectives), partial(fit_gates, seed=recipe.seed, reporter=quiet.reporter)
+        none, shares = Debias.identity(debias.objectives), recipe.pair_shares
+        fit = partial(fit_gates, seed=recipe.seed, reporter=quiet.reporter, shares=shares)
         found = fit(self.probe, debias, rest, recipe.gate)
         raw = fit(self.probe, none, rest, found.settings).gates if recipe.debias.nuisances else found.gates
         candidates = [str(spec) for spec in recipe.features.candidates]
-        rival = fit_bradley_terry_stage(rest, candidates, weigh=recipe.gate.weigh)
+        rival = fit_bradley_terry_stage(rest, candidates, weigh=recipe.gate.weigh, shares=shares)
         return methods(self.probe, debias, found.gates, raw, rival)
 
     def _debias(self, context: RunContext, rest: PairArrays, source: str, folder: Path) -> Debias:
@@ -109,7 +110,7 @@ class _LeftOut:
         if not settings.nuisances or (settings.reference and source not in settings.reference):
             return self.debias
         with passing_folder(folder / "debias") as place:
-            return fit_debias_stage(place or folder, context, self.probe, self.ratings, rest)[0]
+            return fit_debias_stage(place or folder, context, self.probe, self.ratings, rest.natural)[0]
 
     def _fitted(self) -> Iterator[str]:
         for store in self.ratings.values():
