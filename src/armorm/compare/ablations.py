@@ -68,11 +68,13 @@ def fit_without_masking(
     *,
     fill: Fill = "mean",
     feature: str | None = None,
+    padded: Answers | None = None,
 ) -> tuple[Unmasked, dict[str, Any]]:
     """Fit probe, debiasing and gate as the run does, but on ratings whose gaps are filled, into folders of `at`.
 
     Folds, strengths and the gate's settings are the recipe's. `feature` is the run's own; without it the candidates compete
-    again, by held-out error on the filled ratings as someone without masks would measure it. The facts are what the stages
+    again, by held-out error on the filled ratings as someone without masks would measure it; `padded` is the store of padded
+    copies that the debiasing may need. The facts are what the stages
     reported (`probe`, `debias`, `gate`); an objective's `n_train` counts filled rows too, its figures are about the test split's
     real ratings. Raises what the stages raise.
     """
@@ -81,7 +83,7 @@ def fit_without_masking(
         context = replace(context, recipe=context.recipe.model_copy(update={"features": features}))
     context.reporter.say(f"without missing-label masking: {fill} in the place of missing ratings")
     probe, probe_facts = fit_probe_stage(at / "probe", context, ratings, fill=fill_values(context, ratings, fill))
-    debias, debias_facts = fit_debias_stage(at / "debias", context, probe, ratings, pairs)
+    debias, debias_facts = fit_debias_stage(at / "debias", context, probe, ratings, pairs, padded=padded)
     gates, gate_facts = fit_gate_stage(at / "gate", context, probe, debias, pairs)
     fitted = Fitted(probe.probe, probe.feature, debias, gates.gate)
     fitted.save(at)

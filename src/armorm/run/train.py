@@ -132,6 +132,7 @@ class Training:
         self.uncertainty = self._stage("uncertainty", {"probe": self.probe.key}, self._calibrate, self._load_uncertainty)
         self.probe = replace(self.probe, value=replace(self.probe.value, statistics=None))
         inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}
+        inputs |= {} if self.stores.padded is None else {"padded": self.stores.padded.key}
         self.debias = self._stage("debias", inputs, self._debias, load_debias)
         inputs = {"debias": self.debias.key, **self._settings("gate")}
         self.gates = self._stage("gate", inputs, self._fit_gates, BothGates.load)
@@ -212,7 +213,8 @@ class Training:
         return uncertainty_stage(at, self.context, self.probe.value, self.stores.ratings, statistics=statistics)
 
     def _debias(self, at: Path) -> tuple[Debias, Facts]:
-        return fit_debias_stage(at, self.context, self.probe.value, self.stores.ratings, self.pairs)
+        stores = self.stores
+        return fit_debias_stage(at, self.context, self.probe.value, stores.ratings, self.pairs, padded=stores.padded)
 
     def _fit_gates(self, at: Path) -> tuple[BothGates, Facts]:
         """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
@@ -328,6 +330,7 @@ class Training:
     def _settings(self, *names: str) -> Facts:
         whole = self.recipe.model_dump(mode="json")
         del whole["gate"]["device"]  # decides speed and rounding
+        whole["debias"] = self.recipe.debias.to_key()
         return {name: whole[name] for name in names}
 
     def _load_uncertainty(self, at: Path) -> Uncertainty:
