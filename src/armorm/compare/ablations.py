@@ -25,6 +25,7 @@ from jaxtyping import Float
 from armorm.data.splits import Split
 from armorm.disk import read_sealed, write_sealed
 from armorm.errors import RecipeError
+from armorm.features.answers import Answers
 from armorm.fit.debias import Debias
 from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
@@ -74,9 +75,8 @@ def fit_without_masking(
 
     Folds, strengths and the gate's settings are the recipe's. `feature` is the run's own; without it the candidates compete
     again, by held-out error on the filled ratings as someone without masks would measure it; `padded` is the store of padded
-    copies that the debiasing may need. The facts are what the stages
-    reported (`probe`, `debias`, `gate`); an objective's `n_train` counts filled rows too, its figures are about the test split's
-    real ratings. Raises what the stages raise.
+    copies that the debiasing may need. The facts are what the stages reported (`probe`, `debias`, `gate`); an objective's
+    `n_train` counts filled rows too, its figures are about the test split's real ratings. Raises what the stages raise.
     """
     if feature is not None:
         features = context.recipe.features.model_copy(update={"response": [feature]})

@@ -2,8 +2,9 @@
 
 In: an answer's text, a seed.  Out: the padded text, a function of both alone.
 
-The pieces are neutral: openings that announce the answer, offers to go on, remarks that something has been said, lists of nothing,
-and the marks of style-conscious answers. They are English, and share no run of four words with what an audit puts into answers.
+The pieces are neutral: openings that announce the answer, offers to go on, remarks that something has been said, lists of
+nothing, and the marks of style-conscious answers. They are English, and share no run of three words with what an audit puts into
+answers.
 """
 
 from __future__ import annotations

@@ -135,9 +135,9 @@ def fit_debias(
     found, and `method` says which are taken. A reward or nuisance that does not vary gets λ = 0 and a warning. With several
     nuisances Spearman's zero is approached from Pearson's step by step; what is left is in a warning.
 
-    Raises FitError for fewer than 3 rows or no more than nuisances, values that are not finite, unknown or repeated names, prompts
-    of which none has two answers, a method that needs padded copies without any, and what `fit_padding` raises; ObjectiveMismatch
-    for another number of columns.
+    Raises FitError for fewer than 3 rows or no more than nuisances, values that are not finite, unknown or repeated names,
+    prompts of which none has two answers, a method that needs padded copies without any, and what `fit_padding` raises;
+    ObjectiveMismatch for another number of columns.
     """
     names, measure = _check(rewards, computed, objectives, nuisances, computed_names), measure_of(method)
     k, where = len(objectives), [names.index(nuisance) for nuisance in nuisances]
@@ -184,8 +184,8 @@ def _differences(values: Float[np.ndarray, "n c"], prompts: Sequence[str]) -> Fl
     found = within_prompts(values, prompts)
     if len(found) < 3:
         raise FitError(
-            f"{len(found)} of {len(values)} reference answers share their prompt with another: use `debias.over: pooled`, or name "
-            "sources with several answers to a prompt in `debias.reference`"
+            f"{len(found)} of {len(values)} reference answers share their prompt with another: use `debias.over: pooled`, or "
+            "name sources with several answers to a prompt in `debias.reference`"
         )
     return found
 
@@ -206,9 +206,7 @@ def _by_correlation(
     return coefficients, left, warnings
 
 
-def _by_padding(
-    padding: Changes, whole: Float[np.ndarray, "n c"], k: int, where: list[int], names: Sequence[str]
-) -> PaddingFit:
+def _by_padding(padding: Changes, whole: Float[np.ndarray, "n c"], k: int, where: list[int], names: Sequence[str]) -> PaddingFit:
     changes = np.concatenate([padding.rewards, padding.computed], axis=1, dtype=np.float64)
     if changes.shape[1] != whole.shape[1]:
         raise ObjectiveMismatch(f"padded copies have {changes.shape[1]} rewards and nuisances, answers {whole.shape[1]}")

@@ -339,7 +339,6 @@ class RewardModel(PreTrainedModel):
             gate_as_trained=heads.gate,
         )
 
-
     def _style_of(self, rows: Sequence[Rendered], like: Tensor) -> Float[Tensor, "b s"] | None:
         # Of token ids alone: what is counted stands in the text that they are of.
         if not counts_style(self.config.computed):

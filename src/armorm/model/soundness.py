@@ -39,7 +39,8 @@ def computed_places(computed: Sequence[str]) -> list[int]:
     try:
         return places_of(computed)
     except FitError as error:
-        raise CheckpointError(f"config.json: computed: {shown_sentence(str(error))}: copy the file again, or upgrade armorm") from None
+        said = shown_sentence(str(error))
+        raise CheckpointError(f"config.json: computed: {said}: copy the file again, or upgrade armorm") from None
 
 
 def check_heads(model: Any, name: str) -> None:
