@@ -92,7 +92,9 @@ def test_the_correlation_methods_are_as_without_copies():
 
 
 def test_copies_that_became_something_else_hardly_count():
-    clean, dirty = (fit_padding(c.rewards, c.computed, np.ones(1), ["u"]).coefficients for c in (planted(outliers=o)[3] for o in (0, 0.1)))
+    clean, dirty = (
+        fit_padding(c.rewards, c.computed, np.ones(1), ["u"]).coefficients for c in (planted(outliers=o)[3] for o in (0, 0.1))
+    )
     np.testing.assert_allclose(dirty, clean, atol=3e-4)
     rewards, tokens = planted(outliers=0.1)[3].rewards, planted(outliers=0.1)[3].computed
     squares = np.linalg.lstsq(tokens, rewards, rcond=None)[0].T

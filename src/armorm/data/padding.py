@@ -16,7 +16,7 @@ from hashlib import blake2b
 OPENINGS: Sequence[str] = (
     "Your message has been read, and a reply to it is given in the lines that follow this one.",
     "Before the reply begins, a short word to say that it is about to begin.",
-    "A request was made, and it is taken up here, from its first word to its last.",
+    "A request was made, which is taken up here, from its first word to its last.",
     "What was asked for is set out below, in the order in which it comes.",
 )
 """Stand in front of an answer and announce it."""
@@ -27,7 +27,7 @@ REMARKS: Sequence[str] = (
     "If any part of this is unclear, just write again and it can be put into other words.",
     "Should you wish to read more on this, a further message is all it takes.",
     "Another message can be sent at any time, today or on some other day.",
-    "This is the place where the reply comes to its close, after all that came before.",
+    "Here the reply comes to its close, behind everything that came before.",
     "Nothing further is added by these words, which only follow on from the ones before.",
 )
 """Stand behind an answer and look back on it, or offer more."""
