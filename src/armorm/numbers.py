@@ -49,6 +49,11 @@ def general(value: Value) -> str:
     return _write(value, lambda x: f"{x:.4g}")
 
 
+def signed_general(value: Value) -> str:
+    """Three significant digits with a sign, for slopes of any scale: +0.000652."""
+    return _write(value, lambda x: f"{x:+.3g}")
+
+
 def percent(value: Value, digits: int = 1) -> str:
     """A share with its sign: 81.2 %."""
     return _write(value, lambda x: f"{100 * x:.{digits}f} %")

@@ -28,8 +28,12 @@ from armorm.data.shapes import Columns
 from armorm.data.sources.registry import objectives_of, pair_source, rating_source
 from armorm.disk import folder_name
 from armorm.errors import ArmormError, FitError, RecipeError
+from armorm.features.nuisances import COMPUTED, RESPONSE_TOKENS, counts_style
 from armorm.features.spec import FeatureSpec, Part, Pooling, parts_of
+from armorm.fit.debias import Method as DebiasMethod
+from armorm.fit.debias import Over
 from armorm.fit.gate_settings import GateSettings
+from armorm.fit.intervention import FEWEST
 from armorm.judge_settings import JudgeSettings
 from armorm.objectives import Objective, Objectives, ScaleMap
 from armorm.rendering import Rendering
@@ -38,7 +42,6 @@ from armorm.tuning_settings import TrainingObjective, TuningRecipe
 from armorm.user_files import is_file
 
 STARTER = "starter"
-RESPONSE_TOKENS = "response-tokens"
 HELD_OUT = "held-out pairs"
 """What the pairs of the test split are called beside the suites."""
 UNSEEN = "unseen sources"
@@ -206,15 +209,36 @@ class ProbeSettings(_Settings):
 
 
 class DebiasSettings(_Settings):
-    """`nuisances`: objectives, or the computed "response-tokens"; none switches the stage off.
+    """`nuisances`: objectives, or computed ones ("response-tokens", "bold-spans", …); none switches the stage off.
 
-    `reference`: names of the sources over whose answers the correlation is made zero (empty: all training pairs' answers).
+    `method` says what λ is chosen by, `over` what is correlated. `reference`: names of the sources over whose answers the
+    correlation is made zero (empty: all training pairs' answers); `padded`: how many of their answers get a padded copy.
     """
 
     nuisances: list[str] = []
-    method: Literal["spearman", "pearson"] = "spearman"
+    method: DebiasMethod = "spearman"
+    over: Over = "pooled"
     itself: Literal["zeroed", "kept"] = "zeroed"
     reference: list[str] = []
+    padded: Annotated[Rows, Field(ge=FEWEST)] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> DebiasSettings:
+        if self.nuisances and self.method in ("intervention", "agreed") and self.padded is None:
+            raise ValueError(f"the method {self.method} needs padded copies of answers: say how many, such as `padded: 2000`")
+        if self.padded is not None and not self.nuisances:
+            raise ValueError(f"padded copies are for nuisances: name some, such as {RESPONSE_TOKENS}, or leave `padded` out")
+        return self
+
+    @property
+    def styled(self) -> bool:
+        """Whether a nuisance is counted in the answers' texts."""
+        return counts_style(self.nuisances)
+
+    def to_key(self) -> dict[str, Any]:
+        """All settings as JSON; those that earlier versions had not are left out where they change nothing."""
+        whole = self.model_dump(mode="json")
+        return {name: value for name, value in whole.items() if (name, value) not in (("over", "pooled"), ("padded", None))}
 
 
 class Suite(_Settings):
@@ -528,8 +552,8 @@ def _names_of(source: Source, kind: RowKind) -> list[str]:
 
 def _unknown_nuisances(recipe: Recipe, known: tuple[str, ...]) -> Iterator[str]:
     for name in recipe.debias.nuisances:
-        if name not in known and name != RESPONSE_TOKENS:
-            yield f"debias.nuisances: {name!r} is neither an objective ({', '.join(known)}) nor {RESPONSE_TOKENS!r}"
+        if name not in known and name not in COMPUTED:
+            yield f"debias.nuisances: {name!r} is neither an objective ({', '.join(known)}) nor computed ({', '.join(COMPUTED)})"
 
 
 def _missing_files(recipe: Recipe) -> Iterator[str]:

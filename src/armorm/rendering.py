@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
 from functools import cached_property, lru_cache
 from sys import getsizeof
@@ -82,6 +82,7 @@ class Rendered:
     `prompt`: everything up to where the answer starts, with the template's header for it; `answer`: the answer's own text;
     `closing`: what the template puts behind it (`<|im_end|>\\n`, `<|eot_id|>`; may be empty).
     `dropped_turns` and `cut_tokens` say what truncation took away, `notes` what the template left out or could not keep apart.
+    `text` is the answer's before it was cut, as the template has it ("" where tokens are all that there is).
     """
 
     prompt: Ids
@@ -90,6 +91,7 @@ class Rendered:
     dropped_turns: int = 0
     cut_tokens: int = 0
     notes: tuple[str, ...] = ()
+    text: str = field(default="", compare=False, repr=False)
 
     @property
     def ids(self) -> Ids:
@@ -185,7 +187,7 @@ class Renderer:
 
     def _tokens(self, context: tuple[Message, ...], answer: Answer) -> _Fitted:
         body, frame, notes = self._compose(context, answer)
-        return _Fitted(context, *self._ids(frame, body, answer), (*frame.notes, *notes))
+        return _Fitted(context, *self._ids(frame, body, answer), (*frame.notes, *notes), _unmarked(body))
 
     def plain(self, text: str) -> Ids:
         """The tokens of a text by itself, without the white space around it; nothing in it becomes a special token.
@@ -390,7 +392,7 @@ class Renderer:
         prompt, answer, closing = fitted.prompt, fitted.answer, fitted.closing
         over = len(fitted) - self.max_tokens
         if over <= 0:
-            return Rendered(prompt, answer, closing, turns, 0, notes)
+            return Rendered(prompt, answer, closing, turns, 0, notes, fitted.text)
         # Keep the BOS and at least the header that opens the answer: the gate reads the prompt's last token.
         bos = self._bos if prompt[: len(self._bos)] == self._bos else ()
         least = min(max(8, len(self.header_ids)), len(prompt) - len(bos))
@@ -402,7 +404,8 @@ class Renderer:
                 f"max_tokens is {self.max_tokens}, the chat template's own tokens take {len(prompt) + len(closing)}: "
                 f"use at least {2 * (len(prompt) + len(closing))}"
             )
-        return Rendered(prompt, answer[-room:] if len(answer) > room else answer, closing, turns, over, notes)
+        kept = answer[-room:] if len(answer) > room else answer
+        return Rendered(prompt, kept, closing, turns, over, notes, fitted.text)
 
 
 # -- templates and tokenizers ----------------------------------------------------------------------------------------------------
@@ -543,6 +546,7 @@ class _Fitted:
     answer: Ids
     closing: Ids
     notes: tuple[str, ...]
+    text: str
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer) + len(self.closing)

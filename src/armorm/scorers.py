@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from armorm.conversation import Conversation
 
@@ -52,19 +52,22 @@ class Scored:
 class AnswerFeatures:
     """Features of n answers, as scorers on frozen features read them.
 
-    `response` [n w] and `prompt` [n v] are float32, or wider; `tokens` [n] is the answer's length in tokens.
+    `response` [n w] and `prompt` [n v] are float32, or wider; `tokens` [n] is the answer's length in tokens; `style` [n s] what
+    was counted in its text, where a method asks for it.
     """
 
     response: Float[np.ndarray, "n w"]
     prompt: Float[np.ndarray, "n v"]
     tokens: Float[np.ndarray, " n"]
+    style: Int[np.ndarray, "n s"] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def take(self, rows: slice) -> AnswerFeatures:
         """Some of the answers."""
-        return AnswerFeatures(self.response[rows], self.prompt[rows], self.tokens[rows])
+        style = None if self.style is None else self.style[rows]
+        return AnswerFeatures(self.response[rows], self.prompt[rows], self.tokens[rows], style)
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ from jaxtyping import Float
 from armorm.data.splits import Split
 from armorm.disk import read_sealed, write_sealed
 from armorm.errors import RecipeError
+from armorm.features.answers import Answers
 from armorm.fit.debias import Debias
 from armorm.fit.method import Fitted
 from armorm.fit.probe import Probe
@@ -68,20 +69,21 @@ def fit_without_masking(
     *,
     fill: Fill = "mean",
     feature: str | None = None,
+    padded: Answers | None = None,
 ) -> tuple[Unmasked, dict[str, Any]]:
     """Fit probe, debiasing and gate as the run does, but on ratings whose gaps are filled, into folders of `at`.
 
     Folds, strengths and the gate's settings are the recipe's. `feature` is the run's own; without it the candidates compete
-    again, by held-out error on the filled ratings as someone without masks would measure it. The facts are what the stages
-    reported (`probe`, `debias`, `gate`); an objective's `n_train` counts filled rows too, its figures are about the test split's
-    real ratings. Raises what the stages raise.
+    again, by held-out error on the filled ratings as someone without masks would measure it; `padded` is the store of padded
+    copies that the debiasing may need. The facts are what the stages reported (`probe`, `debias`, `gate`); an objective's
+    `n_train` counts filled rows too, its figures are about the test split's real ratings. Raises what the stages raise.
     """
     if feature is not None:
         features = context.recipe.features.model_copy(update={"response": [feature]})
         context = replace(context, recipe=context.recipe.model_copy(update={"features": features}))
     context.reporter.say(f"without missing-label masking: {fill} in the place of missing ratings")
     probe, probe_facts = fit_probe_stage(at / "probe", context, ratings, fill=fill_values(context, ratings, fill))
-    debias, debias_facts = fit_debias_stage(at / "debias", context, probe, ratings, pairs)
+    debias, debias_facts = fit_debias_stage(at / "debias", context, probe, ratings, pairs, padded=padded)
     gates, gate_facts = fit_gate_stage(at / "gate", context, probe, debias, pairs)
     fitted = Fitted(probe.probe, probe.feature, debias, gates.gate)
     fitted.save(at)

@@ -13,6 +13,8 @@ A row is a context and n answers: one that is rated, two of a pair, all of a ben
                             manifest.json                     its place, what went in, all digests (sealed, written last)
                             labels-<key>.parquet              ids, groups, sections, subsets, how many answers are chosen
                             labels-<key>.json                 its digest (sealed)
+                            style.safetensors                 counts [a s] of what stands in the answers' texts, and
+                            style.json                        its digest (sealed); written when a recipe asks for them
                             timings.jsonl                     seconds per shard (not part of the result)
 
 Labels have a key of their own, since a row's group depends on the other sources of a run: other groups cost no decoder.
@@ -35,9 +37,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from armorm.bounds import shown
 from armorm.conversation import Answer, Message
-from armorm.disk import check_digest, digest_of, read_sealed, reading_facts
+from armorm.disk import check_digest, digest_of, load_part, read_sealed, reading_facts
 from armorm.errors import CheckpointError
 from armorm.features.columns import REMEDY, Column, Stored, tensors_in
+from armorm.features.nuisances import STYLE
+from armorm.features.nuisances import VERSION as STYLE_VERSION
 from armorm.features.spec import FeatureSpec
 from armorm.objectives import Objectives
 
@@ -153,6 +157,18 @@ class Answers:
     def tokens(self, rows: slice = EVERY) -> Int[np.ndarray, " a"]:
         """The answers' lengths in tokens."""
         return self.column("response/tokens", rows)
+
+    def style(self) -> Int[np.ndarray, "a s"]:
+        """The answers' counts of `STYLE`. Raises CheckpointError too where this version has not counted them: the rows' texts
+        are needed for it, and no decoder."""
+        place, remedy = self.folder / "style.json", "train again (or extract): the answers are counted anew, without the decoder"
+        tensors, facts = load_part(self.folder, "style", FORMAT, remedy=remedy)
+        counts = tensors.get("counts")
+        if facts.get("version") != STYLE_VERSION or facts.get("place") != self.folder.name or counts is None:
+            raise CheckpointError(f"{place}: these are another version's or another store's counts: {remedy}")
+        if counts.shape != (needed := (int(self.manifest["answers"]), len(STYLE))) or counts.dtype.kind != "i":
+            raise CheckpointError(f"{place}: {counts.shape} counts where {needed} are needed: {remedy}")
+        return counts
 
     def sizes(self) -> Int[np.ndarray, " n"]:
         """How many answers each row has."""
@@ -357,6 +373,7 @@ def store_faults(folder: Path) -> Iterator[tuple[str, str]]:
     except CheckpointError as error:
         yield "manifest.json", str(error)
         return
+    checks += [stored.style] if any((folder / f"style.{ending}").is_file() for ending in ("json", "safetensors")) else []
     found = (file for file in folder.glob("labels-*") if file.suffix in (".json", ".parquet"))
     checks += [replace(stored, labels=key).check_labels for key in sorted({f.stem.removeprefix("labels-") for f in found})]
     for check in checks:

@@ -33,11 +33,13 @@ from armorm.conversation import Conversation
 from armorm.data.outlines import Outline
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, texts_of
 from armorm.data.stored_rows import outlines
-from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, writing
+from armorm.disk import digest_of, read_sealed, save_part, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, InUse, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, place_of, shard_name
 from armorm.features.backbone import SIZES, Backbone, DType
 from armorm.features.extract import Features, extract
+from armorm.features.nuisances import STYLE, style_of
+from armorm.features.nuisances import VERSION as STYLE_VERSION
 from armorm.features.spec import Part
 from armorm.features.workers import Growing, Worker
 from armorm.owner import clear_left_lock, owning, owning_folder
@@ -297,6 +299,21 @@ def write_answers(
         manifest = {"place": home.name, **whole, "shards": digests, "texts": texts}
         write_sealed(home / "manifest.json", manifest)
     return Answers(home, manifest, labels)
+
+
+def write_style(stored: Answers, rows: Iterable[Row], renderer: Renderer) -> None:
+    """Count the style of the rows' answers beside their features, unless the counts are there and whole; no decoder is needed.
+
+    What is counted is the text that the decoder reads, as the chat template renders it. Raises StorageError.
+    """
+    with suppress(CheckpointError):
+        stored.style()
+        return
+    counted = [style_of(renderer.render(c).text) for row in rows for c in conversations_of(row)]
+    counts = np.array(counted, np.int32).reshape(-1, len(STYLE))
+    with storage_errors(stored.folder):
+        facts = {"place": stored.folder.name, "names": list(STYLE), "version": STYLE_VERSION}
+        save_part(stored.folder, "style", {"counts": counts}, facts, FORMAT)
 
 
 def write_shards(

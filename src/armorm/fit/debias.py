@@ -1,6 +1,7 @@
-"""Debiasing (eq. 2, 3): takes out of each reward what it shares with a nuisance (verbosity, length).
+"""Debiasing (eq. 2, 3): takes out of each reward what it shares with a nuisance (verbosity, length), or what padding gains it.
 
-In: rewards [n k] and computed nuisances [n m] over a reference set.  Out: `DebiasFit` with the `Debias`, one matrix T.
+In: rewards [n k] and computed nuisances [n m] over a reference set, what padding changed.  Out: `DebiasFit` with the `Debias`,
+one matrix T.
 Cost: Pearson is a linear system; Spearman sorts the reference set some sixty times per objective.
 
 `Debias.apply` makes `DebiasedRewards`, the only thing the gate accepts: training and scoring can't disagree about it.
@@ -17,10 +18,18 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from armorm.errors import FitError, ObjectiveMismatch
+from armorm.fit.intervention import Changes, PaddingFit, agreed, fit_padding
 from armorm.objectives import Objectives
 
-Method = Literal["pearson", "spearman"]
-"""Which correlation becomes zero: `pearson` of the values, or `spearman`, of their ranks (the paper's)."""
+Measure = Literal["pearson", "spearman"]
+"""A correlation: `pearson` of the values, or `spearman`, of their ranks (the paper's)."""
+
+Method = Literal["pearson", "spearman", "intervention", "agreed"]
+"""What λ is chosen by: that a correlation becomes zero (`pearson`, `spearman`), that padding gains no reward anything
+(`intervention`), or both: as far as Spearman's correlation and padding agree (`agreed`)."""
+
+Over = Literal["pooled", "within-prompts"]
+"""What is correlated: all answers, or the differences between answers to the same prompt."""
 
 Itself = Literal["zeroed", "kept"]
 """What happens to an objective that is itself a nuisance: `zeroed` (its reward leaves the score), `kept` as it is."""
@@ -87,8 +96,9 @@ class Debias:
 class DebiasFit:
     """A debiasing and what it did on the reference set.
 
-    `coefficients` [k q] are λ (r'_i = r_i − Σ_j λ_ij u_j; 0 in a nuisance objective's own row). `before`, `after` [k q]:
-    correlations of each reward with each nuisance, NaN where one of the two does not vary (a zeroed objective after).
+    `coefficients` [k q] are λ (r'_i = r_i − Σ_j λ_ij u_j; 0 in a nuisance objective's own row), `by_correlation` and `by_padding`
+    those of either kind, whichever was taken. `before`, `after` [k q]: correlations of each reward with each nuisance, NaN where
+    one of the two does not vary (a zeroed objective after).
     """
 
     debias: Debias
@@ -97,6 +107,13 @@ class DebiasFit:
     before: Float[np.ndarray, "k q"]
     after: Float[np.ndarray, "k q"]
     warnings: tuple[str, ...]
+    by_correlation: Float[np.ndarray, "k q"]
+    by_padding: Float[np.ndarray, "k q"] | None = None
+
+
+def measure_of(method: Method) -> Measure:
+    """The correlation that a method is about."""
+    return "pearson" if method == "pearson" else "spearman"
 
 
 def fit_debias(
@@ -108,18 +125,75 @@ def fit_debias(
     computed_names: Sequence[str],
     method: Method = "spearman",
     itself: Itself = "zeroed",
+    prompts: Sequence[str] | None = None,
+    padding: Changes | None = None,
 ) -> DebiasFit:
-    """Chooses λ so that no reward correlates with a nuisance over the reference set (eq. 3).
+    """Chooses λ so that no reward correlates with a nuisance over the reference set (eq. 3), or gains by padding.
 
-    `nuisances` are names of objectives or of columns of `computed`. A reward or nuisance that does not vary gets λ = 0 and
-    a warning. With several nuisances Spearman's zero is approached from Pearson's step by step; what is left is in a warning.
+    `nuisances` are names of objectives or of columns of `computed`. With `prompts` [n], each answer's, it is the differences
+    between answers to the same prompt that are correlated. `padding` holds what padded copies gained; with it λ of both kinds are
+    found, and `method` says which are taken. A reward or nuisance that does not vary gets λ = 0 and a warning. With several
+    nuisances Spearman's zero is approached from Pearson's step by step; what is left is in a warning.
 
-    Raises FitError for fewer than 3 rows, values that are not finite, unknown or repeated names; ObjectiveMismatch for
-    another number of columns.
+    Raises FitError for fewer than 3 rows or no more than nuisances, values that are not finite, unknown or repeated names,
+    prompts of which none has two answers, a method that needs padded copies without any, and what `fit_padding` raises;
+    ObjectiveMismatch for another number of columns.
     """
-    names = _check(rewards, computed, objectives, nuisances, computed_names)
+    names, measure = _check(rewards, computed, objectives, nuisances, computed_names), measure_of(method)
     k, where = len(objectives), [names.index(nuisance) for nuisance in nuisances]
-    values = np.concatenate([rewards, computed], axis=1, dtype=np.float64)
+    whole = np.concatenate([rewards, computed], axis=1, dtype=np.float64)
+    values = whole if prompts is None else _differences(whole, prompts)
+    if len(values) <= len(where):
+        raise FitError(f"{len(values)} reference answers are too few for {len(where)} nuisances: give more answers")
+    correlated, left, warnings = _by_correlation(values, k, where, names, measure)
+    coefficients, by_padding = correlated, None
+    if padding is not None:
+        found = _by_padding(padding, whole, k, where, names)
+        by_padding, warnings = found.coefficients, [*warnings, *found.warnings]
+        by_padding[[row for row in where if row < k]] = 0.0
+    if method in ("intervention", "agreed"):
+        if by_padding is None:
+            raise FitError(f"{method} needs answers with padded copies: set `debias.padded`")
+        coefficients = by_padding if method == "intervention" else agreed(correlated, by_padding)
+        left = np.zeros(k)  # what is left of the correlation is meant to stay
+    debias = Debias(objectives, tuple(computed_names), _matrix(coefficients, where, len(names), itself))
+    debiased, nuisance = values @ debias.matrix, values[:, where]  # eq. 2
+    before, after = (correlations(x, nuisance, measure) for x in (values[:, :k], debiased))
+    for i in (column for column in range(k) if column not in where and _varies(values[:, column])):
+        if np.ptp(debiased[:, i]) <= 1e-9 * np.ptp(values[:, i]):  # what is left is rounding
+            after[i] = np.nan
+            warnings.append(f"{names[i]}: is a linear function of the nuisances, nothing of it is left")
+        elif left[i] > TOLERANCE:
+            warnings.append(f"{names[i]}: a rank correlation of {left[i]:.4f} with a nuisance is left")
+    return DebiasFit(debias, tuple(nuisances), coefficients, before, after, tuple(warnings), correlated, by_padding)
+
+
+def within_prompts(values: Float[np.ndarray, "n c"], prompts: Sequence[str]) -> Float[np.ndarray, "m c"]:
+    """Answers around their prompt's mean, those of prompts with one answer left out: to correlate these is to correlate the
+    differences between answers to the same prompt."""
+    if not len(values):
+        return values
+    _, of, sizes = np.unique(np.asarray(prompts, dtype=str), return_inverse=True, return_counts=True)
+    means = np.stack([np.bincount(of, column) for column in values.T], axis=1) / sizes[:, None]
+    centred = values - means[of]
+    centred[np.abs(centred) <= 1e-12 * np.abs(values).max(axis=0)] = 0.0  # what does not vary within prompts leaves rounding
+    return centred[sizes[of] > 1]
+
+
+def _differences(values: Float[np.ndarray, "n c"], prompts: Sequence[str]) -> Float[np.ndarray, "m c"]:
+    found = within_prompts(values, prompts)
+    if len(found) < 3:
+        raise FitError(
+            f"{len(found)} of {len(values)} reference answers share their prompt with another: use `debias.over: pooled`, or "
+            "name sources with several answers to a prompt in `debias.reference`"
+        )
+    return found
+
+
+def _by_correlation(
+    values: Float[np.ndarray, "n c"], k: int, where: list[int], names: Sequence[str], measure: Measure
+) -> tuple[Float[np.ndarray, "k q"], Float[np.ndarray, " k"], list[str]]:
+    # λ, the largest correlation of each reward that could not be brought to zero, warnings
     varies = [_varies(column) for column in values.T]
     warnings = [f"{names[c]}: does not vary over the reference set, nothing is taken out for it" for c in where if not varies[c]]
     used = [j for j, column in enumerate(where) if varies[column]]
@@ -128,21 +202,19 @@ def fit_debias(
         if not varies[i]:
             warnings.append(f"{names[i]}: the reward does not vary over the reference set, nothing is taken out of it")
         elif used:
-            coefficients[i, used], left[i] = _zeros(values[:, i], u, method)
-    debias = Debias(objectives, tuple(computed_names), _matrix(coefficients, where, len(names), itself))
-    debiased, nuisance = values @ debias.matrix, values[:, where]  # eq. 2
-    before, after = (correlations(x, nuisance, method) for x in (values[:, :k], debiased))
-    for i in (column for column in range(k) if column not in where and varies[column]):
-        if np.ptp(debiased[:, i]) <= 1e-9 * np.ptp(values[:, i]):  # what is left is rounding
-            after[i] = np.nan
-            warnings.append(f"{names[i]}: is a linear function of the nuisances, nothing of it is left")
-        elif left[i] > TOLERANCE:
-            warnings.append(f"{names[i]}: a rank correlation of {left[i]:.4f} with a nuisance is left")
-    return DebiasFit(debias, tuple(nuisances), coefficients, before, after, tuple(warnings))
+            coefficients[i, used], left[i] = _zeros(values[:, i], u, measure)
+    return coefficients, left, warnings
+
+
+def _by_padding(padding: Changes, whole: Float[np.ndarray, "n c"], k: int, where: list[int], names: Sequence[str]) -> PaddingFit:
+    changes = np.concatenate([padding.rewards, padding.computed], axis=1, dtype=np.float64)
+    if changes.shape[1] != whole.shape[1]:
+        raise ObjectiveMismatch(f"padded copies have {changes.shape[1]} rewards and nuisances, answers {whole.shape[1]}")
+    return fit_padding(changes[:, :k], changes[:, where], whole[:, where].std(axis=0), [names[column] for column in where])
 
 
 def correlations(
-    values: Float[np.ndarray, "n k"], nuisance: Float[np.ndarray, "n q"], method: Method
+    values: Float[np.ndarray, "n k"], nuisance: Float[np.ndarray, "n q"], method: Measure
 ) -> Float[np.ndarray, "k q"]:
     """Pearson's or Spearman's correlation of each column with each nuisance; NaN where one of them does not vary."""
     beside = [_centred(column, method) for column in nuisance.T]
@@ -155,7 +227,7 @@ def correlations(
     return found
 
 
-def _centred(column: Float[np.ndarray, " n"], method: Method) -> Float[np.ndarray, " n"] | None:
+def _centred(column: Float[np.ndarray, " n"], method: Measure) -> Float[np.ndarray, " n"] | None:
     # Values, or their ranks, around their mean; None where they don't vary.
     if not _varies(column):
         return None
@@ -174,7 +246,7 @@ def _matrix(coefficients: Float[np.ndarray, "k q"], where: list[int], terms: int
     return T
 
 
-def _zeros(r: Float[np.ndarray, " n"], u: Float[np.ndarray, "n q"], method: Method) -> tuple[Float[np.ndarray, " q"], float]:
+def _zeros(r: Float[np.ndarray, " n"], u: Float[np.ndarray, "n q"], method: Measure) -> tuple[Float[np.ndarray, " q"], float]:
     # λ, and the largest correlation that could not be brought to zero
     found = _pearson_zero(r, u)
     if method == "pearson":

@@ -132,8 +132,8 @@ def choose_kl(
 ) -> KlChoice:
     """Try `STRENGTHS` on each of the `parts`, trained without it as `settings` say, but in one seed and at most `STEPS` steps.
 
-    A part without which there is nothing to train on is passed over. `shares` are those of `pair_weights`. `progress(done, all)` counts trainings. Raises as
-    `fit_gate`.
+    A part without which there is nothing to train on is passed over. `shares` are those of `pair_weights`. `progress(done, all)`
+    counts trainings. Raises as `fit_gate`.
     """
     held = Held(prompts) if isinstance(prompts, np.ndarray) else prompts
     short = replace(settings, seeds=1, combine="best", steps=min(settings.steps, STEPS), kl=0.0)

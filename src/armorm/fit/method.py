@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from armorm.errors import ObjectiveMismatch
+from armorm.errors import FitError, ObjectiveMismatch
+from armorm.features.nuisances import STYLE, places_of
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate
 from armorm.fit.parts import load_debias, load_gate, load_probe, save_debias, save_gate, save_probe
@@ -44,11 +45,15 @@ class Fitted:
 
     def terms(self, answers: AnswerFeatures) -> Float[np.ndarray, "n terms"]:
         """What a score is a sum over: rewards, then computed nuisances [n k+m]."""
-        return np.concatenate([self.rewards(answers), compute_nuisances(self.debias.computed, answers.tokens)], axis=1)
+        return np.concatenate([self.rewards(answers), self.computed(answers)], axis=1)
+
+    def computed(self, answers: AnswerFeatures) -> Float[np.ndarray, "n m"]:
+        """The computed nuisances that the debiasing reads."""
+        return compute_nuisances(self.debias.computed, answers.tokens, answers.style)
 
     def debiased(self, answers: AnswerFeatures) -> DebiasedRewards:
         """Rewards r' after debiasing (eq. 2)."""
-        return self.debias.apply(self.rewards(answers), compute_nuisances(self.debias.computed, answers.tokens))
+        return self.debias.apply(self.rewards(answers), self.computed(answers))
 
     def weights(self, answers: AnswerFeatures) -> Float[np.ndarray, "n k"]:
         """The gate's weights for the answers' prompts; a row sums to 1 (eq. 4)."""
@@ -74,6 +79,15 @@ class Fitted:
         return cls(*load_probe(folder), load_debias(folder), load_gate(folder))
 
 
-def compute_nuisances(names: Sequence[str], tokens: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n m"]:
-    """The computed nuisances of answers, one column for each name: all that there is to compute is length in tokens."""
-    return np.repeat(tokens[:, None].astype(np.float64), len(names), axis=1)
+def compute_nuisances(
+    names: Sequence[str], tokens: Float[np.ndarray, " n"], style: Int[np.ndarray, "n s"] | None = None
+) -> Float[np.ndarray, "n m"]:
+    """The computed nuisances of answers, one column for each name: of their lengths in tokens, and of their counts of `STYLE`.
+
+    Raises FitError for a name that is none of `COMPUTED`, and for counts that are needed and not given.
+    """
+    places = places_of(names)
+    if style is None and (missing := [name for name in names if name in STYLE]):
+        raise FitError(f"{', '.join(missing)}: these answers' texts have not been counted: give the counts of their style")
+    lengths = tokens[:, None].astype(np.float64)
+    return (lengths if style is None else np.concatenate([lengths, style], axis=1))[:, places]

@@ -6,7 +6,7 @@ Cost: one forward pass of the decoder, cut to the deepest layer that is read; pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +35,7 @@ from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
 from armorm.features.forward import run_whole
 from armorm.features.loading import loading_errors
+from armorm.features.nuisances import counts_style, style_of
 from armorm.features.spec import FeatureSpec
 from armorm.fit.parts import load_preference, save_preference
 from armorm.fit.preference import Preference
@@ -44,8 +45,8 @@ from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.padding import check_ids
 from armorm.model.segments import find_segments
-from armorm.model.soundness import check_gate_settings, check_heads
-from armorm.rendering import Renderer, Rendering
+from armorm.model.soundness import check_gate_settings, check_heads, computed_places
+from armorm.rendering import Rendered, Renderer, Rendering
 from armorm.scoring.comparison import Comparison, comparison
 from armorm.scoring.engine import Engine, join_pooled
 from armorm.scoring.explain import Difference, Explanation, explain
@@ -108,6 +109,7 @@ class RewardModel(PreTrainedModel):
         self.prompt_spec = FeatureSpec.parse(config.prompt_feature)
         facts = dict(config.backbone_config)
         self.model = AutoModel.from_config(CONFIG_MAPPING[facts.pop("model_type")].from_dict(facts))
+        self._computed = computed_places(config.computed)
         check_gate_settings(config.gating_temperature, config.gate_scale)
         width, k = config.hidden_size, len(self.objectives)
         self.regression_layer = nn.Linear(width * len(self.response_spec.parts), k, bias=config.probe_bias)
@@ -226,17 +228,24 @@ class RewardModel(PreTrainedModel):
         matrix = self.reward_transform_matrix.detach().cpu().float()
         return Basis(self.objectives, tuple(self.config.computed), matrix, str(self.response_spec), self.uncertainty)
 
-    def heads(self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]) -> Heads:
+    def heads(
+        self,
+        response: Float[Tensor, "b w"],
+        prompt: Float[Tensor, "b v"],
+        response_tokens: Float[Tensor, " b"],
+        style: Float[Tensor, "b s"] | None = None,
+    ) -> Heads:
         """Probe, gate and debiasing on features: eq. 1 to 4 in a few lines. float32, whatever type the weights were cast to.
 
-        Under autocast too, which trainers put around reward models.
+        Under autocast too, which trainers put around reward models. `style` holds the counts of `STYLE`, for a model that reads
+        any of them.
         """
         kind = self.regression_layer.weight.dtype
         with torch.autocast(response.device.type, enabled=False):
             rewards, gate = self.regression_layer(response.to(kind)).float(), self.gating(prompt.to(kind)).float()
             members = self.gating.members(prompt.to(kind))
-        computed = response_tokens[:, None].expand(-1, len(self.config.computed))
-        terms = torch.cat([rewards, computed], dim=1)
+        counted = response_tokens[:, None] if style is None else torch.cat([response_tokens[:, None], style], dim=1)
+        terms = torch.cat([rewards, counted[:, self._computed]], dim=1)
         return Heads(
             rewards, gate, gate @ self.reward_transform_matrix.T.float(), terms, None if members is None else members.float()
         )
@@ -379,7 +388,8 @@ class RewardModel(PreTrainedModel):
         prompt = pool(prompts, self.prompt_spec.parts, header=len(self.config.header_ids))
         response_feature = join_pooled(pool(answers, self.response_spec.parts), self.response_spec)
         prompt_feature = join_pooled(prompt, self.prompt_spec)
-        heads = self.heads(response_feature, prompt_feature, torch.tensor(answers.text, device=prompt_feature.device).float())
+        tokens = torch.tensor(answers.text, device=prompt_feature.device).float()
+        heads = self.heads(response_feature, prompt_feature, tokens, self._style_of(at.rows, tokens))
         (steering,) = self.basis.bind(self.profile, 1)
         steered = heads if steering is None else steering.steer(heads, self.reward_transform_matrix.float())
         score = at.judged(steered.score, self.config.empty_score)
@@ -394,6 +404,17 @@ class RewardModel(PreTrainedModel):
             prompt_embedding=prompt_feature,
             gate_as_trained=heads.gate,
         )
+
+    def _style_of(self, rows: Sequence[Rendered], like: Tensor) -> Float[Tensor, "b s"] | None:
+        # Of token ids alone: what is counted stands in the text that they are of.
+        if not counts_style(self.config.computed):
+            return None
+        if self.tokenizer is None:
+            names = ", ".join(self.config.computed)
+            raise BackboneError(f"the score reads {names}, which are counted in texts: add tokenizer files to the model's folder")
+        how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        counts = [style_of(str(self.tokenizer.decode(list(row.answer), **how))) for row in rows]
+        return torch.tensor(counts, dtype=like.dtype, device=like.device)
 
 
 def _entries(given: Any) -> tuple[list[Any], bool]:

@@ -7,15 +7,17 @@ A NaN in a head makes every score NaN, and a best answer of n is then any of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from armorm.bounds import COLDEST, HOTTEST, STEEPEST, finite, shown
-from armorm.errors import CheckpointError
+from armorm.errors import CheckpointError, FitError
+from armorm.features.nuisances import places_of
 from armorm.fit.gate import stands_in_blocks
+from armorm.small_files import shown_sentence
 
 HEADS = ("regression_layer.", "reward_transform_matrix", "gating.")
 
@@ -31,6 +33,15 @@ def check_gate_settings(temperature: Any, scale: Any) -> None:
         raise CheckpointError(
             f"config.json: gate_scale is {shown(scale)}, a number above 0 and up to {STEEPEST:g} is wanted: copy the file again"
         )
+
+
+def computed_places(computed: Sequence[str]) -> list[int]:
+    """Where the computed nuisances that a config names stand among `COMPUTED`. Raises CheckpointError for another one."""
+    try:
+        return places_of(computed)
+    except FitError as error:
+        said = shown_sentence(str(error))
+        raise CheckpointError(f"config.json: computed: {said}: copy the file again, or upgrade armorm") from None
 
 
 def check_heads(model: Any, name: str) -> None:

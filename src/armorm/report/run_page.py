@@ -100,6 +100,7 @@ def render_run_page(results: RunResults) -> str:
         coverage=coverage_figure(results.probe.uncertainty),
         candidates=level_bars(dict(sorted(tried.items(), key=lambda t: -t[1])), decimal, chosen=results.probe.feature),
         debias=debias_figure(results.debias) if results.debias else None,
+        shifts=shift_figure(results.debias) if results.debias and results.debias.padding else None,
         gate_map=gate_map(results.gate.by_source),
         gate_curves=gate_curves(results.gate),
         length=length_figure(results) if results.length else None,
@@ -244,6 +245,16 @@ def debias_figure(debias: DebiasFacts) -> Figure | None:
                 panels.append(Dumbbells(nuisance, where, before, after))
     alt = "Correlation with each nuisance before and after debiasing"
     return dumbbell_plot([row.name for row in debias.objectives], panels, alt=alt) if panels else None
+
+
+def shift_figure(debias: DebiasFacts) -> Figure | None:
+    """How far padding moves each reward, before and after debiasing."""
+    told = [(one.name, one.padding) for one in debias.objectives if one.padding is not None]
+    before, after = [of.shift for _, of in told], [of.shift_after for _, of in told]
+    ends = [abs(x) for one in (*before, *after) for x in (one.value, one.low, one.high) if math.isfinite(x)]
+    limits = (-1.1 * max(ends), 1.1 * max(ends)) if ends and max(ends) > 0 else (-1.0, 1.0)
+    panels = [Panel(title, cells, 0.0, limits, note="shift, σ") for title, cells in (("before", before), ("after", after))]
+    return dot_plot([name for name, _ in told], panels, shared=True, alt="Shift of each reward under padding")
 
 
 def gate_map(by_source: Mapping[str, Mapping[str, float]]) -> Figure | None:

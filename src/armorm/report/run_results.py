@@ -162,6 +162,19 @@ class BeforeAfter(Result):
     """With."""
 
 
+class UnderPadding(Result):
+    """What padding does to one objective's reward, and what either way to choose λ makes of it."""
+
+    correlation: Mapping[str, float]
+    """By nuisance, λ by the correlation."""
+    padding: Mapping[str, float]
+    """By nuisance, λ by padding."""
+    shift: Estimate
+    """How far padded copies move the reward on average, in its standard deviations over the reference answers."""
+    shift_after: Estimate
+    """The same of the debiased reward, in the same unit."""
+
+
 class Debiased(Result):
     """One objective's debiasing."""
 
@@ -173,6 +186,8 @@ class Debiased(Result):
     """By nuisance, the correlation with it on the reference answers."""
     held_out: Mapping[str, BeforeAfter]
     """The same on held-out prompts' answers."""
+    padding: UnderPadding | None = None
+    """What padding does; null where no answer was padded."""
 
 
 class ReferenceFacts(Result):
@@ -191,11 +206,24 @@ class HeldOutFacts(Result):
     """How many there are."""
 
 
+class PaddedCopies(Result):
+    """The padded copies of reference answers."""
+
+    n: int
+    """How many were read."""
+    prompts: int
+    """How many prompts they are to."""
+    left_out: Mapping[str, int]
+    """How many of those that were asked for are not among them, by reason."""
+    moved: Mapping[str, float]
+    """By nuisance, how much padding adds to it on average."""
+
+
 class DebiasFacts(Result):
     """The debiasing."""
 
     method: str
-    """Which correlation becomes zero."""
+    """What λ is chosen by: which correlation becomes zero, padding, or where both agree."""
     nuisances: tuple[str, ...]
     """What rewards shall not follow."""
     itself: str
@@ -208,6 +236,10 @@ class DebiasFacts(Result):
     """Each objective's part."""
     warnings: tuple[str, ...]
     """What to know before using it."""
+    over: str = "pooled"
+    """What was correlated: all answers, or the differences between answers to the same prompt."""
+    padding: PaddedCopies | None = None
+    """The padded copies; null where there are none."""
 
 
 class GateCurve(Result):

@@ -22,12 +22,14 @@ from armorm.numbers import (
     share,
     share_ends,
     signed,
+    signed_general,
     signed_hundredths,
 )
 from armorm.report.gate_tables import choice_grid, choice_verdict, sections_grid, sections_verdict
 from armorm.report.run_results import (
     DebiasFacts,
     MethodOnSuite,
+    PaddedCopies,
     PlantedRow,
     PreferenceFacts,
     RunResults,
@@ -38,9 +40,13 @@ from armorm.report.run_results import (
 )
 from armorm.report.tables import Cell, Grid, Report, Row, block, difference, estimate, has_value, share_of, table
 
-TERMINAL = ("probe", "debias", "gate-choice", "suite", "all-sections", "planted")
+TERMINAL = ("probe", "debias", "padding", "gate-choice", "suite", "all-sections", "planted")
 """Tables that the terminal shows, by the first word of their names."""
 
+_AIMS = {
+    "intervention": " and that added padding buys, so that padding gains no reward anything",
+    "agreed": ", as far as its correlation on the reference answers and what padding gains it agree",
+}
 _SETTLED = 0.05
 _MET = {True: Cell("yes", tone="good"), False: Cell("no", tone="bad"), None: Cell("")}
 
@@ -52,6 +58,7 @@ def run_report(results: RunResults) -> Report:
     grids += [_probe(results), uncertainty_grid(results.probe.uncertainty)]
     if results.debias is not None:
         grids.append(_debias(results.debias))
+        grids += [padding_grid(results.debias, copies)] if (copies := results.debias.padding) else []
     if (choice := results.gate.choice) is not None and choice.parts:
         grids.append(choice_grid(choice))
     grids += [_suite(suite, results) for suite in results.suites]
@@ -190,7 +197,26 @@ def _debias(debias: DebiasFacts) -> Grid:
             numbers = (coefficient, reference.before, reference.after, held_out.before, held_out.after)
             rows.append([o.name, nuisance, *map(signed, numbers)])
     answers, sources = count(debias.reference.n), ", ".join(debias.reference.sources)
-    return table("run.debias", rows, method=debias.method, itself=debias.itself, answers=answers, sources=sources)
+    measure = "spearman" if debias.method in _AIMS else debias.method
+    how = measure if debias.over == "pooled" else f"{measure}, of differences {debias.over.replace('-', ' ')}"
+    said = {"aim": _AIMS.get(debias.method, ", so that the two no longer correlate on the reference answers"), "method": how}
+    return table("run.debias", rows, **said, itself=debias.itself, answers=answers, sources=sources)
+
+
+def padding_grid(debias: DebiasFacts, copies: PaddedCopies) -> Grid:
+    """What padding does to each reward, and λ by either way beside the one that was taken."""
+    rows: list[Row] = []
+    for o in debias.objectives:
+        if (found := o.padding) is None:
+            continue
+        for nuisance, coefficient in o.coefficients.items():
+            slopes = (found.correlation[nuisance], found.padding[nuisance], coefficient)
+            shifts = (estimate(one, signed_hundredths) for one in (found.shift, found.shift_after))
+            rows.append([o.name, nuisance, *map(signed_general, slopes), *shifts])
+    moved = ", ".join(f"{name} {signed_general(by)}" for name, by in copies.moved.items())
+    left_out = f" Left out: {counts(copies.left_out)}." if copies.left_out else ""
+    said = {"copies": count(copies.n), "prompts": count(copies.prompts), "moved": moved, "left_out": left_out}
+    return table("run.padding", rows, taken=debias.method, **said)
 
 
 def _suite(suite: SuiteResults, results: RunResults) -> Grid:

@@ -78,7 +78,8 @@ class GateSizes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rated answers, pairs, answers of benchmarks; `tokens` that the decoder runs over, `length` of a conversation.
+    """Rated answers, pairs, answers of benchmarks, padded copies; `tokens` that the decoder runs over, `length` of a
+    conversation.
 
     `stored_answer` and `stored_prompt` are numbers kept for each, `width` of a candidate feature, `prompt` of the gate's.
     """
@@ -103,14 +104,15 @@ class Sizes:
     gate: GateSizes
     left_out: int = 0
     """Sources that everything made of pairs is made again without."""
+    padded: int = 0
 
     @property
     def answers(self) -> int:
-        return self.rated + 2 * self.pairs + self.benched
+        return self.rated + 2 * self.pairs + self.benched + 2 * self.padded
 
     @property
     def prompts(self) -> int:
-        return self.rated + self.pairs + self.benched_prompts
+        return self.rated + self.pairs + self.benched_prompts + self.padded
 
 
 @dataclass(frozen=True)

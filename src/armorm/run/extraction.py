@@ -15,27 +15,31 @@ from typing import Any
 
 from armorm.features.answers import Answers
 from armorm.features.backbone import Backbone, check_positions, fingerprint, load_backbone, load_tokenizer
-from armorm.features.storing import ExtractionSettings, Known, OnProgress, Row, store_answers
+from armorm.features.storing import ExtractionSettings, Known, OnProgress, Row, store_answers, write_style
 from armorm.features.workers import Growing, Worker
 from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
 from armorm.rendering import Renderer
 from armorm.report.extraction import Extraction, Filled
+from armorm.run.padded import NAME as PADDED
+from armorm.run.padded import padded_pairs
 from armorm.run.rows import Rows, read_rows
 from armorm.small_files import expanded
 
 
 @dataclass(frozen=True)
 class Stores:
-    """A store per source, by kind of rows."""
+    """A store per source, by kind of rows; `padded` holds reference answers with padded copies, where a recipe asks for them."""
 
     ratings: dict[str, Answers]
     pairs: dict[str, Answers]
     suites: dict[str, Answers]
+    padded: Answers | None = None
 
     @property
     def all(self) -> list[Answers]:
-        return [*self.ratings.values(), *self.pairs.values(), *self.suites.values()]
+        padded = () if self.padded is None else (self.padded,)
+        return [*self.ratings.values(), *self.pairs.values(), *self.suites.values(), *padded]
 
     def to_json(self) -> dict[str, Any]:
         tokens, seconds = sum(s.manifest["tokens"] for s in self.all), sum(s.seconds for s in self.all)
@@ -97,6 +101,7 @@ def extract(recipe: Recipe, features: Path, *, worker: Worker | None = None, rep
     rows = read_rows(recipe, recipe.load_objectives(), reporter, renderer=backbone.renderer)
     stores = extract_all(recipe, rows, features, backbone, reporter, worker=worker)
     kinds = {"ratings": stores.ratings, "pairs": stores.pairs, "bench": stores.suites}
+    kinds |= {} if stores.padded is None else {PADDED: {PADDED: stores.padded}}
     filled = [_filled(kind, name, store) for kind, sources in kinds.items() for name, store in sources.items()]
     return Extraction(folder=str(features), shard=str(worker) if worker else None, stores=tuple(filled))
 
@@ -104,7 +109,7 @@ def extract(recipe: Recipe, features: Path, *, worker: Worker | None = None, rep
 def extract_all(
     recipe: Recipe, rows: Rows, folder: Path, backbone: LazyBackbone, reporter: Reporter, *, worker: Worker | None = None
 ) -> Stores:
-    """Features of every source, each extracted once per backbone, settings and texts.
+    """Features of every source, each extracted once per backbone, settings and texts, and of padded copies of some answers.
 
     With a `worker`, a store is `Growing` as long as others' shards of it are missing.
     """
@@ -124,9 +129,12 @@ def extract_all(
             how: Any = {"worker": worker, "known": known, "progress": _with_rate(advance)}
             stored = store_answers(folder, name, found, backbone, settings, **how)
         known.add(stored, found)
+        if recipe.debias.styled and worker is None:  # of a store that grows, once it is whole
+            write_style(stored, found, backbone.renderer)
         return stored
 
-    return Stores(*({name: store(name, found) for name, found in sources.items()} for sources in rows.kinds.values()))
+    kinds = [{name: store(name, found) for name, found in sources.items()} for sources in rows.kinds.values()]
+    return Stores(*kinds, store(PADDED, padded_pairs(recipe, rows)) if recipe.debias.padded else None)
 
 
 def _filled(kind: str, name: str, store: Answers) -> Filled:

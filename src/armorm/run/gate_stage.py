@@ -167,7 +167,7 @@ def cross_fit(fitted: FittedProbe, debias: Debias, answers: StoredAnswers, folds
         for fold, probe in enumerate(fitted.without):
             at = folds[rows] == fold
             rewards[rows[at]] = probe.predict(features[at])
-    return debias.apply(rewards, compute_nuisances(debias.computed, answers.tokens))
+    return debias.apply(rewards, compute_nuisances(debias.computed, answers.tokens, answers.style))
 
 
 def average_weights(gate: Gate, labels: Sequence[str], prompts: Column) -> dict[str, dict[str, float]]:

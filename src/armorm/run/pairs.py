@@ -32,13 +32,15 @@ class StoredAnswers:
     response: Column
     prompt: Column
     tokens: Float[np.ndarray, " n"]
+    style: Int[np.ndarray, "n s"] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def take(self, rows: Places) -> AnswerFeatures:
         """Some of the answers, in memory."""
-        return AnswerFeatures(self.response.rows(rows), self.prompt.rows(rows), self.tokens[rows])
+        style = None if self.style is None else self.style[rows]
+        return AnswerFeatures(self.response.rows(rows), self.prompt.rows(rows), self.tokens[rows], style)
 
     def blocks(self) -> Iterator[AnswerFeatures]:
         """All of them, in order."""
@@ -50,11 +52,12 @@ class StoredAnswers:
 
 
 class Columns:
-    """Several stores one behind the other."""
+    """Several stores one behind the other; `styled` where the style of their answers is asked for."""
 
-    def __init__(self, stores: Sequence[Answers], prompt: FeatureSpec) -> None:
+    def __init__(self, stores: Sequence[Answers], prompt: FeatureSpec, *, styled: bool = False) -> None:
         self.stores = stores
         self.prompt = prompt
+        self.styled = styled
         self._features: dict[str, Column] = {}
 
     @cached_property
@@ -68,6 +71,11 @@ class Columns:
         return np.concatenate([store.tokens() for store in self.stores]).astype(np.float64)
 
     @cached_property
+    def style(self) -> Int[np.ndarray, "a s"] | None:
+        """What was counted in the answers' texts, where it is asked for."""
+        return np.concatenate([store.style() for store in self.stores]) if self.styled else None
+
+    @cached_property
     def prompts(self) -> Column:
         """The rows' prompt features."""
         return column_of(self.stores, "prompt", self.prompt)
@@ -76,7 +84,8 @@ class Columns:
         """The answers at these places, each with its row's prompt."""
         if feature not in self._features:
             self._features[feature] = column_of(self.stores, "response", FeatureSpec.parse(feature))
-        return StoredAnswers(self._features[feature].take(places), self.prompts.take(rows), self.tokens[places])
+        style = None if self.style is None else self.style[places]
+        return StoredAnswers(self._features[feature].take(places), self.prompts.take(rows), self.tokens[places], style)
 
     def texts(self, row: int) -> Texts:
         """The texts of one row."""
@@ -161,7 +170,7 @@ class PairArrays:
 
 def pair_arrays(context: RunContext, stores: Mapping[str, Answers]) -> PairArrays:
     """The pairs of stores whose rows have two answers each, the chosen one first."""
-    columns = Columns(list(stores.values()), context.recipe.features.prompt_spec)
+    columns = Columns(list(stores.values()), context.recipe.features.prompt_spec, styled=context.recipe.debias.styled)
     rows = np.arange(len(columns.bounds) - 1)
     groups = [g for store in stores.values() for g in store.groups]
     made = {name for entry in context.recipe.made if entry.rows == "pairs" for name in entry.names}
@@ -195,7 +204,8 @@ class SuiteArrays:
     @classmethod
     def of_store(cls, context: RunContext, name: str, store: Answers) -> SuiteArrays:
         """All rows of a store."""
-        columns, items = Columns([store], context.recipe.features.prompt_spec), store.items()
+        styled = context.recipe.debias.styled
+        columns, items = Columns([store], context.recipe.features.prompt_spec, styled=styled), store.items()
         starts = columns.bounds[:-1]
         drawn = [
             (row, starts[row] + i % chosen, starts[row] + chosen + i % rejected)

@@ -44,6 +44,8 @@ SAMPLE = 16
 """Rows of each source whose tokens are counted."""
 PROMPT, ANSWER = 250, 250
 """Tokens, where no row is here to be counted."""
+PADDING = 90
+"""Tokens that a padded copy has more than its answer, about."""
 LETTERS = 4
 """Per token, where the tokenizer is not here."""
 WIDTH = DECODERS[0].width
@@ -92,6 +94,9 @@ def _sizes(recipe: Recipe, found: Sequence[SourceFacts], renderer: Renderer | No
     if found and renderer is None:
         assumed.append(f"{LETTERS} letters a token: the tokenizer is not at hand")
     answers, tokens = rated[1] + pairs[1] + items[1], rated[2] + pairs[2] + items[2]
+    padded = min(recipe.debias.padded or 0, round((1 - recipe.splits.validation - recipe.splits.test) * (rated[1] + pairs[1])))
+    length = tokens / answers if answers else 0.0
+    tokens += padded * (length + PADDING)  # the prompt runs once more, the answer as it is does not
     response, prompt = features.parts
     return Sizes(
         rated=rated[0],
@@ -99,7 +104,7 @@ def _sizes(recipe: Recipe, found: Sequence[SourceFacts], renderer: Renderer | No
         benched=items[1],
         benched_prompts=items[0],
         tokens=tokens,
-        length=tokens / answers if answers else 0.0,
+        length=tokens / (answers + padded) if answers else 0.0,
         stored_answer=len(response) * d,
         stored_prompt=len(prompt) * d,
         bytes_each=SIZES[features.store_dtype],
@@ -111,6 +116,7 @@ def _sizes(recipe: Recipe, found: Sequence[SourceFacts], renderer: Renderer | No
         folds=recipe.probe.folds,
         strengths=len(recipe.probe.alphas),
         validation=recipe.splits.validation,
+        padded=padded,
         gate=GateSizes(
             gate.hidden, gate.hidden_layers, gate.steps, gate.batch_size, _trainings(gate), gate.steps // gate.evaluate_every
         ),

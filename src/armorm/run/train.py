@@ -136,6 +136,7 @@ class Training:
         self.uncertainty = self._stage("uncertainty", {"probe": self.probe.key}, self._calibrate, self._load_uncertainty)
         self.probe = replace(self.probe, value=replace(self.probe.value, statistics=None))
         inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}
+        inputs |= {} if self.stores.padded is None else {"padded": self.stores.padded.key}
         self.debias = self._stage("debias", inputs, self._debias, load_debias)
         shares = {"shares": self.recipe.pair_shares} if self.recipe.pair_shares else {}
         inputs = {"debias": self.debias.key, **self._settings("gate"), **shares}
@@ -218,7 +219,8 @@ class Training:
         return uncertainty_stage(at, self.context, self.probe.value, self.stores.ratings, statistics=statistics)
 
     def _debias(self, at: Path) -> tuple[Debias, Facts]:
-        return fit_debias_stage(at, self.context, self.probe.value, self.stores.ratings, self.pairs.natural)
+        stores = self.stores
+        return fit_debias_stage(at, self.context, self.probe.value, stores.ratings, self.pairs.natural, padded=stores.padded)
 
     def _fit_gates(self, at: Path) -> tuple[BothGates, Facts]:
         """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
@@ -272,8 +274,7 @@ class Training:
 
     def _judge_everywhere(self, at: Path, found: dict[str, Judged], tried: Sequence[Method]) -> Facts:
         """The sources that can be left out as a suite more in `found`, and all methods over all sections."""
-        probe, debias, ratings = self.probe.value, self.debias.value, self.stores.ratings
-        unseen = judge_unseen(at, self.context, probe, debias, self.pairs, ratings)
+        unseen = judge_unseen(at, self.context, self.probe.value, self.debias.value, self.pairs, self.stores)
         if unseen.judged is not None:
             found[UNSEEN] = unseen.judged
         return {"all_sections": over_sections(found, tried, seed=self.recipe.seed), "warnings": list(unseen.warnings)}
@@ -352,6 +353,7 @@ class Training:
     def _settings(self, *names: str) -> Facts:
         whole = self.recipe.model_dump(mode="json")
         del whole["gate"]["device"]  # decides speed and rounding
+        whole["debias"] = self.recipe.debias.to_key()
         return {name: whole[name] for name in names}
 
     def _unseen(self) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ In: the probe, the debiasing, pairs, rated stores.  Out: `Unseen`: one suite who
 Cost: for each source what the debiasing, the gates (twice, as in the run itself) and the Bradley–Terry rival take.
 
 A source is judged on its own pairs, but for those on prompts that the probe was fitted on: there its rewards would be better
-than on any new source. What is trained without a source has no pair on any of its prompts either, made ones included. With `kl: auto` the strength
-is chosen anew without the source.
+than on any new source. What is trained without a source has no pair on any of its prompts either, and nothing that was made of them. With `kl: auto` the
+strength is chosen anew without the source.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from armorm.progress import Reporter
 from armorm.recipe import UNSEEN
 from armorm.run.context import RunContext
 from armorm.run.debias_stage import fit_debias_stage
+from armorm.run.extraction import Stores
 from armorm.run.gate_stage import fit_gates
 from armorm.run.methods import Graded, Judged, Method, Side, fit_bradley_terry_stage, judge_scores, methods, score_suite
 from armorm.run.pairs import PairArrays, SuiteArrays
 from armorm.run.probe_stage import FittedProbe
-from armorm.run.summing import RatingStores
 
 FEWEST = 20
 """Pairs of a source that it can be judged on."""
@@ -45,10 +45,10 @@ class Unseen:
 
 
 def judge_unseen(
-    folder: Path, context: RunContext, probe: FittedProbe, debias: Debias, pairs: PairArrays, ratings: RatingStores
+    folder: Path, context: RunContext, probe: FittedProbe, debias: Debias, pairs: PairArrays, stores: Stores
 ) -> Unseen:
     """Leave out each source that has enough pairs, and judge what is fitted on the others on it. `folder` holds passing files."""
-    left_out = _LeftOut(context, probe, debias, pairs, ratings)
+    left_out = _LeftOut(context, probe, debias, pairs, stores)
     sources, warnings = list(dict.fromkeys(pairs.natural.sources)), list[str]()
     scores, labels, known = dict[str, tuple[Side, Side]](), dict[str, str](), np.zeros(len(pairs), dtype=np.bool_)
     with context.reporter.bar(UNSEEN, len(sources)) as advance:
@@ -81,7 +81,7 @@ class _LeftOut:
     probe: FittedProbe
     debias: Debias
     pairs: PairArrays
-    ratings: RatingStores
+    stores: Stores
 
     def judged(self, source: str) -> Bool[np.ndarray, " p"]:
         # The source's pairs on prompts that the probe was not fitted on
@@ -96,7 +96,7 @@ class _LeftOut:
         rest = self.pairs.take(np.array([group not in prompts for group in self.pairs.groups], dtype=np.bool_))
         if not (rest.at(Split.TRAIN).any() and rest.at(Split.VALIDATION).any()):
             raise FitError("without it and its prompts there are no pairs to train on, or none to stop the training")
-        debias = self._debias(quiet, rest, source, folder)
+        debias = self._debias(quiet, rest, source, prompts, folder)
         none, shares = Debias.identity(debias.objectives), recipe.pair_shares
         fit = partial(fit_gates, seed=recipe.seed, reporter=quiet.reporter, shares=shares)
         found = fit(self.probe, debias, rest, recipe.gate)
@@ -105,15 +105,16 @@ class _LeftOut:
         rival = fit_bradley_terry_stage(rest, candidates, weigh=recipe.gate.weigh, shares=shares)
         return methods(self.probe, debias, found.gates, raw, rival)
 
-    def _debias(self, context: RunContext, rest: PairArrays, source: str, folder: Path) -> Debias:
+    def _debias(self, context: RunContext, rest: PairArrays, source: str, prompts: set[str], folder: Path) -> Debias:
         settings = context.recipe.debias
         if not settings.nuisances or (settings.reference and source not in settings.reference):
             return self.debias
         with passing_folder(folder / "debias") as place:
-            return fit_debias_stage(place or folder, context, self.probe, self.ratings, rest.natural)[0]
+            given = (place or folder, context, self.probe, self.stores.ratings, rest.natural)
+            return fit_debias_stage(*given, padded=self.stores.padded, without=prompts)[0]
 
     def _fitted(self) -> Iterator[str]:
-        for store in self.ratings.values():
+        for store in self.stores.ratings.values():
             sides = self.context.sides(store.groups)
             yield from (group for group, side in zip(store.groups, sides, strict=True) if side is not Split.TEST)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from armorm.errors import BackboneError, ConversationError
 from armorm.features.backbone import Backbone, check_positions, is_count
 from armorm.features.extract import Pooled, stream_features
+from armorm.features.nuisances import STYLE, counts_style, style_of
 from armorm.features.spec import FeatureSpec, Pooling, parts_of
 from armorm.rendering import Rendered, Renderer
 from armorm.scoring.profile import Profile
@@ -56,7 +57,11 @@ class ScoringModel(Protocol):
     def profile(self) -> Profile | None: ...
 
     def heads(
-        self, response: Float[Tensor, "b w"], prompt: Float[Tensor, "b v"], response_tokens: Float[Tensor, " b"]
+        self,
+        response: Float[Tensor, "b w"],
+        prompt: Float[Tensor, "b v"],
+        response_tokens: Float[Tensor, " b"],
+        style: Float[Tensor, "b s"] | None = None,
     ) -> Heads: ...
 
 
@@ -131,12 +136,14 @@ class Engine:
         model, n = self.model, len(rendered)
         tokens = torch.tensor([0 if row is None else len(row.answer) for row in rendered], dtype=torch.long)
         accepted = torch.tensor([i for i, row in enumerate(rendered) if row is not None], dtype=torch.long)
+        style = _style_of(rendered) if counts_style(basis.computed) else None
         features = {str(s): np.full((n, len(s.parts) * model.backbone.width), np.nan, dtype=np.float32) for s in kept}
         places, heads = list[Tensor](), list[Heads]()
         for pooled in self._stream([row for row in rendered if row is not None], kept):
             at = accepted[list(pooled.rows)]
             response, prompt = join_pooled(pooled.response, model.response_spec), join_pooled(pooled.prompt, model.prompt_spec)
-            heads.append(model.heads(response, prompt, tokens[at].float().to(response.device)))
+            counts = None if style is None else style[at].to(response.device)
+            heads.append(model.heads(response, prompt, tokens[at].float().to(response.device), counts))
             places.append(at)
             for spec in kept:
                 features[str(spec)][at] = join_pooled(pooled.response, spec).cpu().numpy()
@@ -159,6 +166,11 @@ class Engine:
             share=not self.exact,
         )
         return (one for pooled in found for one in _row_by_row(pooled)) if self.exact else found
+
+
+def _style_of(rendered: Renderings) -> Float[Tensor, "n s"]:
+    # What stands in the answers' texts; nothing in a refused row's.
+    return torch.tensor([style_of("" if row is None else row.text) for row in rendered]).reshape(-1, len(STYLE)).float()
 
 
 def _with_silent(faults: Faults, columns: Heads) -> Faults:
