@@ -83,7 +83,7 @@ def fit_without_masking(
         context = replace(context, recipe=context.recipe.model_copy(update={"features": features}))
     context.reporter.say(f"without missing-label masking: {fill} in the place of missing ratings")
     probe, probe_facts = fit_probe_stage(at / "probe", context, ratings, fill=fill_values(context, ratings, fill))
-    debias, debias_facts = fit_debias_stage(at / "debias", context, probe, ratings, pairs, padded=padded)
+    debias, debias_facts = fit_debias_stage(at / "debias", context, probe, ratings, pairs.natural, padded=padded)
     gates, gate_facts = fit_gate_stage(at / "gate", context, probe, debias, pairs)
     fitted = Fitted(probe.probe, probe.feature, debias, gates.gate)
     fitted.save(at)

@@ -25,6 +25,7 @@ from armorm.rendering import VERSION
 from armorm.scorers import Reading, Scored
 from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
+from armorm.scoring.uncertainty import FILES as UNCERTAINTY_FILES
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ def check_heads(model: Any, name: str) -> None:
     if wrong := [key for key, tensor in _heads(model) if not _sound(key, tensor, last=len(model.gating.layers) - 1)]:
         raise CheckpointError(f"{name}: {', '.join(wrong[:3])} holds NaN or infinity: copy the model again, or train it again")
     kinds = ("weight", "bias")
-    layers = ([getattr(one, kind).detach().float().cpu().numpy() for one in model.gating.layers] for kind in kinds)
-    if not stands_in_blocks(*layers, model.gating.blocks):
+    weights, biases = ([getattr(one, kind).detach().float().cpu().numpy() for one in model.gating.layers] for kind in kinds)
+    if not stands_in_blocks(weights, biases, model.gating.blocks):
         raise CheckpointError(
             f"{name}: config.json: gate_blocks is {model.gating.blocks}, and the gate's layers are not those of so many gates "
             "beside each other: copy the model again"

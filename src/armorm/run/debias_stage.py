@@ -44,8 +44,8 @@ def fit_debias_stage(
 ) -> tuple[Debias, dict[str, Any]]:
     """Fit λ on the reference answers of the training split; report correlations there and on held-out prompts' answers.
 
-    `padded` holds some of them with padded copies, of which those on prompt groups `without` are left out; with it the report says
-    what padding does to each reward.
+    `padded` holds some of them with padded copies, of which those on prompt groups `without` are left out; with it the report
+    says what padding does to each reward.
     """
     settings, probe = context.recipe.debias, fitted.probe
     names = settings.nuisances

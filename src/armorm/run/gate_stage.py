@@ -118,8 +118,8 @@ def fit_gate_stage(
     """`fit_gates` into a folder, by the recipe's settings; `kl` takes the place of theirs."""
     settings, seed = context.recipe.gate, context.recipe.seed
     settings = settings if kl is None else replace(settings, kl=float(kl))
-    how = {"seed": seed, "reporter": context.reporter, "shares": context.recipe.pair_shares}
-    found = fit_gates(fitted, debias, pairs, settings, **how)
+    shares, reporter = context.recipe.pair_shares, context.reporter
+    found = fit_gates(fitted, debias, pairs, settings, seed=seed, reporter=reporter, shares=shares)
     found.gates.save(folder)
     by_source = average_weights(found.fit.gate, pairs.sections, pairs.prompts)
     facts = {**_training_facts(found.fit), "by_source": by_source, "single": found.gates.best_objective}

@@ -4,8 +4,8 @@ In: the probe, the debiasing, pairs, rated stores.  Out: `Unseen`: one suite who
 Cost: for each source what the debiasing, the gates (twice, as in the run itself) and the Bradley–Terry rival take.
 
 A source is judged on its own pairs, but for those on prompts that the probe was fitted on: there its rewards would be better
-than on any new source. What is trained without a source has no pair on any of its prompts either, and nothing that was made of them. With `kl: auto` the
-strength is chosen anew without the source.
+than on any new source. What is trained without a source has no pair on any of its prompts either, and nothing that was made of
+them. With `kl: auto` the strength is chosen anew without the source.
 """
 
 from __future__ import annotations
