@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,8 +50,7 @@ def check_heads(model: Any, name: str) -> None:
     check_gate_settings(model.gating.temperature, model.gating.scale)
     if wrong := [key for key, tensor in _heads(model) if not _sound(key, tensor, last=len(model.gating.layers) - 1)]:
         raise CheckpointError(f"{name}: {', '.join(wrong[:3])} holds NaN or infinity: copy the model again, or train it again")
-    kinds = ("weight", "bias")
-    weights, biases = ([getattr(one, kind).detach().float().cpu().numpy() for one in model.gating.layers] for kind in kinds)
+    weights, biases = ([_array(getattr(one, kind)) for one in model.gating.layers] for kind in ("weight", "bias"))
     if not stands_in_blocks(weights, biases, model.gating.blocks):
         raise CheckpointError(
             f"{name}: config.json: gate_blocks is {model.gating.blocks}, and the gate's layers are not those of so many gates "
@@ -59,6 +59,10 @@ def check_heads(model: Any, name: str) -> None:
     beta = float(model.gating.logit_scale.detach().float())
     if not 0 < beta <= STEEPEST:
         raise CheckpointError(f"{name}: gating.logit_scale is {beta:g}, a number above 0 is wanted: copy the model again")
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
 
 
 def _heads(model: Any) -> Iterator[tuple[str, Tensor]]:
