@@ -124,8 +124,8 @@ class _Comparison:
     def _on_features(self) -> list[Contender]:
         """What the run compares anyway, weights that no prompt changes, and the probe without masking."""
         main, at, fixed = self.main, self.at / "not-masked", self.recipe.compare.fixed_weights
-        stores, options = main.stores, {"feature": main.probe.value.feature, "padded": main.stores.padded}
-        fit = partial(fit_without_masking, main.context, stores.ratings, main.pairs, **options)
+        stores, feature = main.stores, main.probe.value.feature
+        fit = partial(fit_without_masking, main.context, stores.ratings, main.pairs, feature=feature, padded=stores.padded)
         stage = run_stage(at, {"gate": main.gates.key}, fit, load_without_masking)
         rivals = rival_methods(main.probe.value, main.pairs, fixed=fixed, unmasked=[stage.value])
         return [from_features(main, m, self.suites, FROZEN, whole=self.whole) for m in (*main.methods, *rivals)]

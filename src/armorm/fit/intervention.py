@@ -63,11 +63,11 @@ def fit_padding(
     if not (np.isfinite(rewards).all() and np.isfinite(nuisances).all()):
         raise FitError("some rewards or nuisances of padded copies are NaN or infinite: leave those copies out")
     moves = np.sqrt((nuisances**2).mean(axis=0))
-    used = np.flatnonzero(moves > np.maximum(LEAST * deviations, 0.0))
+    used = np.flatnonzero(moves > LEAST * deviations).tolist()
     still = [names[j] for j in range(q) if j not in used]
     warnings = [f"{name}: padding hardly moves it, by padding nothing is taken out for it" for name in still]
     coefficients = np.zeros((rewards.shape[1], q))
-    if len(used):
+    if used:
         scaled = nuisances[:, used] / moves[used]
         warnings += _moved_together(scaled, [names[j] for j in used])
         for i, change in enumerate(rewards.T):

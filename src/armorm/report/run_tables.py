@@ -199,8 +199,8 @@ def _debias(debias: DebiasFacts) -> Grid:
     answers, sources = count(debias.reference.n), ", ".join(debias.reference.sources)
     measure = "spearman" if debias.method in _AIMS else debias.method
     how = measure if debias.over == "pooled" else f"{measure}, of differences {debias.over.replace('-', ' ')}"
-    said = {"aim": _AIMS.get(debias.method, ", so that the two no longer correlate on the reference answers"), "method": how}
-    return table("run.debias", rows, **said, itself=debias.itself, answers=answers, sources=sources)
+    aim = _AIMS.get(debias.method, ", so that the two no longer correlate on the reference answers")
+    return table("run.debias", rows, aim=aim, method=how, itself=debias.itself, answers=answers, sources=sources)
 
 
 def padding_grid(debias: DebiasFacts, copies: PaddedCopies) -> Grid:
@@ -215,8 +215,8 @@ def padding_grid(debias: DebiasFacts, copies: PaddedCopies) -> Grid:
             rows.append([o.name, nuisance, *map(signed_general, slopes), *shifts])
     moved = ", ".join(f"{name} {signed_general(by)}" for name, by in copies.moved.items())
     left_out = f" Left out: {counts(copies.left_out)}." if copies.left_out else ""
-    said = {"copies": count(copies.n), "prompts": count(copies.prompts), "moved": moved, "left_out": left_out}
-    return table("run.padding", rows, taken=debias.method, **said)
+    n, prompts, taken = count(copies.n), count(copies.prompts), debias.method
+    return table("run.padding", rows, copies=n, prompts=prompts, moved=moved, taken=taken, left_out=left_out)
 
 
 def _suite(suite: SuiteResults, results: RunResults) -> Grid:

@@ -49,7 +49,7 @@ def fit_debias_stage(
     """
     settings, probe = context.recipe.debias, fitted.probe
     names = settings.nuisances
-    facts = {"method": settings.method, "nuisances": names, "itself": settings.itself}
+    facts: dict[str, Any] = {"method": settings.method, "nuisances": names, "itself": settings.itself}
     facts |= {} if settings.over == "pooled" else {"over": settings.over}
     if not names:
         debias = Debias.identity(probe.objectives)

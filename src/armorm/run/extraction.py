@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -133,8 +133,8 @@ def extract_all(
             write_style(stored, found, backbone.renderer)
         return stored
 
-    kinds = [{name: store(name, found) for name, found in sources.items()} for sources in rows.kinds.values()]
-    return Stores(*kinds, store(PADDED, padded_pairs(recipe, rows)) if recipe.debias.padded else None)
+    stores = Stores(*({name: store(name, found) for name, found in sources.items()} for sources in rows.kinds.values()))
+    return replace(stores, padded=store(PADDED, padded_pairs(recipe, rows))) if recipe.debias.padded else stores
 
 
 def _filled(kind: str, name: str, store: Answers) -> Filled:
