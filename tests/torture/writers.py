@@ -18,7 +18,17 @@ from tests.torture.children import Child
 from tests.torture.numbers import SUMS, differing, numbers
 from tests.torture.outcomes import Outcome
 
-OFTEN = {"train": 5, "score-jsonl": 4, "score-gz": 2, "score-parquet": 4, "bench": 2, "audit": 2, "select": 0, "pairs": 0}
+OFTEN = {
+    "train": 5,
+    "score-jsonl": 4,
+    "score-gz": 2,
+    "score-parquet": 4,
+    "bench": 2,
+    "audit": 2,
+    "tune": 2,
+    "select": 0,
+    "pairs": 0,
+}
 OWNER = re.compile(r"\bprocess \d+|\bpid \d+|\(\d+\)", re.IGNORECASE)
 THREADS = 8
 
