@@ -189,6 +189,11 @@ def test_what_a_kill_left_beside_a_finished_training_goes_unless_it_is_another_s
     assert weights(out) == weights(whole)
 
 
+def test_a_finished_folder_holds_no_pickle(whole):
+    found = {p.suffix for p in (whole / "tuned").rglob("*") if p.is_file() and p.name != "SHA256SUMS"}
+    assert found <= {".json", ".safetensors", ".jinja", ".svg", ".md"}
+
+
 # -- several processes --------------------------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ def import_everything() -> None:
     import armorm
 
     late = ("matplotlib.pyplot", "matplotlib.backends.backend_svg", "jinja2", "pandas", "hypothesis", "transformers.models.llama")
+    late += ("accelerate", "peft", "peft.tuners.lora", "datasets", "transformers.trainer")
     found = [m.name for m in pkgutil.walk_packages(armorm.__path__, "armorm.") if not m.name.endswith("__main__")]
     for name in (*late, *found):
         importlib.import_module(name)

@@ -24,7 +24,7 @@ from tests.torture.world import Job
 STAGES = ("probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report")
 SOURCES = ("features", "statistics")
 """What a finished run has no need to read."""
-STOPPED = ("score-jsonl", "score-gz", "score-parquet")
+STOPPED = ("score-jsonl", "score-gz", "score-parquet", "tune")
 WINDOWS = 3
 FAULTY = 2
 
@@ -50,7 +50,7 @@ class Flips(Attack):
     name, weight = "flips", 9.0
 
     def prepare(self) -> None:
-        """Results of scoring that were stopped behind some windows."""
+        """Results of scoring that were stopped behind some windows, and of a training behind some checkpoints."""
         self.stopped = self.world.base / "stopped"
         if not self.stopped.exists():
             self.stopped.mkdir()
@@ -111,7 +111,7 @@ class Flips(Attack):
         yield _told(ended, f"model, loaded: {_kind(hurt.path, place / 'model')}", how, "harmless" if same else "silent")
 
     def _of_stopped(self, draw: random.Random, place: Path) -> Iterator[Outcome]:
-        """What a stopped `score` left; the same command again."""
+        """What a stopped `score` or `tune` left; the same command again."""
         job = self.world.jobs[draw.choice(STOPPED)]
         shutil.copytree(self.stopped / job.name, place, dirs_exist_ok=True)
         files = [p for p in _files(place) if "model" not in p.relative_to(place).parts]
@@ -128,7 +128,7 @@ class Flips(Attack):
 
     def _verified(self, draw: random.Random, place: Path) -> Iterator[Outcome]:
         """Any file of a finished result; `verify` names it."""
-        job = self.world.jobs[draw.choices(("train", *STOPPED, "bench", "audit", "export"), (8, 1, 1, 1, 1, 1, 1))[0]]
+        job = self.world.jobs[draw.choices(("train", *STOPPED, "bench", "audit", "export"), (8, *(1,) * 7))[0]]
         self._copy(job.name, place)
         files = [p for p in _files(place) if p.name not in UNTOLD and "model" not in p.relative_to(place).parts[:1]]
         if (hurt := self.hurt(draw, draw.choice(_even(draw, files)))) is None:
@@ -194,21 +194,23 @@ def _told(ended: Ended, kind: str, how: dict[str, Any], fine: str) -> Outcome:
 
 
 def _stopping(job: Job) -> None:
-    """The job, killed as it writes its progress the third time: what a power cut leaves."""
+    """The job, killed behind its third window or checkpoint: what a power cut leaves."""
     import sys
 
     from armorm.cli import main
     from armorm.jobs import score_file
+    from armorm.tuning import loop
 
-    written, score_window = [], score_file.score_window
+    module, name = (loop, "seal") if job.name == "tune" else (score_file, "score_window")
+    written, real = [], getattr(module, name)
 
     def counted(*given: Any, **named: Any) -> Any:
         written.append(1)
         if len(written) > WINDOWS:
             os.kill(os.getpid(), signal.SIGKILL)
-        return score_window(*given, **named)
+        return real(*given, **named)
 
-    score_file.score_window = counted
+    setattr(module, name, counted)
     sys.argv = ["armorm", *job.words]
     main()
 

@@ -19,7 +19,7 @@ from tests.torture.attack import Attack
 from tests.torture.outcomes import Outcome
 from tests.torture.world import Job
 
-OFTEN = {"train": 8, "score-jsonl": 2, "score-gz": 2, "score-parquet": 2, "audit": 2, "bench": 2, "export": 2}
+OFTEN = {"train": 8, "score-jsonl": 2, "score-gz": 2, "score-parquet": 2, "audit": 2, "bench": 2, "export": 2, "tune": 2}
 CLONE_NEWNS = 0x20000
 ROOM = "64m"
 FULL = ("full", "space", "make room", "can't be written", "File too large")

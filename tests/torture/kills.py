@@ -18,7 +18,7 @@ from tests.torture.children import Child, Ended
 from tests.torture.outcomes import Outcome
 from tests.torture.world import Job
 
-OFTEN = {"train": 6, "score-jsonl": 3, "score-gz": 2, "score-parquet": 3, "bench": 2, "audit": 2}
+OFTEN = {"train": 6, "score-jsonl": 3, "score-gz": 2, "score-parquet": 3, "bench": 2, "audit": 2, "tune": 2}
 STARTING = 0.02
 """Seconds in which a child is not yet the command: a signal would meet the fork."""
 SWALLOWED = 0.5

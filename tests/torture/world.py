@@ -27,6 +27,16 @@ from tests.torture.numbers import Numbers, differing, numbers
 SIX = 6
 SCORED = 96
 WINDOW = 16
+TUNING = {
+    "steps": 8,
+    "batch_size": 4,
+    "micro_batch": 2,
+    "save_every": 2,
+    "evaluate": 0,
+    "learning_rate": 1e-3,
+    "lora": {"rank": 2, "dropout": 0.3},
+}
+"""Dropout, so that a training that goes on without its random state ends otherwise."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +163,14 @@ def _jobs(inputs: Path) -> Iterator[Job]:
     pairs = str(rows / "pairs.jsonl")
     yield Job("audit", ("audit", model, pairs, "--limit", "4", "--only", "flattery", "--out", "audit"), "audit", brings)
     yield Job("export", ("export", model, "exported"), "exported", brings)
+    yield Job("tune", ("tune", str(rows / "recipe.yaml"), "regression", "--out", "run"), "run")
     yield Job("extract", ("extract", str(rows / "recipe.yaml"), "--out", "run", "--shard", "1/1"), "run")
 
 
 def _write_inputs(inputs: Path) -> None:
     write_tiny(inputs / "tiny")
     write_rows(inputs / "rows")
-    write_recipe(inputs / "rows", inputs / "tiny", features={"shard_rows": 16})
+    write_recipe(inputs / "rows", inputs / "tiny", features={"shard_rows": 16}, tuning=TUNING)
     draw = random.Random(1)
     words = ["fine thank you", "return x", "hello how are you", "2 + 2 is 4", "naïve 🙂"]
     rows = [

@@ -18,7 +18,7 @@ from tests.torture.children import Child
 from tests.torture.numbers import SUMS, differing, numbers
 from tests.torture.outcomes import Outcome
 
-OFTEN = {"train": 5, "score-jsonl": 4, "score-gz": 2, "score-parquet": 4, "bench": 2, "audit": 2}
+OFTEN = {"train": 5, "score-jsonl": 4, "score-gz": 2, "score-parquet": 4, "bench": 2, "audit": 2, "tune": 2}
 ONCE = ("export", "select", "pairs")
 """Commands that write over nothing, their own output neither."""
 OWNER = re.compile(r"\bprocess \d+|\bpid \d+|\(\d+\)", re.IGNORECASE)

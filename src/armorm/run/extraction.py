@@ -133,7 +133,8 @@ def extract_all(
             write_style(stored, found, backbone.renderer)
         return stored
 
-    stores = Stores(*({name: store(name, found) for name, found in sources.items()} for sources in rows.kinds.values()))
+    ratings, pairs, suites = ({n: store(n, found) for n, found in sources.items()} for sources in rows.kinds.values())
+    stores = Stores(ratings, pairs, suites)
     return replace(stores, padded=store(PADDED, padded_pairs(recipe, rows))) if recipe.debias.padded else stores
 
 

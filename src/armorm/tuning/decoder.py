@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from armorm.disk import give_rights
+from armorm.disk import give_rights, remove_file
 from armorm.errors import BackboneError, MissingExtra
 from armorm.features.backbone import DType, load_headed, load_tokenizer, located
 from armorm.recipe import BackboneSettings
@@ -26,6 +26,9 @@ from armorm.user_files import user_path
 
 Head = Literal["logits", "words"]
 """`logits`: a linear head on the last token, one output per name; `words`: the language model's own."""
+
+_PICKLE = "training_args.bin"
+"""What the trainer saves beside the weights: its settings, with names of this machine's folders. Nobody reads it."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def save_trained(trainer: Any, decoder: Decoder, lora: Lora | None, folder: Path
     trainer.save_model(str(folder / ("adapter" if lora else "model")))
     if not trainer.is_world_process_zero():
         return
+    remove_file(folder / ("adapter" if lora else "model") / _PICKLE)
     tokenizer = decoder.tokenizer
     if lora:
         from peft import PeftModel
