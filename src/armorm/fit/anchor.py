@@ -2,8 +2,8 @@
 
 In: a constant gate's weights and β.  Out: `Anchor`: logits [k], the KL divergence of a gate's weights from them.
 
-The best constant weights w* are mostly 0: each 0 is a logit of −∞, which nothing moves and from which any weight is infinitely far.
-So a hundredth of the weight is spread over all objectives whose reward ever differs: w = (1 − ε) w* + ε / their number. The
+The best constant weights w* are mostly 0: each 0 is a logit of −∞, which nothing moves and from which any weight is infinitely
+far. So a hundredth of the weight is spread over all objectives whose reward ever differs: w = (1 − ε) w* + ε / their number. The
 scores lose next to nothing by it, and an objective at ε / k rises to a tenth of the weight by some 5 units of its logit.
 """
 
