@@ -69,7 +69,7 @@ def made_recipe(folder: Path, backbone: Path, /, **changes: Any) -> Path:
         "ratings": [*({"path": str(folder / f"{name}-ratings.jsonl")} for name in ("chat", "duty")), *ALL_MADE],
         "pairs": [{"path": str(folder / "chat-pairs.jsonl")}, *CONTRAST],
         "harmless": ["chat-*"],
-        "backbone": {"model": str(backbone), "dtype": "float32", "device": "cpu", "max_tokens": 1024},
+        "backbone": {"model": str(backbone), "dtype": "float32", "device": "cpu", "max_tokens": 512},
         "debias": {"nuisances": ["response-tokens"]},
         "splits": {"validation": 0.2, "test": 0.25},
     }

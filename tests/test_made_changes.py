@@ -71,7 +71,7 @@ def test_what_is_put_into_answers_stands_in_the_files_that_are_compared(module: 
     docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     said = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs]
     assert len(said) > 15
-    assert not [text for text in said if len(re.findall(r"[a-z]+ ", text)) > 2]
+    assert not [text for text in said if len(re.findall(r"[a-z]+ ", text)) > 2 and "(?" not in text]
 
 
 @pytest.mark.parametrize("name", ["fillers", "restatements", "echoes", "refusals"])
