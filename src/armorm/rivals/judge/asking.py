@@ -1,5 +1,4 @@
-"""Prompts to a model, answered once: every reply is kept on disk as it arrives, with those that were computed with it, and asked
-for never again.
+"""Prompts to a model, answered once: replies are kept on disk as they arrive, and asked for never again.
 
 In: texts to ask, a `Completer`, the file of its replies.  Out: the replies' texts.  Cost: the model's, for what is new.
 """
