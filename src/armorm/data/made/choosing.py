@@ -91,15 +91,17 @@ def survey(origin: Origin, kinds: Sequence[KindName], *, seed: int) -> Survey:
         case = case_of(row)
         keys[i] = _key(row, seed)
         for j, name in enumerate(kinds):
-            found = Reason.TOOLS if case is None else None
-            if name == "compliance" and found is None:
-                found = None if origin.is_harmless(row) else Reason.NOT_HARMLESS
-                found = Reason.SAFETY_PROMPT if found is None and safety[i] else found
-            if case is not None and found is None:
-                made = KINDS[name].apply(case, seed=seed)
-                found = made if isinstance(made, Reason) else None
-            reasons[i, j] = _POSSIBLE if found is None else REASONS.index(found)
+            guarded = _guarded(origin, row, on_safety=bool(safety[i])) if name == "compliance" else None
+            found = Reason.TOOLS if case is None else guarded or KINDS[name].apply(case, seed=seed)
+            reasons[i, j] = REASONS.index(found) if isinstance(found, Reason) else _POSSIBLE
     return Survey(places, keys, groups, reasons, len(origin.rows) - len(places))
+
+
+def _guarded(origin: Origin, row: RatedResponse | PreferencePair, *, on_safety: bool) -> Reason | None:
+    # Why a row's prompt gets no refusal, whatever it says.
+    if not origin.is_harmless(row):
+        return Reason.NOT_HARMLESS
+    return Reason.SAFETY_PROMPT if on_safety else None
 
 
 def _key(row: RatedResponse | PreferencePair, seed: int) -> int:
