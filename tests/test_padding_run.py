@@ -96,7 +96,7 @@ def test_settings_of_before_have_the_keys_of_before():
 
 
 def test_copies_are_extracted_alone(plain: Run, padded: Run):
-    assert padded.computed == ("debias", "gate", "model", "bench", "report")
+    assert padded.computed == ("debias", "gate", "preference", "model", "bench", "report")
     assert stores_of(padded.folder) == stores_of(plain.folder) | {"padded"}
     assert verify(padded.folder).whole
     styled = {place.parent.name.rsplit("-", 1)[0] for place in (padded.folder / "features").rglob("style.json")}
@@ -221,7 +221,7 @@ def test_other_settings_compute_what_follows_and_read_no_decoder_before_the_mode
     extracted = []
     monkeypatch.setattr(storing, "_find_or_compute", lambda *a: extracted.append(a))
     found = other(padded, marked, tiny_folder, tmp_path / "run", **change)
-    assert found.computed == ("debias", "gate", "model", "bench", "report")
+    assert found.computed == ("debias", "gate", "preference", "model", "bench", "report")
     assert not extracted
     debias = found.results.debias
     kind = {"intervention": "padding", "pearson": "correlation"}.get(debias.method)

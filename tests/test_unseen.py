@@ -136,13 +136,13 @@ def test_what_is_fitted_without_a_source_has_no_prompt_of_it(whole: Run, recipe,
         seen["rival"].append(pairs)
         return fit_rival(pairs, *rest, **more)
 
-    def debiased(folder, context, probe, ratings, pairs):
+    def debiased(folder, context, probe, ratings, pairs, **padded):
         seen["debias"].append(pairs)
-        return fit_debias(folder, context, probe, ratings, pairs)
+        return fit_debias(folder, context, probe, ratings, pairs, **padded)
 
     for name, function in (("fit_gates", gates), ("fit_bradley_terry_stage", rival), ("fit_debias_stage", debiased)):
         monkeypatch.setattr(unseen, name, function)
-    parts = training.probe.value, training.debias.value, training.pairs, training.stores.ratings
+    parts = training.probe.value, training.debias.value, training.pairs, training.stores
     found = unseen.judge_unseen(whole.folder, training.context, *parts)
     assert [len(seen[name]) for name in ("gates", "rival", "debias")] == [6, 3, 3]
     pairs = training.pairs

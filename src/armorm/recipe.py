@@ -47,7 +47,7 @@ HELD_OUT = "held-out pairs"
 UNSEEN = "unseen sources"
 """What the sources are called that were left out one by one."""
 MOST_OF_A_LIST = 1000
-MOST_FAULTS = 50
+MOST_FAULTS = 40
 """Faults of a recipe that are told at once."""
 _HUB_ID = re.compile(r"(?!\.)[\w.-]{1,96}(/(?!\.)[\w.-]{1,96})?", re.ASCII)
 

@@ -151,6 +151,7 @@ class World:
 def _jobs(inputs: Path) -> Iterator[Job]:
     model, many, rows = "model", str(inputs / "many.jsonl"), inputs / "rows"
     yield Job("train", ("train", str(rows / "recipe.yaml"), "--out", "run"), "run")
+    yield Job("train-padded", ("train", str(rows / "padded.yaml"), "--out", "run"), "run")
     brings = ("train/run/model",)
     for kind in ("jsonl", "jsonl.gz", "parquet"):
         name = f"score-{kind.removeprefix('jsonl.')}"
@@ -170,7 +171,11 @@ def _jobs(inputs: Path) -> Iterator[Job]:
 def _write_inputs(inputs: Path) -> None:
     write_tiny(inputs / "tiny")
     write_rows(inputs / "rows")
-    write_recipe(inputs / "rows", inputs / "tiny", features={"shard_rows": 16}, tuning=TUNING)
+    shards = {"features": {"shard_rows": 16}}
+    padded = {"nuisances": ["response-tokens", "exclamation-marks"], "method": "agreed", "padded": 24}
+    recipe = write_recipe(inputs / "rows", inputs / "tiny", debias=padded, backbone={"max_tokens": 480}, **shards)
+    recipe.rename(inputs / "rows" / "padded.yaml")
+    write_recipe(inputs / "rows", inputs / "tiny", tuning=TUNING, **shards)
     draw = random.Random(1)
     words = ["fine thank you", "return x", "hello how are you", "2 + 2 is 4", "naïve 🙂"]
     rows = [

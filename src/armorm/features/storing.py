@@ -33,7 +33,7 @@ from armorm.conversation import Conversation
 from armorm.data.outlines import Outline
 from armorm.data.rows import BenchmarkItem, PreferencePair, RatedResponse, conversations_of, texts_of
 from armorm.data.stored_rows import outlines
-from armorm.disk import digest_of, read_sealed, save_part, storage_errors, write_sealed, writing
+from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, writing
 from armorm.errors import CheckpointError, InUse, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, place_of, shard_name
 from armorm.features.backbone import SIZES, Backbone, DType
@@ -311,9 +311,12 @@ def write_style(stored: Answers, rows: Iterable[Row], renderer: Renderer) -> Non
         return
     counted = [style_of(renderer.render(c).text) for row in rows for c in conversations_of(row)]
     counts = np.array(counted, np.int32).reshape(-1, len(STYLE))
-    with storage_errors(stored.folder):
+    with storage_errors(stored.folder):  # another process may do the same: at no time is there less than there was
+        with writing(stored.folder / "style.safetensors") as beside:
+            save_file({"counts": torch.from_numpy(counts)}, beside)
+            digest = digest_of(beside)
         facts = {"place": stored.folder.name, "names": list(STYLE), "version": STYLE_VERSION}
-        save_part(stored.folder, "style", {"counts": counts}, facts, FORMAT)
+        write_sealed(stored.folder / "style.json", {"format": FORMAT, **facts, "tensors": digest})
 
 
 def write_shards(

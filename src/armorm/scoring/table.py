@@ -244,7 +244,8 @@ class ScoreTable:
         for steering, at in self._groups:
             rows, columns = torch.from_numpy(at), torch.tensor(self._columns(steering))
             heads = self.trained.each(itemgetter(rows))
-            heads = heads if steering is None else steering.steer(heads, self.basis.transform)
+            if steering is not None and steering.profile.steers:
+                heads = steering.steer(heads, self.basis.transform)
             gate[rows], coefficients[rows], terms[rows] = heads.gate, 0, 0
             coefficients[rows[:, None], columns], terms[rows[:, None], columns] = heads.coefficients, heads.terms
         return Heads(self.trained.rewards, gate, coefficients, terms)

@@ -82,7 +82,8 @@ class PairSource(PublicSet):
 
 
 def each(unfold_one: Callable[[Record], Iterable[Found]], *texts: str) -> Unfold:
-    """An `unfold` that looks at one record at a time, whose fields `texts` hold texts; bad and skipped ones pass through."""
+    """An `unfold` that looks at one record at a time, whose fields `texts` hold texts; bad and skipped ones pass through. A record
+    of which nothing comes is counted as one without answers."""
 
     @wraps(unfold_one)
     def unfold(records: Iterable[Found]) -> Iterator[Found]:
@@ -92,7 +93,9 @@ def each(unfold_one: Callable[[Record], Iterable[Found]], *texts: str) -> Unfold
             elif fault := text_fault(record, *texts):
                 yield fault
             else:
-                yield from unfold_one(record)
+                found = iter(unfold_one(record))
+                yield next(found, None) or bad(record, "missing-field", "the record holds no answer")
+                yield from found
 
     return unfold
 
