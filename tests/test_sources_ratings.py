@@ -586,6 +586,13 @@ def test_whatever_a_record_holds_is_a_row_or_counted(name, data):
             assert objectives[objectives.column(objective)].raw(rating) == rating
 
 
+def test_a_record_without_any_answer_is_counted():
+    source = rating_source("code-ultrafeedback")
+    record = Record(1, {**PLAIN["code-ultrafeedback"], "responses": [], "annotations": []}, "f")
+    stream = stream_ratings(source.unfold([record]), source="s", objectives=Objectives(source.objectives), where="f")
+    assert (list(stream), stream.total, dict(stream.faults.drops)) == ([], 1, {"missing-field": 1})
+
+
 def test_a_plain_record_of_each_set_is_read_without_a_fault():
     assert set(MINE) == set(PLAIN) < set(rating_sources())
     for name, values in PLAIN.items():

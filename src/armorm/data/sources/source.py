@@ -82,8 +82,10 @@ class PairSource(PublicSet):
 
 
 def each(unfold_one: Callable[[Record], Iterable[Found]], *texts: str) -> Unfold:
-    """An `unfold` that looks at one record at a time, whose fields `texts` hold texts; bad and skipped ones pass through. A record
-    of which nothing comes is counted as one without answers."""
+    """An `unfold` that looks at one record at a time, whose fields `texts` hold texts; bad and skipped ones pass through.
+
+    A record of which nothing comes is counted as one without answers.
+    """
 
     @wraps(unfold_one)
     def unfold(records: Iterable[Found]) -> Iterator[Found]:
