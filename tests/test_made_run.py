@@ -20,7 +20,7 @@ from armorm.run import extraction
 from armorm.run.train import Run, Training, train
 
 QUIET = Reporter(quiet=True)
-AFTER_THE_GATE = ("gate", "model", "bench", "report")
+AFTER_THE_GATE = ("gate", "preference", "model", "bench", "report")
 
 
 @pytest.fixture(scope="module")

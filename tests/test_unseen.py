@@ -333,7 +333,7 @@ def test_splits_stay_as_they_are_without_a_source(recipe, whole: Run):
     training = Training(recipe, whole.folder, whole.folder / "features", QUIET)
     training.run()
     left_out = unseen._LeftOut(
-        training.context, training.probe.value, Debias.identity(training.objectives), training.pairs, training.stores.ratings
+        training.context, training.probe.value, Debias.identity(training.objectives), training.pairs, training.stores
     )
     for source in NEW:
         own = left_out.judged(source)
