@@ -203,7 +203,7 @@ def test_a_run_that_was_stopped_with_another_recipe_is_unfinished_and_not_damage
 def test_other_gate_settings_keep_features_probe_and_debiasing(run: Run, rows: Path, tiny_folder: Path, tmp_path: Path):
     before = {p.name for p in (run.folder / "features").iterdir()}
     other = again(run, rows, tiny_folder, tmp_path / "other", gate={"steps": 20})
-    assert other.computed == ("gate", "model", "bench", "report")
+    assert other.computed == ("gate", "preference", "model", "bench", "report")
     assert {p.name for p in (run.folder / "features").iterdir()} == before
     assert other.results.probe.to_json() == run.results.probe.to_json()
     assert max(other.results.gate.curves[0].steps) <= 20
