@@ -159,10 +159,29 @@ def test_a_nuisance_that_never_varies_but_that_padding_adds_is_charged_by_paddin
     assert any(w.startswith("emoji: does not vary") for w in found["agreed"].warnings)
 
 
+def test_a_slope_that_only_made_up_for_another_goes_with_it():
+    """Two nuisances that say nearly the same: the reward follows them as quality does, and falls under padding by either."""
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=1000)
+    words = tokens + 0.3 * rng.normal(size=1000)
+    reward = (1.0 * tokens - 0.6 * words + 0.3 * rng.normal(size=1000))[:, None]
+    moved = np.abs(rng.normal(size=(100, 1))) * [1.0, 1.0] + 0.2 * rng.normal(size=(100, 2))
+    gained = (-0.5 * moved[:, :1] - 0.2 * moved[:, 1:]) + 0.01 * rng.normal(size=(100, 1))
+    help_ = Objectives([Objective(name="help", min=0, max=4)])
+    options = {"nuisances": ["tokens", "words"], "computed_names": ["tokens", "words"], "padding": Changes(gained, moved)}
+    found = fit_debias(reward, np.column_stack([tokens, words]), help_, method="agreed", **options)
+    one, other = found.by_correlation[0], found.by_padding[0]
+    assert one[1] < -0.4
+    assert other[1] < -0.1  # one by one they agree on words, which alone follow the reward
+    assert found.before[0, 1] > 0.1
+    assert found.coefficients[0].tolist() == [0.0, 0.0]
+    np.testing.assert_array_equal(found.after, found.before)
+
+
 @pytest.mark.parametrize(("one", "other", "both"), [(0.5, 0.2, 0.2), (-0.5, -0.2, -0.2), (0.5, -0.2, 0.0), (0.0, 0.3, 0.0)])
 def test_agreed_is_the_smaller_of_one_sign(one, other, both):
     for a, b in ((one, other), (other, one)):
-        assert agreed(np.array([[a]]), np.array([[b]])).tolist() == [[both]]
+        assert agreed(np.array([a]), np.array([b])).tolist() == [both]
 
 
 def test_a_nuisance_that_is_an_objective_keeps_its_own_row():

@@ -6,7 +6,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from small_run import read_lines, write_lines, write_recipe, write_rows
 from test_pipeline import conversation
@@ -148,10 +147,8 @@ def test_the_report_says_both_slopes_and_the_shift(padded: Run):
     for one in debias.objectives:
         for nuisance in NUISANCES:
             slopes = one.padding.correlation[nuisance], one.padding.padding[nuisance]
-            same = np.sign(slopes[0]) == np.sign(slopes[1])
-            wanted = np.sign(slopes[0]) * min(map(abs, slopes)) if same else 0.0
-            assert one.coefficients[nuisance] == pytest.approx(wanted)
-            charged += bool(wanted)
+            assert slopes[0] * slopes[1] > 0 or not one.coefficients[nuisance]
+            charged += bool(one.coefficients[nuisance])
         assert one.padding.shift.low <= one.padding.shift.value <= one.padding.shift.high
     assert charged
     (verbosity,) = (one for one in debias.objectives if one.name == "panel-verbosity")

@@ -309,8 +309,8 @@ def write_style(stored: Answers, rows: Iterable[Row], renderer: Renderer) -> Non
     with suppress(CheckpointError):
         stored.style()
         return
-    counted = [style_of(renderer.render(c).text) for row in rows for c in conversations_of(row)]
-    counts = np.array(counted, np.int32).reshape(-1, len(STYLE))
+    texts = (renderer.render(conversation).text for row in rows for conversation in conversations_of(row))
+    counts = np.fromiter((count for text in texts for count in style_of(text)), np.int32).reshape(-1, len(STYLE))
     with storage_errors(stored.folder):  # another process may do the same: at no time is there less than there was
         with writing(stored.folder / "style.safetensors") as beside:
             save_file({"counts": torch.from_numpy(counts)}, beside)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.intervention import Changes, PaddingFit, agreed, fit_padding
+from armorm.fit.intervention import Changes, PaddingFit, agreed, fit_padding, slopes
 from armorm.objectives import Objectives
 
 Measure = Literal["pearson", "spearman"]
@@ -152,9 +152,14 @@ def fit_debias(
         by_padding, warnings = found.coefficients, [*warnings, *found.warnings]
         by_padding[[row for row in where if row < k]] = 0.0
     if method in ("intervention", "agreed"):
-        if by_padding is None:
+        if by_padding is None or padding is None:
             raise FitError(f"{method} needs answers with padded copies: set `debias.padded`")
-        coefficients = by_padding if method == "intervention" else agreed(correlated, by_padding)
+        coefficients = by_padding
+        if method == "agreed":
+            changes = np.concatenate([padding.rewards, padding.computed], axis=1, dtype=np.float64)
+            both = (_Evidence(values[:, i], values[:, where], changes[:, i], changes[:, where], measure) for i in range(k))
+            starts = zip(both, correlated, by_padding, strict=True)
+            coefficients = np.stack([of.agreed(one, other) for of, one, other in starts])
         left = np.zeros(k)  # what is left of the correlation is meant to stay
     debias = Debias(objectives, tuple(computed_names), _matrix(coefficients, where, len(names), itself))
     debiased, nuisance = values @ debias.matrix, values[:, where]  # eq. 2
@@ -204,6 +209,32 @@ def _by_correlation(
         elif used:
             coefficients[i, used], left[i] = _zeros(values[:, i], u, measure)
     return coefficients, left, warnings
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    # Of one reward: values and nuisances of reference answers, its change and theirs by padding.
+
+    reward: Float[np.ndarray, " n"]
+    nuisances: Float[np.ndarray, "n q"]
+    change: Float[np.ndarray, " p"]
+    moved: Float[np.ndarray, "p q"]
+    measure: Measure
+
+    def agreed(self, one: Float[np.ndarray, " q"], other: Float[np.ndarray, " q"]) -> Float[np.ndarray, " q"]:
+        """The smaller of both λ, from those of all nuisances. Where they disagree on some, both are found again without these:
+        one nuisance's λ may do no more than make up for another's."""
+        found, kept = np.zeros(len(one)), np.flatnonzero((one != 0) | (other != 0))
+        while len(kept):
+            agree = one[kept] * other[kept] > 0
+            if agree.all():
+                found[kept] = agreed(one[kept], other[kept])
+                break
+            kept, one, other = kept[agree], np.zeros(len(one)), np.zeros(len(one))
+            if len(kept):
+                one[kept] = _zeros(self.reward, self.nuisances[:, kept], self.measure)[0]
+                other[kept] = slopes(self.change, self.moved[:, kept])
+        return found
 
 
 def _by_padding(padding: Changes, whole: Float[np.ndarray, "n c"], k: int, where: list[int], names: Sequence[str]) -> PaddingFit:

@@ -68,14 +68,19 @@ def fit_padding(
     warnings = [f"{name}: padding hardly moves it, by padding nothing is taken out for it" for name in still]
     coefficients = np.zeros((rewards.shape[1], q))
     if used:
-        scaled = nuisances[:, used] / moves[used]
-        warnings += _moved_together(scaled, [names[j] for j in used])
+        warnings += _moved_together(nuisances[:, used] / moves[used], [names[j] for j in used])
         for i, change in enumerate(rewards.T):
-            coefficients[i, used] = _huber(change, scaled) / moves[used]
+            coefficients[i, used] = slopes(change, nuisances[:, used])
     return PaddingFit(coefficients, tuple(warnings))
 
 
-def agreed(one: Float[np.ndarray, "k q"], other: Float[np.ndarray, "k q"]) -> Float[np.ndarray, "k q"]:
+def slopes(reward: Float[np.ndarray, " p"], nuisances: Float[np.ndarray, "p q"]) -> Float[np.ndarray, " q"]:
+    """One reward's λ: the regression of its change on the changes of nuisances, none of which is always 0."""
+    moves = np.sqrt((nuisances**2).mean(axis=0))
+    return _huber(reward, nuisances / moves) / moves
+
+
+def agreed(one: Float[np.ndarray, " q"], other: Float[np.ndarray, " q"]) -> Float[np.ndarray, " q"]:
     """What two λ both say: the smaller where they have one sign, 0 where they have not."""
     return np.where(one * other > 0, np.sign(one) * np.minimum(np.abs(one), np.abs(other)), 0.0)
 
