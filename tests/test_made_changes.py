@@ -201,6 +201,7 @@ def test_what_refuses_is_seen_as_such_on_either_side():
     assert not is_refusal("You can't go wrong with Paris.")
     assert all(map(is_refusal, perturbations.TEXTS["refusals"]))
     assert is_refusal("I’m sorry, no.")
+    assert is_refusal("I am an AI assistant. Please ask me a question.")
 
 
 @pytest.mark.parametrize("kind", KINDS)

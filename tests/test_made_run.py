@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from small_run import read_lines
 from armorm import RewardModel
 from armorm.data.made.changes import TEXTS
 from armorm.data.splits import Split
+from armorm.data.starter import build
 from armorm.progress import Reporter
 from armorm.recipe import load_recipe
 from armorm.run import extraction
+from armorm.run.planted import _gate_rows
 from armorm.run.train import Run, Training, train
 
 QUIET = Reporter(quiet=True)
@@ -153,6 +156,13 @@ def test_the_changed_answer_is_computed_once(training: Training):
         assert rated.manifest["tokens"] > 0
         assert (preferred.manifest["tokens"] == 0) == (preferred.manifest["truncated"] == 0), kind
     assert training.stores.pairs["made-completeness"].manifest["tokens"] == 0
+
+
+def test_planted_weights_are_those_of_the_objectives_before_what_is_made(training: Training):
+    planted = {"chat": np.array([0.3, 0.7])}
+    truth = replace(build(0).truth, weights=planted, domain_of=dict.fromkeys(training.pairs.groups, "chat"))
+    (row,) = _gate_rows(truth, training.debias.value, training.gates.value.debiased, training.pairs)
+    assert 0 < row["value"] <= 1
 
 
 def test_what_nobody_names_changes_nothing(world: Path, tiny_folder: Path, made_run: Run, tmp_path: Path):

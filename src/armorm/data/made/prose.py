@@ -29,7 +29,7 @@ _GOES_ON = ",;:、，；：-–—([{（「『“„«/&+="
 _REFUSES = re.compile(
     r"\b(?:i(?:'m| am) (?:(?:very|so|really) )?sorry|i (?:must |have to |will have to )?(?:apologi[sz]e|decline|refuse)"
     r"|i (?:can(?:'t|not| not)|won't|will not|do(?:n't| not) feel|am (?:un|not )able|'m (?:un|not )able)|i'm (?:un|not )able"
-    r"|as an? (?:ai|language model)|my (?:guidelines|programming|policy|policies)|against my)\b",
+    r"|(?:as|i am|i'm)(?: just| only)? an? (?:ai|language model)|my (?:guidelines|programming|policy|policies)|against my)\b",
     re.IGNORECASE,
 )
 _FIRST_WORDS = 200
