@@ -160,7 +160,8 @@ def test_the_changed_answer_is_computed_once(training: Training):
 
 def test_planted_weights_are_those_of_the_objectives_before_what_is_made(training: Training):
     planted = {"chat": np.array([0.3, 0.7])}
-    truth = replace(build(0).truth, weights=planted, domain_of=dict.fromkeys(training.pairs.groups, "chat"))
+    domains = dict.fromkeys(training.pairs.groups, "chat")
+    truth = replace(build(0).truth, weights=planted, domain_of=domains, qualities={})
     (row,) = _gate_rows(truth, training.debias.value, training.gates.value.debiased, training.pairs)
     assert 0 < row["value"] <= 1
 
