@@ -83,6 +83,11 @@ def test_pairs_of_one_probability_are_one_block_in_whatever_order_they_stand():
     assert kept > (~block).sum()
     by_hand = ((~block).sum() * whole + (kept - (~block).sum()) * level) / kept
     assert one.by_probability[1].error.value == pytest.approx(by_hand)
+    # What the block has in common is no knowledge: the interval is as wide as that of any half of its pairs.
+    half = abstention_curve(margins, np.full(200, 0.7), right, groups, seed=0, resamples=300).by_probability[5].error
+    whole = abstention_curve(margins, np.full(200, 0.7), right, groups, seed=0, resamples=300).by_probability[0].error
+    assert half.high - half.low == pytest.approx(whole.high - whole.low)
+    assert half.high - half.low > 0.1
 
 
 def test_without_a_calibration_the_margin_decides():

@@ -77,8 +77,18 @@ def test_the_form_is_the_one_with_the_lower_log_loss_on_prompts_that_were_left_o
         assert fit.preference.form == form
         assert min(fit.log_loss, key=lambda one: fit.log_loss[one]) == form
         assert fit.log_loss["isotonic"] != fit.log_loss["logistic"]
+        assert fit_preference(*planted(600, curve=curve)).preference.form == form  # type: ignore[union-attr]
         own = -np.log(fit.preference.of(planted(curve=curve, seed=1)[0])).mean()
         assert fit.log_loss[form] == pytest.approx(own, abs=0.02)
+
+
+def test_an_isotonic_curve_that_gains_by_chance_is_not_taken():
+    """Of a hundred planted logistic curves on 100 pairs it has the lower log-loss in some, and is taken in fewer."""
+    fits = [fit_preference(*planted(100, seed=seed)) for seed in range(100)]
+    lower = sum(fit.log_loss["isotonic"] < fit.log_loss["logistic"] for fit in fits)
+    taken = sum(fit.preference is not None and fit.preference.form == "isotonic" for fit in fits)
+    assert taken <= 10
+    assert taken < lower
 
 
 def test_a_prompt_is_in_one_fold_alone():

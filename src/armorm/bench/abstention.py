@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from armorm.bench.metrics import share_by_group
+from armorm.bench.metrics import bound, exact_at_the_ends
 from armorm.bench.reliability import confidence
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
@@ -75,18 +75,22 @@ class _Order:
         places = np.argsort(-sure, kind="stable")
         return cls(sure, places, np.flatnonzero(np.diff(sure[places], prepend=np.inf)))
 
-    def level(self, wrong: Float[np.ndarray, "r p"], drawn: Float[np.ndarray, "r p"]) -> Float[np.ndarray, "r p"]:
-        """Each pair's error rate, in this order, is its block's; `drawn` says how often each pair, in this order, is there."""
-        each = np.diff(np.append(self.starts, len(self.places)))
-        errors, counts = (np.add.reduceat(x, self.starts, axis=1) for x in (drawn * wrong, drawn))
-        return np.repeat(errors / np.maximum(counts, 1), each, axis=1)
+    def part(self, decided: int) -> Float[np.ndarray, " p"]:
+        """How much of each pair is called when so many are: 1 or 0, and an even part in the block in which the line falls."""
+        ends = np.append(self.starts, len(self.places))
+        last = int(np.searchsorted(ends, decided)) - 1  # the block in which it falls
+        called = np.zeros(len(self.places))
+        called[self.places[: ends[last]]] = 1.0
+        called[self.places[ends[last] : ends[last + 1]]] = (decided - ends[last]) / (ends[last + 1] - ends[last])
+        return called
 
     def area(self, wrong: Float[np.ndarray, " p"], weights: Float[np.ndarray, "r p"]) -> Float[np.ndarray, " r"]:
-        """Mean error rate over all shares left open."""
+        """Mean error rate over all shares left open; `weights` say how often each pair is there."""
         drawn = weights[:, self.places]
         decided = np.cumsum(drawn, axis=1)
-        errors = self.level(np.broadcast_to(wrong[self.places], drawn.shape), drawn)
-        rate = np.cumsum(drawn * errors, axis=1) / np.maximum(decided, 1)
+        errors, counts = (np.add.reduceat(x, self.starts, axis=1) for x in (drawn * wrong[self.places], drawn))
+        of_block = np.repeat(errors / np.maximum(counts, 1), np.diff(np.append(self.starts, len(self.places))), axis=1)
+        rate = np.cumsum(drawn * of_block, axis=1) / np.maximum(decided, 1)
         return (rate * drawn).sum(axis=1) / decided[:, -1]
 
 
@@ -109,22 +113,25 @@ def abstention_curve(
     by_margin = _Order.of(np.abs(margins))
     by_probability = by_margin if probabilities is None else _Order.of(confidence(probabilities))
 
-    def point(kept: np.ndarray, errors: np.ndarray, threshold: float, left_open: float, *, sure: bool) -> AbstentionPoint:
-        error = share_by_group(errors, names[kept].tolist(), seed=seed, resamples=resamples)
-        promised = float(1 - by_probability.sure[kept].mean()) if sure and len(kept) else float("nan")
-        return AbstentionPoint(abstained=left_open, decided=len(kept), threshold=threshold, error=error, promised=promised)
+    def point(called: np.ndarray, threshold: float, left_open: float, *, sure: bool) -> AbstentionPoint:
+        rows = np.flatnonzero(called)
+        error = _share_called(wrong[rows], called[rows], names[rows].tolist(), seed=seed, resamples=resamples)
+        promised = float(np.average(1 - by_probability.sure[rows], weights=called[rows])) if sure and len(rows) else float("nan")
+        decided = round(float(called.sum()))
+        return AbstentionPoint(abstained=left_open, decided=decided, threshold=threshold, error=error, promised=promised)
 
     def curve(order: _Order, *, sure: bool) -> tuple[AbstentionPoint, ...]:
-        levelled = order.level(wrong[None, order.places], np.ones((1, n)))[0] if n else wrong
-        decided = [(left_open, min(n, max(1, round(n * (1 - left_open))))) for left_open in LEVELS]
-        lowest = {most: float(order.sure[order.places[most - 1]]) if n else float("nan") for _, most in decided}
-        return tuple(
-            point(order.places[:most], levelled[:most], lowest[most], left_open, sure=sure) for left_open, most in decided
-        )
+        points = []
+        for left_open in LEVELS:
+            most = min(n, max(1, round(n * (1 - left_open))))
+            called = order.part(most) if n else np.zeros(0)
+            lowest = float(order.sure[order.places[most - 1]]) if n else float("nan")
+            points.append(point(called, lowest, left_open, sure=sure))
+        return tuple(points)
 
     def rule(threshold: float) -> AbstentionPoint:
-        kept = np.flatnonzero(by_probability.sure >= threshold)
-        return point(kept, wrong[kept], threshold, 1 - len(kept) / n if n else 0.0, sure=True)
+        called = (by_probability.sure >= threshold).astype(np.float64)
+        return point(called, threshold, 1 - float(called.mean()) if n else 0.0, sure=True)
 
     def areas(weights: np.ndarray) -> np.ndarray:
         ours, plain = (order.area(wrong, weights) for order in (by_probability, by_margin))
@@ -141,6 +148,20 @@ def abstention_curve(
         area_margin=plain,
         area_gain=gain if known else Interval.undefined(),
     )
+
+
+def _share_called(
+    wrong: Float[np.ndarray, " c"], called: Float[np.ndarray, " c"], groups: Sequence[str], *, seed: int, resamples: int
+) -> Interval:
+    """The share of what is called that is wrong, with its interval by prompt, exact where all outcomes are alike."""
+    if not len(wrong):
+        return Interval.undefined()
+
+    def share(weights: np.ndarray) -> np.ndarray:
+        return (weights @ (called * wrong) / (weights @ called))[:, None]
+
+    (found,) = bootstrap_by_group(share, groups, seed=seed, resamples=resamples)
+    return bound(exact_at_the_ends(found, len(set(groups))), 0.0)
 
 
 def _check(margins: np.ndarray, probabilities: np.ndarray | None, right: np.ndarray, groups: Sequence[str]) -> None:

@@ -4,7 +4,8 @@ In: margins [p] of pairs that the gate did not learn from, winner minus loser; e
 Out: `Preference`, or the reason why there is none.  Cost: a sort and a root for each of five folds.
 
 P(A beats B) and P(B beats A) sum to 1, so P is a curve over |margin| from ½ upwards, and its mirror image. Two curves are tried,
-a logistic one and an isotonic one; the mean log-loss on prompts that a fit did not see chooses. n prompts can't show more than
+a logistic one and an isotonic one; the log-loss on prompts that a fit did not see chooses. The isotonic curve bends to every
+chance of a few hundred pairs, so it is taken where it gains more than a standard error. n prompts can't show more than
 (n + 1) / (n + 2): neither curve goes beyond, so that pairs which are all ranked right don't make a model that never errs.
 """
 
@@ -102,10 +103,11 @@ def fit_preference(
 ) -> PreferenceFit:
     """Fit both curves to pairs' margins, winner's score minus loser's, and take the one with the lower log-loss.
 
-    `groups` [p]: the pairs' prompts; the log-loss is cross-validated over folds of them. `weights`: what each pair counts (none:
-    all alike). Nothing is fitted, and the reason told, without pairs, with those of one prompt, and with margins that are all 0
-    or all of one size, which can't tell how P follows the margin. Raises FitError for numbers that are not finite, negative
-    weights, and other numbers of groups or weights than of pairs.
+    `groups` [p]: the pairs' prompts; the log-loss is cross-validated over folds of them, and the isotonic curve is taken where
+    its own is lower by more than a standard error. `weights`: what each pair counts (none: all alike). Nothing is fitted, and the
+    reason told, without pairs, with those of one prompt, and with margins that are all 0 or all of one size, which can't tell how
+    P follows the margin. Raises FitError for numbers that are not finite, negative weights, and other numbers of groups or
+    weights than of pairs.
     """
     weights = np.ones(len(margins)) if weights is None else weights
     _check(margins, groups, weights)
@@ -116,8 +118,9 @@ def fit_preference(
     if reason := _nothing_to_fit(pairs):
         return PreferenceFit(None, reason=reason)
     losses = {form: _cross_validated(fit, pairs) for form, fit in _FITS.items()}
-    best = min(losses, key=lambda form: losses[form])  # of two alike the first, which has one parameter
-    return PreferenceFit(_FITS[best](pairs), losses)
+    gain, error = _mean_and_error(losses["logistic"] - losses["isotonic"], pairs)
+    best: Form = "isotonic" if gain > error else "logistic"
+    return PreferenceFit(_FITS[best](pairs), {form: _mean_and_error(loss, pairs)[0] for form, loss in losses.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,13 +152,21 @@ def _nothing_to_fit(pairs: _Pairs) -> str:
     return ""
 
 
-def _cross_validated(fit: Callable[[_Pairs], Preference], pairs: _Pairs) -> float:
-    """Mean log-loss of the winners' probabilities, each from the fit without its fold of prompts."""
+def _cross_validated(fit: Callable[[_Pairs], Preference], pairs: _Pairs) -> Float[np.ndarray, " p"]:
+    """The log-loss of each winner's probability, from the fit without its fold of prompts."""
     folds = GroupKFold(min(FOLDS, pairs.prompts)).split(pairs.margins, groups=pairs.prompt)
     losses = np.zeros(len(pairs.margins))
     for others, held in folds:
         losses[held] = -np.log(fit(pairs.take(others)).of(pairs.margins[held]))
-    return float(np.average(losses, weights=pairs.weights))
+    return losses
+
+
+def _mean_and_error(values: Float[np.ndarray, " p"], pairs: _Pairs) -> tuple[float, float]:
+    """The mean over pairs, and its standard error over prompts, whose pairs are not independent."""
+    mean = float(np.average(values, weights=pairs.weights))
+    _, prompt = np.unique(pairs.prompt, return_inverse=True)
+    sums = np.bincount(prompt, weights=pairs.weights * (values - mean))
+    return mean, math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum())) / float(pairs.weights.sum())
 
 
 def _fit_logistic(pairs: _Pairs) -> Preference:
