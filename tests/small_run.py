@@ -25,6 +25,16 @@ Outcome = tuple[int, str, str]
 """What a command gave: exit code, stdout, stderr."""
 Armorm = Callable[..., Outcome]
 """The command line, called in this process with its words (the fixture `armorm`)."""
+TUNING = {
+    "steps": 8,
+    "batch_size": 4,
+    "micro_batch": 2,
+    "save_every": 2,
+    "evaluate": 0,
+    "learning_rate": 1e-3,
+    "lora": {"rank": 2, "dropout": 0.3},
+}
+"""Of a training in seconds. Dropout, so that one that goes on without its random state ends otherwise."""
 PROMPTS = 60
 GOOD, BAD, FILLER = "fine thank you", "return x", "hello how are you"
 OBJECTIVES = [

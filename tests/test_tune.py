@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import Armorm, read_lines, write_lines, write_recipe, write_rows
+from small_run import TUNING, Armorm, read_lines, write_lines, write_recipe, write_rows
 
 from armorm.disk import write_sealed
 from armorm.errors import CheckpointError, DataError, FitError
@@ -29,15 +29,6 @@ from armorm.tuning import loop
 from armorm.tuning.checkpoints import FACTS, FORMAT, claim, clear, last_whole, seal
 from armorm.tuning_settings import TrainingObjective
 
-TUNING = {
-    "steps": 8,
-    "batch_size": 4,
-    "micro_batch": 2,
-    "save_every": 2,
-    "evaluate": 0,
-    "learning_rate": 1e-3,
-    "lora": {"rank": 2, "dropout": 0.3},
-}
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
 QUIET = Reporter(quiet=True)
 Row = dict[str, Any]
@@ -290,6 +281,26 @@ def test_without_any_whole_random_state_a_training_begins_anew(recipe, whole, st
         file.unlink()
     assert first_step(recipe, stopped, monkeypatch, armorm) == 0
     assert weights(stopped) == weights(whole)
+
+
+@pytest.mark.parametrize("length", [{"steps": 2}, {"steps": None, "epochs": 0.1}], ids=["steps", "epochs"])
+@pytest.mark.parametrize("objective", ["bradley-terry", "regression"])
+def test_a_training_that_is_killed_behind_its_last_step_takes_none_more(
+    tiny_folder, tmp_path, objective: TrainingObjective, length: Row, monkeypatch
+):
+    write_rows(tmp_path)
+    recipe = load_recipe(write_recipe(tmp_path, tiny_folder, tuning=TUNING | {"save_every": 1} | length))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    tune(recipe, objective, whole, reporter=QUIET)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "save_trained", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            tune(recipe, objective, broken, reporter=QUIET)
+    tune(recipe, objective, broken, reporter=QUIET)
+    one, other = (json.loads((at / "training.json").read_text(encoding="utf-8")) for at in (whole, broken))
+    assert 2 <= one["steps"] == other["steps"] == len(other["curve"])
+    assert [{**step, "seconds": 0} for step in one["curve"]] == [{**step, "seconds": 0} for step in other["curve"]]
+    assert (whole / "model/model.safetensors").read_bytes() == (broken / "model/model.safetensors").read_bytes()
 
 
 def test_a_checkpoint_that_is_written_again_over_a_damaged_one_counts(recipe, stopped):

@@ -164,7 +164,8 @@ class Flips(Attack):
         unread = unread or (hurt.still_there and wrong == [str(inside)] and inside.parts[0] in SOURCES)
         if wrong and not unread:
             return Outcome("silent", kind, f"differs: {', '.join(wrong[:4])}", how, ended.rss)
-        if hurt.still_there and hurt.path.suffix in PAGES and not unread:
+        left = (self.world.golden / job.name / hurt.path.relative_to(place)).exists()  # a checkpoint's page goes with it
+        if hurt.still_there and hurt.path.suffix in PAGES and left and not unread:
             return Outcome("silent", kind, "the page stays damaged", how, ended.rss)
         return Outcome("harmless" if hurt.still_there else "survived", kind, "", how, ended.rss)
 

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.small_run import write_recipe, write_rows
+from tests.small_run import TUNING, write_recipe, write_rows
 from tests.tiny_decoder import write_tiny
 from tests.torture.children import Ended, Work, run
 from tests.torture.numbers import Numbers, differing, numbers
@@ -27,16 +27,6 @@ from tests.torture.numbers import Numbers, differing, numbers
 SIX = 6
 SCORED = 96
 WINDOW = 16
-TUNING = {
-    "steps": 8,
-    "batch_size": 4,
-    "micro_batch": 2,
-    "save_every": 2,
-    "evaluate": 0,
-    "learning_rate": 1e-3,
-    "lora": {"rank": 2, "dropout": 0.3},
-}
-"""Dropout, so that a training that goes on without its random state ends otherwise."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ class Job:
         trainer.remove_callback(transformers.PrinterCallback)
         watch, checkpoint = _Watch(self.progress, self.key), self.checkpoint
         trainer.add_callback(watch)
-        with _inputs_as_they_are(trainer.model), _going_on(checkpoint, watch):
+        with _inputs_as_they_are(trainer.model), _going_on(checkpoint, watch), suppress(_Finished):
             trainer.train(resume_from_checkpoint=checkpoint)
         return curve_of(trainer.state.log_history)
 
@@ -196,6 +196,10 @@ def _evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"step": row["step"], "loss": row["eval_loss"]} | {to: row[name] for name, to in named.items() if name in row}
 
 
+class _Finished(Exception):  # noqa: N818 - no error
+    """The checkpoint is of the last step: its weights and its log are what the training comes to."""
+
+
 class _Watch(transformers.TrainerCallback):
     # Tells the progress, keeps the seconds over resumptions in the log, seals checkpoints, stops a run whose loss is no number.
 
@@ -204,6 +208,8 @@ class _Watch(transformers.TrainerCallback):
         self.before, self.start, self.tokens = 0.0, 0.0, 0
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:  # the trainer would take a step more
+            raise _Finished
         self.before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
         self.start, self.tokens = time.perf_counter(), state.num_input_tokens_seen
 
