@@ -37,7 +37,7 @@ from armorm.run.coverage import uncertainty_stage
 from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.examples import reference_of
 from armorm.run.gate_stage import Gates, fit_gate_stage
-from armorm.run.methods import Graded, fit_bradley_terry_stage, judge, methods
+from armorm.run.methods import Graded, fit_bradley_terry_stage, judge_suite, methods
 from armorm.run.pairs import SuiteArrays, pair_arrays
 from armorm.run.probe_stage import FittedProbe, fit_probe_stage
 
@@ -147,7 +147,7 @@ def bench(folder: str, steps: int) -> None:
     tried = methods(ground.probe, ground.debias, ground.gates, ground.gates, rival)
     pairs = ground.pairs
     suite = SuiteArrays.of_pairs(pairs.take(pairs.at(Split.TEST)))
-    judge("held out", Graded.by(None, suite.items), suite, tried, seed=0)
+    judge_suite("held out", Graded.by(None, suite.items), suite, tried, seed=0)
 
 
 STAGES = (probe, uncertainty, debias, gate, reference, bradley_terry, bench)

@@ -32,7 +32,7 @@ from armorm.rivals.bradley_terry import fit_bradley_terry
 from armorm.run.context import TEST, RunContext
 from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.gate_stage import Gates, fit_gate_stage
-from armorm.run.methods import Graded, Method, judge, methods
+from armorm.run.methods import Graded, Method, judge_suite, methods
 from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
 from armorm.run.probe_stage import FittedProbe, fit_probe_stage
 from armorm.run.rows import read_rows
@@ -330,7 +330,7 @@ def test_rivals_stand_in_a_table_beside_the_method(planted: Planted, masked, unm
     tried = methods(masked.probe, masked.debias, masked.gates, masked.gates, rival)
     tried += rival_methods(masked.probe, planted.pairs, unmasked=[unmasked["mean"][1]])
     suite = SuiteArrays.of_pairs(test)
-    table, _ = judge("held-out", Graded.by(None, suite.items), suite, tried, seed=0)
+    table = judge_suite("held-out", Graded.by(None, suite.items), suite, tried, seed=0).table
     rows = {r["method"]: r["overall"]["value"] for r in table["methods"]}
     assert len(rows) == len(tried) == 10
     assert rows["armorm-not-masked"] == pytest.approx(accuracy(tried[-1], planted.pairs))

@@ -15,7 +15,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # From the ground up. A unit may import itself and whatever stands on a lower line; units on one line don't know each other.
 FLOORS = (
     ("errors", "limits"),
-    ("bounded", "bounds", "user_files", "user_json"),
+    ("bounded", "bounds", "draws", "user_files", "user_json"),
     ("small_files",),
     ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress", "tuning_settings"),
     ("rounds",),

@@ -222,6 +222,11 @@ def turns_of(answer: Answer) -> tuple[Message, ...]:
     return (Message(role="assistant", content=answer),) if isinstance(answer, str) else answer
 
 
+def last_question(messages: Sequence[Message]) -> str:
+    """What the user said last; "" where no user speaks."""
+    return next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+
+
 def text_of(answer: Answer) -> str:
     """An answer for people and programs that read texts: tool calls and reasoning are written out."""
     return answer if isinstance(answer, str) else "\n\n".join(map(written_out, answer))

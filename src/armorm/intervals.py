@@ -54,7 +54,7 @@ def bootstrap_by_group(
         return tuple(Interval(float(v), math.nan, math.nan) for v in values)
     rng, block = np.random.default_rng(seed), max(1, BLOCK // n)
     drawn = [statistic(_counts(rng, min(block, resamples - start), size)[:, group_of]) for start in range(0, resamples, block)]
-    return tuple(_interval(float(v), column, level) for v, column in zip(values, np.concatenate(drawn).T, strict=True))
+    return tuple(interval_of(float(v), column, level=level) for v, column in zip(values, np.concatenate(drawn).T, strict=True))
 
 
 def mean_by_group(
@@ -75,7 +75,8 @@ def _counts(rng: np.random.Generator, resamples: int, size: int) -> Float[np.nda
     return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float64)
 
 
-def _interval(value: float, drawn: Float[np.ndarray, " r"], level: float) -> Interval:
+def interval_of(value: float, drawn: Float[np.ndarray, " r"], *, level: float = 0.95) -> Interval:
+    """A number with the percentiles of its resamples; the ends are NaN where it is undefined, or in half of them."""
     defined = drawn[np.isfinite(drawn)]
     if math.isnan(value) or 2 * len(defined) <= len(drawn):
         return Interval(value, math.nan, math.nan)

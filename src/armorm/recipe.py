@@ -39,7 +39,7 @@ from armorm.objectives import Objective, Objectives, ScaleMap
 from armorm.rendering import Rendering
 from armorm.small_files import expanded, read_yaml, shown_sentence, yaml_text
 from armorm.tuning_settings import TrainingObjective, TuningRecipe
-from armorm.user_files import is_file
+from armorm.user_files import is_file, stem_of
 
 STARTER = "starter"
 HELD_OUT = "held-out pairs"
@@ -547,7 +547,7 @@ def _names_of(source: Source, kind: RowKind) -> list[str]:
         return sorted({row.source for row in (built.ratings if kind == "ratings" else built.pairs)})
     if source.name or source.path is None or source.source:
         return [source.name or source.source or source.hub or ""]
-    return [file.name.split(".")[0] for file in expand(source.path)]
+    return [stem_of(file) for file in expand(source.path)]
 
 
 def _unknown_nuisances(recipe: Recipe, known: tuple[str, ...]) -> Iterator[str]:

@@ -95,6 +95,11 @@ def require_file(path: Path, *, kind: type[UserError] = DataError, remedy: str =
         raise kind(f"{shown(path)}: {fault}{f'; {remedy}' if remedy else ''}")
 
 
+def stem_of(path: Path | str) -> str:
+    """A file's name up to its first point: rows.jsonl.gz is called rows."""
+    return Path(path).name.split(".")[0]
+
+
 def version_of(path: Path) -> tuple[int, ...]:
     """What is another once a file was written to or replaced: its number on the disk, size and time. Raises DataError."""
     require_file(path)

@@ -11,7 +11,6 @@ its drawn prompts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,11 +21,11 @@ from armorm.bench.aggregate import SectionSums
 from armorm.bench.metrics import RESAMPLES
 from armorm.bench.outcomes import Outcomes
 from armorm.data.benchmarks.benchmark import Aggregate
+from armorm.intervals import Interval, interval_of
 from armorm.results import Estimate, Number, Result, Share
 
 AT_ONCE = 100
 """Draws that are in memory."""
-TAIL = 0.025
 
 
 class OverSections(Result):
@@ -94,15 +93,13 @@ def all_sections(suites: Sequence[Outcome], labels: Mapping[str, str], *, rival:
     against = list(labels).index(rival) if rival in labels else None
     rows = []
     for i, (method, label) in enumerate(labels.items()):
-        gap = None if against in (None, i) else _estimate(means[:, i] - means[:, against])
-        value, low, high = _estimate(means[:, i])
         worst = int(np.argmax(behind[i]))
-        found = {"mean": {"value": value, "low": low, "high": high}, "behind": float(behind[i, worst]), "worst": sections[worst]}
-        versus = None if gap is None else dict(zip(("value", "low", "high"), gap, strict=True))
+        found = {"mean": _estimate(means[:, i]), "behind": float(behind[i, worst]), "worst": sections[worst]}
+        versus = None if against in (None, i) else _estimate(means[:, i] - means[:, against])
         rows.append({"method": method, "label": label, **found, "versus_bradley_terry": versus})
     return AllSections.model_validate({"sections": sections, "methods": rows})
 
 
-def _estimate(values: Float[np.ndarray, " b"]) -> tuple[float, float, float]:
-    low, high = np.quantile(values[1:], (TAIL, 1 - TAIL)) if len(values) > 1 else (math.nan, math.nan)
-    return float(values[0]), float(low), float(high)
+def _estimate(values: Float[np.ndarray, " b"]) -> Interval:
+    # Of the number as it is, and its draws
+    return interval_of(float(values[0]), values[1:])

@@ -11,7 +11,7 @@ exact binomial bound over groups, and a single group gives the whole range.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,14 @@ def bound(one: Interval, lowest: float) -> Interval:
     return Interval(one.value, lowest, 1.0) if math.isnan(one.low) and not math.isnan(one.value) else one
 
 
+def toss_coins(times: int, coins: int, *, seed: int) -> Iterator[Float[np.ndarray, "b coins"]]:
+    """So many coins tossed so many times, a block of tosses at a time: 0 or 1."""
+    generator = np.random.default_rng([seed, 1])  # a stream apart from the bootstrap's
+    block = max(1, _CELLS // coins)
+    for start in range(0, times, block):
+        yield generator.integers(2, size=(min(block, times - start), coins), dtype=np.int8).astype(np.float64)
+
+
 def sign_flip(sums: Float[np.ndarray, " groups"], seed: int, permutations: int) -> float:
     """Two-sided p of "no difference" from each group's sum of differences.
 
@@ -105,14 +113,11 @@ def sign_flip(sums: Float[np.ndarray, " groups"], seed: int, permutations: int) 
     moving = sums[sums != 0]  # a sum of zero is its own negative
     if len(moving) == 0:
         return 1.0
-    generator = np.random.default_rng([seed, 1])  # a stream apart from the bootstrap's
     # sums of halves are exact in floating point; weighted ones get some room, so that the observed arrangement counts as reached
     least = abs(moving.sum()) - 1e-12 * np.abs(moving).sum()
-    block = max(1, _CELLS // len(moving))
     reached = 0
-    for start in range(0, permutations, block):
-        signs = generator.integers(2, size=(min(block, permutations - start), len(moving)), dtype=np.int8)
-        flipped = moving.sum() - 2 * (signs.astype(np.float64) @ moving)
+    for coins in toss_coins(permutations, len(moving), seed=seed):
+        flipped = moving.sum() - 2 * (coins @ moving)
         reached += int(np.sum(np.abs(flipped) >= least))
     return (reached + 1) / (permutations + 1)
 

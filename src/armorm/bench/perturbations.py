@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import blake2b
 from importlib import resources
 
 from pydantic import TypeAdapter
 
-from armorm.conversation import Message
+from armorm.conversation import Message, last_question
+from armorm.draws import draw_of
 
 
 class Expected(StrEnum):
@@ -41,7 +41,7 @@ class Case:
 
     @property
     def question(self) -> str:
-        return next((m["content"] for m in reversed(self.context) if m["role"] == "user"), "")
+        return last_question(self.context)
 
 
 Change = Callable[[Case, random.Random], str | None]
@@ -59,9 +59,7 @@ class Perturbation:
 
     def apply(self, case: Case, *, seed: int) -> str | None:
         """The changed answer; None where the change does not apply or changes nothing."""
-        text = "\0".join((self.name, str(seed), case.question, case.answer))
-        draw = random.Random(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
-        changed = self.change(case, draw)
+        changed = self.change(case, draw_of(self.name, str(seed), case.question, case.answer))
         return None if changed is None or not changed.strip() or changed.strip() == case.answer.strip() else changed
 
 

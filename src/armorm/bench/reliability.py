@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from armorm.bench.metrics import share_by_group
+from armorm.bench.metrics import share_by_group, toss_coins
 from armorm.errors import DataError
 from armorm.intervals import Interval, bootstrap_by_group
 from armorm.results import Estimate, Number, Result
@@ -25,7 +25,6 @@ from armorm.results import Estimate, Number, Result
 BINS = 10
 LEAST = 10
 """Pairs a bin holds on average; with fewer in all there are fewer bins."""
-_CELLS = 1 << 22
 
 
 class ReliabilityBin(Result):
@@ -127,11 +126,8 @@ def _by_chance(
         return float("nan"), float("nan")
     sums = np.zeros((len(known), inside.shape[1]))
     np.add.at(sums, prompt, off[:, None] * inside)
-    generator, block, found = np.random.default_rng([seed, 1]), max(1, _CELLS // len(known)), []
-    for start in range(0, flips, block):
-        drawn = generator.integers(2, size=(min(block, flips - start), len(known)), dtype=np.int8)
-        found.append(np.abs((2.0 * drawn - 1) @ sums).sum(axis=1) / len(off))
-    errors = np.concatenate(found)
+    tossed = toss_coins(flips, len(known), seed=seed)
+    errors = np.concatenate([np.abs((2 * coins - 1) @ sums).sum(axis=1) / len(off) for coins in tossed])
     return float(errors.mean()), float(np.quantile(errors, 0.95))
 
 

@@ -6,7 +6,6 @@ In: a benchmark's name or a file.  Out: `Suite`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -15,6 +14,7 @@ from armorm.data.files import expand
 from armorm.data.shapes import RowFormat
 from armorm.errors import DataError
 from armorm.recipe import Source, Suite
+from armorm.user_files import stem_of
 
 
 def suite_of(name: str, rows: RowFormat, *, path: str | None, sections: Sequence[str], limit: int | None) -> Suite:
@@ -24,9 +24,8 @@ def suite_of(name: str, rows: RowFormat, *, path: str | None, sections: Sequence
     mapping = dict(s.split("=", 1) for s in sections)
     try:
         if name not in benchmarks() and _is_file(name):
-            stem = Path(name).name.split(".")[0]
             source = Source(path=name, cap=limit, columns=rows.columns, cells=rows.cells)
-            return Suite(name=stem, source=source, sections=mapping)
+            return Suite(name=stem_of(name), source=source, sections=mapping)
         if rows != RowFormat():
             raise DataError(f"{name} knows its own columns and format: leave them out")
         benchmark(name)  # says which names there are

@@ -15,7 +15,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from armorm.data.leakage import Match, PromptIndex, excerpt, first_prompt, sketc
 from armorm.data.opening import Opened
 from armorm.data.rows import PreferencePair, RatedResponse
 from armorm.data.splits import computed_group
+from armorm.draws import code_of
 from armorm.intervals import Interval, bootstrap_by_group
 from armorm.objectives import Objective, Objectives
 
@@ -80,7 +80,7 @@ def inspect(opened: Opened, against: Sequence[PromptIndex] = (), *, seed: int = 
 
 def digest(text: str) -> int:
     """A text as a number of 64 bits."""
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    return code_of(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass

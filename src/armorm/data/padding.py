@@ -9,9 +9,9 @@ answers.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+
+from armorm.draws import draw_of
 
 OPENINGS: Sequence[str] = (
     "Your message has been read, and a reply to it is given in the lines that follow this one.",
@@ -45,7 +45,7 @@ MOST_REMARKS = 5
 
 def pad(answer: str, *, seed: int) -> str:
     """The answer with an opening (every other one), some remarks and some of the marks around it, in an order of chance."""
-    draw = random.Random(blake2b(f"padding\0{seed}\0{answer}".encode("utf-8", "replace"), digest_size=8).digest())
+    draw = draw_of("padding", str(seed), answer)
     front = [draw.choice(OPENINGS)] if draw.random() < 0.5 else []
     behind = draw.sample(REMARKS, draw.randint(1, MOST_REMARKS))
     behind += [draw.choice(pieces) for pieces in MARKS.values() if draw.random() < 1 / 3]

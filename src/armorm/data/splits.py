@@ -9,15 +9,15 @@ A group's side depends on the group and the seed alone: not on the order of rows
 from __future__ import annotations
 
 from enum import StrEnum
-from hashlib import blake2b
 
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import Int64, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from armorm.conversation import prompt_group
 from armorm.data.rows import AnyRow, RatedResponse
+from armorm.draws import code_of
 from armorm.errors import DataError
 
 
@@ -71,6 +71,15 @@ def computed_group(row: AnyRow) -> str:
     return prompt_group(row.messages if isinstance(row, RatedResponse) else row.context)
 
 
+def in_turn(groups: UInt64[np.ndarray, " n"], keys: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The order in which rows are taken: every group's first one by key, then every group's second one, …"""
+    order = np.lexsort((keys, groups))
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    rank = np.empty(len(groups), np.int64)
+    rank[order] = np.arange(len(groups)) - np.repeat(starts, sizes)
+    return np.lexsort((keys, rank))
+
+
 def group_code(group: str) -> int:
     """The 64-bit number in a prompt group's name; names sort as their numbers do."""
     return int(group[1:], 16)
@@ -82,4 +91,4 @@ def group_name(code: int) -> str:
 
 
 def _number(purpose: str, seed: int, group: str) -> int:
-    return int.from_bytes(blake2b(f"{purpose}:{seed}:{group}".encode(), digest_size=8).digest(), "big")
+    return code_of(f"{purpose}:{seed}:{group}".encode())

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import blake2b
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Generic, Literal, overload
@@ -36,6 +35,7 @@ from armorm.data.reading import cap_places
 from armorm.data.rows import AnyRow, BenchmarkItem, PreferencePair, RatedResponse, Row
 from armorm.data.splits import computed_group, group_code, group_name
 from armorm.disk import remove_file, storage_errors
+from armorm.draws import code_of
 from armorm.errors import StorageError
 from armorm.owner import Passing
 
@@ -391,7 +391,7 @@ class _Facts:
 
 def _given_code(group: str) -> int:
     # 64 bits name it, as they name a prompt; 0 is none.
-    return int.from_bytes(blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1
+    return code_of(group.encode("utf-8", "surrogatepass")) or 1
 
 
 def _stratum(row: AnyRow) -> str:

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from armorm.fit.gate_settings import LEAST_SCALE, MOST_SCALE
+
 SPREAD = 0.01
 """ε, the part of the weight that is spread."""
-LEAST_SCALE, MOST_SCALE = 1e-3, 1e6
-"""Of a β that a training starts from, or that is fitted; the bounds of `scale_init`."""
 
 
 @dataclass(frozen=True, eq=False)

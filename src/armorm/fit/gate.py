@@ -24,9 +24,9 @@ from scipy.optimize import minimize, minimize_scalar
 from armorm.bounds import COLDEST, HOTTEST, STEEPEST, finite, shown
 from armorm.errors import FitError, ObjectiveMismatch
 from armorm.features.columns import Held, Rows, blocks
-from armorm.fit.anchor import LEAST_SCALE, Anchor, bounded
+from armorm.fit.anchor import Anchor, bounded
 from armorm.fit.debias import DebiasedRewards
-from armorm.fit.gate_settings import GateSettings
+from armorm.fit.gate_settings import LEAST_SCALE, GateSettings
 from armorm.fit.gate_training import GateCurve, Pairs, Trained, accuracy, bradley_terry_loss, device_of, train_layers
 from armorm.objectives import Objectives
 

@@ -140,12 +140,11 @@ def choose_kl(
     trial = _Trial(held, chosen, rejected, validation, objectives, sources, groups, short, seed, shares)
     done, tried, everything = list[int](), list[list[tuple[float, float]]](), len(parts.names) * len(STRENGTHS)
     for part in range(len(parts.names)):
-        out = parts.of == part
-        if trial.can_learn_without(out):
+        if (left_out := trial.without(parts.of == part)) is not None:
             done.append(part)
             tried.append([])
             for i, strength in enumerate(STRENGTHS, start=part * len(STRENGTHS)):
-                tried[-1].append(trial.without(out, strength))
+                tried[-1].append(left_out.judged(strength))
                 if progress:
                     progress(i + 1, everything)
     if progress and everything:
@@ -174,29 +173,13 @@ class _Trial:
     def prompt(self) -> Int[np.ndarray, " p"]:
         return np.unique(np.array(self.groups, dtype=object), return_inverse=True)[1].reshape(-1)
 
-    def rest(self, out: Bool[np.ndarray, " p"]) -> Places:
-        # Pairs on none of the prompts that are left out
-        return np.flatnonzero(~np.isin(self.prompt, self.prompt[out]))
-
-    def can_learn_without(self, out: Bool[np.ndarray, " p"]) -> bool:
-        training = (at := self.rest(out))[~self.validation[at]]
-        return bool((self._gaps(training).astype(np.float32) != 0).any())
-
-    def without(self, out: Bool[np.ndarray, " p"], strength: float) -> tuple[float, float]:
-        # Loss and accuracy on the pairs that are left out
-        rest, own = self.rest(out), np.flatnonzero(out)
-        gate = fit_gate(
-            self.prompts.take(rest),
-            DebiasedRewards(self.chosen.values[rest]),
-            DebiasedRewards(self.rejected.values[rest]),
-            self.validation[rest],
-            self.objectives,
-            settings=replace(self.settings, kl=strength),
-            seed=self.seed,
-            weights=self._weights(rest, self.validation[rest]),
-        ).gate
-        margins = margins_of(gate, self.prompts.take(own), self._gaps(own))
-        return _judged(margins, self._weights(own, np.zeros(len(own), dtype=np.bool_)))
+    def without(self, out: Bool[np.ndarray, " p"]) -> _LeftOut | None:
+        # None where nothing can be learnt from the pairs on none of the prompts that are left out
+        rest, own = np.flatnonzero(~np.isin(self.prompt, self.prompt[out])), np.flatnonzero(out)
+        validation, none = self.validation[rest], np.zeros(len(own), dtype=np.bool_)
+        if not (self._gaps(rest[~validation]).astype(np.float32) != 0).any():
+            return None
+        return _LeftOut(self, rest, own, self._gaps(own), self._weights(rest, validation), self._weights(own, none))
 
     def _gaps(self, at: Places) -> Float[np.ndarray, "b k"]:
         return self.chosen.values[at] - self.rejected.values[at]
@@ -204,6 +187,32 @@ class _Trial:
     def _weights(self, at: Places, validation: Bool[np.ndarray, " b"]) -> Float[np.ndarray, " b"] | None:
         groups, sources = ([names[i] for i in at] for names in (self.groups, self.sources))
         return pair_weights(self.settings.weigh, groups, sources, validation, self.shares)
+
+
+@dataclass(frozen=True, eq=False)
+class _LeftOut:
+    # The places of the pairs that are trained on, and of those that are judged, with their differences; what each counts
+    trial: _Trial
+    rest: Places
+    own: Places
+    gaps: Float[np.ndarray, "o k"]
+    weights: Float[np.ndarray, " r"] | None
+    own_weights: Float[np.ndarray, " o"] | None
+
+    def judged(self, strength: float) -> tuple[float, float]:
+        # Loss and accuracy on the pairs that are left out
+        trial = self.trial
+        gate = fit_gate(
+            trial.prompts.take(self.rest),
+            DebiasedRewards(trial.chosen.values[self.rest]),
+            DebiasedRewards(trial.rejected.values[self.rest]),
+            trial.validation[self.rest],
+            trial.objectives,
+            settings=replace(trial.settings, kl=strength),
+            seed=trial.seed,
+            weights=self.weights,
+        ).gate
+        return _judged(margins_of(gate, trial.prompts.take(self.own), self.gaps), self.own_weights)
 
 
 def _judged(margins: Float[np.ndarray, " p"], weights: Float[np.ndarray, " p"] | None) -> tuple[float, float]:

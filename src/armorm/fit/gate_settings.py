@@ -24,6 +24,9 @@ WIDEST = 65_536
 STRONGEST = 1e6
 """Of `kl`: far beyond it a gate is one weight vector, which `inf` says."""
 
+LEAST_SCALE, MOST_SCALE = 1e-3, 1e6
+"""Of a β that a training starts from, or that is fitted."""
+
 GateDevice = Literal["auto", "cpu", "cuda"]
 """Where the gate is trained: `auto` is a GPU of NVIDIA's where there is one. It decides speed, and the last digits."""
 Weigh = Literal["pairs", "prompts", "sources"]
@@ -72,7 +75,7 @@ class GateSettings:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     learning_rate: Annotated[float, Gt(0), Le(1)] = 1e-3
     scale_learning_rate: Annotated[float | None, Ge(0), Le(1e3)] = None
-    scale_init: Annotated[float, Ge(1e-3), Le(1e6)] = 100.0
+    scale_init: Annotated[float, Ge(LEAST_SCALE), Le(MOST_SCALE)] = 100.0
     weight_decay: Annotated[float, Ge(0), Le(100)] = 0.0
     steps: Annotated[int, Gt(0), Le(MOST_STEPS)] = 10_000
     batch_size: Annotated[int, Gt(0), Le(MOST_STEPS)] = 1024

@@ -42,6 +42,7 @@ from armorm.rivals.bradley_terry import BradleyTerry, load_bradley_terry
 from armorm.scorers import AnswerFeatures, Reading
 from armorm.scoring.table import ScoreTable
 from armorm.sums import require_ours
+from armorm.user_files import stem_of
 
 FORMAT = 2
 PORTION = 128
@@ -78,7 +79,7 @@ def run_audit(
     reporter.say(f"loading {model}")
     scorer = ModelScorer.load(model, **reading)
     rival = _rival(scorer.model, model, run, reporter)
-    folder = out or Path("runs") / "audit" / folder_name(model) / folder_name(file.name.split(".")[0])
+    folder = out or Path("runs") / "audit" / folder_name(model) / folder_name(stem_of(file))
     require_ours(folder, FILES)
     panel = _Panel(scorer, rival)
     cases = _cases(items, panel.header, wanted, seed)

@@ -12,7 +12,6 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from armorm.conversation import Message, turns_of
 from armorm.data.answer_rows import ANSWER_COLUMNS, AnswerRow, answer_row, group_neighbours
 from armorm.data.files import records
 from armorm.data.shapes import RowFormat, bare_text
+from armorm.draws import code_of
 from armorm.errors import DataError
 from armorm.jobs.score_file import OURS, Answered, Job, error_of, how_read, how_scored
 from armorm.user_files import version_of
@@ -287,4 +287,4 @@ def _counted(rows: Iterator[AnswerRow], counts: Counts) -> Iterator[AnswerRow]:
 
 
 def _prompt_key(row: AnswerRow) -> int:
-    return int.from_bytes(blake2b(json.dumps(row.context, sort_keys=True).encode(), digest_size=8).digest(), "big")
+    return code_of(json.dumps(row.context, sort_keys=True).encode())

@@ -114,14 +114,6 @@ def _scores(scorers: Sequence[FeatureScorer], answers: AnswerFeatures) -> Float[
     return np.stack([scorer.score_features(answers) for scorer in scorers], axis=1)
 
 
-def judge(
-    name: str, graded: Graded, suite: SuiteArrays, tried: Sequence[Method], *, seed: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The suite's table, and the correlation of score and length per method."""
-    judged = judge_suite(name, graded, suite, tried, seed=seed)
-    return judged.table, judged.lengths
-
-
 @dataclass(frozen=True)
 class Judged:
     """Every method on one suite: its outcomes, the table made of them, the correlation of its score and length."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
 from armorm.data.padding import pad
 from armorm.data.rows import PreferencePair, texts_of
-from armorm.data.splits import Split, group_code
+from armorm.data.splits import Split, group_code, in_turn
 from armorm.data.stored_rows import StoredRows
+from armorm.draws import code_of
 from armorm.errors import DataError
 from armorm.features.answers import Answers, column_of
 from armorm.features.nuisances import counts_style
@@ -39,7 +39,8 @@ def padded_pairs(recipe: Recipe, rows: Rows) -> list[PreferencePair]:
     several turns are passed over. Raises DataError where there is no answer to pad.
     """
     count, sources = recipe.debias.padded or 0, _reference(recipe, rows)
-    drawn = _in_turn(np.fromiter(_candidates(sources, recipe), _DRAWN))[:count]
+    every = np.fromiter(_candidates(sources, recipe), _DRAWN)
+    drawn = every[in_turn(every["group"], every["hash"])[:count]]
     found = [pair for i, source in enumerate(sources) for pair in _pairs(source, drawn[drawn["source"] == i], recipe.seed)]
     if count and not found:
         raise DataError(
@@ -87,14 +88,6 @@ def _reference(recipe: Recipe, rows: Rows) -> list[StoredRows[Any]]:
     return [*rated, *(source for name, source in rows.pairs.items() if (name in wanted if wanted else name not in made))]
 
 
-def _in_turn(every: np.ndarray) -> np.ndarray:
-    # One answer of each prompt, then a second one of those that have it, and so on; by chance among these.
-    every = every[np.lexsort((every["hash"], every["group"]))]
-    firsts = np.flatnonzero(np.concatenate([[True], every["group"][1:] != every["group"][:-1]])[: len(every)])
-    turn = np.arange(len(every)) - np.repeat(firsts, np.diff(np.append(firsts, len(every))))
-    return every[np.lexsort((every["hash"], turn))]
-
-
 def _candidates(sources: Sequence[StoredRows[Any]], recipe: Recipe) -> Iterator[tuple[int, int, int, int, int]]:
     sides: dict[str, bool] = {}
     for i, source in enumerate(sources):
@@ -106,8 +99,7 @@ def _candidates(sources: Sequence[StoredRows[Any]], recipe: Recipe) -> Iterator[
 
 
 def _hash(*named: object) -> int:
-    text = "\0".join(map(str, named)).encode("utf-8", "replace")
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+    return code_of("\0".join(map(str, named)).encode("utf-8", "replace"))
 
 
 def _pairs(source: StoredRows[Any], drawn: np.ndarray, seed: int) -> Iterator[PreferencePair]:

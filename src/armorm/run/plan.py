@@ -19,6 +19,7 @@ from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
 from armorm.run.pricing import price
 from armorm.run.rows import all_here, cap_suites, complete, survey_rows
+from armorm.run.train import STAGES
 
 
 def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
         **({"harmless": list(recipe.harmless)} if recipe.harmless else {}),
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": asdict(recipe.gate),
-        "stages": ["rows", "features", "probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report"],
+        "stages": ["rows", "features", *STAGES],
         **({"costs": price(recipe, kept, renderer)} if priced else {}),
     }
 

@@ -36,6 +36,7 @@ from armorm.recipe import Recipe, Source, Suite
 from armorm.rendering import Renderer
 from armorm.run.made_rows import make_rows
 from armorm.run.rendered import Rendered
+from armorm.user_files import stem_of
 
 Row = TypeVar("Row", RatedResponse, PreferencePair, BenchmarkItem)
 Named = TypeVar("Named", RatingSource, PairSource)
@@ -373,4 +374,4 @@ def _places(source: Source) -> Iterator[tuple[str, str, Iterator[Record | BadRec
         yield source.name, source.path, (r for f in files for r in records(f, source.cells))
         return
     for file in files:
-        yield source.name or file.name.split(".")[0], str(file), records(file, source.cells)
+        yield source.name or stem_of(file), str(file), records(file, source.cells)

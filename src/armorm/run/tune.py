@@ -17,7 +17,7 @@ from typing import Any
 
 from armorm import __version__
 from armorm.data.reading import cap_rows
-from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.rows import texts_of
 from armorm.data.splits import Split
 from armorm.data.stored_rows import StoredRows
 from armorm.disk import write_json
@@ -173,7 +173,7 @@ class _Work:
         # Where the rows belong, and all that is learnt from them: texts, ratings, which answer is the chosen one.
         h = hashlib.sha256()
         for row in (row for found in self.sources for row in found):
-            facts = [row.id, row.group, row.source, *_learnt_from(row)]
+            facts = [row.id, row.group, row.source, *texts_of(row), sorted(getattr(row, "ratings", {}).items())]
             h.update(json.dumps(facts, default=str).encode() + b"\n")
         return h.hexdigest()[:16]
 
@@ -212,9 +212,3 @@ class _Work:
 
     def _side(self, split: Split) -> list[Any]:
         return [row for found in self.sources for row in found if side_of(row.group, self.recipe) is split]
-
-
-def _learnt_from(row: RatedResponse | PreferencePair) -> tuple[Any, ...]:
-    if isinstance(row, RatedResponse):
-        return row.messages, sorted(row.ratings.items())
-    return row.context, row.chosen, row.rejected

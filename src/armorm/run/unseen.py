@@ -10,9 +10,9 @@ them. With `kl: auto` the strength is chosen anew without the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +85,8 @@ class _LeftOut:
 
     def judged(self, source: str) -> Bool[np.ndarray, " p"]:
         # The source's pairs on prompts that the probe was not fitted on
-        fitted = set(self._fitted())
         rows = zip(self.pairs.sources, self.pairs.groups, strict=True)
-        return np.array([own == source and group not in fitted for own, group in rows], dtype=np.bool_)
+        return np.array([own == source and group not in self._fitted for own, group in rows], dtype=np.bool_)
 
     def methods_without(self, source: str, folder: Path) -> list[Method]:
         # The method, its ablations and rivals, of the pairs that are of no prompt of the source
@@ -113,10 +112,12 @@ class _LeftOut:
             given = (place or folder, context, self.probe, self.stores.ratings, rest.natural)
             return fit_debias_stage(*given, padded=self.stores.padded, without=prompts)[0]
 
-    def _fitted(self) -> Iterator[str]:
-        for store in self.stores.ratings.values():
-            sides = self.context.sides(store.groups)
-            yield from (group for group, side in zip(store.groups, sides, strict=True) if side is not Split.TEST)
+    @cached_property
+    def _fitted(self) -> set[str]:
+        # The prompts that the probe was fitted on
+        groups = {group for store in self.stores.ratings.values() for group in store.groups}
+        sides = zip(groups, self.context.sides(list(groups)), strict=True)
+        return {group for group, side in sides if side is not Split.TEST}
 
 
 def _common(labels: Mapping[str, str], tried: Sequence[Method]) -> dict[str, str]:

@@ -75,19 +75,12 @@ class Score:
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         unsure = "" if self.std is None else f" ± {decimal(self.std, 4)}"
         table = Table(title=Text(f"score {decimal(self.score, 4)}{unsure}"), title_justify="left")
-        for name in (
-            "term",
-            "reward",
-            "raw",
-            "gate",
-            *(["± over seeds"] if self.gate_std else []),
-            "coefficient",
-            "contribution",
-        ):
+        over_seeds = [("± over seeds", self.gate_std)] if self.gate_std else []
+        columns = [("reward", self.terms), ("raw", self.raw), ("gate", self.gate), *over_seeds]
+        for name in ("term", *(name for name, _ in columns), "coefficient", "contribution"):
             table.add_column(name, justify="left" if name == "term" else "right")
         for term, contribution in sorted(self.contributions.items(), key=lambda c: -abs(c[1])):
-            columns = (self.terms, self.raw, self.gate, *([self.gate_std] if self.gate_std else []))
-            numbers = (decimal(one.get(term)) for one in columns)
+            numbers = (decimal(one.get(term)) for _, one in columns)
             cells = (*numbers, signed(self.coefficients[term], 4), signed(contribution, 4))
             table.add_row(Text(term), *cells)
         yield table

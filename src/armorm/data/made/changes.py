@@ -20,7 +20,7 @@ from enum import Enum
 from importlib import resources
 from itertools import islice
 
-from armorm.conversation import Message
+from armorm.conversation import Message, last_question
 from armorm.data.made.prose import (
     WORD,
     Sentences,
@@ -81,7 +81,7 @@ class Case:
 
     @property
     def question(self) -> str:
-        return next((m["content"] for m in reversed(self.context) if m["role"] == "user"), "")
+        return last_question(self.context)
 
     @property
     def sentences(self) -> Sentences:

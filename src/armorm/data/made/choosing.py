@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +23,9 @@ from armorm.data.made.changes import Case, Reason
 from armorm.data.made.kinds import KINDS, KindName
 from armorm.data.made.naming import is_named
 from armorm.data.rows import PreferencePair, RatedResponse
+from armorm.data.splits import in_turn
 from armorm.data.stored_rows import StoredRows
+from armorm.draws import code_of
 
 REASONS = tuple(Reason)
 _POSSIBLE = len(REASONS)
@@ -105,8 +106,7 @@ def _guarded(origin: Origin, row: RatedResponse | PreferencePair, *, on_safety: 
 
 
 def _key(row: RatedResponse | PreferencePair, seed: int) -> int:
-    text = json.dumps([seed, *answer_in(row)], default=str)
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    return code_of(json.dumps([seed, *answer_in(row)], default=str).encode())
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ def choose(surveys: Sequence[Survey], kind: int, most: int | None) -> Chosen:
     left[Reason.REPEATED.value] = int((~first).sum())
     left.update({REASONS[code].value: n for code, n in _counts(reasons[first & (reasons != _POSSIBLE)])})
     at = np.flatnonzero(first & (reasons == _POSSIBLE))
-    at = at[_in_turn(joined["groups"][at], joined["keys"][at])]
+    at = at[in_turn(joined["groups"][at], joined["keys"][at])]
     kept = np.sort(at[:most])
     left["over-cap"] = len(at) - len(kept)
     edges = np.cumsum([0, *(len(one.places) for one in surveys)])
@@ -140,15 +140,6 @@ def _counts(codes: UInt8[np.ndarray, " m"]) -> Iterator[tuple[int, int]]:
     return zip(found.tolist(), n.tolist(), strict=True)
 
 
-def _in_turn(groups: UInt64[np.ndarray, " n"], keys: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """The order in which answers are taken: every group's first one by key, then every group's second one, …"""
-    order = np.lexsort((keys, groups))
-    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
-    rank = np.empty(len(groups), np.int64)
-    rank[order] = np.arange(len(groups)) - np.repeat(starts, sizes)
-    return np.lexsort((keys, rank))
-
-
 def partners(groups: UInt64[np.ndarray, " n"], *, seed: int) -> Int64[np.ndarray, " n"]:
     """For each answer of an origin the place of another prompt's, −1 where none is near: all at one distance, so that each
     answer stands in for about one other, and both are read forwards."""
@@ -157,7 +148,7 @@ def partners(groups: UInt64[np.ndarray, " n"], *, seed: int) -> Int64[np.ndarray
         return np.full(n, -1)
     largest = int(np.unique(groups, return_counts=True)[1].max())
     room = max(n - 2 * largest, 0)
-    first = largest + int.from_bytes(blake2b(f"partners:{seed}".encode(), digest_size=8).digest(), "big") % (room + 1)
+    first = largest + code_of(f"partners:{seed}".encode()) % (room + 1)
     found, open_ = np.full(n, -1), np.ones(n, np.bool_)
     for step in range(min(_TRIES, n)):
         other = (np.arange(n) + first + step) % n

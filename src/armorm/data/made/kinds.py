@@ -8,13 +8,12 @@ A change depends on the seed, the kind, and the prompt and answer alone: the sam
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Literal, get_args
 
 from armorm.data.made.changes import Case, Change, Reason, answer_something_else, cut_short, pad, put_out_of_order, refuse
+from armorm.draws import draw_of
 from armorm.objectives import Objective, Objectives
 
 KindName = Literal["relevance", "coherence", "completeness", "conciseness", "compliance"]
@@ -32,9 +31,7 @@ class MadeKind:
 
     def apply(self, case: Case, *, seed: int) -> str | Reason:
         """The changed answer, or why there is none."""
-        text = "\0".join((self.name, str(seed), case.question, case.answer))
-        draw = random.Random(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest())
-        changed = self.change(case, draw)
+        changed = self.change(case, draw_of(self.name, str(seed), case.question, case.answer))
         if isinstance(changed, Reason):
             return changed
         return Reason.UNCHANGED if changed.split() == case.answer.split() else changed
