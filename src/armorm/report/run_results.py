@@ -352,6 +352,10 @@ class GateFacts(Result):
     """What it gave before its first step: by random weights, or by the best weights that no prompt changes."""
     kl: str = "0"
     """How strongly it was held to those weights; "inf": it is them."""
+    kl_elsewhere: Number = 0.0
+    """How strongly it was held to them on prompts without pairs."""
+    kl_equal: Number = 0.0
+    """How strongly those weights were held to equal ones."""
     combined: int = 1
     """Of how many seeds' gates it is the mean."""
     choice: GateChoice | None = None

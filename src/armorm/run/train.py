@@ -45,7 +45,7 @@ from armorm.run.examples import examples, reference_of
 from armorm.run.extraction import LazyBackbone, Stores, extract_all
 from armorm.run.gate_stage import Gates, average_weights, fit_gate_stage
 from armorm.run.methods import Graded, Judged, Method, fit_bradley_terry_stage, judge_suite, methods, over_sections
-from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
+from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays, prompts_elsewhere
 from armorm.run.planted import Evidence, planted_table
 from armorm.run.preference_stage import confidence_facts, fit_preference_stage
 from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
@@ -224,9 +224,11 @@ class Training:
 
     def _fit_gates(self, at: Path) -> tuple[BothGates, Facts]:
         """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
-        debiased, facts = fit_gate_stage(at, self.context, self.probe.value, self.debias.value, self.pairs)
+        given = self.context, self.probe.value
+        elsewhere = prompts_elsewhere(self.context, self.stores.ratings, self.pairs)
+        debiased, facts = fit_gate_stage(at, *given, self.debias.value, self.pairs, elsewhere=elsewhere)
         none = Debias.identity(self.objectives)
-        raw, _ = fit_gate_stage(at / "not-debiased", self.context, self.probe.value, none, self.pairs, kl=facts.get("kl"))
+        raw, _ = fit_gate_stage(at / "not-debiased", *given, none, self.pairs, elsewhere=elsewhere, kl=facts.get("kl"))
         return BothGates(debiased, raw), {**facts, "single": raw.best_objective}
 
     def _fit_preference(self, at: Path) -> tuple[Preference | None, Facts]:
