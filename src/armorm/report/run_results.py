@@ -362,6 +362,17 @@ class GateFacts(Result):
     """How the strength was chosen; null where it was given."""
 
 
+class PreferredFacts(Result):
+    """A linear Bradley–Terry head as one more objective."""
+
+    strength: Number
+    """The regularisation that held-out pairs chose (scikit-learn's C)."""
+    pairs: int
+    """The pairs it was fitted to."""
+    scale: Number
+    """What log-odds are multiplied by to be rewards."""
+
+
 class PreferenceFacts(Result):
     """P(right): how a margin becomes a probability."""
 
@@ -541,6 +552,8 @@ class RunResults(Provenance):
     """The probe."""
     debias: DebiasFacts | None
     """The debiasing; null where there is none."""
+    preferred: PreferredFacts | None = None
+    """The objective that was learnt from the pairs; null where none was."""
     gate: GateFacts
     """The gate."""
     preference: PreferenceFacts | None = None
