@@ -214,7 +214,7 @@ def test_sections_are_renamed_by_pattern_the_subset_first():
 @pytest.fixture
 def stub_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that recipes/open-data.yaml names, all but empty."""
-    for name in ("truthfulqa", "mt-bench"):
+    for name in ("truthfulqa", "mt-bench", "just-eval", "qlora-vicuna"):
         (tmp_path / "ratings").mkdir(exist_ok=True)
         (tmp_path / "ratings" / f"{name}.jsonl.gz").touch()
     for name in ("gsm8k", "hh-helpful-train", "qlora-vicuna", "prmbench-train"):

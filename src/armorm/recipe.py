@@ -46,6 +46,15 @@ HELD_OUT = "held-out pairs"
 """What the pairs of the test split are called beside the suites."""
 UNSEEN = "unseen sources"
 """What the sources are called that were left out one by one."""
+PREFERRED = Objective(
+    name="preferred",
+    source="pairs",
+    min=0,
+    max=1,
+    rater="whoever preferred",
+    formula="a linear Bradley–Terry head",
+)
+"""The objective that is learnt from the pairs, where a recipe asks for it; 0.5 is the mean answer of a pair."""
 MOST_OF_A_LIST = 1000
 MOST_FAULTS = 40
 """Faults of a recipe that are told at once."""
@@ -354,6 +363,7 @@ class Recipe(_Settings):
     gate: GateSettings = GateSettings()
     tuning: TuningRecipe = TuningRecipe()
     compare: CompareRecipe = CompareRecipe()
+    preferred: bool = False
     unseen_sources: bool = False
     examples: int = Field(default=6, ge=0, le=MOST_OF_A_LIST)
 
@@ -365,6 +375,8 @@ class Recipe(_Settings):
         if taken := [name for name in made.names if name in own or name in {o.name for o in named}]:
             raise RecipeError(f"objectives: {', '.join(taken)}: ratings of that name are made: give the objective another name")
         objectives = [own.pop(o.name, o) for o in named] + [*own.values(), *made]
+        if self.preferred and PREFERRED.name in (o.name for o in objectives):
+            raise RecipeError(f"objectives: {PREFERRED.name}: is learnt from the pairs: give the objective another name")
         if not objectives:
             raise RecipeError("objectives: missing; list them, name a file that does, or name public sets in `ratings`")
         return Objectives([o.model_copy(update=self._map_of(o.name)) for o in objectives])

@@ -35,7 +35,8 @@ from armorm.run.context import TEST, RunContext
 from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.gate_stage import cross_fit, fit_gate_stage
 from armorm.run.methods import MAIN, Method
-from armorm.run.pairs import PairArrays
+from armorm.run.pairs import PairArrays, prompts_elsewhere
+from armorm.run.preferred_stage import with_preferred
 from armorm.run.probe_stage import FittedProbe, fit_probe_stage
 from armorm.run.summing import RatingStores
 
@@ -83,8 +84,10 @@ def fit_without_masking(
         context = replace(context, recipe=context.recipe.model_copy(update={"features": features}))
     context.reporter.say(f"without missing-label masking: {fill} in the place of missing ratings")
     probe, probe_facts = fit_probe_stage(at / "probe", context, ratings, fill=fill_values(context, ratings, fill))
+    probe = with_preferred(context.recipe, probe, pairs)[0] if context.recipe.preferred else probe
     debias, debias_facts = fit_debias_stage(at / "debias", context, probe, ratings, pairs.natural, padded=padded)
-    gates, gate_facts = fit_gate_stage(at / "gate", context, probe, debias, pairs)
+    elsewhere = prompts_elsewhere(context, ratings, pairs)
+    gates, gate_facts = fit_gate_stage(at / "gate", context, probe, debias, pairs, elsewhere=elsewhere)
     fitted = Fitted(probe.probe, probe.feature, debias, gates.gate)
     fitted.save(at)
     write_sealed(at / "unmasked.json", {"format": FORMAT, "fill": fill})

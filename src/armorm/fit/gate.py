@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.linalg import block_diag
 from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp
 
 from armorm.bounds import COLDEST, HOTTEST, STEEPEST, finite, shown
 from armorm.errors import FitError, ObjectiveMismatch
@@ -29,6 +30,9 @@ from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate_settings import LEAST_SCALE, GateSettings
 from armorm.fit.gate_training import GateCurve, Pairs, Trained, accuracy, bradley_terry_loss, device_of, train_layers
 from armorm.objectives import Objectives
+
+_LOG_SCALES = (math.log(1e-6), math.log(1e6))
+"""The bounds of log β, where differences are at most 1."""
 
 __all__ = ["Gate", "GateCurve", "GateFit", "GateSettings", "bradley_terry_loss", "fit_constant_gate", "fit_gate"]
 
@@ -199,6 +203,7 @@ def fit_gate(
     settings: GateSettings,
     seed: int,
     weights: Float[np.ndarray, " p"] | None = None,
+    elsewhere: Float[np.ndarray, "m d"] | Rows | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GateFit:
     """Trains the gate on the pairs outside `validation` and keeps the weights with the best validation loss.
@@ -206,7 +211,8 @@ def fit_gate(
     Without validation pairs it trains to the end and keeps the last weights (and the first seed). With `kl: inf` nothing is
     trained: the gate is the best constant one. The same seed gives the
     same gate on a machine, and but for rounding on any device; the global random state is untouched. `weights` say what each
-    pair counts in the losses (none: all alike; see `pair_weights`). `progress(done, all)` counts steps over all seeds.
+    pair counts in the losses (none: all alike; see `pair_weights`). `elsewhere` are prompts without pairs, for `kl_elsewhere`,
+    which does nothing without them. `progress(done, all)` counts steps over all seeds.
 
     Raises TypeError for rewards that did not come from `Debias.apply`; FitError for no training pairs or values that are
     not finite or never differ, and for training that diverges; ObjectiveMismatch for another number of objectives. An objective
@@ -221,14 +227,16 @@ def fit_gate(
     _check_signal(differences[~validation], objectives)
     held = Held(prompts) if isinstance(prompts, np.ndarray) else prompts
     device, constant = device_of(settings.device), None
-    if settings.start == "one-weight" or settings.strength:
-        constant = fit_constant_gate(chosen, rejected, validation, objectives, weights=weights)
+    if settings.anchored:
+        constant = fit_constant_gate(chosen, rejected, validation, objectives, weights=weights, kl_equal=settings.kl_equal)
         if math.isinf(settings.strength):
             return _without_training(constant, differences[validation])
     anchor = None if constant is None else _anchor(constant, differences)
     pairs = Pairs(held, differences, validation, standardize=settings.standardize, device=device, weights=weights)
+    others = Held(elsewhere) if isinstance(elsewhere, np.ndarray) else elsewhere
+    others = others if settings.kl_elsewhere and others is not None and len(others) else None
     fits = [
-        train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps, anchor=anchor)
+        train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps, anchor=anchor, elsewhere=others)
         for i in range(settings.seeds)
     ]
 
@@ -274,7 +282,7 @@ def best_scale(margins: Float[np.ndarray, " p"], weights: Float[np.ndarray, " p"
     def loss(log_scale: float) -> float:
         return float((counts * np.logaddexp(0, -math.exp(log_scale) * unit)).mean())
 
-    found = minimize_scalar(loss, bounds=(math.log(1e-6), math.log(1e6)), method="bounded", options={"xatol": 1e-9})
+    found = minimize_scalar(loss, bounds=_LOG_SCALES, method="bounded", options={"xatol": 1e-9})
     return bounded(math.exp(float(found.x)) / size)
 
 
@@ -285,11 +293,13 @@ def fit_constant_gate(
     objectives: Objectives,
     *,
     weights: Float[np.ndarray, " p"] | None = None,
+    kl_equal: float = 0.0,
 ) -> Gate:
     """The one weight vector on the simplex (and its β ≥ 0) with the least loss of eq. 5 over the pairs outside `validation`.
 
     It is the global optimum: in θ = β·w the loss is convex and the constraint is θ ≥ 0. `weights` say what each pair counts.
-    Raises as `fit_gate` does.
+    With `kl_equal` that many times KL(w ‖ equal weights), over the objectives whose reward ever differs, is a part of the loss:
+    for each β it is convex in w still, and of several β the search goes on from the best. Raises as `fit_gate` does.
     """
     differences = _differences(chosen, rejected, objectives)
     if len(validation) != len(differences):
@@ -300,6 +310,8 @@ def fit_constant_gate(
     _check_signal(train, objectives)
     counts = np.ones(len(train)) if weights is None else weights[~validation]
     live = (differences != 0).any(axis=0)
+    if kl_equal:
+        return _held_to_equal(train, counts, live, objectives, kl_equal)
     bounds = [(0, None) if alive else (0, 0) for alive in live]
     solution = minimize(_loss_and_gradient, live.astype(np.float64), args=(train, counts), jac=True, bounds=bounds)
     scale = float(solution.x.sum())
@@ -307,6 +319,39 @@ def fit_constant_gate(
         raise FitError("no constant weights can be found: the rewards are too large or too small to weigh: fit the probe again")
     found = solution.x / scale if scale > 0 else np.full(len(objectives), 1 / len(objectives))
     return Gate.constant(objectives, found, scale=scale)
+
+
+def _held_to_equal(
+    train: Float[np.ndarray, "p k"],
+    counts: Float[np.ndarray, " p"],
+    live: Bool[np.ndarray, " k"],
+    objectives: Objectives,
+    kl_equal: float,
+) -> Gate:
+    # Over log w (up to a constant) and log β, from equal weights and the best β of a grid
+    gaps, n = train[:, live], int(live.sum())
+    size = float(np.abs(gaps).max())
+    unit = gaps / size
+
+    def loss(at: Float[np.ndarray, " n"]) -> tuple[float, Float[np.ndarray, " n"]]:
+        scale, w = math.exp(at[-1]), _softmax(at[:-1])
+        log_w = at[:-1] - logsumexp(at[:-1])
+        margins = unit @ w
+        slopes = -scale * counts * np.exp(-np.logaddexp(0, scale * margins)) / len(unit)
+        divergence = float(w @ log_w) + math.log(n)
+        by_weight = unit.T @ slopes + kl_equal * log_w
+        gradient = np.append(w * (by_weight - w @ by_weight), slopes @ margins)
+        return float((counts * np.logaddexp(0, -scale * margins)).mean()) + kl_equal * divergence, gradient
+
+    starts = (np.append(np.zeros(n), at) for at in np.linspace(*_LOG_SCALES, 25))
+    bounds = [(None, None)] * n + [_LOG_SCALES]
+    found = minimize(loss, min(starts, key=lambda at: loss(at)[0]), jac=True, bounds=bounds, options={"maxiter": 2000})
+    weights = np.zeros(len(objectives))
+    weights[live] = _softmax(found.x[:-1])
+    scale = math.exp(float(found.x[-1])) / size
+    if not (np.isfinite(weights).all() and math.isfinite(scale)):
+        raise FitError("no constant weights can be found: the rewards are too large or too small to weigh: fit the probe again")
+    return Gate.constant(objectives, weights, scale=scale)
 
 
 def _check_signal(train: Float[np.ndarray, "p k"], objectives: Objectives) -> None:

@@ -128,16 +128,18 @@ def choose_kl(
     settings: GateSettings,
     seed: int,
     shares: Shares = (),
+    elsewhere: Rows | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> KlChoice:
     """Try `STRENGTHS` on each of the `parts`, trained without it as `settings` say, but in one seed and at most `STEPS` steps.
 
-    A part without which there is nothing to train on is passed over. `shares` are those of `pair_weights`. `progress(done, all)`
+    A part without which there is nothing to train on is passed over. `shares` are those of `pair_weights`,
+    `elsewhere` is `fit_gate`'s: prompts without any pair. `progress(done, all)`
     counts trainings. Raises as `fit_gate`.
     """
     held = Held(prompts) if isinstance(prompts, np.ndarray) else prompts
     short = replace(settings, seeds=1, combine="best", steps=min(settings.steps, STEPS), kl=0.0)
-    trial = _Trial(held, chosen, rejected, validation, objectives, sources, groups, short, seed, shares)
+    trial = _Trial(held, chosen, rejected, validation, objectives, sources, groups, short, seed, shares, elsewhere)
     done, tried, everything = list[int](), list[list[tuple[float, float]]](), len(parts.names) * len(STRENGTHS)
     for part in range(len(parts.names)):
         if (left_out := trial.without(parts.of == part)) is not None:
@@ -168,6 +170,7 @@ class _Trial:
     settings: GateSettings
     seed: int
     shares: Shares
+    elsewhere: Rows | None
 
     @cached_property
     def prompt(self) -> Int[np.ndarray, " p"]:
@@ -211,6 +214,7 @@ class _LeftOut:
             settings=replace(trial.settings, kl=strength),
             seed=trial.seed,
             weights=self.weights,
+            elsewhere=trial.elsewhere,
         ).gate
         return _judged(margins_of(gate, trial.prompts.take(self.own), self.gaps), self.own_weights)
 

@@ -22,7 +22,7 @@ MOST_STEPS = 10**8
 WIDEST = 65_536
 """Of a hidden layer, that of several seeds' gates in one included."""
 STRONGEST = 1e6
-"""Of `kl`: far beyond it a gate is one weight vector, which `inf` says."""
+"""Of `kl` and those beside it: far beyond it a gate is one weight vector, which `inf` says."""
 
 LEAST_SCALE, MOST_SCALE = 1e-3, 1e6
 """Of a β that a training starts from, or that is fitted."""
@@ -64,7 +64,8 @@ class GateSettings:
     by `combine` the mean of their logits, which is one gate of `seeds` times the width (and a unit for each). `weigh`: for
     `pair_weights`, by a caller who knows prompts and sources. `start`: with `one-weight` the logits are log w* + MLP(f(x)), where
     w* is the best constant gate, the MLP starts at 0 and β at the constant gate's own. `kl` times the mean KL(gate ‖ w*) is added
-    to the loss.
+    to the loss; `kl_elsewhere` times the same over prompts that have no pairs, which a caller gives. `kl_equal` times
+    KL(w* ‖ equal weights) is added to the loss that w* is the best by.
 
     Raises FitError that names every value out of its bounds.
     """
@@ -88,6 +89,8 @@ class GateSettings:
     weigh: Weigh = "pairs"
     start: Start = "random"
     kl: Kl = 0.0
+    kl_elsewhere: Annotated[float, Ge(0), Le(STRONGEST)] = 0.0
+    kl_equal: Annotated[float, Ge(0), Le(STRONGEST)] = 0.0
     combine: Combine = "best"
 
     def __post_init__(self) -> None:
@@ -106,6 +109,11 @@ class GateSettings:
                 f"gate settings: learning_rate {self.learning_rate:g} times weight_decay {self.weight_decay:g} is 1 or more: "
                 "each step would turn the weights about; lower one of them"
             )
+
+    @property
+    def anchored(self) -> bool:
+        """Whether a gate needs the one weight vector that it starts from or is held to."""
+        return self.start == "one-weight" or self.kl != 0 or self.kl_elsewhere > 0
 
     @property
     def strength(self) -> float:

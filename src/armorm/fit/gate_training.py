@@ -9,7 +9,8 @@ No step makes β negative (`Scale`), which would teach the gate the reverse of t
 Only r'_chosen − r'_rejected is kept of the rewards: a pair has one weight vector g, so R_chosen − R_rejected = g · difference.
 First weights, batches and dropout are drawn on the CPU whatever the device, so devices differ in rounding alone.
 With an `Anchor` the MLP's logits may be added to those of one weight vector, and its divergence from that be a part of the loss
-that is stepped down; losses that are reported, and those that stop the training, are eq. 5's alone.
+that is stepped down, on the pairs' prompts and on others that have no pairs; losses that are reported, and those that stop the
+training, are eq. 5's alone.
 With `precision: bfloat16` the products behind hidden layers are rounded to it in training; weights, their steps and evaluations
 stay in float32, so that what is chosen and saved is judged as it will be used.
 """
@@ -211,15 +212,18 @@ def train_layers(
     progress: Callable[[int, int], None] | None,
     done: int,
     anchor: Anchor | None = None,
+    elsewhere: Rows | None = None,
 ) -> Trained:
     """Trains from one seed; `done` steps of earlier seeds are counted in what `progress` hears.
 
-    `anchor` is needed for `start: one-weight` and for a `kl` above 0; its logits are in the last layer that is returned. A
-    training that starts from it has an evaluation at step 0, which is kept where no later one is better.
+    `anchor` is needed for `start: one-weight` and for a `kl` or `kl_elsewhere` above 0; its logits are in the last layer that is
+    returned. A training that starts from it has an evaluation at step 0, which is kept where no later one is better. `elsewhere`
+    are the prompts of `kl_elsewhere`; it does nothing without them.
     """
     generator = torch.Generator().manual_seed(seed)
     layers = new_layers(pairs.prompts.shape[1], pairs.differences.shape[1], settings, generator, pairs.device)
     net = _Net(layers, pairs, settings, anchor)
+    others = None if elsewhere is None else _Elsewhere(elsewhere, net, settings, seed)
     with torch.no_grad():
         # An objective whose reward never differs (a zeroed nuisance) has no gradient, but could serve as a place to put weight
         # away. Its logit is −∞ from the start and stays there: its weight is exactly 0.
@@ -234,7 +238,8 @@ def train_layers(
         for step, (at, stored) in enumerate(read, start=1):
             logits = net.logits(stored, generator)
             loss = pairs.loss(net.margins(logits, at), scale.value, at)
-            descent.step(loss if net.penalty is None else loss + net.penalty(logits, at))
+            whole = loss if net.penalty is None else loss + net.penalty(logits, at)
+            descent.step(whole if others is None else whole + others.penalty())
             recent.append(torch.stack([loss.detach(), scale.value.detach()]))
             last = step == settings.steps
             if last or step % settings.evaluate_every == 0:
@@ -339,6 +344,7 @@ class _Net:
     def __init__(self, layers: Layers, pairs: Pairs, settings: GateSettings, anchor: Anchor | None) -> None:
         self.layers, self.pairs, self.settings = layers, pairs, settings
         self.offset: Float[Tensor, " k"] | None = None
+        self.held: Float[Tensor, " k"] | None = None
         self.penalty: Callable[[Tensor, Tensor], Tensor] | None = None
         self.first_scale = float(settings.scale_init)
         if anchor is None:
@@ -349,8 +355,8 @@ class _Net:
             with torch.no_grad():
                 for last in layers[-1]:
                     last.zero_()
+        self.held = weights = torch.from_numpy(anchor.weights).float().to(pairs.device)
         if settings.strength:
-            weights = torch.from_numpy(anchor.weights).float().to(pairs.device)
             self.penalty = lambda logits, at: settings.strength * pairs.average(divergence(logits, weights), at)
 
     def logits(self, stored: Float[Tensor, "b d"], generator: torch.Generator | None) -> Float[Tensor, "b k"]:
@@ -390,6 +396,29 @@ class _Net:
         train, bias = self.pairs.train, self.layers[-1][1]
         alike = (bias if self.offset is None else bias + self.offset) / self.settings.temperature
         return float(self.pairs.loss(self.margins(alike.expand(len(train), -1), train), scale, train))
+
+
+class _Elsewhere:
+    # Prompts without pairs, on which the gate has nothing to go by: there it is held to its anchor
+
+    def __init__(self, prompts: Rows, net: _Net, settings: GateSettings, seed: int) -> None:
+        if broken := sum(broken_rows(prompts.rows(at)) for at in blocks(len(prompts))):
+            raise FitError(
+                f"{broken} of {len(prompts)} prompts without pairs have features that are NaN or infinite: extract them again"
+            )
+        self.prompts, self.net, self.strength = prompts, net, settings.kl_elsewhere
+        self.generator = torch.Generator().manual_seed(seed)
+        self.batches = self._batches(settings)
+
+    def penalty(self) -> Float[Tensor, ""]:
+        assert self.net.held is not None
+        logits = self.net.logits(self.prompts.stored(next(self.batches).numpy()), self.generator)
+        return self.strength * divergence(logits, self.net.held).mean()
+
+    def _batches(self, settings: GateSettings) -> Iterator[Int[Tensor, "_"]]:
+        rows = torch.arange(len(self.prompts))
+        while True:
+            yield from epoch(rows, settings, self.generator)
 
 
 @dataclass

@@ -352,10 +352,25 @@ class GateFacts(Result):
     """What it gave before its first step: by random weights, or by the best weights that no prompt changes."""
     kl: str = "0"
     """How strongly it was held to those weights; "inf": it is them."""
+    kl_elsewhere: Number = 0.0
+    """How strongly it was held to them on prompts without pairs."""
+    kl_equal: Number = 0.0
+    """How strongly those weights were held to equal ones."""
     combined: int = 1
     """Of how many seeds' gates it is the mean."""
     choice: GateChoice | None = None
     """How the strength was chosen; null where it was given."""
+
+
+class PreferredFacts(Result):
+    """A linear Bradley–Terry head as one more objective."""
+
+    strength: Number
+    """The regularisation that held-out pairs chose (scikit-learn's C)."""
+    pairs: int
+    """The pairs it was fitted to."""
+    scale: Number
+    """What log-odds are multiplied by to be rewards."""
 
 
 class PreferenceFacts(Result):
@@ -537,6 +552,8 @@ class RunResults(Provenance):
     """The probe."""
     debias: DebiasFacts | None
     """The debiasing; null where there is none."""
+    preferred: PreferredFacts | None = None
+    """The objective that was learnt from the pairs; null where none was."""
     gate: GateFacts
     """The gate."""
     preference: PreferenceFacts | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from armorm.data.splits import Split
-from armorm.features.columns import Column, blocks
+from armorm.features.columns import Column, Rows, blocks
 from armorm.fit.debias import Debias, DebiasedRewards
 from armorm.fit.gate import Gate, GateFit, fit_constant_gate, fit_gate
 from armorm.fit.gate_choice import STEPS, STRENGTHS, KlChoice, choose_kl, parts_to_leave_out
@@ -79,10 +79,12 @@ def fit_gates(
     seed: int,
     reporter: Reporter,
     shares: Shares = (),
+    elsewhere: Rows | None = None,
 ) -> GatesFit:
     """Train the gate (and, for comparison, constant ones) on cross-fitted, debiased rewards of the pairs that are not for tests.
 
-    `shares`: sources with a share of the pairs' weight, for `pair_weights`. Raises FitError as `fit_gate` does.
+    `shares`: sources with a share of the pairs' weight, for `pair_weights`. `elsewhere`: prompts without pairs, for
+    `kl_elsewhere`. Raises FitError as `fit_gate` does.
     """
     known = pairs.take(pairs.at(Split.TRAIN, Split.VALIDATION))
     validation, objectives = known.at(Split.VALIDATION), debias.objectives
@@ -90,7 +92,7 @@ def fit_gates(
     rejected = cross_fit(fitted, debias, known.rejected(fitted.feature), known.folds)
     choice = None
     if settings.kl == "auto":
-        choice = _choose(known, chosen, rejected, objectives, settings, seed, reporter, shares)
+        choice = _choose(known, chosen, rejected, objectives, settings, seed, reporter, shares, elsewhere)
         settings = replace(settings, kl=choice.strengths[choice.chosen])
     weights = pair_weights(settings.weigh, known.groups, known.sources, validation, shares)
     with reporter.bar("gate", settings.steps * settings.seeds) as advance:
@@ -103,9 +105,10 @@ def fit_gates(
             settings=settings,
             seed=seed,
             weights=weights,
+            elsewhere=elsewhere,
             progress=lambda done, _all: advance(done, "steps"),
         )
-    fixed = fit_constant_gate(chosen, rejected, validation, objectives, weights=weights)
+    fixed = fit_constant_gate(chosen, rejected, validation, objectives, weights=weights, kl_equal=settings.kl_equal)
     uniform, best = np.full(len(objectives), 1 / len(objectives)), np.zeros(len(objectives))
     best[best_single_objective(chosen, rejected)] = 1.0
     gates = Gates(fit.gate, fixed, Gate.constant(objectives, uniform), Gate.constant(objectives, best))
@@ -113,13 +116,20 @@ def fit_gates(
 
 
 def fit_gate_stage(
-    folder: Path, context: RunContext, fitted: FittedProbe, debias: Debias, pairs: PairArrays, *, kl: str | None = None
+    folder: Path,
+    context: RunContext,
+    fitted: FittedProbe,
+    debias: Debias,
+    pairs: PairArrays,
+    *,
+    elsewhere: Rows | None = None,
+    kl: str | None = None,
 ) -> tuple[Gates, dict[str, Any]]:
     """`fit_gates` into a folder, by the recipe's settings; `kl` takes the place of theirs."""
     settings, seed = context.recipe.gate, context.recipe.seed
     settings = settings if kl is None else replace(settings, kl=float(kl))
     shares, reporter = context.recipe.pair_shares, context.reporter
-    found = fit_gates(fitted, debias, pairs, settings, seed=seed, reporter=reporter, shares=shares)
+    found = fit_gates(fitted, debias, pairs, settings, seed=seed, reporter=reporter, shares=shares, elsewhere=elsewhere)
     found.gates.save(folder)
     by_source = average_weights(found.fit.gate, pairs.sections, pairs.prompts)
     facts = {**_training_facts(found.fit), "by_source": by_source, "single": found.gates.best_objective}
@@ -135,6 +145,7 @@ def _choose(
     seed: int,
     reporter: Reporter,
     shares: Shares,
+    elsewhere: Rows | None,
 ) -> KlChoice:
     # Pairs that were made go with the prompts that they were made of; what is judged is what somebody preferred.
     natural = known.natural
@@ -155,6 +166,7 @@ def _choose(
             settings=settings,
             seed=seed,
             shares=shares,
+            elsewhere=elsewhere,
             progress=lambda done, _all: advance(done, "trainings"),
         )
 
@@ -201,8 +213,9 @@ def _training_facts(fit: GateFit) -> dict[str, Any]:
 def _anchor_facts(found: GatesFit, reporter: Reporter) -> dict[str, Any]:
     # What the paper's gate has not: nothing is said of a gate in its form
     settings, choice, facts = found.settings, found.choice, dict[str, Any]()
-    if settings.start != "random" or settings.strength or choice is not None:
+    if settings.anchored or choice is not None:
         facts |= {"start": settings.start, "kl": f"{settings.strength:g}"}
+    facts |= {name: value for name in ("kl_elsewhere", "kl_equal") if (value := getattr(settings, name))}
     if found.gates.gate.blocks > 1 or (settings.combine == "mean" and settings.seeds > 1):
         facts |= {"combined": settings.seeds}
     if choice is None:

@@ -168,6 +168,22 @@ class PairArrays:
         return replace(self, **found)
 
 
+def prompts_elsewhere(context: RunContext, ratings: Mapping[str, Answers], pairs: PairArrays) -> Column | None:
+    """For `kl_elsewhere`: the prompts that have ratings and no pair in `pairs`, once each, without those for tests.
+
+    None where the recipe does not ask for it.
+    """
+    if not context.recipe.gate.kl_elsewhere:
+        return None
+    taken, stores, places = set(pairs.groups), list(ratings.values()), list[int]()
+    groups = [group for store in stores for group in store.groups]
+    for place, (group, side) in enumerate(zip(groups, context.sides(groups), strict=True)):
+        if group not in taken and side is not Split.TEST:
+            taken.add(group)
+            places.append(place)
+    return column_of(stores, "prompt", context.recipe.features.prompt_spec).take(np.array(places, dtype=np.int64))
+
+
 def pair_arrays(context: RunContext, stores: Mapping[str, Answers]) -> PairArrays:
     """The pairs of stores whose rows have two answers each, the chosen one first."""
     columns = Columns(list(stores.values()), context.recipe.features.prompt_spec, styled=context.recipe.debias.styled)

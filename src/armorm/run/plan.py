@@ -19,7 +19,7 @@ from armorm.rendering import Renderer
 from armorm.run.extraction import LazyBackbone
 from armorm.run.pricing import price
 from armorm.run.rows import all_here, cap_suites, complete, survey_rows
-from armorm.run.train import STAGES
+from armorm.run.train import stages_of
 
 
 def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def plan(path: Path, *, priced: bool = False) -> dict[str, Any]:
         **({"harmless": list(recipe.harmless)} if recipe.harmless else {}),
         "debias": recipe.debias.model_dump(mode="json"),
         "gate": asdict(recipe.gate),
-        "stages": ["rows", "features", *STAGES],
+        "stages": ["rows", "features", *stages_of(recipe)],
         **({"costs": price(recipe, kept, renderer)} if priced else {}),
     }
 

@@ -32,7 +32,7 @@ from armorm.fit.preference import Preference
 from armorm.objectives import Objectives
 from armorm.owner import owning_folder
 from armorm.progress import Reporter
-from armorm.recipe import HELD_OUT, STARTER, UNSEEN, Recipe
+from armorm.recipe import HELD_OUT, PREFERRED, STARTER, UNSEEN, Recipe
 from armorm.report.provenance import provenance
 from armorm.report.run_page import write_run
 from armorm.report.run_results import RunResults
@@ -45,9 +45,10 @@ from armorm.run.examples import examples, reference_of
 from armorm.run.extraction import LazyBackbone, Stores, extract_all
 from armorm.run.gate_stage import Gates, average_weights, fit_gate_stage
 from armorm.run.methods import Graded, Judged, Method, fit_bradley_terry_stage, judge_suite, methods, over_sections
-from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays
+from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays, prompts_elsewhere
 from armorm.run.planted import Evidence, planted_table
 from armorm.run.preference_stage import confidence_facts, fit_preference_stage
+from armorm.run.preferred_stage import fit_preferred_stage, without_errors
 from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
 from armorm.run.rows import Rows, read_rows
 from armorm.run.stages import FILE as STAGE
@@ -61,10 +62,16 @@ RECIPE = "recipe.yaml"
 ROWS = "rows"
 """Where rows are while they are extracted."""
 STAGES = ("probe", "uncertainty", "debias", "gate", "preference", "model", "bench", "report")
+
 STATISTICS = "statistics"
 """The folder of what `summing` keeps: a stage per source of ratings and feature candidate."""
 Value = TypeVar("Value")
 Facts = dict[str, Any]
+
+
+def stages_of(recipe: Recipe) -> tuple[str, ...]:
+    """The names of a run's stages behind the features, in order, which are their folders'."""
+    return (*STAGES[:2], PREFERRED.name, *STAGES[2:]) if recipe.preferred else STAGES
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ class Training:
 
     stores: Stores
     probe: Stage[FittedProbe]
+    rewards: Stage[FittedProbe]
     uncertainty: Stage[Uncertainty]
     debias: Stage[Debias]
     gates: Stage[BothGates]
@@ -135,7 +143,8 @@ class Training:
         self.probe = self._stage("probe", inputs, self._fit_probe, lambda at: FittedProbe.load(at, self.recipe.probe.folds))
         self.uncertainty = self._stage("uncertainty", {"probe": self.probe.key}, self._calibrate, self._load_uncertainty)
         self.probe = replace(self.probe, value=replace(self.probe.value, statistics=None))
-        inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), **self._settings("debias")}
+        self.rewards = self._learn_preferred() if self.recipe.preferred else self.probe
+        inputs = {"probe": self.rewards.key, "pairs": self._keys("pairs"), **self._settings("debias")}
         inputs |= {} if self.stores.padded is None else {"padded": self.stores.padded.key}
         self.debias = self._stage("debias", inputs, self._debias, load_debias)
         shares = {"shares": self.recipe.pair_shares} if self.recipe.pair_shares else {}
@@ -146,7 +155,8 @@ class Training:
         model = self._stage("model", {**fitted, "backbone": self.backbone.fingerprint}, self._save_model, read_nothing)
         inputs = {**fitted, "suites": self._keys("suites"), **self._settings("bench", "examples", *self._unseen())}
         self.rival = self._stage("bench", inputs, self._bench, _load_rival)
-        stages = (self.probe, self.uncertainty, self.debias, self.gates, self.preference, self.rival)
+        learnt = (self.rewards,) if self.recipe.preferred else ()
+        stages = (self.probe, self.uncertainty, *learnt, self.debias, self.gates, self.preference, self.rival)
         facts = {stage.folder.name: stage.facts for stage in stages}
         inputs = {"model": model.key, "bench": self.rival.key, "facts": facts, "about": about, "name": self.recipe.name}
         report = self._stage("report", inputs, lambda at: self._report(at, facts, about), read_nothing)
@@ -162,7 +172,7 @@ class Training:
         that it is not finished.
         """
         known = read_own_list(self.out)
-        for name in STAGES:
+        for name in stages_of(self.recipe):
             require_stage_folder(self.out / name)
         if not self.features.exists():
             device_of(self.recipe.backbone.device)
@@ -175,7 +185,7 @@ class Training:
     def _finish(self) -> None:
         """A list of the whole: the recipe, and the stages' and stores' own lists."""
         stores = [store.folder / "manifest.json" for store in self.stores.all if store.folder.is_relative_to(self.out)]
-        lists = [self.out / RECIPE, *(self.out / name / SUMS for name in STAGES), *stores]
+        lists = [self.out / RECIPE, *(self.out / name / SUMS for name in stages_of(self.recipe)), *stores]
         sums = {place.relative_to(self.out).as_posix(): digest_of(place) for place in lists}
         save_sums(self.out, sums | dict(self._lists_of_statistics()))
 
@@ -218,26 +228,40 @@ class Training:
         statistics = self.out / STATISTICS
         return uncertainty_stage(at, self.context, self.probe.value, self.stores.ratings, statistics=statistics)
 
+    def _learn_preferred(self) -> Stage[FittedProbe]:
+        """A probe with an objective more, which the stages behind it read."""
+        shares = {"shares": self.recipe.pair_shares} if self.recipe.pair_shares else {}
+        inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), "weigh": self.recipe.gate.weigh, **shares}
+        given = self.context, self.probe.value, self.pairs
+        return self._stage(
+            PREFERRED.name,
+            inputs,
+            lambda at: fit_preferred_stage(at, *given),
+            lambda at: FittedProbe.load(at, self.recipe.probe.folds),
+        )
+
     def _debias(self, at: Path) -> tuple[Debias, Facts]:
         stores = self.stores
-        return fit_debias_stage(at, self.context, self.probe.value, stores.ratings, self.pairs.natural, padded=stores.padded)
+        return fit_debias_stage(at, self.context, self.rewards.value, stores.ratings, self.pairs.natural, padded=stores.padded)
 
     def _fit_gates(self, at: Path) -> tuple[BothGates, Facts]:
         """Two gates: on debiased rewards, and (for the ablation) on raw ones."""
-        debiased, facts = fit_gate_stage(at, self.context, self.probe.value, self.debias.value, self.pairs)
-        none = Debias.identity(self.objectives)
-        raw, _ = fit_gate_stage(at / "not-debiased", self.context, self.probe.value, none, self.pairs, kl=facts.get("kl"))
+        given = self.context, self.rewards.value
+        elsewhere = prompts_elsewhere(self.context, self.stores.ratings, self.pairs)
+        debiased, facts = fit_gate_stage(at, *given, self.debias.value, self.pairs, elsewhere=elsewhere)
+        none = Debias.identity(self.rewards.value.probe.objectives)
+        raw, _ = fit_gate_stage(at / "not-debiased", *given, none, self.pairs, elsewhere=elsewhere, kl=facts.get("kl"))
         return BothGates(debiased, raw), {**facts, "single": raw.best_objective}
 
     def _fit_preference(self, at: Path) -> tuple[Preference | None, Facts]:
-        return fit_preference_stage(at, self.probe.value, self.debias.value, self.gates.value.debiased.gate, self.pairs.natural)
+        return fit_preference_stage(at, self.rewards.value, self.debias.value, self.gates.value.debiased.gate, self.pairs.natural)
 
     def _save_model(self, at: Path) -> tuple[None, Facts]:
         from armorm.model.layouts.own import assemble
 
         fitted, (backbone, renderer) = self.fitted, self.backbone.load()
         model = assemble(backbone, renderer, fitted, prompt=self.recipe.features.prompt_spec)
-        model.uncertainty = self.uncertainty.value
+        model.uncertainty = without_errors(self.uncertainty.value) if self.recipe.preferred else self.uncertainty.value
         model.preference = self.preference.value
         model.reference = reference_of(fitted, self.pairs.natural, seed=self.recipe.seed)
         model.save_pretrained(at)
@@ -290,6 +314,7 @@ class Training:
                 **about,
                 "probe": {**facts["probe"], "uncertainty": facts["uncertainty"]},
                 "debias": facts["debias"] if facts["debias"]["nuisances"] else None,
+                "preferred": facts.get(PREFERRED.name),
                 "gate": facts["gate"],
                 "preference": facts["preference"],
                 **facts["bench"],
@@ -304,7 +329,7 @@ class Training:
     @cached_property
     def fitted(self) -> Fitted:
         """The method, after its stages."""
-        probe = self.probe.value
+        probe = self.rewards.value
         return Fitted(probe.probe, probe.feature, self.debias.value, self.gates.value.debiased.gate)
 
     @property
@@ -313,7 +338,7 @@ class Training:
         return self._methods(self.rival.value)
 
     def _methods(self, rival: BradleyTerry) -> list[Method]:
-        return methods(self.probe.value, self.debias.value, self.gates.value.debiased, self.gates.value.raw, rival)
+        return methods(self.rewards.value, self.debias.value, self.gates.value.debiased, self.gates.value.raw, rival)
 
     # -- what the stages read ------------------------------------------------------------------------------------------------
 
@@ -364,7 +389,7 @@ class Training:
         return _there(Uncertainty.load(at, self.objectives), at / "uncertainty.json")
 
     def _load_preference(self, at: Path) -> Preference | None:
-        return load_preference(at, self.objectives)
+        return load_preference(at, self.rewards.value.probe.objectives)
 
     def _planted(self, tables: list[Facts]) -> Facts | None:
         if self.recipe.objectives != STARTER:

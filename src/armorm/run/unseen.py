@@ -21,6 +21,7 @@ from jaxtyping import Bool
 from armorm.data.splits import Split
 from armorm.disk import passing_folder
 from armorm.errors import FitError
+from armorm.features.columns import Column
 from armorm.fit.debias import Debias
 from armorm.progress import Reporter
 from armorm.recipe import UNSEEN
@@ -29,7 +30,8 @@ from armorm.run.debias_stage import fit_debias_stage
 from armorm.run.extraction import Stores
 from armorm.run.gate_stage import fit_gates
 from armorm.run.methods import Graded, Judged, Method, Side, fit_bradley_terry_stage, judge_scores, methods, score_suite
-from armorm.run.pairs import PairArrays, SuiteArrays
+from armorm.run.pairs import PairArrays, SuiteArrays, prompts_elsewhere
+from armorm.run.preferred_stage import with_preferred
 from armorm.run.probe_stage import FittedProbe
 
 FEWEST = 20
@@ -95,22 +97,32 @@ class _LeftOut:
         rest = self.pairs.take(np.array([group not in prompts for group in self.pairs.groups], dtype=np.bool_))
         if not (rest.at(Split.TRAIN).any() and rest.at(Split.VALIDATION).any()):
             raise FitError("without it and its prompts there are no pairs to train on, or none to stop the training")
-        debias = self._debias(quiet, rest, source, prompts, folder)
+        probe = with_preferred(recipe, self.probe, rest)[0] if recipe.preferred else self.probe
+        debias = self._debias(quiet, probe, rest, source, prompts, folder)
         none, shares = Debias.identity(debias.objectives), recipe.pair_shares
-        fit = partial(fit_gates, seed=recipe.seed, reporter=quiet.reporter, shares=shares)
-        found = fit(self.probe, debias, rest, recipe.gate)
-        raw = fit(self.probe, none, rest, found.settings).gates if recipe.debias.nuisances else found.gates
+        fit = partial(fit_gates, seed=recipe.seed, reporter=quiet.reporter, shares=shares, elsewhere=self._elsewhere)
+        found = fit(probe, debias, rest, recipe.gate)
+        raw = fit(probe, none, rest, found.settings).gates if recipe.debias.nuisances else found.gates
         candidates = [str(spec) for spec in recipe.features.candidates]
         rival = fit_bradley_terry_stage(rest, candidates, weigh=recipe.gate.weigh, shares=shares)
-        return methods(self.probe, debias, found.gates, raw, rival)
+        return methods(probe, debias, found.gates, raw, rival)
 
-    def _debias(self, context: RunContext, rest: PairArrays, source: str, prompts: set[str], folder: Path) -> Debias:
+    def _debias(
+        self, context: RunContext, probe: FittedProbe, rest: PairArrays, source: str, prompts: set[str], folder: Path
+    ) -> Debias:
+        # The run's own where none of it comes from the source
         settings = context.recipe.debias
-        if not settings.nuisances or (settings.reference and source not in settings.reference):
+        touched = context.recipe.preferred or not settings.reference or source in settings.reference
+        if not (settings.nuisances and touched):
             return self.debias
         with passing_folder(folder / "debias") as place:
-            given = (place or folder, context, self.probe, self.stores.ratings, rest.natural)
+            given = (place or folder, context, probe, self.stores.ratings, rest.natural)
             return fit_debias_stage(*given, padded=self.stores.padded, without=prompts)[0]
+
+    @cached_property
+    def _elsewhere(self) -> Column | None:
+        # Of no source's pairs, so of none that is left out
+        return prompts_elsewhere(self.context, self.stores.ratings, self.pairs)
 
     @cached_property
     def _fitted(self) -> set[str]:
