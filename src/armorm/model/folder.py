@@ -36,7 +36,7 @@ from armorm.features.loading import (
 )
 from armorm.features.spec import FINAL, FeatureSpec
 from armorm.fit.parts import PREFERENCE_FILES
-from armorm.model.config import RewardModelConfig
+from armorm.model.config import ASIDE, RewardModelConfig
 from armorm.model.layouts.released import is_released
 from armorm.objectives import Objectives
 from armorm.scoring.profile import Profile
@@ -160,6 +160,7 @@ class _Own(BaseModel):
     question_ids: list[list[TokenId]] = []
     empty_ids: list[TokenId] = []
     profile: dict[str, Any] | None = None
+    measured: list[dict[str, Any]] = []
     armorm_format: StrictInt = 0
 
 
@@ -176,11 +177,15 @@ def _check_own(facts: Mapping[str, Any], said: Said) -> None:
 
 
 def folder_beside(name: str, hub: Mapping[str, Any]) -> Path | None:
-    """The folder that holds what is kept beside the weights: the model's own, or the hub's snapshot where it has such files."""
+    """The folder of what is kept beside the weights, if there is such: `ASIDE`, or the model's own, of earlier versions."""
     if Path(name).is_dir():
-        return Path(name)
-    kept = [cached_file(name, file, **_QUIET, **hub) for file in BESIDE]
-    return next((Path(file).parent for file in kept if file), None)
+        places = (Path(name) / ASIDE, Path(name))
+        return next((place for place in places if any((place / file).is_file() for file in BESIDE)), None)
+    for at in (f"{ASIDE}/", ""):
+        kept = [cached_file(name, at + file, **_QUIET, **hub) for file in BESIDE]
+        if found := next((Path(file).parent for file in kept if file), None):
+            return found
+    return None
 
 
 def read_tokenizer(name: str, hub: Mapping[str, Any], rows: int) -> Any:
