@@ -228,6 +228,7 @@ def clone_shallowly(module: Any) -> Any:
             f"{type(module).__name__} has a forward of another library's (several devices by a device_map, offloaded weights, a "
             "compiled forward): load the decoder on one device, and leave its forward as it is"
         )
+    clone.__dict__["_compiled_call_impl"] = None  # it would run the module itself
     for name in ("_modules", "_buffers"):
         clone.__dict__[name] = dict(module.__dict__[name])
     clone.__dict__["_forward_hooks"] = OrderedDict(module._forward_hooks)

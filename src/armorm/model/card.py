@@ -78,7 +78,7 @@ def _sections(model: RewardModel) -> Iterator[str]:
     yield LOADING
     yield "\n## Objectives\n\n| name | scale | direction | rater | licence |\n|---|---|---|---|---|\n"
     for o in model.objectives:
-        about = " | ".join(map(_cell, (o.name, f"{o.min:g} to {o.max:g}", o.direction, o.rater, o.licence)))
+        about = " | ".join(map(_cell, (o.name, f"{o.min:g} to {o.max:g}", o.direction.replace("_", " "), o.rater, o.licence)))
         yield f"| {about} |\n"
     yield (
         f"\n## What it reads\n\nThe decoder is {_cell(Path(c.backbone_name).name)}, frozen, in {dtype}, of {c.backbone_layers} "

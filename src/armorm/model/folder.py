@@ -136,6 +136,13 @@ def _kind_in(facts: Mapping[str, Any]) -> str:
     return f"{kind} with {labels} labels" if labels > 1 else str(kind)
 
 
+class _Measured(BaseModel):
+    metric: StrictStr
+    on: StrictStr
+    value: FiniteFloat
+    n: Annotated[StrictInt, Ge(0)]
+
+
 class _Own(BaseModel):
     # What kinds of values config.json holds in this package's own layout; what it lacks has a default.
     model_config = ConfigDict(extra="ignore")
@@ -160,7 +167,7 @@ class _Own(BaseModel):
     question_ids: list[list[TokenId]] = []
     empty_ids: list[TokenId] = []
     profile: dict[str, Any] | None = None
-    measured: list[dict[str, Any]] = []
+    measured: list[_Measured] = []
     armorm_format: StrictInt = 0
 
 

@@ -399,6 +399,7 @@ class RewardModel(PreTrainedModel):
         # What an answer answers, the tools that it has included.
         return split_answer(parse_conversation(conversation).messages, self.renderer.rendering.answer)[0]
 
+    @torch.compiler.disable(reason="texts are read between the ids and the decoder; compile the decoder's blocks")
     def forward(
         self,
         input_ids: Any = None,
