@@ -95,7 +95,7 @@ def batch(tokenizer: Any, conversations: list[Any] = TALKS) -> dict[str, torch.T
 
 
 def near(kind: str, got: Any, wanted: Any) -> None:
-    np.testing.assert_allclose(np.asarray(got, dtype=np.float64), wanted, atol=0.1 if kind == "bfloat16" else 2e-5)
+    np.testing.assert_allclose(np.asarray(got, dtype=np.float64), wanted, atol=0.2 if kind == "bfloat16" else 2e-5)
 
 
 # -- what a folder says of itself ----------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ for folder, ids, mask in json.loads(sys.argv[1]):
 model.save_pretrained(sys.argv[2])
 torch.ones(900, 900) @ torch.ones(900, 900)  # by several threads, which a fork has not
 if not (child := os.fork()):
-    signal.alarm(200)
+    signal.alarm(500)
     again = model(torch.tensor(ids), attention_mask=torch.tensor(mask)).logits[:, 0].tolist()
     (torch.ones(900, 900) @ torch.ones(900, 900)).exp().sum()
     os._exit(0 if again == found[folder] or max(abs(a - b) for a, b in zip(again, found[folder])) < 1e-4 else 3)
@@ -327,8 +327,8 @@ def test_compiled(folders: Mapping[str, Path], wanted: Mapping[str, list[float]]
         calls.append(1)
         return graph.forward
 
-    blocks_of(model.model)[0].compile(backend=counting)
-    blocks_of(model.model)[1].compile(backend=counting)
+    for at in (0, 3):  # a block that is read, and one that is not
+        blocks_of(model.model)[at].compile(backend=counting)
     near("own", model(**inputs).logits[:, 0].tolist(), wanted["own"])
     assert calls
     near("own", [s.score for s in model.score(TALKS)], wanted["own"])

@@ -399,13 +399,13 @@ class RewardModel(PreTrainedModel):
         # What an answer answers, the tools that it has included.
         return split_answer(parse_conversation(conversation).messages, self.renderer.rendering.answer)[0]
 
-    @torch.compiler.disable(reason="texts are read between the ids and the decoder; compile the decoder's blocks")
+    @torch.compiler.disable(reason="it reads texts; compile the decoder's blocks")  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Any = None,
         attention_mask: Tensor | None = None,
         prompt_lengths: Tensor | None = None,
-        labels: Tensor | None = None,
+        labels: Any = None,
         return_dict: bool | None = None,
         **_: Any,
     ) -> RewardOutput | tuple[Any, ...]:
@@ -495,7 +495,7 @@ def _with_worst(heads: Heads, steered: Heads, rows: Sequence[int], objectives: O
     return heads._replace(rewards=rewards, terms=terms)
 
 
-def _loss(score: Float[Tensor, " b"], labels: Tensor) -> Float[Tensor, ""]:
+def _loss(score: Float[Tensor, " b"], labels: Any) -> Float[Tensor, ""]:
     if not isinstance(labels, Tensor) or labels.shape not in (score.shape, (*score.shape, 1)):
         found = tuple(labels.shape) if isinstance(labels, Tensor) else kind_of(labels)
         raise BackboneError(f"labels are {found}: give a tensor with one number for each of the {len(score)} rows")
