@@ -181,11 +181,12 @@ def test_answers_to_different_prompts_have_none(model: RewardModel):
 def test_the_calibration_is_kept_with_the_model(model: RewardModel, tmp_path: Path):
     model.save_pretrained(tmp_path / "m")
     listed = (tmp_path / "m" / "SHA256SUMS").read_text()
-    assert all(name in listed for name in PREFERENCE_FILES)
+    assert all(f"armorm/{name}" in listed for name in PREFERENCE_FILES)
     read = RewardModel.from_pretrained(tmp_path / "m")
     assert read.compare(GOOD, BAD, exact=True).probability == model.compare(GOOD, BAD, exact=True).probability
     export_model(str(tmp_path / "m"), tmp_path / "again", layout="armorm", shard_size="1GB", dtype=None)
-    assert (tmp_path / "again" / "preference.json").read_bytes() == (tmp_path / "m" / "preference.json").read_bytes()
+    one, two = (tmp_path / name / "armorm" / "preference.json" for name in ("again", "m"))
+    assert one.read_bytes() == two.read_bytes()
 
 
 @pytest.mark.parametrize("file", PREFERENCE_FILES)
@@ -195,21 +196,22 @@ def test_damage_is_noticed_when_the_model_is_loaded(model: RewardModel, tmp_path
     if not listed:
         (tmp_path / "m" / "SHA256SUMS").unlink()
     said = file if listed or file.endswith(".json") else r"preference\.safetensors|a safetensors file"
-    whole = (tmp_path / "m" / file).read_bytes()
+    place = tmp_path / "m" / "armorm" / file
+    whole = place.read_bytes()
     for place in np.random.default_rng(0).integers(8 * len(whole), size=6).tolist():
         hurt = bytearray(whole)
         hurt[place // 8] ^= 1 << place % 8
-        (tmp_path / "m" / file).write_bytes(hurt)
+        place.write_bytes(hurt)
         with pytest.raises(CheckpointError, match=said):
             RewardModel.from_pretrained(tmp_path / "m")
-    (tmp_path / "m" / file).write_bytes(whole[: len(whole) // 2])
+    place.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match=said):
         RewardModel.from_pretrained(tmp_path / "m")
 
 
 def test_a_folder_of_an_earlier_version_is_read_and_has_none(model: RewardModel, tmp_path: Path):
     model.save_pretrained(tmp_path / "m")
-    for name in (*PREFERENCE_FILES, "SHA256SUMS"):
+    for name in (*(f"armorm/{file}" for file in PREFERENCE_FILES), "SHA256SUMS"):
         (tmp_path / "m" / name).unlink()
     read = RewardModel.from_pretrained(tmp_path / "m")
     assert read.preference is None
@@ -312,7 +314,7 @@ def test_a_run_that_can_not_calibrate_ends_with_a_model_and_no_probability(
     monkeypatch.setattr(preference_stage, "fit_preference", lambda *_: PreferenceFit(None, reason=why))
     recipe = load_recipe(run.folder / "recipe.yaml")
     bare = train(recipe, tmp_path / "bare", features=run.folder / "features", reporter=QUIET)
-    assert not (bare.folder / "model" / "preference.json").exists()
+    assert not (bare.folder / "model" / "armorm" / "preference.json").exists()
     refused(RewardModel.from_pretrained(bare.folder / "model").compare(GOOD, BAD), "keeps no calibration")
     assert f"P(right) could not be calibrated: {why}" in bare.results.warnings
     assert bare.results.reliability == ()

@@ -232,9 +232,20 @@ def test_eos_behind_the_closing_and_half_a_closing_are_no_text(ending, chat):
 # -- no answer ---------------------------------------------------------------------------------------------------------
 
 
+def worst_of(model, out):
+    """What the worst rating on each objective comes to, at each row's weights."""
+    ends = torch.tensor([o.unit_ends for o in model.objectives])
+    k = len(ends)
+    return (out.coefficients[:, :k, None] * ends).min(dim=2).values.sum(dim=1)
+
+
+def is_worst(model, out):
+    return torch.isclose(out.score, worst_of(model, out)).tolist()
+
+
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("before", [(), ("hello", "Fine."), ("hello", "  x", "more", "yes")])
-def test_an_empty_answer_has_no_score(before, closed, chat):
+def test_an_empty_answer_is_rated_worst_on_every_objective(before, closed, chat):
     conversations = [talk(*before, "How are you?", answer) for answer in (*NOTHING, "Good.")]
     if closed:
         inputs = batch(chat, conversations)
@@ -244,9 +255,12 @@ def test_an_empty_answer_has_no_score(before, closed, chat):
         inputs = chat.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
         inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     out = chat(**inputs)
-    assert out.score.isnan().tolist() == [True] * len(NOTHING) + [False]
-    assert out.logits.isnan().flatten().tolist() == out.score.isnan().tolist()
-    assert out.rewards.isfinite().all()
+    worst = worst_of(chat, out)
+    torch.testing.assert_close(out.score[:-1], worst[:-1])
+    assert (out.score[-1] - worst[-1]).abs() > 0.1
+    assert out.logits.flatten().tolist() == out.score.tolist()
+    torch.testing.assert_close((out.coefficients * out.terms).sum(dim=1), out.score)
+    assert out.terms[:-1, -1].tolist() == [0.0] * len(NOTHING)
     torch.testing.assert_close(out.gating_output[:-1], out.gating_output[-1:].expand(len(NOTHING), -1), atol=1e-5, rtol=0)
     set_so = changed(chat, empty_score=-3.5)(**inputs)
     assert set_so.score[:-1].tolist() == [-3.5] * len(NOTHING)
@@ -259,14 +273,14 @@ def test_empty_rows_without_a_tokenizer(chat, blind):
     ids, mask = padded(rows)
     lengths = torch.full((4,), len(rendered.prompt))
     for given in (None, lengths):
-        assert blind(ids, attention_mask=mask, prompt_lengths=given).score.isnan().tolist() == [True, True, True, False]
+        assert is_worst(blind, blind(ids, attention_mask=mask, prompt_lengths=given)) == [True, True, True, False]
 
 
 @pytest.mark.parametrize("answer", NOTHING)
 def test_a_think_block_that_the_template_writes_is_no_answer(answer, make):
     model = make(THINKING)
     out = model(**batch(model, [talk("hello", answer), talk("hello", "Fine.")]))
-    assert out.score.isnan().tolist() == [True, False]
+    assert is_worst(model, out) == [True, False]
     assert model.tokenizer.decode(model.config.empty_ids).strip() == "<think>\n\n</think>"
 
 
@@ -370,7 +384,7 @@ def test_lengths_up_to_the_closing_or_the_rows_end_are_empty_answers(chat):
         (rendered.prompt, n),
         (rendered.ids, len(rendered) - len(rendered.closing)),
     ):
-        assert chat(torch.tensor([row]), prompt_lengths=torch.tensor([length])).score.isnan().all()
+        assert is_worst(chat, chat(torch.tensor([row]), prompt_lengths=torch.tensor([length]))) == [True]
 
 
 # -- answers that imitate the chat -------------------------------------------------------------------------------------
@@ -551,8 +565,9 @@ def test_grpo_goes_through_whatever_the_policy_says(empty, chat, speaker, tmp_pa
     for out in seen:
         got = out.logits[:, 0].tolist()
         assert any(np.allclose([got[0], got[1], got[4]], wanted, atol=1e-4) for wanted in asked)
-        nothing = np.nan if empty is None else empty
-        np.testing.assert_equal([got[2], got[3], got[5]], [nothing, nothing, np.nan])
+        assert math.isnan(got[5])
+        nothing = [got[2], got[3]] == [empty, empty] if empty is not None else is_worst(model, out)[2:4] == [True, True]
+        assert nothing
         scored = [r for r in got if not math.isnan(r)]
         logs = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
         assert any(reward == pytest.approx(np.mean(scored), abs=1e-4) for reward in logs)

@@ -144,6 +144,7 @@ OWN_FIELDS = [
         "question_ids",
         "empty_ids",
         "profile",
+        "measured",
         "armorm_format",
         "model_type",
         "dtype",

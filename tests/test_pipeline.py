@@ -52,6 +52,21 @@ def test_a_run_leaves_every_part(run: Run):
     assert not [p for p in run.folder.rglob("*") if p.suffix in {".pkl", ".pt", ".bin", ".part"}]
 
 
+def test_the_models_card_says_what_was_measured_on_held_out_rows(run: Run):
+    results, text = run.results, (run.folder / "model" / "README.md").read_text(encoding="utf-8")
+    facts = {
+        (one["metric"], one["on"]): one for one in json.loads((run.folder / "model" / "config.json").read_text())["measured"]
+    }
+    held_out = next(suite for suite in results.suites if suite.name == "held-out pairs")
+    ours = next(method for method in held_out.methods if method.method == "armorm")
+    assert facts["accuracy", "held-out pairs"]["value"] == pytest.approx(ours.overall.value)
+    assert facts["pearsonr", "judge-quality"]["value"] == pytest.approx(
+        next(o.pearson.value for o in results.probe.objectives if o.name == "judge-quality")
+    )
+    assert "| accuracy | held-out pairs |" in text
+    assert [file.name for file in (run.folder / "model").glob("*.safetensors")] == ["model.safetensors"]
+
+
 def test_results_hold_every_part_of_the_contract(run: Run):
     results = run.results.to_json()
     assert json.loads((run.folder / "report" / "results.json").read_text()) == results

@@ -133,8 +133,8 @@ STAGES = [
     ("gate", "not-debiased/fixed.safetensors", SAFETENSORS),
     ("preference", "preference/preference.safetensors", SAFETENSORS),
     ("model", "model/model.safetensors", SAFETENSORS),
-    ("model", "model/preference.safetensors", SAFETENSORS),
-    ("model", "model/reference.safetensors", SAFETENSORS),
+    ("model", "model/armorm/preference.safetensors", SAFETENSORS),
+    ("model", "model/armorm/reference.safetensors", SAFETENSORS),
     ("model", "model/tokenizer.json", TOKENIZERS),
     ("bench", "bench/bradley-terry.safetensors", SAFETENSORS),
 ]

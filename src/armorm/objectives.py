@@ -93,6 +93,12 @@ class Objective(BaseModel):
         """Whether only two ratings are possible (0/1 scales and two categories)."""
         return (self.min, self.max) == (0.0, 1.0) if self.categories is None else len(set(self.categories.values())) == 2
 
+    @property
+    def unit_ends(self) -> tuple[float, float]:
+        """The ends of the [0, 1] scale's image of the raw one, the lower first."""
+        low, high = sorted((self.to_unit(self.min), self.to_unit(self.max)))
+        return low, high
+
     def raw(self, value: Any) -> float:
         """The raw rating as a number: a category's value, a bool as 0/1, a number as it is.
 

@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from sys import getsizeof
 from threading import Lock
 from typing import Any, Literal
@@ -140,6 +140,10 @@ class Renderer:
         self._bos = bos_of(tokenizer)
         specials = "|".join(map(re.escape, _specials_of(tokenizer)))
         self._literals = re.compile(f"({specials})" if specials else "((?!))")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy begins with nothing remembered.
+        return partial(type(self), max_tokens=self.max_tokens, rendering=self.rendering), (self.tokenizer,)
 
     # -- a conversation's tokens ---------------------------------------------------------------------------------------------
 

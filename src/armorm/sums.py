@@ -11,7 +11,6 @@ reaches a number. `sha256sum -c SHA256SUMS` checks the same without this package
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -135,20 +134,23 @@ def listing(folder: Path, names: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def listing_written(folder: Path) -> Iterator[None]:
-    """For a block that saves a model in a folder: what it writes there is listed, with the rights that the umask leaves."""
+def listing_written(folder: Path, *inside: str) -> Iterator[None]:
+    """For a block that saves a model in a folder: what it writes there, and in the folders `inside` it, is listed, with the
+    rights that the umask leaves."""
     read_own_list(folder)
     with storage_errors(folder):
-        before = _states(folder)
+        before = _states(folder, inside)
         yield
-        written = [name for name, state in _states(folder).items() if before.get(name) != state and name != NAME]
+        written = [name for name, state in _states(folder, inside).items() if before.get(name) != state and name != NAME]
         give_rights(folder, written)
         write_sums(folder, written)
 
 
-def _states(folder: Path) -> dict[str, tuple[int, int, int]]:
-    found = [entry for entry in os.scandir(folder) if entry.is_file()] if folder.is_dir() else []
-    return {entry.name: (entry.stat().st_ino, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in found}
+def _states(folder: Path, inside: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+    places = [place for place in (folder, *map(folder.joinpath, inside)) if place.is_dir()]
+    files = [file for place in places for file in place.iterdir() if file.is_file()]
+    states = ((file.relative_to(folder).as_posix(), file.stat()) for file in files)
+    return {name: (state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states}
 
 
 def check_model(folder: Path, *, weights: bool = True) -> None:

@@ -70,14 +70,16 @@ class Configs(Folders):
     def inputs(self, draw: random.Random) -> Iterator[tuple[str, Any]]:
         while True:
             kind = draw.choice(self.folders)
-            paths = sorted(p for p in self._home(kind).glob("*.json") if p.name not in ("stage.json",))
+            home = self._home(kind)
+            paths = sorted(p for p in home.rglob("*.json") if p.name not in ("stage.json",))
             path = draw.choice([*paths, *(p for p in paths if p.name == "config.json")])
             facts = json.loads(path.read_bytes())
             changed = draw.choice(VALUES) if draw.random() < 0.03 else mutated(draw, facts)
             data = json.dumps(changed, indent=1).encode() if draw.random() < 0.9 else mutated_bytes(draw, path.read_bytes())
             if "sha256" in facts and isinstance(changed, dict):
                 data = _sealed(changed)
-            yield f"{kind}: {path.name}", (kind, path.name, data)
+            name = path.relative_to(home).as_posix()
+            yield f"{kind}: {name}", (kind, name, data)
 
 
 class Headers(Folders):

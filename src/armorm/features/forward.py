@@ -43,13 +43,13 @@ FREQUENCIES = "inv_freq"
 """How the buffers are called in which rotary embeddings keep their frequencies."""
 
 
-def _renew_thread_pool() -> None:
-    # A forked process gets its pool of threads anew from the first operation: torch fails where threads race to be the first.
-    torch.set_num_threads(torch.get_num_threads())
+def _compute_alone() -> None:
+    # The pool of threads does not come along into a forked process, and OpenMP would wait for it without end.
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_thread_pool)
+    os.register_at_fork(after_in_child=_compute_alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +228,7 @@ def clone_shallowly(module: Any) -> Any:
             f"{type(module).__name__} has a forward of another library's (several devices by a device_map, offloaded weights, a "
             "compiled forward): load the decoder on one device, and leave its forward as it is"
         )
+    clone.__dict__["_compiled_call_impl"] = None  # it would run the module itself
     for name in ("_modules", "_buffers"):
         clone.__dict__[name] = dict(module.__dict__[name])
     clone.__dict__["_forward_hooks"] = OrderedDict(module._forward_hooks)

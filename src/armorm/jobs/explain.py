@@ -106,6 +106,7 @@ def bake_profile(name: str, profile: Path, out: Path) -> dict[str, Any]:
     require_free(out)
     steering, model = _bind(profile, name)
     model.config.profile = steering.profile.to_json()
+    model.config.measured = []  # of the model as it was trained
     with owning(out), writing_folder(out, new=True) as folder:
         model.save_pretrained(folder)
     return {"model": str(out), "profile": steering.profile.to_json()}

@@ -36,7 +36,7 @@ from armorm.features.loading import (
 )
 from armorm.features.spec import FINAL, FeatureSpec
 from armorm.fit.parts import PREFERENCE_FILES
-from armorm.model.config import RewardModelConfig
+from armorm.model.config import ASIDE, RewardModelConfig
 from armorm.model.layouts.released import is_released
 from armorm.objectives import Objectives
 from armorm.scoring.profile import Profile
@@ -136,6 +136,13 @@ def _kind_in(facts: Mapping[str, Any]) -> str:
     return f"{kind} with {labels} labels" if labels > 1 else str(kind)
 
 
+class _Measured(BaseModel):
+    metric: StrictStr
+    on: StrictStr
+    value: FiniteFloat
+    n: Annotated[StrictInt, Ge(0)]
+
+
 class _Own(BaseModel):
     # What kinds of values config.json holds in this package's own layout; what it lacks has a default.
     model_config = ConfigDict(extra="ignore")
@@ -160,6 +167,7 @@ class _Own(BaseModel):
     question_ids: list[list[TokenId]] = []
     empty_ids: list[TokenId] = []
     profile: dict[str, Any] | None = None
+    measured: list[_Measured] = []
     armorm_format: StrictInt = 0
 
 
@@ -176,11 +184,15 @@ def _check_own(facts: Mapping[str, Any], said: Said) -> None:
 
 
 def folder_beside(name: str, hub: Mapping[str, Any]) -> Path | None:
-    """The folder that holds what is kept beside the weights: the model's own, or the hub's snapshot where it has such files."""
+    """The folder of what is kept beside the weights, if there is such: `ASIDE`, or the model's own, of earlier versions."""
     if Path(name).is_dir():
-        return Path(name)
-    kept = [cached_file(name, file, **_QUIET, **hub) for file in BESIDE]
-    return next((Path(file).parent for file in kept if file), None)
+        places = (Path(name) / ASIDE, Path(name))
+        return next((place for place in places if any((place / file).is_file() for file in BESIDE)), None)
+    for at in (f"{ASIDE}/", ""):
+        kept = [cached_file(name, at + file, **_QUIET, **hub) for file in BESIDE]
+        if found := next((Path(file).parent for file in kept if file), None):
+            return found
+    return None
 
 
 def read_tokenizer(name: str, hub: Mapping[str, Any], rows: int) -> Any:

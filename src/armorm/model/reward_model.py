@@ -6,7 +6,7 @@ Cost: one forward pass of the decoder, cut to the deepest layer that is read; pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput
@@ -33,19 +34,21 @@ from armorm.conversation import (
 from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import Backbone
 from armorm.features.extract import pool
-from armorm.features.forward import run_whole
+from armorm.features.forward import FREQUENCIES, run_whole
 from armorm.features.loading import loading_errors
 from armorm.features.nuisances import counts_style, style_of
 from armorm.features.spec import FeatureSpec
 from armorm.fit.parts import load_preference, save_preference
 from armorm.fit.preference import Preference
-from armorm.model.config import FORMAT, RewardModelConfig
-from armorm.model.folder import check_built, checkpoint_error, folder_beside, read_facts, read_tokenizer
+from armorm.model.card import write_card
+from armorm.model.config import ASIDE, FORMAT, RewardModelConfig
+from armorm.model.folder import BESIDE, check_built, checkpoint_error, folder_beside, read_facts, read_tokenizer
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.padding import check_ids
 from armorm.model.segments import find_segments
-from armorm.model.soundness import check_gate_settings, check_heads, computed_places
+from armorm.model.soundness import HEADS, check_gate_settings, check_heads, computed_places
+from armorm.objectives import Objectives
 from armorm.rendering import Rendered, Renderer, Rendering
 from armorm.scoring.comparison import Comparison, comparison
 from armorm.scoring.engine import Engine, join_pooled
@@ -53,26 +56,28 @@ from armorm.scoring.explain import Difference, Explanation, explain
 from armorm.scoring.profile import FILE, Profile
 from armorm.scoring.reference import Reference
 from armorm.scoring.score import Score
-from armorm.scoring.steer import Heads
+from armorm.scoring.steer import Heads, Steering
 from armorm.scoring.table import Basis, Profiles
 from armorm.scoring.uncertainty import Uncertainty
-from armorm.sums import check_model, listing_written
+from armorm.sums import check_model, listing_written, read_sums
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
 @dataclass
 class RewardOutput(ModelOutput):
-    """What `forward` returns for B rows; `logits` (B, 1) is the score, as TRL and RewardBench read it.
+    """What `forward` returns for B rows; `logits` (B, 1) is the score, as TRL and RewardBench read it; `loss`, where there were
+    labels, its mean squared error.
 
     `rewards` (B, k) before debiasing, [0, 1] scale; `gating_output` (B, k), rows sum to 1 (to the config's `gate_scale`);
     `coefficients` and `terms` (B, k+m) whose products sum to `score` (B); `hidden_state` and `prompt_embedding`: the
     response's and prompt's features. Under a profile, `gating_output` holds the steered weights, `gate_as_trained` the
-    gate's own, and `coefficients` and `terms` have one more column for each constraint. Of a row without an answer, `score` and
-    `logits` are replaced (see `forward`) and the rest is what a text of no tokens gives: the gate is the prompt's, rewards mean
-    nothing. Of a row whose answer has no certain place, the rest is for the last header's.
+    gate's own, and `coefficients` and `terms` have one more column for each constraint. A row without an answer has its prompt's
+    gate and the worst ratings that there are. Of a row whose answer has no certain place, all but `score` and `logits` is for the
+    last header's.
     """
 
+    loss: Tensor | None = None
     logits: Tensor | None = None
     score: Tensor | None = None
     rewards: Tensor | None = None
@@ -131,26 +136,59 @@ class RewardModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The decoder's, which is what programs ask for when they choose one; the heads are in float32."""
+        return self.model.dtype
+
+    def _apply(self, fn: Any, recurse: bool = True) -> RewardModel:
+        # Casts are for the decoder's weights: heads and rotary frequencies stay as they are when it is loaded in that type.
+        kept = {name: tensor.detach() for name, tensor in self._exact()}
+        super()._apply(fn, recurse)
+        for name, tensor in self._exact():
+            if tensor.dtype != kept[name].dtype:
+                tensor.data = kept[name].to(tensor.device)
+        return self
+
+    def _exact(self) -> Iterator[tuple[str, Tensor]]:
+        yield from ((name, tensor) for name, tensor in self.named_parameters() if name.startswith(HEADS))
+        yield from ((name, tensor) for name, tensor in self.named_buffers() if name.endswith(FREQUENCIES))
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
+        """Nothing: transformers would copy this module's own source into every folder that is saved."""
+
     # -- saving, loading -----------------------------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Write a Hugging Face folder: safetensors, config, tokenizer, and a list of their digests. Never pickles."""
+        """Write a Hugging Face folder: safetensors, config, tokenizer, card, and a list of their digests. Never pickles.
+
+        A README.md that is there and was not written so is left as it is.
+        """
         folder = Path(save_directory)
-        with listing_written(folder):
+        with listing_written(folder, ASIDE):
             super().save_pretrained(save_directory, **kwargs)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(save_directory)
             if (profile := self.profile) is not None:
                 profile.to_yaml(folder / FILE)
             self.save_beside(folder)
+            write_card(folder, self)
 
     def save_beside(self, folder: Path) -> None:
-        """Write what is kept beside the weights: uncertainty, reference and P(right), where the model has them."""
+        """Write what is kept beside the weights: uncertainty, reference and P(right), where the model has them.
+
+        What the folder's list says an earlier save left of such, for another model maybe, goes.
+        """
+        listed = read_sums(folder)
+        for name in (*BESIDE, *(f"{ASIDE}/{file}" for file in BESIDE)):
+            if name in listed:
+                (folder / name).unlink(missing_ok=True)
         for part in (self.uncertainty, self.reference):
             if part is not None:
-                part.save(folder)
+                part.save(folder / ASIDE)
         if self.preference is not None:
-            save_preference(folder, self.preference, self.objectives)
+            save_preference(folder / ASIDE, self.preference, self.objectives)
 
     @classmethod
     def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> RewardModel:
@@ -361,23 +399,27 @@ class RewardModel(PreTrainedModel):
         # What an answer answers, the tools that it has included.
         return split_answer(parse_conversation(conversation).messages, self.renderer.rendering.answer)[0]
 
+    @torch.compiler.disable(reason="it reads texts; compile the decoder's blocks")  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Any = None,
         attention_mask: Tensor | None = None,
         prompt_lengths: Tensor | None = None,
+        labels: Any = None,
+        return_dict: bool | None = None,
         **_: Any,
-    ) -> RewardOutput:
+    ) -> RewardOutput | tuple[Any, ...]:
         """Scores of bare token ids [b t], padded on either side: those that `score` gives, wherever the ids tell what it is told.
 
         `prompt_lengths`: tokens of each prompt, padding aside, with the header that opens the answer; all tokens are then read as
         they are. Without them the last place where the config's `header_ids` stand opens the answer, as TRL and RewardBench need
         it, and an answer whose first tokens have joined the header's last is read anew from its text. A row without an answer, or
-        with white space alone, has `empty_score` or NaN; one whose answer imitates the chat has NaN, with a warning
-        (`UnclearAnswer`). An answer that imitates a user's turn and a header can't be told from a longer conversation: where
-        answers may be hostile, give the lengths, or use `score`.
+        with white space alone, is scored as one with the worst rating on each objective (or has the config's `empty_score`); one
+        whose answer imitates the chat has NaN, with a warning (`UnclearAnswer`). An answer that imitates a user's turn and a
+        header can't be told from a longer conversation: where answers may be hostile, give the lengths, or use `score`.
 
-        `attention_mask`: 0 and 1 of any type. Without it, padding tokens at either end of a row are passed over. Raises
+        `attention_mask`: 0 and 1 of any type. Without it, padding tokens at either end of a row are passed over. `labels` [b] or
+        [b 1]: numbers that the scores should be, for a `loss`. `return_dict=False` gives a tuple of what there is. Raises
         BackboneError for ids that are no such tensor, and naming the rows that can't be told: without a header, with a mask or
         lengths that don't fit, or ending with a token that may be padding or text.
         """
@@ -391,9 +433,13 @@ class RewardModel(PreTrainedModel):
         tokens = torch.tensor(answers.text, device=prompt_feature.device).float()
         heads = self.heads(response_feature, prompt_feature, tokens, self._style_of(at.rows, tokens))
         (steering,) = self.basis.bind(self.profile, 1)
-        steered = heads if steering is None else steering.steer(heads, self.reward_transform_matrix.float())
+        steered = self._steered(heads, steering)
+        if at.empty:
+            heads = _with_worst(heads, steered, at.empty, self.objectives)
+            steered = self._steered(heads, steering)
         score = at.judged(steered.score, self.config.empty_score)
-        return RewardOutput(
+        output = RewardOutput(
+            loss=None if labels is None else _loss(score, labels),
             logits=score[:, None],
             score=score,
             rewards=heads.rewards,
@@ -404,6 +450,10 @@ class RewardModel(PreTrainedModel):
             prompt_embedding=prompt_feature,
             gate_as_trained=heads.gate,
         )
+        return output.to_tuple() if return_dict is False else output
+
+    def _steered(self, heads: Heads, steering: Steering | None) -> Heads:
+        return heads if steering is None else steering.steer(heads, self.reward_transform_matrix.float())
 
     def _style_of(self, rows: Sequence[Rendered], like: Tensor) -> Float[Tensor, "b s"] | None:
         # Of token ids alone: what is counted stands in the text that they are of.
@@ -433,6 +483,23 @@ def _held(conversation: Any) -> Any:
         turns = conversation.get("messages")
         return conversation if turns is None else {**conversation, "messages": _held(turns)}
     return conversation if (turns := entries_of(conversation)) is None else turns
+
+
+def _with_worst(heads: Heads, steered: Heads, rows: Sequence[int], objectives: Objectives) -> Heads:
+    # For rows that say nothing: on each objective the end of its scale that gives less, and of what is counted none.
+    low, high = (heads.rewards.new_tensor(ends) for ends in zip(*(o.unit_ends for o in objectives), strict=True))
+    k, at = len(objectives), list(rows)
+    worst = torch.where(steered.coefficients[at, :k] < 0, high, low)
+    rewards, terms = heads.rewards.clone(), heads.terms.clone()
+    rewards[at], terms[at] = worst, torch.cat([worst, torch.zeros_like(terms[at, k:])], dim=1)
+    return heads._replace(rewards=rewards, terms=terms)
+
+
+def _loss(score: Float[Tensor, " b"], labels: Any) -> Float[Tensor, ""]:
+    if not isinstance(labels, Tensor) or labels.shape not in (score.shape, (*score.shape, 1)):
+        found = tuple(labels.shape) if isinstance(labels, Tensor) else kind_of(labels)
+        raise BackboneError(f"labels are {found}: give a tensor with one number for each of the {len(score)} rows")
+    return mse_loss(score, labels.reshape(score.shape).to(score))
 
 
 def _check_labels(labels: Any, where: str = "") -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from armorm.conversation import Conversation, Span
 from armorm.disk import hash_files
-from armorm.model.folder import BESIDE, local
+from armorm.model.folder import BESIDE, folder_beside, local
 from armorm.model.reward_model import RewardModel
 from armorm.rendering import VERSION
 from armorm.scorers import Reading, Scored
@@ -73,11 +73,11 @@ class ModelScorer:
     def fingerprint_with_deviations(self) -> str:
         """The same for what is written with standard deviations, which depend on the uncertainty too; `fingerprint` where the
         model has none."""
-        folder = Path(self.name)
-        if self.model.uncertainty is None or not folder.is_dir():  # a hub model's commit names all its files
+        beside = folder_beside(self.name, {}) if Path(self.name).is_dir() else None
+        if self.model.uncertainty is None or beside is None:  # a hub model's commit names all its files
             return self.fingerprint
         digest = hashlib.sha256(self.fingerprint.encode())
-        hash_files(digest, folder, UNCERTAINTY_FILES.__contains__)
+        hash_files(digest, beside, UNCERTAINTY_FILES.__contains__)
         return digest.hexdigest()[:16]
 
     @property
@@ -106,4 +106,5 @@ class ModelScorer:
 
 
 _READ = (".safetensors", "tokenizer.json", "tokenizer_config.json", ".jinja", ".model")
-_VOLATILE = {"transformers_version", "_name_or_path", "name_or_path"}
+_FOR_OTHERS = {"architectures", "auto_map", "dtype", "id2label", "label2id", "measured", "problem_type"}
+_VOLATILE = {"transformers_version", "_name_or_path", "name_or_path", *_FOR_OTHERS}

@@ -37,9 +37,9 @@ class Segments:
     unclear: Sequence[int]
 
     def judged(self, scores: Float[Tensor, " b"], empty_score: float | None) -> Float[Tensor, " b"]:
-        """The scores, with `empty_score` (or NaN) for rows without an answer and NaN for those that are unclear."""
-        empty = torch.nan if empty_score is None else empty_score
-        instead = dict.fromkeys(self.empty, empty) | dict.fromkeys(self.unclear, torch.nan)
+        """The scores, with `empty_score` (if there is one) for rows without an answer and NaN for those that are unclear."""
+        empty = {} if empty_score is None else dict.fromkeys(self.empty, empty_score)
+        instead = empty | dict.fromkeys(self.unclear, torch.nan)
         if not instead:
             return scores
         judged = scores.clone()

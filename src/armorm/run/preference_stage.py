@@ -10,7 +10,8 @@ stage has seen, are left to say how far the probabilities hold. The rewards are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,19 @@ def margins_of(fitted: Fitted, pairs: PairArrays) -> Float[np.ndarray, " p"]:
     """Winner's score minus loser's by the final probe, which has seen no prompt of a suite or of the test split."""
     sides = zip(pairs.chosen(fitted.feature).blocks(), pairs.rejected(fitted.feature).blocks(), strict=True)
     return np.concatenate([np.zeros(0), *(fitted.scores(chosen) - fitted.scores(rejected) for chosen, rejected in sides)])
+
+
+def measured(fitted: Fitted, pairs: PairArrays, objectives: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the model's card says of it, of prompts that chose nothing: accuracy on test pairs, each objective's correlation."""
+    margins = margins_of(fitted, pairs)
+    right = float(np.mean((margins > 0) + 0.5 * (margins == 0))) if len(margins) else math.nan
+    of_objectives = [("pearsonr", o["name"], o["pearson"]["value"], o["n_test"]) for o in objectives]
+    found = [("accuracy", "held-out pairs", right, len(margins)), *of_objectives]
+    return [
+        {"metric": metric, "on": on, "value": value, "n": n}
+        for metric, on, value, n in found
+        if value is not None and math.isfinite(value)
+    ]
 
 
 def confidence_facts(

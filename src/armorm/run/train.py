@@ -47,7 +47,7 @@ from armorm.run.gate_stage import Gates, average_weights, fit_gate_stage
 from armorm.run.methods import Graded, Judged, Method, fit_bradley_terry_stage, judge_suite, methods, over_sections
 from armorm.run.pairs import PairArrays, SuiteArrays, pair_arrays, prompts_elsewhere
 from armorm.run.planted import Evidence, planted_table
-from armorm.run.preference_stage import confidence_facts, fit_preference_stage
+from armorm.run.preference_stage import confidence_facts, fit_preference_stage, measured
 from armorm.run.preferred_stage import fit_preferred_stage, without_errors
 from armorm.run.probe_stage import FittedProbe, fit_permuted_probe, fit_probe_stage, predict_test
 from armorm.run.rows import Rows, read_rows
@@ -263,6 +263,8 @@ class Training:
         model = assemble(backbone, renderer, fitted, prompt=self.recipe.features.prompt_spec)
         model.uncertainty = without_errors(self.uncertainty.value) if self.recipe.preferred else self.uncertainty.value
         model.preference = self.preference.value
+        test = self.pairs.natural
+        model.config.measured = measured(fitted, test.take(test.at(Split.TEST)), self.probe.facts["objectives"])
         model.reference = reference_of(fitted, self.pairs.natural, seed=self.recipe.seed)
         model.save_pretrained(at)
         return None, {"parameters": sum(p.numel() for p in model.parameters())}

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
+import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -53,6 +55,29 @@ class Score:
     def __float__(self) -> float:
         return self.score
 
+    # Scores are put in order by their numbers, among each other and beside plain ones; they are equal where all of them is.
+
+    def __lt__(self, other: Score | float) -> bool:
+        return self.score < float(other) if isinstance(other, _NUMBERS) else NotImplemented
+
+    def __le__(self, other: Score | float) -> bool:
+        return self.score <= float(other) if isinstance(other, _NUMBERS) else NotImplemented
+
+    def __gt__(self, other: Score | float) -> bool:
+        return self.score > float(other) if isinstance(other, _NUMBERS) else NotImplemented
+
+    def __ge__(self, other: Score | float) -> bool:
+        return self.score >= float(other) if isinstance(other, _NUMBERS) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.score)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The number as an array of no dimensions, so that arrays of scores are arrays of numbers."""
+        if copy is False:
+            raise ValueError("a score is no array, so one of it is a copy: leave copy=False out")
+        return np.array(self.score, dtype=dtype)
+
     def to_json(self) -> dict[str, Any]:
         steered = {"profile": self.profile, "gate_as_trained": dict(self.gate_as_trained), "constraints": list(self.constraints)}
         seeds = {"gate_std": dict(self.gate_std), "std_from_gate": self.std_from_gate}
@@ -84,3 +109,6 @@ class Score:
             cells = (*numbers, signed(self.coefficients[term], 4), signed(contribution, 4))
             table.add_row(Text(term), *cells)
         yield table
+
+
+_NUMBERS = (Score, Real)

@@ -74,8 +74,7 @@ class Uncertainty:
     ) -> tuple[Float[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
         """Where a new rating lies at `level` ([0, 1] scale, cut off at the scale's ends): lower and upper ends."""
         half = self.reach * self.posterior.predictive_std(response_features)
-        ends = [sorted((o.to_unit(o.min), o.to_unit(o.max))) for o in self.objectives]
-        low, high = np.array(ends, dtype=np.float64).T
+        low, high = np.array([o.unit_ends for o in self.objectives], dtype=np.float64).T
         return np.clip(rewards - half, low, high), np.clip(rewards + half, low, high)
 
     def rounded(self) -> Uncertainty:

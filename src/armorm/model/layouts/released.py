@@ -32,7 +32,7 @@ from armorm.disk import write_text
 from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.loading import faults_in
 from armorm.features.spec import FeatureSpec
-from armorm.model.config import RewardModelConfig
+from armorm.model.config import ASIDE, RewardModelConfig
 from armorm.model.marks import marks_of
 from armorm.objectives import Objective, Objectives
 from armorm.sums import listing_written
@@ -227,7 +227,7 @@ def save_released(model: RewardModel, folder: Path, *, max_shard_size: str = SHA
     """Write the model into `folder`, which exists. Raises CheckpointError with everything that the layout can't say."""
     if faults := released_faults(model):
         raise CheckpointError("this model can't be written in the released layout:\n" + "\n".join(f"  - {f}" for f in faults))
-    with listing_written(folder):
+    with listing_written(folder, ASIDE):
         save_torch_state_dict(_tensors(model), folder, max_shard_size=max_shard_size)
         if model.tokenizer is not None:
             _save_tokenizer(model.tokenizer, folder)
