@@ -181,7 +181,7 @@ class Guarded:
         reply = error_reply(error, asked.id)
         if not asked.whole:  # what is left of the body is not read as another request
             reply.headers["connection"] = "close"
-            if isinstance(error, TooLarge | Unauthorised | Overloaded):
+            if not isinstance(error, SlowBody):
                 await self._pass_over(receive)
         elif self.door.closed:
             reply.headers["connection"] = "close"

@@ -89,6 +89,7 @@ class LocalService:
         """Score a first conversation, and begin. Raises what the model raises when it can't."""
         await self._in(self._decoding, lambda: self.engine.score([PROBE], strict=True))
         self._pump = asyncio.create_task(self._feed())
+        self._pump.add_done_callback(_tell_end)
 
     async def close(self) -> None:
         """Stop; what waits is not answered any more."""
@@ -210,6 +211,11 @@ class LocalService:
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+
+def _tell_end(pump: asyncio.Task[None]) -> None:
+    if not pump.cancelled() and (error := pump.exception()) is not None:
+        tell("fault", error=error)
 
 
 def _rendered(renderer: Renderer, conversation: Any) -> Rendered | ConversationError:
