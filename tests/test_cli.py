@@ -21,7 +21,7 @@ from armorm.run.train import Run
 
 COMMANDS = (
     *("demo", "train", "score", "best-of", "select", "pairs", "explain", "steer", "audit", "bench", "tune", "compare", "data"),
-    *("export", "import", "doctor"),
+    *("export", "import", "doctor", "serve"),
 )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from armorm.cli import extracting, selecting
+from armorm.cli import extracting, selecting, serving
 from armorm.cli.data import data_app
 from armorm.cli.ending import run
 from armorm.cli.options import (
@@ -133,6 +133,7 @@ app.command("score")(selecting.score)
 app.command("best-of")(selecting.best_of)
 app.command("select")(selecting.select)
 app.command("pairs")(selecting.pairs)
+app.command("serve")(serving.serve)
 
 
 @app.command()

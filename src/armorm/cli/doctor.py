@@ -23,6 +23,9 @@ OPTIONAL = (
     ("peft", "training a decoder by adapters", "pip install 'armorm[train]'"),
     ("openai", "judges behind an endpoint", "pip install 'armorm[judge]'"),
     ("aiolimiter", "judges behind an endpoint", "pip install 'armorm[judge]'"),
+    ("fastapi", "serving a model", "pip install 'armorm[serve]'"),
+    ("uvicorn", "serving a model", "pip install 'armorm[serve]'"),
+    ("prometheus-client", "serving a model", "pip install 'armorm[serve]'"),
 )
 
 

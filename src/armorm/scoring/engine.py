@@ -110,6 +110,14 @@ class Engine:
         kept = [*features, *((self.model.response_spec,) if deviations and basis.uncertainty is not None else ())]
         return self._run(basis, rendered, faults, steerings, kept)
 
+    @torch.inference_mode()
+    def score_rendered(self, rendered: Sequence[Rendered], *, profile: Profiles = None, deviations: bool = False) -> ScoreTable:
+        """The same for conversations that a renderer of this model's has read before, of any length that the decoder takes."""
+        basis = self.model.basis
+        steerings = basis.bind(self._defaults(profile), len(rendered))
+        kept = (self.model.response_spec,) if deviations and basis.uncertainty is not None else ()
+        return self._run(basis, list(rendered), (None,) * len(rendered), steerings, kept)
+
     def _defaults(self, profile: Profiles) -> Profiles:
         # A row without a profile of its own is scored under the one that is baked in.
         own = self.model.profile

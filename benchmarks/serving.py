@@ -1,0 +1,223 @@
+"""Load on `armorm serve` from another process: throughput beside the offline rate, waiting times, errors, memory.
+
+    python benchmarks/serving.py --model MODEL [--file PAIRS.jsonl.gz] [--clients 32] [--seconds 180] [--vllm PYTHON]
+
+In one run, on the same pairs: the scoring core alone in a process of its own (the offline rate), then a server and, over the
+loopback, so many clients that each ask for the two scores of a pair as soon as they have the last ones. The same again for the
+way that suggests itself, FastAPI around `model.score()`, and with `--vllm` for `vllm serve` with this package's plugin in the
+environment of that python. Rates are conversations per second that are answered after the first tenth of the time.
+Without `--file`, the helpful pairs in ARMORM_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from measuring import Figure, measure, write_results
+
+from armorm.model.scorer import ModelScorer
+
+WINDOW = 256
+"""Pairs that the offline way scores at once: 512 answers, as `armorm score` does."""
+RUN = "from armorm.cli import main; import sys; sys.argv = ['armorm', *sys.argv[1:]]; main()"
+MiB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--file", type=Path)
+    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--vllm", metavar="PYTHON", help="the python of an environment that has vLLM and this package")
+    given = parser.parse_args()
+    file = given.file or Path(os.environ["ARMORM_DATA"]) / "pairs" / "hh-helpful-train.jsonl.gz"
+    offline = measure(offline_rate, given.model, file, given.pairs, given.seconds / 3, given.batch_tokens).value
+    print(f"offline: {offline['rate']:.2f} conversations/s, {offline['tokens_per_second']:,.0f} tokens/s", flush=True)
+    port = str(free_port())
+    ways = {
+        "armorm serve": [
+            sys.executable,
+            "-c",
+            RUN,
+            "serve",
+            given.model,
+            "--port",
+            port,
+            "--batch-tokens",
+            str(given.batch_tokens),
+        ],
+        "FastAPI around model.score()": [sys.executable, __file__, "--naive", given.model, port],
+    }
+    if given.vllm:
+        serve = "from vllm.entrypoints.cli.main import main; main()"
+        ways["vllm serve with the plugin"] = [
+            given.vllm,
+            "-c",
+            serve,
+            "serve",
+            given.model,
+            "--runner",
+            "pooling",
+            "--port",
+            port,
+        ]
+    bodies = [{"conversations": pair} for pair in pairs_of(file, given.pairs)]
+    loads = {}
+    for name, command in ways.items():
+        with running(command, int(port)) as process:
+            loads[name] = asyncio.run(load(process, int(port), bodies, given.clients, given.seconds))
+        loads[name]["of_offline"] = loads[name]["rate"] / offline["rate"]
+        print(name, json.dumps({k: v for k, v in loads[name].items() if k != "resident_mib"}), flush=True)
+    facts = {"model": Path(given.model).name, "file": file.name, "clients": given.clients, "seconds": given.seconds}
+    command = f"serving.py --model MODEL --clients {given.clients} --seconds {given.seconds:g}"
+    write_results("serving", {"command": command, **facts, "offline": offline, "loads": loads}, figures(offline, loads))
+
+
+def figures(offline: dict[str, Any], loads: dict[str, Any]) -> Iterator[Figure]:
+    """The table's lines."""
+    for name, one in loads.items():
+        aim = "≥ 0.9 ×" if name == "armorm serve" else ""
+        yield Figure(
+            f"{name}: {len(one['resident_mib'])} s of load", one["rate"], "conversations/s", "offline", offline["rate"], aim
+        )
+        yield Figure(f"{name}: 95 of 100 requests answered within", one["p95"], "s")
+
+
+def pairs_of(file: Path, most: int) -> list[Any]:
+    """Two conversations a row, drawn by a fixed seed."""
+    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    random.Random(0).shuffle(rows)
+    return [[row["chosen"], row["rejected"]] for row in rows[:most]]
+
+
+def offline_rate(model: str, file: str, most: int, seconds: float, batch_tokens: int) -> dict[str, float]:
+    """Conversations and tokens a second of the scoring core alone, over as many windows as fit into the time."""
+    pairs, scorer = pairs_of(Path(file), most), ModelScorer.load(model, batch_tokens=batch_tokens)
+    scorer.score([conversation for pair in pairs[:4] for conversation in pair])
+    rendered = scorer.model.renderer
+    done, tokens, start = 0, 0, time.perf_counter()
+    for at in range(0, len(pairs), WINDOW):
+        window = [conversation for pair in pairs[at : at + WINDOW] for conversation in pair]
+        scorer.score(window)
+        done, spent = done + len(window), time.perf_counter() - start
+        if spent > seconds:
+            break
+    tokens = sum(len(rendered.render(conversation)) for pair in pairs[: done // 2] for conversation in pair)
+    return {"rate": done / spent, "tokens_per_second": tokens / spent, "conversations": done}
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server's process, once it takes requests."""
+    environment = {**os.environ, "VLLM_PLUGINS": "armorm"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    try:
+        for _ in range(1200):
+            if process.poll() is not None:
+                raise SystemExit(f"{command[:3]} ended with {process.returncode}")
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.5)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=120)
+
+
+async def load(process: Any, port: int, bodies: list[Any], clients: int, seconds: float) -> dict[str, Any]:
+    """What clients in a closed loop see: what is answered after the first tenth of the time counts."""
+    begin = time.perf_counter()
+    counted, until = begin + seconds / 10, begin + seconds
+    todo, waits, ended, errors = cycle(bodies), list[float](), list[int](), dict[str, int]()
+
+    async def client() -> None:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
+            while (start := time.perf_counter()) < until:
+                body = next(todo)
+                told = "ok"
+                try:
+                    reply = await http.post("/v1/rewards", json=body)
+                    if reply.status_code != 200 or any("error" in one for one in reply.json()["results"]):
+                        told = str(reply.status_code)
+                except httpx.TransportError as error:
+                    told = type(error).__name__
+                if told != "ok":
+                    errors[told] = errors.get(told, 0) + 1
+                elif counted <= (now := time.perf_counter()) < until:
+                    waits.append(now - start)
+                    ended.append(len(body["conversations"]))
+
+    resident: list[float] = []
+
+    async def watch() -> None:
+        whole = psutil.Process(process.pid)
+        while time.perf_counter() < until:
+            resident.append(sum(p.memory_info().rss for p in (whole, *whole.children(recursive=True))) / MiB)
+            await asyncio.sleep(1)
+
+    await asyncio.gather(watch(), *(client() for _ in range(clients)))
+    middle = resident[len(resident) // 2 :] or [0.0]
+    quantiles = np.quantile(waits, [0.5, 0.95, 0.99]).tolist() if waits else [0.0, 0.0, 0.0]
+    return {
+        "rate": sum(ended) / (until - counted),
+        "requests": len(waits),
+        "errors": errors,
+        **dict(zip(("p50", "p95", "p99"), quantiles, strict=True)),
+        "resident_growth_mib": middle[-1] - middle[0],
+        "resident_mib": [round(x, 1) for x in resident],
+    }
+
+
+def naive(model: str, port: str) -> None:
+    """What one would write: a model, a route, a call."""
+    import uvicorn
+    from fastapi import FastAPI
+
+    app, scorer = FastAPI(), ModelScorer.load(model)
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        return {}
+
+    @app.post("/v1/rewards")
+    def rewards(body: dict[str, Any]) -> dict[str, Any]:
+        return {"results": [{"score": score.score} for score in scorer.model.score(body["conversations"])]}
+
+    uvicorn.run(app, port=int(port), log_level="error")
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--naive"]:
+        naive(*islice(sys.argv, 2, 4))
+    else:
+        main()

@@ -1,0 +1,104 @@
+"""The application: a service's routes behind a door, errors in one form.
+
+In: a `Service`, the door.  Out: an ASGI application; its OpenAPI is at /openapi.json.
+
+`ROUTERS` lists what makes routes of a service; a protocol joins by one name there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from armorm.errors import ArmormError, UserError
+from armorm.serving import own
+from armorm.serving.door import Door, Guarded
+from armorm.serving.health import health_router
+from armorm.serving.metrics import Metrics
+from armorm.serving.replies import INVALID, Reply, error_reply, fault_reply
+from armorm.serving.service import Service
+
+ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (own.router,)
+MOST_FAULTS = 5
+_STATUSES = {404: "no-such-route", 405: "no-such-method"}
+
+
+def create_app(service: Service, door: Door | None = None) -> FastAPI:
+    """The application around a service. Where the service has `start` and `close`, they are called around its use.
+
+    `door`: limits and keys; closing it refuses whatever is new. The application's `state` holds it, and the counters.
+    """
+    door, metrics = door or Door(), Metrics()
+    app = FastAPI(
+        title="armorm",
+        summary="Interpretable, steerable reward models",
+        version=version("armorm"),
+        docs_url=None,  # both load scripts from elsewhere
+        redoc_url=None,
+        lifespan=_lifespan(service),
+    )
+    app.state.door, app.state.metrics = door, metrics
+    for make in ROUTERS:
+        app.include_router(make(service))
+    app.include_router(health_router(door, metrics, lambda: bool(getattr(service, "ready", True))))
+    _watch(service, metrics)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    app.add_middleware(Guarded, door=door, metrics=metrics)
+    return app
+
+
+def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def living(_app: FastAPI) -> AsyncIterator[None]:
+        if (start := getattr(service, "start", None)) is not None:
+            await start()
+        yield
+        if (close := getattr(service, "close", None)) is not None:
+            await close()
+
+    return living
+
+
+def _watch(service: Service, metrics: Metrics) -> None:
+    if (waiting := getattr(service, "waiting", None)) is not None:
+        service.watch = metrics.batch  # type: ignore[attr-defined]
+        metrics.watch_queue(lambda: waiting.tokens, lambda: len(waiting))
+
+
+def request_id(request: Request) -> str:
+    """The id that the door gave a request."""
+    return str(request.scope.get("request_id", ""))
+
+
+async def _on_ours(request: Request, error: Exception) -> Reply:
+    assert isinstance(error, ArmormError)
+    return error_reply(error, request_id(request), status=400 if isinstance(error, UserError) else 500)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Reply:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    told = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MOST_FAULTS]]
+    more = f"; {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
+    return fault_reply(422, INVALID, f"{'; '.join(told)}{more}; /openapi.json has the form and examples", request_id(request))
+
+
+async def _on_http(request: Request, error: Exception) -> Reply:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    message = {404: "there is no such route: /openapi.json lists them"}.get(status, str(error.detail))
+    return fault_reply(status, _STATUSES.get(status, INVALID), message, request_id(request), dict(error.headers or {}))
+
+
+_HANDLERS: dict[type[Exception], Any] = {
+    ArmormError: _on_ours,
+    RequestValidationError: _on_invalid,
+    HTTPException: _on_http,
+}

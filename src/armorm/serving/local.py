@@ -1,0 +1,236 @@
+"""The service on this package's own engine: one decoder in one thread, fed with batches of whatever waits.
+
+In: an `Engine`, conversations of many callers.  Out: scores; `Refused` where too much waits.
+Cost: the engine's. The event loop renders in one thread and runs the decoder in another; by itself it only counts and hands over.
+
+Rows are rendered one at a time, requests in turn, so that a long request holds nobody up. Scores are those of `Engine.score`: a
+row's neighbours in its batch change it by the decoder's rounding alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+from armorm.errors import ConversationError, RecipeError, UserError
+from armorm.fit.preference import Preference
+from armorm.rendering import Rendered, Renderer
+from armorm.scoring.engine import Engine
+from armorm.scoring.profile import Profile
+from armorm.scoring.table import ScoreTable
+from armorm.serving.batching import Row, Waiting
+from armorm.serving.logs import tell
+from armorm.serving.service import Draining, Failed, Limits, Outcome, Overloaded, Served, TimedOut, TooLarge
+
+PROBE = [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "Yes."}]
+RENDERERS = 2
+"""Renderers for other lengths than the model's own that are kept."""
+LONGEST_RETRY = 60
+
+
+class Asker:
+    """A request that waits for the outcomes of its rows."""
+
+    def __init__(self, n: int) -> None:
+        self.outcomes: list[Outcome | None] = [None] * n
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left = n
+
+    def give(self, place: int, outcome: Outcome) -> None:
+        """One row's outcome. A fault that is not the row's own is the whole request's."""
+        self.outcomes[place] = outcome
+        self._left -= 1
+        if self.done.done():
+            return
+        if isinstance(outcome, Failed):
+            self.done.set_exception(outcome)
+        elif not self._left:
+            self.done.set_result(None)
+
+
+class LocalService:
+    """Scores for many callers with one engine; `Service` says how.
+
+    `watch` is told of each batch: its conversations, its tokens, its seconds. `start` and `close` stand around its use.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        *,
+        profiles: Mapping[str, Profile] | None = None,
+        preference: Preference | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
+        self.engine, self.name, self.limits = engine, name, limits
+        self.profiles = dict(profiles or {})
+        self.preference = preference
+        self.objectives = tuple(engine.model.basis.objectives.names)
+        self.renderer = engine.renderer
+        self.watch: Callable[[int, int, float], None] = lambda _rows, _tokens, _seconds: None
+        self.waiting = Waiting()
+        self.requests = 0
+        self.draining = False
+        self._rate = math.nan
+        self._more = asyncio.Event()
+        self._rendering = ThreadPoolExecutor(1, "rendering")
+        self._decoding = ThreadPoolExecutor(1, "decoding")
+        self._pump: asyncio.Task[None] | None = None
+        self._renderer_of = lru_cache(maxsize=RENDERERS)(self._shorter)
+
+    async def start(self) -> None:
+        """Score a first conversation, and begin. Raises what the model raises when it can't."""
+        await self._in(self._decoding, lambda: self.engine.score([PROBE], strict=True))
+        self._pump = asyncio.create_task(self._feed())
+        self._pump.add_done_callback(_tell_end)
+
+    async def close(self) -> None:
+        """Stop; what waits is not answered any more."""
+        self.draining = True
+        if self._pump is not None:
+            self._pump.cancel()
+        for pool in (self._rendering, self._decoding):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be answered."""
+        return not self.draining and self._pump is not None and not self._pump.done()
+
+    # -- one request -----------------------------------------------------------------------------------------------------------
+
+    async def score(
+        self, conversations: Sequence[Any], *, profile: Profile | str | None = None, max_tokens: int | None = None
+    ) -> list[Outcome]:
+        """See `Service.score`."""
+        self._admit(len(conversations))
+        self.requests += 1
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                applied = await self._in(self._rendering, lambda: self._profile(profile))
+                renderer = self.renderer
+                if max_tokens is not None:
+                    renderer = await self._in(self._rendering, lambda: self._renderer_of(min(max_tokens, renderer.max_tokens)))
+                rendered = [await self._in(self._rendering, _rendered, renderer, one) for one in conversations]
+                return await self._scored(rendered, applied)
+        except TimeoutError:
+            raise TimedOut(
+                f"the scores were not there after {self.limits.seconds:g} seconds: send less at once, or ask again later",
+                retry_after=self.retry_after,
+            ) from None
+        finally:
+            self.requests -= 1
+
+    def _admit(self, answers: int) -> None:
+        if self.draining:
+            raise Draining("the server is shutting down: ask another one", retry_after=1)
+        if answers > self.limits.answers:
+            raise TooLarge(f"{answers:,} answers in one request: send at most {self.limits.answers:,}, and the others after them")
+        if self.requests >= self.limits.queue_requests:
+            raise Overloaded(f"{self.requests:,} requests wait already: ask again later", retry_after=self.retry_after)
+        self._require_room(1)
+
+    def _require_room(self, tokens: int) -> None:
+        most = self.limits.queue_tokens
+        if tokens > most:
+            raise TooLarge(f"{tokens:,} tokens in one request: send at most {most:,}, and the others after them")
+        if self.waiting.tokens + tokens > most:
+            told = f"{self.waiting.tokens:,} tokens wait already, of {most:,} that may: ask again later"
+            raise Overloaded(told, retry_after=self.retry_after)
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds until what waits now is scored, at the rate of the last batches."""
+        wait = self.waiting.tokens / self._rate if self._rate > 0 else 1.0
+        return max(1, min(LONGEST_RETRY, math.ceil(wait)))
+
+    def _profile(self, profile: Profile | str | None) -> Profile | None:
+        if isinstance(profile, str):
+            if profile not in self.profiles:
+                known = f"there are {', '.join(self.profiles)}" if self.profiles else "this server was started with none"
+                raise RecipeError(f"there is no profile called {profile[:100]!r}; {known}; a whole one may be sent instead")
+            return self.profiles[profile]
+        self.engine.model.basis.bind(profile, 1)
+        return profile
+
+    def _shorter(self, max_tokens: int) -> Renderer:
+        return Renderer(self.renderer.tokenizer, max_tokens=max_tokens, rendering=self.renderer.rendering)
+
+    async def _scored(self, rendered: Sequence[Rendered | ConversationError], profile: Profile | None) -> list[Outcome]:
+        asker = Asker(len(rendered))
+        rows = [Row(one, profile, asker, i) for i, one in enumerate(rendered) if isinstance(one, Rendered)]
+        for i, one in enumerate(rendered):
+            if isinstance(one, ConversationError):
+                asker.give(i, one)
+        if rows:
+            self._require_room(self.waiting.added_by(row.rendered for row in rows))
+            self.waiting.add(rows)
+            self._more.set()
+            try:
+                await asker.done
+            finally:
+                self.waiting.drop(rows)
+        return [outcome for outcome in asker.outcomes if outcome is not None]
+
+    # -- the decoder -----------------------------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while rows := self.waiting.take(self.engine.batch_tokens):
+                start = time.perf_counter()
+                outcomes = await self._in(self._decoding, self._run, rows)
+                seconds, tokens = time.perf_counter() - start, _tokens(rows)
+                rate = tokens / seconds
+                self._rate = rate if math.isnan(self._rate) else 0.8 * self._rate + 0.2 * rate
+                self.watch(len(rows), tokens, seconds)
+                for row, outcome in zip(rows, outcomes, strict=True):
+                    row.asker.give(row.place, outcome)
+
+    def _run(self, rows: Sequence[Row]) -> list[Outcome]:
+        # What fails a batch is one row's, or the machine's: halves are tried, so that it fails no neighbour.
+        try:
+            table = self.engine.score_rendered([r.rendered for r in rows], profile=[r.profile for r in rows], deviations=True)
+            return [_outcome(table, i, row) for i, row in enumerate(rows)]
+        except Exception as error:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                return [*self._run(rows[:half]), *self._run(rows[half:])]
+            if isinstance(error, UserError):
+                return [error]
+            tell("failed", error=error)
+            return [Failed(f"the model failed ({type(error).__name__}): the server's log has more; ask again later")]
+
+    async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+
+def _tell_end(pump: asyncio.Task[None]) -> None:
+    if not pump.cancelled() and (error := pump.exception()) is not None:
+        tell("fault", error=error)
+
+
+def _rendered(renderer: Renderer, conversation: Any) -> Rendered | ConversationError:
+    try:
+        return renderer.render(conversation)
+    except ConversationError as error:
+        return error
+
+
+def _outcome(table: ScoreTable, i: int, row: Row) -> Outcome:
+    if (fault := table.faults[i]) is not None:
+        return ConversationError(fault, fault.partition(":")[0])
+    score = table[i]
+    return Served(**{part.name: getattr(score, part.name) for part in fields(score)}, tokens=len(row.rendered))
+
+
+def _tokens(rows: Sequence[Row]) -> int:
+    return sum(map(len, {row.rendered.prompt for row in rows})) + sum(row.tail for row in rows)

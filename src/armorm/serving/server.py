@@ -1,0 +1,103 @@
+"""A model served: its socket, its process, its end.
+
+In: a model's name, where to listen, keys, limits, profiles.  Out: a server that runs until it is told to stop.
+Cost: loading the model, before the first request is taken.
+
+A first SIGTERM or SIGINT closes the door: what was let in is answered, whatever comes after hears 503, and the process ends
+with 0. A second one ends it at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Unpack
+
+from armorm.errors import DataError, MissingExtra, RecipeError
+from armorm.model.scorer import ModelScorer
+from armorm.scorers import Reading
+from armorm.scoring.profile import Profile
+from armorm.serving.keys import Keys
+from armorm.serving.local import LocalService
+from armorm.serving.service import Limits
+
+
+def serve(
+    model: str,
+    *,
+    name: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    keys: Keys = Keys(),  # noqa: B008 - frozen
+    without_key: bool = False,
+    profiles: Sequence[Path] = (),
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    log_texts: bool = False,
+    **reading: Unpack[Reading],
+) -> None:
+    """Serve a model until a signal comes.
+
+    `name` is what /v1/models calls it (the model's own, if not given); `profiles` are files, each named by its stem. Raises
+    MissingExtra without the web packages, DataError for an address that can't be listened at, or that others reach while no key
+    is needed (`without_key` says that this is meant), RecipeError for profiles that don't fit, CheckpointError for no model.
+    """
+    try:
+        from armorm.serving.app import create_app
+        from armorm.serving.door import Door
+        from armorm.serving.logs import tell, write_log
+        from armorm.serving.stopping import run
+    except ImportError as missing:
+        raise MissingExtra("a server", str(missing.name), "serve") from missing
+    steered = read_profiles(profiles)
+    listening = listen(host, port, open_to_all=bool(keys) or without_key)
+    with listening:
+        scorer = ModelScorer.load(model, **reading)
+        for profile in steered.values():
+            scorer.model.basis.bind(profile, 1)
+        service = LocalService(scorer.engine, name or model, profiles=steered, preference=scorer.model.preference, limits=limits)
+        door = Door(limits, keys, log_texts)
+        write_log()
+        url = url_of(listening)
+        run(create_app(service, door), listening, door, lambda: tell("serving", url=url, model=service.name))
+
+
+def read_profiles(files: Sequence[Path]) -> Mapping[str, Profile]:
+    """Profiles by their files' stems. Raises RecipeError for one that can't be read, and for two of one name."""
+    found: dict[str, Profile] = {}
+    for file in files:
+        if file.stem in found:
+            raise RecipeError(f"{file}: there is another profile called {file.stem}: rename one")
+        found[file.stem] = Profile.from_yaml(file)
+    return found
+
+
+def listen(host: str, port: int, *, open_to_all: bool) -> socket.socket:
+    """A socket bound to an address; it takes connections when the server runs.
+
+    Raises DataError where the address can't be had, and for one that other machines reach unless `open_to_all`.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"host {host!r}: {error}: name an address of this machine, such as 127.0.0.1") from None
+    if not open_to_all and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        raise DataError(
+            f"{host} can be reached from other machines, and no key is asked for: give one (`armorm serve --api-key-env NAME` "
+            "or `armorm serve --api-key-file FILE`), or say that it is meant (`armorm serve --no-key`)"
+        )
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except (OSError, OverflowError) as error:
+        found.close()
+        raise DataError(f"{host}, port {port}: {error}: choose another port, or end what listens there") from None
+    return found
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where a bound socket is reached."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

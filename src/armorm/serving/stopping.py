@@ -1,0 +1,103 @@
+"""uvicorn with this package's way of ending, and without patience for connections that say nothing.
+
+In: an application, a bound socket.  Out: a process that answers, until it is told to stop.
+Cost: a look at the connections ten times a second.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from armorm.serving.door import Door
+from armorm.serving.logs import tell
+
+HEAD_SECONDS = 20.0
+"""A connection that is silent, or has sent half of a request's head, for so long is closed."""
+KEEP_ALIVE = 30
+"""Seconds for which an idle connection is kept."""
+AT_ONCE = 130
+"""The exit code after a second signal."""
+
+
+class Server(uvicorn.Server):
+    """A first signal closes the door, and the server ends when nobody is inside; a second one ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, door: Door, begun: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.door, self.begun = door, begun
+        self._silent: dict[Any, float] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and what is to be told when it is done."""
+        await super().startup(sockets)
+        if self.started:
+            self.begun()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """What a signal does."""
+        if self.door.closed:
+            tell("stopped", requests=self.door.inside)
+            sys.stderr.flush()
+            os._exit(AT_ONCE)  # a thread in the decoder would hold up any other end
+        self.door.closed = True
+        tell("draining", requests=self.door.inside)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end now."""
+        self._close_silent()
+        if self.door.closed and not self.door.inside:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _close_silent(self) -> None:
+        # uvicorn waits for ever for the head of a request.
+        now = time.monotonic()
+        silent = {c for c in self.server_state.connections if not _busy(c)}
+        self._silent = {c: self._silent.get(c, now) for c in silent}
+        for connection, since in self._silent.items():
+            if now - since > KEEP_ALIVE + HEAD_SECONDS or (connection.cycle is None and now - since > HEAD_SECONDS):
+                connection.transport.close()
+
+
+def _busy(connection: Any) -> bool:
+    cycle = connection.cycle
+    return cycle is not None and not cycle.response_complete
+
+
+def run(app: Any, listening: socket.socket, door: Door, begun: Callable[[], None]) -> None:
+    """Serve until a signal comes; `begun` is called when connections are taken."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        backlog=2048,
+    )
+    _take_all_descriptors()
+    Server(config, door, begun).run([listening])
+
+
+def _take_all_descriptors() -> None:
+    # A connection needs one, and shells are given few.
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536) if most > 0 else 65536, most))
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,65 @@
+"""`armorm serve` in a process of its own, and clients for it.
+
+In: a model's folder, options.  Out: `Running`: its address, its log, its end.  Cost: a start of some seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RUN = "from armorm.cli import main; import sys; sys.argv = ['armorm', *sys.argv[1:]]; main()"
+
+
+@dataclass
+class Running:
+    """A server that runs: where it is reached, and what it has logged so far."""
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    def end(self, kind: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        self.process.send_signal(kind)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def serving(model: Path, *words: object) -> Iterator[Running]:
+    """A server on a free port of this machine's own, from its first line of log to its end."""
+    command = [sys.executable, "-c", RUN, "serve", str(model), "--port", "0", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    running, begun = Running(process), threading.Event()
+
+    def read() -> None:
+        for line in process.stderr or ():
+            running.log.append(json.loads(line) if line.startswith("{") else {"event": "text", "text": line})
+            if running.log[-1]["event"] == "serving":
+                running.url = running.log[-1]["url"]
+                begun.set()
+        begun.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        assert begun.wait(timeout=120), "the server did not begin"
+        assert running.url, running.log
+        yield running
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        reader.join(timeout=10)
+        if process.stderr is not None:
+            process.stderr.close()
