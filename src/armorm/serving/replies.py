@@ -1,0 +1,58 @@
+"""Replies as JSON that any text can stand in, and errors in one form.
+
+In: facts, errors.  Out: responses; the bytes of an error.
+
+Letters outside ASCII are escaped: what a client sends may hold half a surrogate pair, which no UTF-8 can.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from armorm.errors import ArmormError
+from armorm.serving.service import Refused
+
+INVALID = "invalid-request"
+MOST_SAID = 2000
+"""Letters of an error's message."""
+
+
+class Reply(JSONResponse):
+    """A JSON response in ASCII."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+def error_reply(error: ArmormError, request_id: str, *, status: int = 400) -> Reply:
+    """An error of a whole request: {"error": {"type", "message", "request_id"}}; `status` where the error has none of its own."""
+    kind, headers = kind_of_error(error), {}
+    if isinstance(error, Refused):
+        status = error.status
+        if error.retry_after is not None:
+            headers["retry-after"] = str(error.retry_after)
+        if status == 401:
+            headers["www-authenticate"] = "Bearer"
+    return fault_reply(status, kind, str(error), request_id, headers)
+
+
+def fault_reply(status: int, kind: str, message: str, request_id: str, headers: dict[str, str] | None = None) -> Reply:
+    """The same from its parts."""
+    facts = {"type": kind, "message": message[:MOST_SAID], "request_id": request_id}
+    return Reply({"error": facts}, status_code=status, headers=headers)
+
+
+def error_facts(error: ArmormError) -> dict[str, str]:
+    """What is wrong with one conversation."""
+    return {"type": kind_of_error(error), "message": str(error)[:MOST_SAID]}
+
+
+def kind_of_error(error: ArmormError) -> str:
+    """A short name: the fault's own, or what kind of error it is."""
+    if isinstance(error, Refused):
+        return error.kind
+    return getattr(error, "fault", "") or INVALID
