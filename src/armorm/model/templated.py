@@ -1,7 +1,7 @@
 """Texts in a chat template's own form, as trainers decode them: where the answer stands in them, and their tokens.
 
-In: a prompt's text and its answer's, or a whole conversation as one text or as token ids.  Out: `Rendered`, which the scoring core
-takes in place of messages.  Cost: one tokenisation.
+In: a prompt's text and its answer's, or a whole conversation as one text or as token ids.
+Out: `Rendered`, which the scoring core takes in place of messages.  Cost: one tokenisation.
 
 With a prompt of its own, the answer's place is the prompt's length, and nothing that the answer says can move it. In one text it
 has to be searched for; what imitates the chat in its answer is refused, as far as a text tells (`Marks.is_unclear`).
@@ -34,7 +34,8 @@ class Templated:
         tokenizer = renderer.tokenizer
         special = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
         marks = marks_of(renderer)
-        config = RewardModelConfig(rendering=renderer.rendering.to_json(), backbone_config=special, **marks)
+        how = {"rendering": renderer.rendering.to_json(), "pad_token_id": tokenizer.pad_token_id}
+        config = RewardModelConfig(backbone_config=special, **how, **marks)
         self._marks = Marks(config, tokenizer)
         self._header = self._text(marks["header_ids"])
         self._nothing = self._text(marks["empty_ids"]).strip()

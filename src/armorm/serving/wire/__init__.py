@@ -1,1 +1,1 @@
-"""The protocols of other programs' clients: a module for each family, with pure functions between its bodies and conversations."""
+"""The protocols of other programs' clients: a module for each family, with pure functions from its bodies to its replies."""

@@ -1,10 +1,11 @@
-"""LLaMA-Factory's reward server: `POST /v1/score/evaluation`, as LLaMA-Factory 0.9.6 has it (api/protocol.py, train/ppo/ppo_utils.py).
+"""LLaMA-Factory's reward server: `POST /v1/score/evaluation`, as 0.9.6 has it (api/protocol.py, train/ppo/ppo_utils.py).
 
 In: `{model, messages: [text]}`: whole conversations, decoded with special tokens.  Out: `{id, object, model, scores}`.
 Cost: the service's.
 
-The trainer posts to the address as it was given, reads `scores` alone, and tells no prompt: an answer stands behind the last header
-of this model's own chat template. It has no second try: `unscorable=-1` in the URL gives answers that can't be scored that score.
+The trainer posts to the address as it was given, reads `scores` alone, and tells no prompt: an answer stands behind the last
+header of this model's own chat template. It has no second try: `unscorable=-1` in the URL gives answers that can't be scored that
+score.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class EvaluationRequest(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"model": "model", "messages": ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>"]}]
+            "examples": [
+                {"model": "model", "messages": ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>"]}
+            ]
         }
     )
 

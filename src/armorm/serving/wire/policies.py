@@ -1,10 +1,10 @@
 """A policy's prompt, as its own chat template wrote it, and its answer: what the reward model is to score.
 
-In: a prompt (a text, or messages), an answer's text.  Out: a conversation for the service: tokens where the prompt is in the reward
-model's own template, messages where it is in another one that is known, or in none.  Cost: one tokenisation.
+In: a prompt (a text, or messages), an answer's text.  Out: a conversation for the service: tokens where the prompt is in the
+reward model's own template, messages where it is in another one that is known, or in none.  Cost: one tokenisation.
 
-The answer stands where the prompt ends; nothing in it is read as a turn. In the prompt, turns are what its template marks as such,
-as they are for the policy itself.
+The answer stands where the prompt ends; nothing in it is read as a turn. In the prompt, turns are what its template marks as
+such, as they are for the policy itself.
 """
 
 from __future__ import annotations

@@ -48,6 +48,15 @@ async def count_tokens(service: Service, conversations: Sequence[Any], scores: S
     return await asyncio.to_thread(lambda: [len(service.renderer.render(one)) for one in conversations])
 
 
+def require_whole(service: Service, scores: list[Score], remedy: str = "") -> list[Score]:
+    """The scores, of conversations that were read whole. Raises ConversationError for one that lost its oldest part."""
+    if cut := [i for i, score in enumerate(scores) if score.truncated]:
+        most, more = service.renderer.max_tokens, f", or {remedy}, and its oldest part is cut" if remedy else ""
+        message = f"too-long: {ENTRY} {cut[0]} has more than the {most:,} tokens that the model takes: shorten it{more}"
+        raise ConversationError(message, fault="too-long")
+    return scores
+
+
 def refused(error: ArmormError, i: int, n: int) -> ArmormError:
     """The same error with the entry that it is about, where there are several."""
     if n == 1 or not isinstance(error, ConversationError):

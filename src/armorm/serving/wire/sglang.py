@@ -17,12 +17,11 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, model_validator
 
-from armorm.errors import ConversationError
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
 from armorm.serving.service import Service
 from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
-from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, score_all
+from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, require_whole, score_all
 from armorm.serving.wire.vllm import entries_of
 
 
@@ -52,7 +51,9 @@ class EmbeddingRequest(BaseModel):
     """The same under the names of OpenAI's embeddings."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"model": "armorm", "input": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!"}]}
+        json_schema_extra={
+            "examples": [{"model": "armorm", "input": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!"}]
+        }
     )
 
     model: str | None = None
@@ -97,12 +98,7 @@ async def classified(service: Service, templated: Templated, body: NativeRequest
 
 async def _scored(service: Service, templated: Templated, given: Any, profile: str | None) -> tuple[list[Score], Sequence[int]]:
     conversations = await read_each(templated.searched, entries_of(given))
-    scores = await score_all(service, conversations, profile=profile)
-    if cut := [i for i, score in enumerate(scores) if score.truncated]:
-        raise ConversationError(
-            f"too-long: entry {cut[0]} has more than the {service.renderer.max_tokens:,} tokens that the model takes: shorten it",
-            fault="too-long",
-        )
+    scores = require_whole(service, await score_all(service, conversations, profile=profile))
     return scores, await count_tokens(service, conversations, scores)
 
 

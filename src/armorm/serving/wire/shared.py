@@ -2,8 +2,8 @@
 
 In: a body; whose it is, its keys say.  Out: that protocol's reply, and its errors.
 
-`input` or `messages` are vLLM's, `text` or `input_ids` SGLang's; `documents` are vLLM's, `texts` TEI's. A body with neither, or with
-both, is refused with status 422.
+`input` or `messages` are vLLM's, `text` or `input_ids` SGLang's; `documents` are vLLM's, `texts` TEI's. A body with neither, or
+with both, is refused with status 422.
 """
 
 from __future__ import annotations

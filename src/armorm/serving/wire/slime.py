@@ -3,8 +3,8 @@
 In: `{prompt, response, label}`, one sample; the prompt is a text of the policy's template, or messages.
 Out: the body is the reward, a number; `/slime/objectives` gives a dictionary, for slime's `--reward-key`.  Cost: the service's.
 
-The client tries ten times, waiting up to half a minute between, whatever the status, and then ends the run: `unscorable=-1` in the
-URL gives answers that can't be scored that reward instead.
+The client tries ten times, waiting up to half a minute between, whatever the status, and then ends the run: `unscorable=-1` in
+the URL gives answers that can't be scored that reward instead.
 """
 
 from __future__ import annotations

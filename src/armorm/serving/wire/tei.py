@@ -3,8 +3,8 @@
 In: a text in the chat template's form, a pair of question and answer, or a batch of both; a query and texts.
 Out: `[{score, label}]`, `[{index, score}]` by falling score.  Cost: the service's.
 
-`["a", "b"]` is a pair; a batch is `[["a"], ["b"]]`. The number is the score itself; only where a client asks for `raw_scores: false`
-by name is it the sigmoid of the score, which TEI gives by default.
+`["a", "b"]` is a pair; a batch is `[["a"], ["b"]]`. The number is the score itself; only where a client sends `raw_scores: false`
+is it the sigmoid of the score, which TEI gives by default.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from armorm.model.templated import Templated
 from armorm.scoring.score import Score
 from armorm.serving.service import Limits, Service
 from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
-from armorm.serving.wire.scoring import ProfileName, read_each, score_all
+from armorm.serving.wire.scoring import ProfileName, read_each, require_whole, score_all
 from armorm.serving.wire.vllm import LABEL, conversation_of
 
 Entry = list[StrictStr]
@@ -107,7 +107,7 @@ def entries_of(inputs: str | Sequence[Any]) -> tuple[list[Entry], bool]:
             f"no-pair: {wrong[0]} texts in one entry: send one text, a pair of question and answer, or a batch of such lists",
             fault="no-pair",
         )
-    return entries, single  # type: ignore[return-value]
+    return entries, single
 
 
 def activation_of(body: Settings) -> Callable[[float], float]:
@@ -139,10 +139,7 @@ def info_of(service: Service) -> dict[str, Any]:
 
 async def _scored(service: Service, conversations: Sequence[Any], body: Settings, profile: str | None) -> list[Score]:
     scores = await score_all(service, conversations, profile=profile)
-    if body.truncate is False and any(score.truncated for score in scores):
-        most = service.renderer.max_tokens
-        raise ConversationError(f"too-long: `inputs` must have at most {most} tokens: shorten them, or send truncate: true", "too-long")
-    return scores
+    return require_whole(service, scores, "send truncate: true") if body.truncate is False else scores
 
 
 def _conversation(templated: Templated, entry: Entry) -> Any:

@@ -3,7 +3,7 @@
 In: texts in the chat template's form, token ids, messages; queries and documents.  Out: a vector of one number each.
 Cost: the service's.
 
-The number is the score itself, whatever `use_activation` says: the model says `problem_type: regression`, whose activation is none.
+The number is the score itself, whatever `use_activation` says: the model is a regression, whose activation is none.
 A query is the user's turn and a document the assistant's. In texts and ids the answer stands behind the last header.
 """
 
@@ -25,10 +25,10 @@ from armorm.model.templated import Templated
 from armorm.scoring.score import Score
 from armorm.serving.service import Service
 from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
-from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, score_all
+from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, require_whole, score_all
 
 LABEL = "score"
-_EXAMPLE = [{"role": "user", "content": "What is 12 · 12?"}, {"role": "assistant", "content": "144."}]
+_EXAMPLE: list[Any] = [{"role": "user", "content": "What is 12 · 12?"}, {"role": "assistant", "content": "144."}]
 Message = dict[str, Any]
 Part = dict[str, Any]
 Side = StrictStr | dict[Literal["content"], StrictStr | list[Part]]
@@ -36,7 +36,7 @@ Side = StrictStr | dict[Literal["content"], StrictStr | list[Part]]
 
 
 class Common(BaseModel):
-    """What all requests have. Keys that are not read are passed over, as vLLM does; those that would change the score are refused."""
+    """What all requests have. Unknown keys are passed over, as vLLM does; those that would change the score are refused."""
 
     model: str | None = None
     use_activation: bool | None = None
@@ -220,12 +220,8 @@ async def _measured(
     service: Service, conversations: Sequence[Any], body: Common, profile: str | None
 ) -> tuple[list[Score], list[int]]:
     scores = await score_all(service, conversations, profile=profile, max_tokens=body.max_tokens)
-    if body.truncate_prompt_tokens is None and (cut := [i for i, score in enumerate(scores) if score.truncated]):
-        raise ConversationError(
-            f"too-long: entry {cut[0]} has more than the {service.renderer.max_tokens:,} tokens that the model takes: shorten it, "
-            "or let its oldest part be cut with truncate_prompt_tokens",
-            fault="too-long",
-        )
+    if body.truncate_prompt_tokens is None:
+        require_whole(service, scores, "send truncate_prompt_tokens: -1")
     return scores, await count_tokens(service, conversations, scores)
 
 
