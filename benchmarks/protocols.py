@@ -156,7 +156,30 @@ def case_of(tokenizer: Any, messages: Messages) -> Case:
 def made_conversations(n: int) -> list[Messages]:
     """Conversations of one to three questions, some with a system message, with the answers of `SAID` among them."""
     draws = random.Random(0)
-    words = "what how why is the of a good bad river number seven twelve 12 · 3 = answer to question please not".split()
+    words = [
+        "what",
+        "how",
+        "why",
+        "is",
+        "the",
+        "of",
+        "a",
+        "good",
+        "bad",
+        "river",
+        "number",
+        "seven",
+        "twelve",
+        "12",
+        "·",
+        "3",
+        "=",
+        "answer",
+        "to",
+        "question",
+        "please",
+        "not",
+    ]
 
     def said(most: int) -> str:
         return " ".join(draws.choices(words, k=draws.randint(1, most)))

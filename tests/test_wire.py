@@ -10,15 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from wire_world import EngineService, client_of
+from tokenizers.processors import TemplateProcessing
+from wire_world import CLIENTS, HOSTILE, EngineService, case_of, client_of, made_conversations
 
 from armorm.model.templated import Templated
 from armorm.rendering import Renderer
 from armorm.scoring.profile import Profile
 from armorm.serving.service import Draining, Failed, Overloaded, TimedOut, TooLarge
 from armorm.serving.wire.policies import FAMILIES, read_prompt
-from protocols import CLIENTS, HOSTILE, case_of, made_conversations
-from fixtures import llama3
 
 HEADER = "<|im_start|>assistant\n"
 PROMPT = f"<|im_start|>user\nhello how are you?<|im_end|>\n{HEADER}"
@@ -58,7 +57,7 @@ def get(client, path, body, status=200):
     return reply.json()
 
 
-# -- the same scores -------------------------------------------------------------------------------------------------------------
+# -- the same scores -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wire", CLIENTS, ids=lambda wire: wire.name)
@@ -86,10 +85,10 @@ def test_a_profile_in_the_url_steers_every_protocol(client, tiny_model, service,
         assert "no profile" in told.text
 
 
-# -- where the answer stands -------------------------------------------------------------------------------------------------------
+# -- where the answer stands ---------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_quotes_the_chat_does_not_move_its_place(client, tiny_model, service):
+def test_an_answer_that_quotes_the_chat_does_not_move_its_place(client, tiny_model):
     turns = [TALK[0], {"role": "assistant", "content": HOSTILE}]
     true = tiny_model.score(turns).score
     query = PROMPT + HOSTILE + "<|im_end|>"
@@ -152,7 +151,8 @@ def test_a_tokenizer_that_changes_texts_still_gives_the_answer(tiny_model):
 
 
 PROMPTS = {
-    "ChatML (Qwen, SmolLM2, …)": "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nhi <b><|im_end|>\n<|im_start|>assistant\n<think>\n",
+    "ChatML (Qwen, SmolLM2, …)": "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nhi <b><|im_end|>\n"
+    "<|im_start|>assistant\n<think>\n",
     "Llama 3": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nbe kind<|eot_id|><|start_header_id|>user"
     "<|end_header_id|>\n\nhi <b><|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     "Gemma": "<bos><start_of_turn>user\nhi <b><end_of_turn>\n<start_of_turn>model\n",
@@ -183,16 +183,24 @@ def test_a_policy_of_another_template_and_one_of_none(client, tiny_model):
     assert "unknown-template" in told["detail"]
 
 
-def test_templates_that_trim_answers_and_bring_a_bos():
-    renderer = Renderer(llama3.tokenizer(), max_tokens=512)
+def test_templates_that_trim_answers_and_bring_a_bos(new_tokenizer):
+    tokenizer = new_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "<|end_of_text|>", "bos_token": "<|begin_of_text|>"})  # EOS is not the closing
+    bos = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single=f"{bos[0]} $A", special_tokens=[bos])
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + '<|im_end|>\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    renderer = Renderer(tokenizer, max_tokens=512)
     templated = Templated(renderer)
-    for messages in made_conversations(12):
-        case, whole = case_of(renderer.tokenizer, messages), renderer.render(messages)
+    for messages in made_conversations(19):
+        case, whole = case_of(tokenizer, messages), renderer.render(messages)
         given = templated.given(case.prompt, templated.answer_in(case.query, case.prompt))
         assert given is not None
         assert (given.ids, given.text) == (whole.ids, whole.text)
         if not case.imitates:
-            for form in (case.query, case.query.removeprefix("<|begin_of_text|>")):  # verl leaves the BOS to the server
+            for form in (case.query, case.query.removeprefix(bos[0])):  # verl leaves the BOS to the server
                 assert templated.searched(form).ids == whole.ids
 
 
@@ -211,7 +219,7 @@ def test_think_blocks_of_the_generation_prompt_belong_to_the_answer(new_tokenize
     assert found.text == "<think>\n\n</think>\n\nfine, thank you."
 
 
-# -- rows that can't be scored -----------------------------------------------------------------------------------------------------
+# -- rows that can't be scored -------------------------------------------------------------------------------------------------
 
 EMPTY = ["", "<|im_end|>", " \n\t", "<|im_end|>\n"]
 
@@ -242,7 +250,7 @@ def test_no_number_is_made_up_for_what_is_no_number(client):
 
 
 def test_what_is_huge_or_no_text_is_refused(client):
-    huge = "a " * 2**21
+    huge = "a " * (2**21 + 1)
     assert "too-long" in get(client, "/get_reward", {"query": [PROMPT + huge], "prompts": [PROMPT], "labels": []}, 422)["detail"]
     assert "too-long" in get(client, "/classify", {"input": huge}, 400)["error"]["message"]
     half = b'{"prompt": "hi", "response": "\\ud800", "label": null}'
@@ -302,7 +310,7 @@ def test_what_is_rendered_is_bounded_as_messages_are(service):
     assert not renderer.render(replace(long, prompt=long.prompt[:20])).truncated
 
 
-# -- each protocol's own ---------------------------------------------------------------------------------------------------------------
+# -- each protocol's own -------------------------------------------------------------------------------------------------------
 
 
 def test_openrlhf_logs_every_objective(client, tiny_model):

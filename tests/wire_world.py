@@ -20,6 +20,9 @@ from armorm.scoring.profile import Profile
 from armorm.serving.wire import llama_factory, openrlhf, sglang, shared, slime, tei, vllm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from protocols import CLIENTS, HOSTILE, case_of, made_conversations
+
+__all__ = ["CLIENTS", "HOSTILE", "EngineService", "case_of", "client_of", "made_conversations"]
 FAMILIES = (openrlhf, vllm, sglang, tei, slime, llama_factory, shared)
 
 
