@@ -4,9 +4,9 @@
     python benchmarks/protocols.py runs/starter/model http://127.0.0.1:8000 [--rows conversations.jsonl] [-n 500]
 
 Requests are those of the protocols' own clients: prompts are rendered by the model's chat template with its generation prompt,
-queries are decoded from token ids with special tokens and end with EOS. Replies are read as those clients read them. A conversation
-goes through every protocol that can carry it: those of pairs take one question with one answer, those of one text take answers
-that imitate no chat. Exit code 1: a score differs by more than the tolerance.
+queries are decoded from token ids with special tokens and end with EOS. Replies are read as those clients read them. A
+conversation goes through every protocol that can carry it: those of pairs take one question with one answer, those of one text
+take answers that imitate no chat. Exit code 1: a score differs by more than the tolerance.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def case_of(tokenizer: Any, messages: Messages) -> Case:
 def made_conversations(n: int) -> list[Messages]:
     """Conversations of one to three questions, some with a system message, with the answers of `SAID` among them."""
     draws = random.Random(0)
-    words = [
+    words = "what how why is the of a good bad river number seven twelve 12 · 3 = answer to question please not"
         "what",
         "how",
         "why",
@@ -182,7 +182,7 @@ def made_conversations(n: int) -> list[Messages]:
     ]
 
     def said(most: int) -> str:
-        return " ".join(draws.choices(words, k=draws.randint(1, most)))
+        return " ".join(draws.choices(words.split(), k=draws.randint(1, most)))
 
     found = []
     for i in range(n):
