@@ -157,29 +157,6 @@ def made_conversations(n: int) -> list[Messages]:
     """Conversations of one to three questions, some with a system message, with the answers of `SAID` among them."""
     draws = random.Random(0)
     words = "what how why is the of a good bad river number seven twelve 12 · 3 = answer to question please not"
-        "what",
-        "how",
-        "why",
-        "is",
-        "the",
-        "of",
-        "a",
-        "good",
-        "bad",
-        "river",
-        "number",
-        "seven",
-        "twelve",
-        "12",
-        "·",
-        "3",
-        "=",
-        "answer",
-        "to",
-        "question",
-        "please",
-        "not",
-    ]
 
     def said(most: int) -> str:
         return " ".join(draws.choices(words.split(), k=draws.randint(1, most)))

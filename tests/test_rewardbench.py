@@ -1,4 +1,4 @@
-"""RewardBench's pipeline class on a model of ours: what it does to its inputs, and the class itself where its wheel is at hand."""
+"""RewardBench's pipeline class on a model of ours: what it does to its inputs, and the class itself where a wheel is at hand."""
 
 from __future__ import annotations
 
