@@ -17,13 +17,12 @@ from starlette.testclient import TestClient
 from armorm.errors import ArmormError, ConversationError, RecipeError
 from armorm.model.reward_model import RewardModel
 from armorm.scoring.profile import Profile
-from armorm.serving.wire import llama_factory, openrlhf, sglang, shared, slime, tei, vllm
+from armorm.serving.wire import ROUTERS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from protocols import CLIENTS, HOSTILE, case_of, made_conversations
 
 __all__ = ["CLIENTS", "HOSTILE", "EngineService", "case_of", "client_of", "made_conversations"]
-FAMILIES = (openrlhf, vllm, sglang, tei, slime, llama_factory, shared)
 
 
 class EngineService:
@@ -57,6 +56,6 @@ def _refused(fault: str) -> ArmormError:
 def client_of(service: Any) -> TestClient:
     """A client of all families' routes; what a route does not catch is raised here."""
     app = FastAPI()
-    for family in FAMILIES:
-        app.include_router(family.router(service))
+    for router in ROUTERS:
+        app.include_router(router(service))
     return TestClient(app)

@@ -77,7 +77,7 @@ class Limits:
     seconds: float = 120.0
 
 
-class Refused(ArmormError):  # noqa: N818 - named for what was seen
+class Refused(ArmormError):  # noqa: N818 - named for what happened
     """A whole request that is not answered: `status` of HTTP, a short name, and after how many seconds to try again."""
 
     status = 500

@@ -51,7 +51,7 @@ def refusing_router(form: Form, *, tag: str) -> APIRouter:
         def get_route_handler(self) -> Handler:
             return _refusing(super().get_route_handler(), form)
 
-    return APIRouter(route_class=Route, tags=[tag])
+    return APIRouter(route_class=Route, default_response_class=Reply, tags=[tag])
 
 
 def _refusing(handler: Handler, form: Form) -> Handler:

@@ -30,7 +30,15 @@ from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, re
 LABEL = "score"
 _EXAMPLE: list[Any] = [{"role": "user", "content": "What is 12 · 12?"}, {"role": "assistant", "content": "144."}]
 Message = dict[str, Any]
-Part = dict[str, Any]
+
+
+class Part(BaseModel):
+    """A part of a content; only text can be scored."""
+
+    type: Literal["text"] = "text"
+    text: StrictStr
+
+
 Side = StrictStr | dict[Literal["content"], StrictStr | list[Part]]
 """A query or a document: a text, or what holds one in parts."""
 
@@ -239,12 +247,13 @@ def _listed(side: Side | Sequence[Side]) -> list[Side]:
 
 
 def _content(side: Side) -> Any:
-    return side if isinstance(side, str) else side["content"]
+    content = side if isinstance(side, str) else side["content"]
+    return content if isinstance(content, str) else [part.model_dump() for part in content]
 
 
 def _shown(document: Side) -> dict[str, Any]:
     alone = isinstance(document, str)
-    return {"text": document if alone else None, "multi_modal": None if alone else document["content"]}  # type: ignore[index]
+    return {"text": document if alone else None, "multi_modal": None if alone else _content(document)}
 
 
 def _as_floats(score: Score) -> list[float]:
