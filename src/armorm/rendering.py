@@ -148,11 +148,23 @@ class Renderer:
     # -- a conversation's tokens ---------------------------------------------------------------------------------------------
 
     def render(self, messages: Any) -> Rendered:
-        """The conversation as segments. Raises ConversationError when it is none, or when the template refuses it."""
+        """The conversation as segments; one that is `Rendered` already is bounded alone.
+
+        Raises ConversationError when it is none, or when the template refuses it.
+        """
+        if isinstance(messages, Rendered):
+            return messages if len(messages) <= self.max_tokens else self._bounded(messages)
         parsed, context, answer = self._split(messages)
         fitted = self._fitted(context, answer)
         notes = tuple(dict.fromkeys((*parsed.notes, *fitted.notes)))
         return self._cut(fitted, len(context) - len(fitted.context), notes)
+
+    def framed(self, prompt: str, answer: str) -> Rendered:
+        """A prompt as the template writes it, with the header that opens an answer, and an answer's text, as segments.
+
+        Special tokens in the prompt's text are such, as they are for the policy that was given it; in the answer they are text.
+        """
+        return Rendered(self._prompt_ids(prompt), encode(self.tokenizer, answer, special=False), self.closing_ids, text=answer)
 
     def check(self, messages: Any) -> tuple[str, ...]:
         """What `render` would note, without tokenising. Raises what `render` raises."""
@@ -391,6 +403,10 @@ class Renderer:
     def _can_break(self) -> bool:
         # Whether the tokenizer can read the literals of special tokens as text.
         return all(len(encode(self.tokenizer, literal, special=False)) > 1 for literal in _specials_of(self.tokenizer))
+
+    def _bounded(self, row: Rendered) -> Rendered:
+        fitted = _Fitted((), row.prompt, row.answer, row.closing, row.notes, row.text)
+        return self._cut(fitted, row.dropped_turns, row.notes)
 
     def _cut(self, fitted: _Fitted, turns: int, notes: tuple[str, ...]) -> Rendered:
         prompt, answer, closing = fitted.prompt, fitted.answer, fitted.closing

@@ -1,0 +1,264 @@
+"""vLLM's pooling routes, as vLLM 0.32 has them (vllm/entrypoints/pooling): classify, pooling, score and rerank.
+
+In: texts in the chat template's form, token ids, messages; queries and documents.  Out: a vector of one number each.
+Cost: the service's.
+
+The number is the score itself, whatever `use_activation` says: the model is a regression, whose activation is none.
+A query is the user's turn and a document the assistant's. In texts and ids the answer stands behind the last header.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+
+from armorm.errors import ConversationError
+from armorm.model.templated import Templated
+from armorm.scoring.score import Score
+from armorm.serving.service import Service
+from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
+from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, require_whole, score_all
+
+LABEL = "score"
+_EXAMPLE: list[Any] = [{"role": "user", "content": "What is 12 · 12?"}, {"role": "assistant", "content": "144."}]
+Message = dict[str, Any]
+
+
+class Part(BaseModel):
+    """A part of a content; only text can be scored."""
+
+    type: Literal["text"] = "text"
+    text: StrictStr
+
+
+Side = StrictStr | dict[Literal["content"], StrictStr | list[Part]]
+"""A query or a document: a text, or what holds one in parts."""
+
+
+class Common(BaseModel):
+    """What all requests have. Unknown keys are passed over, as vLLM does; those that would change the score are refused."""
+
+    model: str | None = None
+    use_activation: bool | None = None
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    truncation_side: Literal["left", "right"] | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_template(self) -> Common:
+        if self.chat_template or self.chat_template_kwargs:
+            raise ValueError("chat_template and its arguments are the model's own: leave them out")
+        if self.truncation_side == "right" and self.truncate_prompt_tokens is not None:
+            raise ValueError("a conversation loses its oldest part, never its answer: leave truncation_side out")
+        return self
+
+    @property
+    def max_tokens(self) -> int | None:
+        """To how many tokens a conversation may be cut; None for the model's own bound."""
+        return self.truncate_prompt_tokens if self.truncate_prompt_tokens not in (None, -1) else None
+
+
+class ClassifyRequest(Common):
+    """Texts or token ids as `input`, or one conversation as `messages`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"messages": _EXAMPLE}]})
+
+    input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]] | None = None
+    messages: list[Message] | None = None
+    add_generation_prompt: bool = False
+    continue_final_message: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ClassifyRequest:
+        if (self.input is None) == (self.messages is None):
+            raise ValueError("send one of input (texts, token ids) and messages (one conversation)")
+        if self.add_generation_prompt or self.continue_final_message:
+            raise ValueError("the conversation ends with the answer: leave add_generation_prompt and continue_final_message out")
+        return self
+
+
+class PoolingRequest(ClassifyRequest):
+    """The same, with how vectors are written."""
+
+    task: Literal["classify"] | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    embed_dtype: Literal["float32"] = "float32"
+    endianness: Literal["native", "little"] = "native"
+    dimensions: None = None
+
+
+class Scoring(Common):
+    """What requests of two sides have."""
+
+    instruction: None = None
+    max_tokens_per_query: Literal[0] = 0
+    max_tokens_per_doc: Literal[0] = 0
+
+
+class ScoreRequest(Scoring):
+    """One query or several, and documents: 1 to 1, 1 to n, or n to n; under any of vLLM's names for them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text_1": "What is 12 · 12?", "text_2": ["144.", "124."]}]})
+
+    queries: Side | list[Side] | None = None
+    documents: Side | list[Side] | None = None
+    items: Side | list[Side] | None = None
+    data_1: Side | list[Side] | None = None
+    data_2: Side | list[Side] | None = None
+    text_1: Side | list[Side] | None = None
+    text_2: Side | list[Side] | None = None
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> ScoreRequest:
+        asked = [s for s in (self.queries, self.data_1, self.text_1) if s is not None]
+        answered = [s for s in (self.documents, self.items, self.data_2, self.text_2) if s is not None]
+        if len(asked) != 1 or len(answered) != 1:
+            raise ValueError("send queries and documents, or text_1 and text_2")
+        questions, answers = map(_listed, (asked[0], answered[0]))
+        if not questions or not answers or len(questions) not in (1, len(answers)):
+            raise ValueError(f"{len(questions)} queries and {len(answers)} documents: send 1 and 1, 1 and n, or n and n")
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[Side, Side]]:
+        """Queries with their documents."""
+        first, second = self.queries or self.data_1 or self.text_1, self.documents or self.items or self.data_2 or self.text_2
+        asked, answered = _listed(first or ""), _listed(second or "")
+        return list(zip(asked * len(answered) if len(asked) == 1 else asked, answered, strict=True))
+
+
+class RerankRequest(Scoring):
+    """A query and documents; the best `top_n` come back, all of them for 0."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "What is 12 · 12?", "documents": ["144.", "124."]}]})
+
+    query: Side
+    documents: Side | list[Side] = Field(min_length=1)
+    top_n: int = Field(0, ge=0)
+
+
+def vllm_form(refusal: Refusal) -> tuple[int, Mapping[str, Any]]:
+    """vLLM's errors: what can't be read or scored is a bad request."""
+    status = 400 if refusal.status == UNFIT else refusal.status
+    told = {"message": refusal.message, "type": HTTPStatus(status).phrase, "param": None, "code": status}
+    return status, {"error": told}
+
+
+def router(service: Service) -> APIRouter:
+    """The routes that vLLM has for itself: `/pooling`, `/score`, `/v1/score`, `/v1/rerank`, `/v2/rerank`; see `shared`."""
+    routes = refusing_router(vllm_form, tag="vLLM")
+    templated = Templated(service.renderer)
+
+    @routes.post("/pooling")
+    async def pooling(body: PoolingRequest, profile: ProfileName = None) -> dict[str, Any]:
+        scores, tokens = await scored(service, templated, body, profile)
+        write = _as_base64 if body.encoding_format == "base64" else _as_floats
+        data = [{"index": i, "object": "pooling", "data": write(score)} for i, score in enumerate(scores)]
+        return _whole("pool", service, data, tokens)
+
+    @routes.post("/score")
+    @routes.post("/v1/score", include_in_schema=False)
+    async def score(body: ScoreRequest, profile: ProfileName = None) -> dict[str, Any]:
+        conversations = [conversation_of(query, document) for query, document in body.pairs]
+        scores, tokens = await _measured(service, conversations, body, profile)
+        data = [{"index": i, "object": "score", "score": score.score} for i, score in enumerate(scores)]
+        return _whole("score", service, data, tokens)
+
+    @routes.post("/v1/rerank")
+    @routes.post("/v2/rerank", include_in_schema=False)
+    async def rerank(body: RerankRequest, profile: ProfileName = None) -> dict[str, Any]:
+        return await ranked(service, body, profile)
+
+    return routes
+
+
+async def classified(service: Service, templated: Templated, body: ClassifyRequest, profile: str | None) -> dict[str, Any]:
+    """The reply of `/classify`."""
+    scores, tokens = await scored(service, templated, body, profile)
+    data = [{"index": i, "label": LABEL, "probs": [score.score], "num_classes": 1} for i, score in enumerate(scores)]
+    return _whole("classify", service, data, tokens)
+
+
+async def ranked(service: Service, body: RerankRequest, profile: str | None) -> dict[str, Any]:
+    """The reply of `/rerank`: documents by falling score; ties in the order in which they came."""
+    documents = _listed(body.documents)
+    scores, tokens = await _measured(service, [conversation_of(body.query, one) for one in documents], body, profile)
+    results = [
+        {"index": i, "document": _shown(document), "relevance_score": score.score}
+        for i, (document, score) in enumerate(zip(documents, scores, strict=True))
+    ]
+    results.sort(key=lambda result: -float(result["relevance_score"]))  # type: ignore[arg-type]
+    usage = {"prompt_tokens": sum(tokens), "total_tokens": sum(tokens)}
+    return {"id": _id("rerank"), "model": service.name, "usage": usage, "results": results[: body.top_n or None]}
+
+
+async def scored(
+    service: Service, templated: Templated, body: ClassifyRequest, profile: str | None
+) -> tuple[list[Score], list[int]]:
+    """Scores and token counts of a request's texts, ids or messages."""
+    if body.messages is not None:
+        return await _measured(service, [body.messages], body, profile)
+    conversations = await read_each(templated.searched, entries_of(body.input))
+    return await _measured(service, conversations, body, profile)
+
+
+def entries_of(given: Any) -> list[str | list[int]]:
+    """Texts or lists of ids, each for a conversation. Raises ConversationError for none."""
+    alone = isinstance(given, str) or (given and isinstance(given[0], int))
+    if not given and not isinstance(given, str):
+        raise ConversationError("no-input: the input is empty: send at least one conversation", fault="no-input")
+    return [given] if alone else list(given)
+
+
+def conversation_of(query: Side, document: Side) -> list[Message]:
+    """A question and its answer."""
+    return [{"role": "user", "content": _content(query)}, {"role": "assistant", "content": _content(document)}]
+
+
+async def _measured(
+    service: Service, conversations: Sequence[Any], body: Common, profile: str | None
+) -> tuple[list[Score], list[int]]:
+    scores = await score_all(service, conversations, profile=profile, max_tokens=body.max_tokens)
+    if body.truncate_prompt_tokens is None:
+        require_whole(service, scores, "send truncate_prompt_tokens: -1")
+    return scores, await count_tokens(service, conversations, scores)
+
+
+def _whole(kind: str, service: Service, data: list[dict[str, Any]], tokens: Sequence[int]) -> dict[str, Any]:
+    usage = {"prompt_tokens": sum(tokens), "total_tokens": sum(tokens), "completion_tokens": 0, "prompt_tokens_details": None}
+    return {"id": _id(kind), "object": "list", "created": int(time.time()), "model": service.name, "data": data, "usage": usage}
+
+
+def _id(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+def _listed(side: Side | Sequence[Side]) -> list[Side]:
+    return [side] if isinstance(side, str | dict) else list(side)
+
+
+def _content(side: Side) -> Any:
+    content = side if isinstance(side, str) else side["content"]
+    return content if isinstance(content, str) else [part.model_dump() for part in content]
+
+
+def _shown(document: Side) -> dict[str, Any]:
+    alone = isinstance(document, str)
+    return {"text": document if alone else None, "multi_modal": None if alone else _content(document)}
+
+
+def _as_floats(score: Score) -> list[float]:
+    return [score.score]
+
+
+def _as_base64(score: Score) -> str:
+    return base64.b64encode(struct.pack("<f", score.score)).decode()
