@@ -29,7 +29,7 @@ FLOORS = (
     ("bench",),
     ("report",),
     ("run",),
-    ("compare", "jobs"),
+    ("compare", "jobs", "rl"),
     ("cli",),
     ("__main__",),
 )
