@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,24 +59,12 @@ def trained(
 ) -> list[dict[str, Any]]:
     """The log of two steps."""
     rows = PROMPTS * 2 if conversational else [p[0]["content"] for p in PROMPTS] * 2
-    config = getattr(trl, f"{kind}Config")(
-        output_dir=str(place),
-        max_steps=2,
-        per_device_train_batch_size=4,
-        num_generations=2,
-        max_completion_length=6,
-        logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        save_strategy="no",
-        disable_tqdm=True,
-        gradient_checkpointing=False,
-        seed=0,
-        **more,
-    )
+    small = eval(f"dict({SMALL})")
     trainer = getattr(trl, f"{kind}Trainer")(
-        model=str(policy), reward_funcs=rewards, args=config, train_dataset=datasets.Dataset.from_dict({"prompt": rows})
+        model=str(policy),
+        reward_funcs=rewards,
+        args=getattr(trl, f"{kind}Config")(output_dir=str(place), **small, **more),
+        train_dataset=datasets.Dataset.from_dict({"prompt": rows}),
     )
     trainer.train()
     return [entry for entry in trainer.state.log_history if "reward" in entry]
@@ -97,19 +86,34 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return counted
 
 
-def test_grpo_with_a_function_for_each_objective(folder: Path, policy: Path, tmp_path: Path, passes: list[int]):
-    rewards = ours.reward_functions(str(folder), unscored=-1.0)
-    assert [r.__name__ for r in rewards] == ["helpful", "safe", "verbosity"]
-    log = trained(
-        "GRPO",
-        policy,
-        list(rewards),
-        tmp_path,
-        multi_objective_aggregation="normalize_then_sum",
-        reward_weights=[1.0, 1.0, 0.0],
-    )
+SMALL = (
+    "max_steps=2, per_device_train_batch_size=4, num_generations=2, max_completion_length=6, logging_steps=1, use_cpu=True, "
+    "bf16=False, report_to='none', save_strategy='no', disable_tqdm=True"
+)
+
+
+def test_grpo_with_a_function_for_each_objective_as_the_page_shows_it(
+    folder: Path, policy: Path, tmp_path: Path, passes: list[int]
+):
+    page = (Path(__file__).parents[1] / "docs" / "rl.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "GRPOTrainer" in b)
+    changes = {
+        "runs/mine/model": str(folder),
+        "HuggingFaceTB/SmolLM2-135M-Instruct": str(policy),
+        "runs/grpo": str(tmp_path),
+        "max_steps=20": SMALL,
+        "helpfulness": "helpful",
+        "safety": "safe",
+    }
+    for old, new in changes.items():
+        assert old in block
+        block = block.replace(old, new)
+    told: dict[str, Any] = {}
+    exec(block, told)
+    assert [r.__name__ for r in told["rewards"]] == ["helpful", "safe"]
+    log = [entry for entry in told["trainer"].state.log_history if "reward" in entry]
     assert len(log) == 2
-    assert {f"rewards/{r.__name__}/mean" for r in rewards} <= set(log[0])
+    assert {"rewards/helpful/mean", "rewards/safe/mean", "contribution/verbosity", "unscored"} <= set(log[0])
     assert len(passes) == 2, "the decoder ran once for a batch, not once for each function"
     assert max(passes) <= 4
 
