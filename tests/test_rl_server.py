@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from reward_server import Served, refusal, reward_server
 
-from armorm.errors import ArmormError, UserError
+from armorm.errors import ArmormError, RecipeError, UserError
 from armorm.model.reward_model import RewardModel
 from armorm.rl import server as client
 from armorm.rl.conversations import joined
@@ -73,12 +73,20 @@ def test_the_url_may_be_given_with_its_route(served: Served, path: str):
     assert RewardServer(Settings(served.url + path)).url == f"{served.url}/v1/rewards"
 
 
+@pytest.mark.parametrize("url", ["http://", "http://host:99999", "http://a b", "http://host:x", "http://hôst", "http://h/\n"])
+def test_what_is_no_url_is_told_at_once(url: str):
+    with pytest.raises(UserError, match="is no URL"):
+        RewardServer(Settings(url))
+
+
 def test_the_key_and_the_profile_go_along(served: Served, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ARMORM_API_KEY", " secret ")
     RewardServer(Settings(served.url, profile="careful")).score(TALKS[:1])
     RewardServer(Settings(served.url, profile='{"name": "p", "drop": ["safe"]}')).score(TALKS[:1])
     assert [h["authorization"] for h in served.headers] == ["Bearer secret"] * 2
     assert [b["profile"] for b in served.bodies] == ["careful", {"name": "p", "drop": ["safe"]}]
+    with pytest.raises(RecipeError, match="no JSON"):
+        RewardServer(Settings(served.url, profile="{careful"))
     monkeypatch.setenv("ARMORM_API_KEY", "a\nb")
     with pytest.raises(UserError, match="ARMORM_API_KEY holds letters"):
         RewardServer(Settings(served.url))

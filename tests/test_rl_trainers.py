@@ -152,7 +152,7 @@ def test_slime_gets_a_dict_where_it_has_a_key(score_of: Callable[[str], float]):
     assert found["score"] == pytest.approx(score_of("fine"), abs=1e-5)
 
 
-# -- AReaL: areal/api/reward_api.py, workflow/rlvr.py -----------------------------------------------------------------------------
+# -- AReaL: areal/api/reward_api.py, workflow/rlvr.py ----------------------------------------------------------------------------
 
 
 def test_areal_calls_it_in_a_pool_of_processes(score_of: Callable[[str], float]):
@@ -164,7 +164,7 @@ def test_areal_calls_it_in_a_pool_of_processes(score_of: Callable[[str], float])
     assert areal.reward(TEMPLATED, "<|im_end|>", [1], [2]) == -1.0
 
 
-# -- verifiers: verifiers/v1/task.py, utils/decorators.py ---------------------------------------------------------------------------
+# -- verifiers: verifiers/v1/task.py, utils/decorators.py ------------------------------------------------------------------------
 
 
 class Turn:

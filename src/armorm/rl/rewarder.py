@@ -178,7 +178,8 @@ forked_with_torch = False
 """Whether this process was forked from one that had torch, whose threads are not here."""
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 # -- inside --------------------------------------------------------------------------------------------------------------------

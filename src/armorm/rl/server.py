@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from armorm.conversation import plain_value
@@ -47,8 +48,7 @@ class RewardServer:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        base = settings.model.rstrip("/").removesuffix(ROUTE).removesuffix("/v1")
-        self.url = base + ROUTE
+        self.url = _checked(settings.model.rstrip("/").removesuffix(ROUTE).removesuffix("/v1") + ROUTE)
         self._headers = {"content-type": "application/json", "accept": "application/json", **self._key()}
         profile = settings.profile_facts()
         self._asked: dict[str, Any] = {"details": True} | ({} if profile is None else {"profile": profile})
@@ -138,6 +138,17 @@ class RewardServer:
         if not (key.isascii() and (key.isprintable())):
             raise UserError(f"{self.settings.key_env} holds letters that no header may hold: put the server's key there")
         return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and parts.port != 0 and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:  # a port beyond 65535, say
+        sound = False
+    if not sound:
+        raise UserError(f"{url!r} is no URL: give that of `armorm serve`, such as http://localhost:8000")
+    return url
 
 
 def _written(conversation: Any) -> tuple[str, str | None]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from armorm.errors import UserError
+from armorm.errors import RecipeError, UserError
 
 Part = Literal["rewards", "debiased", "contributions"]
 """What stands beside the score. `rewards`: the rating predicted for each objective, [0, 1] scale; `debiased`: the same with what
@@ -75,11 +75,14 @@ class Settings:
         return UNSCORED if self.unscored is None else self.unscored
 
     def profile_facts(self) -> str | dict[str, Any] | None:
-        """The profile as a name, or as an object. Raises RecipeError for a file that holds none."""
+        """The profile as a name, or as an object. Raises RecipeError for a file or JSON that holds none."""
         if self.profile is None:
             return None
         if self.profile.lstrip().startswith("{"):
-            facts: dict[str, Any] = json.loads(self.profile)
+            try:
+                facts: dict[str, Any] = json.loads(self.profile)
+            except ValueError as error:
+                raise RecipeError(f"profile: this is no JSON ({error}): write an object, or name a YAML file") from error
             return facts
         if self.remote and not self.profile.endswith((".yaml", ".yml")):
             return self.profile
