@@ -29,7 +29,7 @@ FLOORS = (
     ("bench",),
     ("report",),
     ("run",),
-    ("compare", "jobs"),
+    ("compare", "jobs", "rl"),
     ("serving",),
     ("cli",),
     ("__main__",),

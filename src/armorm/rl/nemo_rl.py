@@ -1,0 +1,114 @@
+"""An environment for NeMo-RL: the score, or one reward for each objective as `reward/NAME` (GDPO).
+
+In: message logs.  Out: what `EnvironmentInterface.step` returns.  Cost: one pass for each batch.
+
+    from armorm.rl import nemo_rl
+    nemo_rl.register("armorm")     # then `env: {armorm: {model: …, multi: true}}`, and `env_name: armorm` for the data
+
+`RewardEnvironment` (as a ray actor, made when it is first asked for) is what NeMo-RL starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from armorm.errors import MissingExtra
+from armorm.rl.rewarder import SCORE, rewarder
+from armorm.rl.settings import Settings, from_environment
+
+PREFIX = "reward/"
+
+
+class RewardStep:
+    """What the environment does, without NeMo-RL. `multi` in its config asks for a reward per objective.
+
+    Other keys that `Settings` has are taken from the config, and all from the environment where it names no model.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        own = {name: config[name] for name in Settings.__dataclass_fields__ if config.get(name) is not None}
+        self.settings = Settings(**own) if "model" in own else from_environment()
+        self.multi = bool(config.get("multi", False))
+
+    def step(self, message_log_batch: Sequence[Any], metadata: Sequence[Any]) -> Any:
+        """Every episode ends with its score; what can't be scored gets the number that the settings name."""
+        from nemo_rl.environments.interfaces import EnvironmentReturn
+
+        n = len(message_log_batch)
+        rewards = self.rewards(message_log_batch)
+        scores = rewards if isinstance(rewards, torch.Tensor) else next(iter(rewards.values()))
+        return EnvironmentReturn(
+            observations=[{"role": "environment", "content": f"Environment: {x:.4f}"} for x in scores.tolist()],
+            metadata=list(metadata),
+            next_stop_strings=[None] * n,
+            rewards=rewards,
+            terminateds=torch.ones(n, dtype=torch.bool),
+            answers=[str(log[-1].get("content", "")) if log else None for log in message_log_batch],
+        )
+
+    def rewards(self, logs: Sequence[Any]) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Scores [n]; with `multi` one tensor [n] for each objective, under `reward/NAME`."""
+        asked = rewarder(self.settings)
+        numbers = [asked.numbers(row) for row in asked.rows([_messages(log) for log in logs])]
+        if not self.multi:
+            return torch.tensor([row[SCORE] for row in numbers])
+        names = asked.source.names(self.settings.part)
+        return {PREFIX + name: torch.tensor([row[at] for row in numbers]) for name, at in zip(names, _keys(asked), strict=True)}
+
+    def global_post_process_and_metrics(self, batch: Any) -> tuple[Any, dict[str, float]]:
+        """The batch as it is, with the means of its rewards."""
+        found = {
+            f"armorm/{name}/mean": float(batch[name].float().mean())
+            for name in batch
+            if isinstance(name, str) and (name == "total_reward" or name.startswith(PREFIX))
+        }
+        return batch, found
+
+    def shutdown(self) -> bool:
+        """Nothing is held that the process's end does not free."""
+        return True
+
+
+def _keys(asked: Any) -> list[str]:
+    from armorm.rl.rewarder import column
+
+    return [column(name) for name in asked.source.names(asked.settings.part)]
+
+
+def _messages(log: Any) -> list[dict[str, Any]]:
+    # NeMo-RL keeps token ids beside each message's text.
+    return [{key: value for key, value in message.items() if not isinstance(value, torch.Tensor)} for message in log]
+
+
+def register(name: str = "armorm") -> None:
+    """Make the environment known to NeMo-RL under a name, to run in its own Python. Raises MissingExtra without NeMo-RL."""
+    try:
+        from nemo_rl.distributed.ray_actor_environment_registry import ACTOR_ENVIRONMENT_REGISTRY
+        from nemo_rl.distributed.virtual_cluster import PY_EXECUTABLES
+        from nemo_rl.environments.utils import register_env
+    except ImportError as error:
+        raise _missing() from error
+    ACTOR_ENVIRONMENT_REGISTRY[f"{__name__}.RewardEnvironment"] = PY_EXECUTABLES.SYSTEM
+    register_env(name, f"{__name__}.RewardEnvironment")
+
+
+def _missing() -> MissingExtra:
+    error = MissingExtra("a NeMo-RL environment", "nemo-rl", "")
+    error.args = ("a NeMo-RL environment needs NeMo-RL, which is not installed: run this where NeMo-RL runs",)
+    return error
+
+
+def __getattr__(name: str) -> Any:
+    if name != "RewardEnvironment":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import ray
+        from nemo_rl.environments.interfaces import EnvironmentInterface
+    except ImportError as error:
+        raise _missing() from error
+    made = ray.remote(type("RewardEnvironment", (RewardStep, EnvironmentInterface), {"__module__": __name__}))
+    globals()[name] = made
+    return made

@@ -1,0 +1,201 @@
+"""The core of every trainer's rewards: conversations go in, rows of named numbers come out, and each is computed once.
+
+In: conversations (messages that end with the assistant's answer), `Settings`.  Out: a `Row` for each, None where there is none.
+Cost: what the source takes for conversations that are not remembered; of those a few hundred bytes each, `remember` at most.
+
+A trainer asks for one batch several times, once for each reward function, from one thread or from many: the first that asks
+computes, the others wait for it. What can't be scored has no row, and the log says why; it never ends a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Any, Protocol, runtime_checkable
+
+from armorm.conversation import plain_value
+from armorm.errors import ArmormError, ConversationError, UserError
+from armorm.rl.settings import Part, Settings, from_environment
+
+LOG = logging.getLogger("armorm.rl")
+SCORE = "score"
+WAITING = 64
+"""So many requests of asynchronous callers are under way at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One conversation's numbers: its score, and by `Part` those of each objective (contributions: of each term)."""
+
+    score: float
+    parts: Mapping[Part, Mapping[str, float]]
+
+    def named(self, part: Part) -> Mapping[str, float]:
+        """Raises UserError for a part that this source doesn't give."""
+        if part not in self.parts:
+            raise UserError(
+                f"there is no {part!r} here, only {', '.join(self.parts)}: choose another part, or give a model folder in place "
+                "of a server"
+            )
+        return self.parts[part]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where rows come from. `score` gives a `Row` for each conversation, or what is wrong with it; `names` says what its parts
+    name (`rewards` names the objectives), in the model's order."""
+
+    def names(self, part: Part) -> tuple[str, ...]: ...
+
+    def score(self, conversations: Sequence[Any]) -> list[Row | str]: ...
+
+
+class Rewarder:
+    """Rows of one source, remembered by what the conversations are. Any number of threads may ask at once."""
+
+    def __init__(self, settings: Settings, source: Source | None = None) -> None:
+        self.settings = settings
+        self._given = source
+        self._opening, self._lock = Lock(), Lock()
+        self._rows: OrderedDict[Any, Future[Row | None]] = OrderedDict()
+
+    @property
+    def source(self) -> Source:
+        """Opened when something is first asked of it. Raises what loading a model raises."""
+        with self._opening:
+            return self._source
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Their names, in the model's order."""
+        return self.source.names("rewards")
+
+    def rows(self, conversations: Sequence[Any]) -> list[Row | None]:
+        """A row for each conversation, in order; None for one that can't be scored.
+
+        Raises UserError or ArmormError where the source itself fails: no model, no server, a key that is refused.
+        """
+        wanted, mine = list[Future[Row | None]](), dict[Any, tuple[Any, Future[Row | None]]]()
+        keys = [_key(conversation) for conversation in conversations]
+        with self._lock:
+            for key, conversation in zip(keys, conversations, strict=True):
+                if key not in self._rows:
+                    self._rows[key] = Future()
+                    mine[key] = conversation, self._rows[key]
+                self._rows.move_to_end(key)
+                wanted.append(self._rows[key])
+            while len(self._rows) > self.settings.remember:
+                self._rows.popitem(last=False)
+        if mine:
+            self._compute(mine)
+        return [future.result() for future in wanted]
+
+    async def rows_async(self, conversations: Sequence[Any]) -> list[Row | None]:
+        """The same without blocking the event loop. A caller that is cancelled leaves; the work it began is finished."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.rows, conversations)
+
+    def numbers(self, row: Row | None) -> dict[str, float]:
+        """A row for a trainer that needs numbers under the same names in all rows: `score`, each objective, `scored` (1 or 0).
+
+        With `part: contributions`, each term in place of each objective. An objective called `score` or `scored` is "NAME
+        (objective)".
+        """
+        part, none = self.settings.part, self.settings.number
+        found = {column(n): none if row is None else row.named(part)[n] for n in self.source.names(part)}
+        return {SCORE: none if row is None else row.score, **found, "scored": float(row is not None)}
+
+    def _compute(self, mine: Mapping[Any, tuple[Any, Future[Row | None]]]) -> None:
+        try:
+            given = self.source.score([conversation for conversation, _ in mine.values()])
+            if len(given) != len(mine):
+                raise ArmormError(f"there are {len(given)} rewards for {len(mine)} conversations: report this as a fault")
+        except BaseException as error:
+            said = error if isinstance(error, Exception) else ArmormError("the batch was interrupted: ask again")
+            with self._lock:
+                for key in mine:
+                    self._rows.pop(key, None)
+            for _, future in mine.values():
+                future.set_exception(said)
+            raise
+        _tell([row for row in given if isinstance(row, str)], len(given))
+        for (_, future), row in zip(mine.values(), given, strict=True):
+            future.set_result(None if isinstance(row, str) else row)
+
+    @cached_property
+    def _source(self) -> Source:
+        if self._given is not None:
+            return self._given
+        if self.settings.remote:
+            from armorm.rl.server import RewardServer
+
+            return RewardServer(self.settings)
+        from armorm.rl.local import LocalModel
+
+        return LocalModel(self.settings)
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(WAITING, thread_name_prefix="armorm-rewards")
+
+
+def column(objective: str) -> str:
+    """What an objective is called beside `score`."""
+    return f"{objective} (objective)" if objective in (SCORE, "scored") else objective
+
+
+# -- one rewarder for a process ------------------------------------------------------------------------------------------------
+
+_OPEN: dict[Settings, Rewarder] = {}
+_OPENING = Lock()
+
+
+def rewarder(settings: Settings | None = None) -> Rewarder:
+    """This process's rewarder for these settings (None: the environment's), which all functions with them share."""
+    settings = from_environment() if settings is None else settings
+    with _OPENING:
+        return _OPEN.setdefault(settings, Rewarder(settings))
+
+
+def _begin_anew() -> None:
+    # In a forked process: what another thread of the parent's was doing is never finished here.
+    global _OPENING, forked_with_torch
+    _OPENING = Lock()
+    _OPEN.clear()
+    forked_with_torch = "torch" in sys.modules
+
+
+forked_with_torch = False
+"""Whether this process was forked from one that had torch, whose threads are not here."""
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+# -- inside --------------------------------------------------------------------------------------------------------------------
+
+
+def _key(conversation: Any) -> Any:
+    # What a conversation is, in 16 bytes; something of its own for what JSON can't write.
+    try:
+        text = json.dumps(plain_value(conversation), sort_keys=True)
+    except (ConversationError, TypeError, ValueError, RecursionError):
+        return object()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _tell(faults: Sequence[str], n: int) -> None:
+    if faults:
+        counts = Counter(fault.partition(":")[0][:60] for fault in faults)
+        kinds = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
+        LOG.warning("%d of %d conversations have no reward: %s. The first: %s", len(faults), n, kinds, faults[0][:300])
