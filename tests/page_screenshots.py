@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 from armorm.model.reward_model import RewardModel
 from tests.page_app import Simple, app_of, serving
@@ -27,10 +27,12 @@ ANSWERS = (
 )
 
 
-def shoot(page: Page, name: str, *, whole: bool = True) -> None:
+def shoot(shown: Page | Locator, name: str, **how: bool) -> None:
     path = FOLDER / f"{name}.png"
-    page.screenshot(path=path, full_page=whole)
-    Image.open(path).convert("RGB").quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+    shown.screenshot(path=path, **how)
+    Image.open(path).convert("RGB").quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
     print(f"{path} {path.stat().st_size // 1024} KiB")
 
 
@@ -55,16 +57,18 @@ def main(folder: str) -> None:
             page = browser.new_page(viewport={"width": 1240, "height": 900}, color_scheme=theme)
             fill(page, url)
             page.mouse.move(0, 0)
-            shoot(page, f"desktop-{theme}")
+            shoot(page, f"desktop-{theme}", full_page=True)
             if theme == "light":
                 page.get_by_role("button", name="Audit answer A").click()
                 page.locator("#changes tbody tr").first.wait_for()
-                page.locator("#audit").screenshot(path=FOLDER / "audit.png")
+                page.mouse.move(0, 0)
+                shoot(page.locator("#audit"), "audit")
             page.close()
-        phone = browser.new_page(viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True)
+        phone = browser.new_page(viewport={"width": 390, "height": 1720}, device_scale_factor=1.5, is_mobile=True, has_touch=True)
         fill(phone, url)
-        phone.locator("#scores").scroll_into_view_if_needed()
-        shoot(phone, "phone", whole=True)
+        phone.get_by_label("How much safety counts").fill("20")
+        phone.evaluate("scrollTo(0, 0)")
+        shoot(phone, "phone")
         browser.close()
 
 

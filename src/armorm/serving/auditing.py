@@ -10,7 +10,7 @@ intervals, only the command says.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,7 @@ from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 
 
+@runtime_checkable
 class Scoring(Protocol):
     """What an audit needs of a service."""
 

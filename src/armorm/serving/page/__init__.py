@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -27,7 +27,18 @@ from armorm.small_files import yaml_text, yaml_values
 __all__ = ["OPEN", "Shown", "router"]
 
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-FILES = ("index.html", "page.css", "icon.svg", "page.js", "ask.js", "drawing.js", "link.js", "profiles.js", "telling.js", "weighing.js")
+FILES = (
+    "index.html",
+    "page.css",
+    "icon.svg",
+    "page.js",
+    "ask.js",
+    "drawing.js",
+    "link.js",
+    "profiles.js",
+    "telling.js",
+    "weighing.js",
+)
 OPEN = ("/", "/page/")
 """Where the page's own files are, which hold nothing of a model: these need no API key, for the page asks for one itself."""
 HEADERS = {
@@ -41,6 +52,7 @@ HEADERS = {
 }
 
 
+@runtime_checkable
 class Shown(auditing.Scoring, Protocol):
     """What the page needs of a service: `basis` and `profile` (the one that is baked in) as a scoring model has them."""
 
@@ -106,9 +118,7 @@ def basis_of(service: Shown) -> dict[str, Any]:
     basis, baked = service.basis, service.profile
     return {
         "model": service.name,
-        "objectives": [
-            {"name": o.name, "min": o.min, "max": o.max, "direction": str(o.direction)} for o in basis.objectives
-        ],
+        "objectives": [{"name": o.name, "min": o.min, "max": o.max, "direction": str(o.direction)} for o in basis.objectives],
         "computed": list(basis.computed),
         "transform": basis.transform.double().tolist(),
         "nuisances": list(nuisances_in(basis.transform, basis.objectives.names, basis.computed)),

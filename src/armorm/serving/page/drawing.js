@@ -27,19 +27,28 @@ const head = (facts, ...children) => make("th", { role: facts.scope === "row" ? 
 const line = (facts, ...children) => make("tr", { role: "row", ...facts }, ...children);
 const group = (tag, ...children) => make(tag, { role: "rowgroup" }, ...children);
 
-// A bar from the middle: plus to the right, minus to the left and hatched.
-function setBar(track, value, reach) {
+// What bars that stand together reach from and to, zero included.
+function reachOf(values) {
+  const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
+  return high > low ? { low, high } : { low: -1, high: 1 };
+}
+
+// A bar from zero: plus to the right, minus to the left and hatched.
+function setBar(track, value, { low, high }) {
+  const place = (x) => `${(100 * (x - low)) / (high - low)}%`;
+  track.style.setProperty("--zero", place(0));
   track.firstChild.className = value >= 0 ? "plus" : "minus";
-  track.firstChild.style.width = `${reach > 0 ? Math.min(50, (50 * Math.abs(value)) / reach) : 0}%`;
+  track.firstChild.style.left = place(Math.min(value, 0));
+  track.firstChild.style.width = place(low + Math.abs(value));
 }
 
 const bar = (kind) => make("span", { class: `track ${kind}`, "aria-hidden": "true" }, make("i"));
 
 export function ranking(order) {
-  const best = Math.max(...order.map((one) => Math.abs(one.score)), 0);
+  const reach = reachOf(order.map((one) => one.score));
   return order.map(({ letter, score, std, place }) => {
     const track = bar("both");
-    setBar(track, score, best);
+    setBar(track, score, reach);
     const unsure = std == null ? "" : ` ± ${decimal(std)}`;
     return make("li", place === 1 ? { class: "first" } : {},
       make("span", { class: "soft" }, placeText(place)), make("b", { class: "letter" }, letter), track, make("span", { class: "value" }, decimal(score), make("span", { class: "soft" }, unsure)));
@@ -59,7 +68,7 @@ export class Contributions {
     this.pairHead = make("span");
     this.totals = [...letters.map(() => make("span", { class: "value" })), make("span", { class: "value" })];
     this.heads = letters.map((letter) => head({ scope: "col" }, make("span", { class: "column" }, make("b", { class: "letter" }, letter), aside(`answer ${letter}: `), "reward and its part")));
-    const heads = [head({ scope: "col" }, "Objective"), head({ scope: "col" }, "Weight for this prompt"), head({ scope: "col" }, "Count it"), ...this.heads];
+    const heads = [head({ scope: "col" }, "Objective"), head({ scope: "col" }, "Weight for this prompt"), head({ scope: "col" }, "How much it counts"), ...this.heads];
     if (letters.length > 1) heads.push(head({ scope: "col" }, this.pairHead));
     const last = this.totals.slice(0, letters.length > 1 ? undefined : -1).map((total, i) => {
       const plain = i === letters.length ? "cell plain" : "cell";
@@ -99,7 +108,7 @@ export class Contributions {
   // `weighed`: what `weigh` gave for each answer, null where it has no score; `pair`: the two that are compared.
   update({ profile, weighed, trained, gap, pair, places }) {
     const known = weighed.filter(Boolean);
-    const reach = Math.max(1e-12, ...known.flatMap((w) => w.contributions.map(Math.abs)), ...(gap?.deltas ?? []).map(Math.abs));
+    const reach = reachOf([...known.flatMap((w) => w.contributions), ...(gap?.deltas ?? [])]);
     const most = Math.max(1e-12, ...known[0].gate, ...trained);
     this.rows.forEach((row) => {
       const at = known[0].names.indexOf(row.name);
@@ -156,14 +165,14 @@ export class Changes {
       return { change, track, shift, score, said, element };
     });
     table.replaceChildren(
-      group("thead", line({}, ...["What is done", "Change of the score", "Score then", "Verdict"].map((text) => head({ scope: "col" }, text)))),
+      group("thead", line({}, ...["What is done", "Change of the score", "Score after it", "Verdict"].map((text) => head({ scope: "col" }, text)))),
       group("tbody", ...this.rows.map((row) => row.element)),
     );
   }
 
   // `found`: for each change its difference to the answer as it is, null where it has no score.
   update(found) {
-    const reach = Math.max(1e-12, ...found.map((d) => Math.abs(d?.delta ?? 0)));
+    const reach = reachOf(found.map((d) => d?.delta ?? 0));
     this.rows.forEach((row, i) => {
       const d = found[i];
       setBar(row.track, d?.delta ?? 0, reach);

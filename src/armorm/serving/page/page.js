@@ -18,7 +18,7 @@ let basis = null;
 let profile = AS_TRAINED;
 let scored = null; // { messages, answers: [{ text, result, row }] }: what the last scores are of
 let audited = null; // { letter, original, changes, rows }
-let pair = [0, 1];
+let pair = null; // the two that are compared; the first and the second until someone chooses
 let table = null;
 let changes = null;
 let running = null;
@@ -68,7 +68,7 @@ function nameCards() {
 
 function forget() {
   [scored, audited, table, changes] = [null, null, null, null];
-  pair = [0, 1];
+  pair = null;
   byId("scores").hidden = byId("audit").hidden = true;
   cards().forEach((card) => {
     card.classList.remove("first", "stale");
@@ -183,9 +183,9 @@ function order(weighed = weighedRows()) {
 }
 
 function choosePair() {
-  const known = rowsOf().flatMap((row, i) => (row ? [i] : []));
-  if (pair.every((i) => known.includes(i)) && pair[0] !== pair[1]) return;
-  pair = known.length > 1 ? [known[0], known[1]] : [known[0] ?? 0, known[0] ?? 0];
+  const known = order().map((one) => one.i);
+  if (pair?.every((i) => known.includes(i)) && pair[0] !== pair[1]) return;
+  pair = [known[0] ?? 0, known[1] ?? known[0] ?? 0];
 }
 
 // The table anew: other answers, or other constraints.
@@ -218,7 +218,7 @@ function draw() {
   const gap = two ? difference(weighed[pair[0]], weighed[pair[1]]) : null;
   byId("ranking").replaceChildren(...ranking(ranked));
   byId("pair").hidden = !two;
-  if (gap) byId("sentence").textContent = sentence(gap, LETTERS[pair[0]], LETTERS[pair[1]]);
+  if (gap) byId("sentence").textContent = sentence(gap, LETTERS[pair[0]], LETTERS[pair[1]]).replaceAll(" %", "\u00a0%");
   table.update({ profile, weighed, trained: rowsOf().find(Boolean).gate, gap, pair, places });
   byId("legend").textContent = legend();
   drawCards(weighed, ranked);
@@ -250,8 +250,9 @@ function factsOf(result) {
 }
 
 function legend() {
-  const notes = ["Rewards are predicted ratings on a scale from 0 to 1; a bar is reward times coefficient, right of the middle for plus, left and hatched for minus. The bars of a column sum to its score."];
-  if (basis.computed.length) notes.push("Computed terms, such as the answer’s length, are what debiasing takes out.");
+  const notes = ["Rewards are predicted ratings on a scale from 0 to 1; a bar is reward times coefficient, right of the line for plus, left and hatched for minus. The bars of a column sum to its score."];
+  notes.push("Debiasing hands weight on to what it takes out, such as verbosity or length, so that a term of little weight may count.");
+  if (basis.computed.length) notes.push(`Not rated but counted: ${basis.computed.join(", ")}.`);
   if (steers(profile)) notes.push("The dark tick on a weight is where the gate had it. How far a score may be off (±) is known for the weights as trained alone.");
   return notes.join(" ");
 }
@@ -346,11 +347,12 @@ async function save() {
     const name = byId("name").value.trim() || "mine";
     const reply = await ask("v1/profiles/check", { profile: { ...profile, name } }, signal);
     const url = URL.createObjectURL(new Blob([reply.yaml], { type: "application/yaml" }));
-    make("a", { href: url, download: `${name.replace(/[^\p{L}\p{N}._-]+/gu, "-")}.yaml` }).click();
+    const file = `${name.replace(/[^\p{L}\p{N}._-]+/gu, "-")}.yaml`;
+    make("a", { href: url, download: file }).click();
     URL.revokeObjectURL(url);
     profile = reply.profile;
     draw();
-    return `Saved: armorm score … with profile ${name}.yaml weighs as this page does.`;
+    return `Saved: armorm explain … --profile ${file} weighs as this page does.`;
   });
 }
 

@@ -6,6 +6,7 @@ const NO_DIFFERENCE = 1e-3;
 const WORTH_NAMING = 0.05;
 const CANCELLING = 5;
 const SAME_WEIGHTS = 1e-4;
+const HARDLY = 0.02; // of Σ |contribution|: less is the decoder's rounding, or hardly worth a word
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const minus = (text) => (/[1-9]/.test(text) ? text.replace("-", "−") : text.replace(/^[+-]+/, ""));
@@ -33,6 +34,7 @@ export function difference(a, b) {
   }));
   return {
     delta,
+    size,
     deltas,
     toSpeakOf,
     sameWeights: a.coefficients.every((c, i) => Math.abs(c - b.coefficients[i]) <= SAME_WEIGHTS * largest),
@@ -73,7 +75,7 @@ function reasons(d) {
 
 // What a change of an answer did to its score, beside what was expected of it. `odd`: how a good reward model does not behave.
 export function verdict(d, expected) {
-  if (!d.toSpeakOf) return expected === "same" ? { sign: "=", text: "holds, as it should" } : { sign: "=", text: "not noticed", odd: true };
+  if (Math.abs(d.delta) <= HARDLY * d.size) return expected === "same" ? { sign: "=", text: "holds, as it should" } : { sign: "=", text: "not noticed", odd: true };
   if (d.delta > 0) return { sign: "▲", text: "gains: paid for nothing", odd: true };
   return { sign: "▼", text: expected === "worse" ? "falls, as it should" : "falls: nothing to be gained" };
 }
