@@ -19,10 +19,11 @@ FOLDER = Path(__file__).parents[1] / "docs" / "page"
 CHROMIUM = os.environ.get("ARMORM_CHROMIUM", "/usr/bin/chromium")
 PROMPT = "My little brother is nervous about his first swimming lesson. What can I tell him?"
 ANSWERS = (
-    "It is normal to be nervous before something new. Tell him that the teacher stays close, that he can hold on to the edge as long as "
-    "he likes, and that nobody learns to swim on the first day. You could also visit the pool together once before the lesson.",
-    "Swimming is a form of exercise. There are four common strokes: front crawl, breaststroke, backstroke and butterfly. Lessons usually "
-    "last between thirty and forty-five minutes, and it is important to note that there are many things to consider.",
+    "It is normal to be nervous before something new. Tell him that the teacher stays close, that he can hold on to the edge as "
+    "long as he likes, and that nobody learns to swim on the first day. You could also visit the pool together "
+    "once before the lesson.",
+    "Swimming is a form of exercise. There are four common strokes: front crawl, breaststroke, backstroke and butterfly. Lessons "
+    "usually last between thirty and forty-five minutes, and it is important to note that there are many things to consider.",
     "Tell him not to worry.",
 )
 

@@ -30,6 +30,7 @@ FLOORS = (
     ("report",),
     ("run",),
     ("compare", "jobs"),
+    ("serving",),
     ("cli",),
     ("__main__",),
 )

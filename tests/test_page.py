@@ -69,7 +69,7 @@ def conversations(answers: list[str] = ANSWERS) -> list[Any]:
     return [[{"role": "user", "content": PROMPT}, {"role": "assistant", "content": text}] for text in answers]
 
 
-# -- routes ------------------------------------------------------------------------------------------------------------------------
+# -- routes ----------------------------------------------------------------------------------------------------
 
 
 def test_every_file_of_the_page_is_served_with_headers_that_forbid_the_rest(client: TestClient):
@@ -175,7 +175,7 @@ def test_an_audit_of_what_is_no_answer_is_refused(client: TestClient, body: dict
     assert client.post("/v1/audit", content=sent, headers={"Content-Type": "application/json"}).status_code == status
 
 
-# -- in a browser ------------------------------------------------------------------------------------------------------------------
+# -- in a browser ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

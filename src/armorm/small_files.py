@@ -80,7 +80,7 @@ def read_yaml(path: Path, what: str, *, error: type[ArmormError] = RecipeError, 
 
 
 def yaml_values(text: str, named: str, *, error: type[ArmormError] = RecipeError) -> Any:
-    """The values that a text in YAML holds; `named` is what errors call it. Raises `error` naming the line of what can't be read."""
+    """The values that a text in YAML holds; `named` is what errors call it. Raises `error` naming the line that can't be read."""
     if len(text) > LARGEST:
         raise error(f"{named}: is larger than {LARGEST:,} letters, which no file of settings is")
     loader = None

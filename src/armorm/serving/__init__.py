@@ -1,1 +1,1 @@
-"""A model on a port: one service that scores, and the routes, protocols and page in front of it."""
+"""A model behind HTTP: one service that scores, routes that ask it, and the door in front of them."""

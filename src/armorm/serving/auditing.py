@@ -3,8 +3,8 @@
 In: a prompt, its answer.  Out: the answer's score taken apart, and that of every change that applies to it.
 Cost: one pass of the decoder over at most fifteen answers to one prompt.
 
-The changes are those of `armorm audit`; here they show what one answer's score is moved by. How a model fares over many answers, with
-intervals, only the command says.
+The changes are those of `armorm audit`; here they show what one answer's score is moved by. How a model fares over many
+answers, with intervals, only the command says.
 """
 
 from __future__ import annotations
@@ -44,8 +44,11 @@ class Scoring(Protocol):
 
 
 class AuditBody(BaseModel):
-    """A prompt's messages and the answer to be changed. `other` is an answer to another prompt, put in this one's place; without it
-    that change is left out. `seed` chooses among a change's texts. `profile` is a name that the server knows, or a whole profile."""
+    """A prompt's messages and the answer to be changed.
+
+    `other` is an answer to another prompt, put in this one's place; without it that change is left out. `seed` chooses among a
+    change's texts. `profile` is a name that the server knows, or a whole profile.
+    """
 
     model_config = ConfigDict(
         extra="forbid",

@@ -3,8 +3,8 @@
 In: a service that tells its `basis` and the profile that is baked in.  Out: a router: `/`, `/page/FILE`, `/v1/basis`,
 `/v1/profiles/check`, `/v1/audit`.  Cost: a few files in memory; none of these but the audit asks the decoder.
 
-The files are plain HTML, CSS and JavaScript: no build, nothing fetched from elsewhere. Whatever people or models wrote is put into
-the page as text; the headers forbid the rest (inline scripts and styles, other origins, markup from strings, frames).
+The files are plain HTML, CSS and JavaScript: no build, nothing fetched from elsewhere. Whatever people or models wrote is put
+into the page as text; the headers forbid the rest (inline scripts and styles, other origins, markup from strings, frames).
 """
 
 from __future__ import annotations
