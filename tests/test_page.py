@@ -204,7 +204,7 @@ def opened(browser: Any, url: str, service: Simple) -> Iterator[Any]:
     shown.on("request", lambda request: asked.append(request.url))
     shown.on("pageerror", lambda error: faults.append(str(error)))
     shown.on("console", lambda message: faults.append(message.text) if "Content Security" in message.text else None)
-    shown.set_default_timeout(10_000)
+    shown.set_default_timeout(30_000)
     shown.goto(url)
     yield shown
     context.close()
@@ -509,7 +509,7 @@ def test_an_edited_answer_is_marked_until_it_is_scored_again(opened: Any):
 def test_it_fits_a_phone_and_every_text_has_contrast(browser: Any, url: str, scheme: str):
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme, is_mobile=True)
     shown = context.new_page()
-    shown.set_default_timeout(10_000)
+    shown.set_default_timeout(30_000)
     shown.goto(url)
     scored(shown)
     assert shown.evaluate("document.documentElement.scrollWidth") <= 360

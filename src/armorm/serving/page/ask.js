@@ -10,7 +10,13 @@ export class Failure extends Error {
   }
 }
 
-const KEY = "armorm-api-key";
+const KEY = "armorm-api-key"; // kept for the tab, where the browser keeps anything
+let apiKey = "";
+try {
+  apiKey = sessionStorage.getItem(KEY) ?? "";
+} catch {
+  // a browser that keeps nothing asks again
+}
 const REMEDIES = {
   401: "This server wants an API key: give it below.",
   403: "The server does not take this API key: give another below.",
@@ -20,12 +26,18 @@ const REMEDIES = {
   504: "The server ran out of time: try fewer or shorter answers.",
 };
 
-export const setKey = (key) => sessionStorage.setItem(KEY, key);
+export function setKey(key) {
+  apiKey = key;
+  try {
+    sessionStorage.setItem(KEY, key);
+  } catch {
+    // see above
+  }
+}
 
 export async function ask(path, body, signal) {
   const headers = { Accept: "application/json" };
-  const key = sessionStorage.getItem(KEY);
-  if (key) headers.Authorization = `Bearer ${key}`;
+  if (apiKey) headers.Authorization = `Bearer ${apiKey}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let reply;
   try {

@@ -105,6 +105,10 @@ export class Contributions {
     return { input, output, element: make("span", { class: "count" }, input, output) };
   }
 
+  updateCounts(profile) {
+    this.rows.filter((row) => row.isObjective).forEach((row) => updateCount(row, profile));
+  }
+
   // `weighed`: what `weigh` gave for each answer, null where it has no score; `pair`: the two that are compared.
   update({ profile, weighed, trained, gap, pair, places }) {
     const known = weighed.filter(Boolean);
@@ -129,16 +133,19 @@ export class Contributions {
     row.weight.tick.style.left = `calc(${(100 * trained) / most}% - 1px)`;
     row.weight.tick.hidden = Math.abs(weight - trained) < 5e-4;
     row.weight.text.textContent = percent(weight, weight < 0.0995 ? 1 : 0);
-    const { input, output, element } = row.count;
-    const factor = factorOf(profile, row.name);
-    const fixed = isFixed(profile, row.name);
-    input.min = mustStay(profile, row.name) ? LOWEST + 1 : LOWEST;
-    if (Number(input.value) !== placeOf(factor)) input.value = placeOf(factor);
-    input.disabled = fixed;
-    output.textContent = fixed ? "fixed" : factorText(factor);
-    input.setAttribute("aria-valuetext", `${output.textContent}, weight ${percent(weight)}`);
-    element.classList.toggle("moved", factor !== 1);
+    updateCount(row, profile);
+    row.count.input.setAttribute("aria-valuetext", `${row.count.output.textContent}, weight ${percent(weight)}`);
   }
+}
+
+function updateCount({ name, count: { input, output, element } }, profile) {
+  const factor = factorOf(profile, name);
+  const fixed = isFixed(profile, name);
+  input.min = mustStay(profile, name) ? LOWEST + 1 : LOWEST;
+  if (Number(input.value) !== placeOf(factor)) input.value = placeOf(factor);
+  input.disabled = fixed;
+  output.textContent = fixed ? "fixed" : factorText(factor);
+  element.classList.toggle("moved", factor !== 1);
 }
 
 function updateBar({ reward, track, text }, weighed, at, reach) {

@@ -210,7 +210,7 @@ function draw() {
   const fault = infeasible(profile, basis.names);
   byId("refused").textContent = fault;
   byId("refused").hidden = !fault;
-  if (fault) return table.rows.filter((row) => row.isObjective).forEach((row) => (row.count.output.textContent = row.count.input.value <= -31 ? "off" : row.count.output.textContent));
+  if (fault) return table.updateCounts(profile);
   const weighed = weighedRows();
   const ranked = order(weighed);
   const places = scored.answers.map((_, i) => ranked.find((one) => one.i === i)?.place);
@@ -314,7 +314,7 @@ function setProfile(wanted) {
   else showProfile();
 }
 
-const known = () => (basis ? [AS_TRAINED, ...(basis.profile ? [basis.profile] : []), ...Object.values(basis.profiles)] : [AS_TRAINED]);
+const offered = () => (basis ? [AS_TRAINED, ...(basis.profile ? [basis.profile] : []), ...Object.values(basis.profiles)] : [AS_TRAINED]);
 
 function fillProfiles(found) {
   const named = [["As trained", "0"], ...(found.profile ? [[`${found.profile.name} (the model’s own)`, "1"]] : [])];
@@ -323,7 +323,7 @@ function fillProfiles(found) {
 }
 
 function showProfile() {
-  const same = known().findIndex((one) => one === profile || JSON.stringify(one) === JSON.stringify(profile));
+  const same = offered().findIndex((one) => one === profile || JSON.stringify(one) === JSON.stringify(profile));
   byId("profile").value = same >= 0 ? String(same) : OWN;
   if (document.activeElement !== byId("name")) byId("name").value = profile === AS_TRAINED ? "" : profile.name;
   byId("wishes").replaceChildren(...wishes(profile).map(({ text, rest }) =>
@@ -406,8 +406,17 @@ function showFault(fault) {
 function setTheme(theme) {
   if (theme) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
-  localStorage.setItem("armorm-theme", theme);
   byId("theme").value = theme;
+}
+
+// What the browser keeps of it, where it keeps anything.
+function keptTheme(theme) {
+  try {
+    if (theme !== undefined) localStorage.setItem("armorm-theme", theme);
+    return localStorage.getItem("armorm-theme") ?? "";
+  } catch {
+    return theme ?? "";
+  }
 }
 
 // -- begin ---------------------------------------------------------------------------------------------------------------------
@@ -435,16 +444,16 @@ byId("add").addEventListener("click", () => addAnswer()?.querySelector("textarea
 ["prompt", "system"].forEach((id) => byId(id).addEventListener("input", markStale));
 byId("one").addEventListener("change", (event) => onPair(0, Number(event.target.value)));
 byId("other").addEventListener("change", (event) => onPair(1, Number(event.target.value)));
-byId("profile").addEventListener("change", (event) => setProfile(known()[Number(event.target.value)] ?? profile));
+byId("profile").addEventListener("change", (event) => setProfile(offered()[Number(event.target.value)] ?? profile));
 byId("reset").addEventListener("click", () => setProfile(basis?.profile ?? AS_TRAINED));
 byId("load").addEventListener("change", (event) => load(event.target.files[0]).finally(() => (event.target.value = "")));
 byId("save").addEventListener("click", save);
 byId("copy").addEventListener("click", copyLink);
-byId("theme").addEventListener("change", (event) => setTheme(event.target.value));
+byId("theme").addEventListener("change", (event) => setTheme(keptTheme(event.target.value)));
 window.addEventListener("hashchange", restore);
 if (/Mac|iPhone|iPad/.test(navigator.platform)) byId("shortcut").textContent = "⌘ + Enter";
 
-setTheme(localStorage.getItem("armorm-theme") ?? "");
+setTheme(keptTheme());
 addAnswer();
 addAnswer();
 await start();
