@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test torture bench check audit lint format types docs open-data clean
+.PHONY: demo test torture bench check audit lint format types docs pictures open-data clean
 
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
@@ -37,6 +37,9 @@ types: $(READY)
 
 docs: $(READY)  ## rewrite the generated parts of README.md and docs/
 	$(BIN)/python -m tests.docs
+
+pictures: $(READY)  ## the page's pictures in docs/page/, of the demo's model in Chromium (needs Playwright and Pillow)
+	$(BIN)/python -m tests.page_screenshots runs/starter/model
 
 open-data: $(READY)  ## the measured run on the real data in the folder ARMORM_DATA
 	$(BIN)/armorm train recipes/open-data.yaml --out runs/open

@@ -75,7 +75,14 @@ def read_text(path: Path, what: str, *, error: type[ArmormError] = RecipeError, 
 
 def read_yaml(path: Path, what: str, *, error: type[ArmormError] = RecipeError, remedy: str = "", missing: str = "") -> Any:
     """The values that a YAML file holds. Raises `error` as `read_text` does, and naming the line of what can't be read."""
-    text, named = read_text(path, what, error=error, remedy=remedy, missing=missing), shown_path(path)
+    text = read_text(path, what, error=error, remedy=remedy, missing=missing)
+    return yaml_values(text, shown_path(path), error=error)
+
+
+def yaml_values(text: str, named: str, *, error: type[ArmormError] = RecipeError) -> Any:
+    """The values that a text in YAML holds; `named` is what errors call it. Raises `error` naming the line that can't be read."""
+    if len(text) > LARGEST:
+        raise error(f"{named}: is larger than {LARGEST:,} letters, which no file of settings is")
     loader = None
     try:
         loader = _Loader(text)
