@@ -31,7 +31,9 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 512,
     "initializer_range": 0.2,
 }
-OBJECTIVES = Objectives([Objective(name=n, min=a, max=b) for n, a, b in (("helpful", 0, 4), ("safe", 0, 1), ("verbosity", 1, 10))])
+OBJECTIVES = Objectives(
+    [Objective(name=n, min=a, max=b) for n, a, b in (("helpful", 0, 4), ("safe", 0, 1), ("verbosity", 1, 10))]
+)
 LLAMA3 = (
     "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] | trim "
     "+ '<|eot_id|>' }}{% endfor %}"

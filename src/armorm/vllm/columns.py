@@ -16,8 +16,8 @@ from armorm.model.reward_model import RewardModel
 from armorm.scoring.steer import Heads
 
 PROMPT, ANSWER, STYLE, WANTED = "prompt_length", "answer_length", "style", "columns"
-"""Keys of `PoolingParams.extra_kwargs`: tokens of the prompt and of the answer, the counts of its style, whether columns are wanted
-in place of the score alone."""
+"""Keys of `PoolingParams.extra_kwargs`: tokens of the prompt and of the answer, the counts of its style, whether columns are
+wanted in place of the score alone."""
 
 
 @dataclass(frozen=True)

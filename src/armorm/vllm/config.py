@@ -21,4 +21,5 @@ class ServedConfig(RewardModelConfig):
         decoder = dict(self.backbone_config)
         if kind := decoder.pop("model_type", None):
             self.text_config = CONFIG_MAPPING[kind].from_dict(decoder)
-            self.dtype = self.text_config.dtype or self.dtype
+            if self.text_config.dtype is not None:
+                self.dtype: Any = self.text_config.dtype

@@ -27,9 +27,9 @@ NEEDED = ["*.safetensors", "*.json", "*.jinja", "*.model"]
 
 
 def load_heads(name: str, revision: str | None = None) -> RewardModel:
-    """The model's heads in float32 on the CPU. Raises CheckpointError when it is no reward model, or a file is missing or damaged.
+    """The model's heads in float32 on the CPU; `score` and `forward` need a decoder, and fail.
 
-    `score` and `forward` need a decoder, and fail.
+    Raises CheckpointError when it is no reward model, or a file is missing or damaged.
     """
     said = checkpoint_error(name)
     with loading_errors(said):
@@ -42,7 +42,9 @@ def load_heads(name: str, revision: str | None = None) -> RewardModel:
             model = RewardModel(config)
         del model.model
         tensors = {key: value.float() for key, value in _tensors(folder).items()}
-    lacking = sorted(key for key, tensor in model.state_dict().items() if key not in tensors or tensors[key].shape != tensor.shape)
+    lacking = sorted(
+        key for key, tensor in model.state_dict().items() if key not in tensors or tensors[key].shape != tensor.shape
+    )
     if lacking:
         raise CheckpointError(f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape: copy them again")
     model.load_state_dict(tensors, strict=False, assign=True)
@@ -58,7 +60,7 @@ def load_heads(name: str, revision: str | None = None) -> RewardModel:
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     # The heads' alone; a file may hold nothing of them.
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             found |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(HEADS)}  # noqa: SIM118 - no mapping

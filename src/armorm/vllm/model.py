@@ -1,7 +1,8 @@
 """The reward model as vLLM runs it: a decoder of vLLM's own, without its language head, and our pooler behind it.
 
-In: vLLM's config of a model folder in either layout.  Out: states of the layers that the heads read, side by side [t, d · layers];
-the pooler makes scores of them.  Cost: the decoder's pass, and one copy of the states where more than one layer is read.
+In: vLLM's config of a model folder in either layout.  Out: states of the layers that the heads read, side by side
+[t, d · layers]; the pooler makes scores of them.
+Cost: the decoder's pass, and one copy of the states where more than one layer is read.
 
 Blocks inside the decoder are read by vLLM's interface for EAGLE-3, whose "auxiliary hidden states" are the residual stream behind
 block n. A decoder without it can be served where the heads read its last states alone, as the released layout does.
@@ -94,7 +95,7 @@ class ServedRewardModel(nn.Module, SupportsCrossEncoding, VllmModelForPooling):
         return {f"{DECODER}.{name}" for name in loaded} | heads
 
     @classmethod
-    def get_score_template(cls, query: str, document: str) -> str | None:
+    def get_score_template(cls, query: str, document: str) -> str | None:  # noqa: ARG003 - vLLM's signature
         """What `/score` asks where the server was given no template; without one it would join the bare texts."""
         raise ValueError(
             "a question and its answer need the model's chat template: start the server with the chat template that "

@@ -1,6 +1,7 @@
 """What vLLM calls in each of its processes: the model type "armorm" and both layouts' classes are made known to it.
 
-In: nothing; vLLM finds `register` by the entry point `vllm.general_plugins`.  Out: entries in transformers' and vLLM's registries.
+In: nothing; vLLM finds `register` by the entry point `vllm.general_plugins`.
+Out: entries in transformers' and vLLM's registries.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The pooler: states of a batch of conversations → scores, and for our own routes the heads' columns.
 
-In: states [t, d · layers], each request's token ids and `PoolingParams`.  Out: for each request [1], its score, or `Columns` in one row.
+In: states [t, d · layers], each request's token ids and `PoolingParams`.
+Out: for each request [1], its score, or `Columns` in one row.
 Cost: a pooling and the heads on the batch; where a request doesn't say where its answer stands, a search for its header.
 
 Where the answer stands is told by `extra_kwargs` (`prompt_length`, `answer_length`), which no text can reach; vLLM's own routes
@@ -27,7 +28,6 @@ from vllm.v1.pool.metadata import PoolingMetadata
 from armorm.errors import ArmormError
 from armorm.features.extract import pool
 from armorm.features.forward import prompts_and_answers
-from armorm.features.nuisances import counts_style
 from armorm.model.reward_model import RewardModel
 from armorm.model.segments import find_segments
 from armorm.rendering import Ids, Rendered
@@ -79,7 +79,11 @@ class RewardPooler(Pooler):
         return outputs
 
     def _score(
-        self, hidden_states: Float[Tensor, "t w"], found: Sequence[_Found], asked: Sequence[Mapping[str, Any]], outputs: list[Tensor]
+        self,
+        hidden_states: Float[Tensor, "t w"],
+        found: Sequence[_Found],
+        asked: Sequence[Mapping[str, Any]],
+        outputs: list[Tensor],
     ) -> None:
         heads, feature = self._heads_on(hidden_states, found)
         transform = self.heads.reward_transform_matrix.float()
@@ -101,11 +105,10 @@ class RewardPooler(Pooler):
         prompt = pool(prompts, model.prompt_spec.parts, header=len(model.config.header_ids))
         response = join_pooled(pool(answers, model.response_spec.parts), model.response_spec)
         tokens = torch.tensor(answers.text, device=response.device).float()
-        style = None
-        if counts_style(model.config.computed):
-            told = [one.style for one in found]
-            read = model._style_of([one.rendered for one in found], tokens)
-            style = torch.stack([read[i] if own is None else read.new_tensor(own) for i, own in enumerate(told)])
+        style = model._style_of([one.rendered for one in found], tokens)
+        for i, one in enumerate(found):
+            if style is not None and one.style is not None:
+                style[i] = style.new_tensor(one.style)
         return model.heads(response, join_pooled(prompt, model.prompt_spec), tokens, style), response
 
     # -- where the answer stands -------------------------------------------------------------------------------------------------
