@@ -30,6 +30,7 @@ FLOORS = (
     ("report",),
     ("run",),
     ("compare", "jobs"),
+    ("vllm",),
     ("cli",),
     ("__main__",),
 )

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from armorm.errors import CheckpointError
+from armorm.errors import BackboneError, CheckpointError
 from armorm.scoring.profile import Profile
 from armorm.vllm.heads import load_heads
 from armorm.vllm.rewards import router
@@ -33,11 +33,15 @@ class Endpoints:
         self.service: EngineService | None = None
 
     def attach_router(self, app: Any) -> None:
-        """Add the routes, where the model that is served is one of ours. Raises RecipeError for a profile that doesn't fit it."""
+        """Add the routes, where the model that is served is one of ours and has a chat template.
+
+        Raises RecipeError for a profile that doesn't fit it.
+        """
         asked = app.state.args
         try:
             model = load_heads(asked.model, asked.revision)
-        except CheckpointError as error:
+            _ = model.renderer  # says what is missing
+        except (BackboneError, CheckpointError) as error:
             logger.warning("armorm adds no routes: %s", error)
             return
         names = asked.served_model_name or [asked.model]

@@ -28,6 +28,7 @@ from vllm.v1.pool.metadata import PoolingMetadata
 from armorm.errors import ArmormError
 from armorm.features.extract import pool
 from armorm.features.forward import prompts_and_answers
+from armorm.features.nuisances import STYLE as COUNTED
 from armorm.model.reward_model import RewardModel
 from armorm.model.segments import find_segments
 from armorm.rendering import Ids, Rendered
@@ -115,11 +116,7 @@ class RewardPooler(Pooler):
 
     def _find(self, request: int, start: int, row: Ids, asked: Mapping[str, Any]) -> _Found | None:
         if PROMPT in asked:
-            opens = int(asked[PROMPT])
-            ends = opens + int(asked.get(ANSWER, len(row) - opens))
-            if not 0 < opens <= ends <= len(row):
-                return None
-            return _Found(request, start, Rendered(row[:opens], row[opens:ends], row[ends:]), style=asked.get(STYLE))
+            return _told(request, start, row, asked)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -135,3 +132,13 @@ class RewardPooler(Pooler):
     def _nothing(self, asked: Mapping[str, Any], like: Tensor) -> Float[Tensor, " _"]:
         width = self.columns.width if asked.get(WANTED) else 1
         return torch.full((width,), torch.nan, dtype=torch.float32, device=like.device)
+
+
+def _told(request: int, start: int, row: Ids, asked: Mapping[str, Any]) -> _Found | None:
+    opens, size, style = asked[PROMPT], asked.get(ANSWER), asked.get(STYLE)
+    if not isinstance(opens, int) or not isinstance(size, int) or not 0 < opens <= opens + size <= len(row) or size < 0:
+        return None
+    if style is not None and (not isinstance(style, list) or len(style) != len(COUNTED)):
+        return None
+    ends = opens + size
+    return _Found(request, start, Rendered(row[:opens], row[opens:ends], row[ends:]), style=style)
