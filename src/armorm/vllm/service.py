@@ -48,7 +48,7 @@ class EngineService:
 
     def __init__(self, model: RewardModel, name: str, profiles: Mapping[str, Profile] | None = None) -> None:
         self.model, self.name, self.profiles = model, name, dict(profiles or {})
-        self.objectives = model.objectives.names
+        self.objectives, self.preference = model.objectives.names, model.preference
         self.renderer = model.renderer
         self._columns, self._basis = Columns.of(model), model.basis
         self._style = counts_style(model.config.computed)
