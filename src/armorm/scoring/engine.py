@@ -156,7 +156,7 @@ class Engine:
             for spec in kept:
                 features[str(spec)][at] = join_pooled(pooled.response, spec).cpu().numpy()
         columns = _scatter(places, heads, n, basis)
-        faults = _with_silent(faults, columns)
+        faults = with_silent(faults, columns)
         truncated = np.array([row is not None and row.truncated for row in rendered], dtype=np.bool_)
         notes = tuple(() if row is None else row.notes for row in rendered)
         return ScoreTable(basis, columns, tokens.numpy(), truncated, faults, steerings, features, notes)
@@ -181,8 +181,8 @@ def _style_of(rendered: Renderings) -> Float[Tensor, "n s"]:
     return torch.tensor([style_of("" if row is None else row.text) for row in rendered]).reshape(-1, len(STYLE)).float()
 
 
-def _with_silent(faults: Faults, columns: Heads) -> Faults:
-    # A row whose heads gave a number that is none is refused too: a score of NaN is no score.
+def with_silent(faults: Faults, columns: Heads) -> Faults:
+    """The faults, with one for each row whose heads gave a number that is none: a score of NaN is no score."""
     every = [column.flatten(1) for column in columns if column is not None]
     sound = torch.stack([torch.isfinite(column).all(dim=1) for column in every]).all(dim=0).tolist()
     return tuple(fault or (None if good else NOT_FINITE) for fault, good in zip(faults, sound, strict=True))
