@@ -597,6 +597,11 @@ def test_a_key_opens_in_three_ways_and_stands_in_no_log(tiny_model: RewardModel,
     assert KEY not in repr(house.door)
 
 
+def test_open_paths_need_no_key_and_what_is_beside_them_does():
+    door = Door(open_paths=("/", "/page/"))
+    assert [door.is_open(path) for path in ("/", "/page/x.js", "/page", "/v1/models", "/pages", "")] == [True, True] + [False] * 4
+
+
 def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_KEY", f" {KEY}\n")
     file = tmp_path / "keys"

@@ -85,7 +85,8 @@ def listen(host: str, port: int, *, open_to_all: bool) -> socket.socket:
     if not open_to_all and not all(_is_this_machine(str(address[0])) for *_, address in places):
         raise DataError(
             f"host {host!r} can be reached from other machines, and no key is asked for: give one "
-            "(`armorm serve --api-key-env NAME` or `armorm serve --api-key-file FILE`), or say that it is meant (`armorm serve --no-key`)"
+            "(`armorm serve --api-key-env NAME` or `armorm serve --api-key-file FILE`), or say that it is meant "
+            "(`armorm serve --no-key`)"
         )
     fault: Exception | None = None
     for family, _, _, _, address in places:
