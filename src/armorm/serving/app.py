@@ -25,6 +25,8 @@ from armorm.serving.replies import INVALID, Reply, error_reply, fault_reply
 from armorm.serving.service import Service
 
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (own.router,)
+OPEN: tuple[str, ...] = ()
+"""Paths that need no key, since nothing of a model is in them: a path, or all below one that ends with a slash."""
 MOST_FAULTS = 5
 _STATUSES = {404: "no-such-route", 405: "no-such-method"}
 
@@ -35,6 +37,7 @@ def create_app(service: Service, door: Door | None = None) -> FastAPI:
     `door`: limits and keys; closing it refuses whatever is new. The application's `state` holds it, and the counters.
     """
     door, metrics = door or Door(), Metrics()
+    door.open_paths += OPEN
     app = FastAPI(
         title="armorm",
         summary="Interpretable, steerable reward models",

@@ -28,7 +28,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset({"/healthz", "/readyz"})
+HEALTH = frozenset({"/healthz", "/readyz"})
 """Paths that need no key and are answered to the end."""
 PASSED_OVER = 4
 """So many times the largest body is read and thrown away, so that its client hears why it is refused."""
@@ -51,14 +51,22 @@ REASONS = {
 
 @dataclass
 class Door:
-    """What the door knows: whether it is closed to new requests, how many are inside, how many bytes of bodies they hold."""
+    """What the door knows: whether it is closed to new requests, how many are inside, how many bytes of bodies they hold.
+
+    `open_paths` need no key: a path, or all below one that ends with a slash.
+    """
 
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     keys: Keys = Keys()  # noqa: RUF009 - frozen
     log_texts: bool = False
+    open_paths: tuple[str, ...] = ()
     closed: bool = False
     inside: int = 0
     held: int = 0
+
+    def is_open(self, path: str) -> bool:
+        """Whether a path needs no key."""
+        return any(path == one or (len(one) > 1 and one.endswith("/") and path.startswith(one)) for one in self.open_paths)
 
 
 @dataclass
@@ -114,8 +122,8 @@ class Guarded:
 
     async def _let_in(self, asked: _Asked, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         scope, door = asked.scope, self.door
-        if scope["path"] not in OPEN:
-            if not door.keys.admit(scope["headers"], scope["query_string"]):
+        if scope["path"] not in HEALTH:
+            if not door.is_open(scope["path"]) and not door.keys.admit(scope["headers"], scope["query_string"]):
                 raise Unauthorised("send an API key of this server: `Authorization: Bearer KEY`, or `X-API-Key: KEY`")
             if door.closed:
                 raise Draining("the server is shutting down: ask another one", retry_after=1)

@@ -57,7 +57,8 @@ class Asker:
 class LocalService:
     """Scores for many callers with one engine; `Service` says how.
 
-    `watch` is told of each batch: its conversations, its tokens, its seconds. `start` and `close` stand around its use.
+    `basis` and `profile` (the one that is baked in) are the model's. `watch` is told of each batch: its conversations, its tokens,
+    its seconds. `start` and `close` stand around its use.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class LocalService:
         self.engine, self.name, self.limits = engine, name, limits
         self.profiles = dict(profiles or {})
         self.preference = preference
-        self.objectives = tuple(engine.model.basis.objectives.names)
+        self.basis = engine.model.basis
+        self.profile = engine.model.profile
+        self.objectives = tuple(self.basis.objectives.names)
         self.renderer = engine.renderer
         self.watch: Callable[[int, int, float], None] = lambda _rows, _tokens, _seconds: None
         self.waiting = Waiting()
@@ -157,7 +160,7 @@ class LocalService:
                 known = f"there are {', '.join(self.profiles)}" if self.profiles else "this server was started with none"
                 raise RecipeError(f"there is no profile called {profile[:100]!r}; {known}; a whole one may be sent instead")
             return self.profiles[profile]
-        self.engine.model.basis.bind(profile, 1)
+        self.basis.bind(profile, 1)
         return profile
 
     def _shorter(self, max_tokens: int) -> Renderer:

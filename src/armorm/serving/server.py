@@ -79,22 +79,31 @@ def listen(host: str, port: int, *, open_to_all: bool) -> socket.socket:
     Raises DataError where the address can't be had, and for one that other machines reach unless `open_to_all`.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
+        places = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:
         raise DataError(f"host {host!r}: {error}: name an address of this machine, such as 127.0.0.1") from None
-    if not open_to_all and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+    if not open_to_all and not all(_is_this_machine(str(address[0])) for *_, address in places):
         raise DataError(
-            f"{host} can be reached from other machines, and no key is asked for: give one (`armorm serve --api-key-env NAME` "
-            "or `armorm serve --api-key-file FILE`), or say that it is meant (`armorm serve --no-key`)"
+            f"host {host!r} can be reached from other machines, and no key is asked for: give one "
+            "(`armorm serve --api-key-env NAME` or `armorm serve --api-key-file FILE`), or say that it is meant "
+            "(`armorm serve --no-key`)"
         )
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-    except (OSError, OverflowError) as error:
-        found.close()
-        raise DataError(f"{host}, port {port}: {error}: choose another port, or end what listens there") from None
-    return found
+    fault: Exception | None = None
+    for family, _, _, _, address in places:
+        found = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+        except OSError as error:
+            found.close()
+            fault = error
+        else:
+            return found
+    raise DataError(f"{host}, port {port}: {fault}: choose another port, or end what listens there")
+
+
+def _is_this_machine(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def url_of(listening: socket.socket) -> str:
