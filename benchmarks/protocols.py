@@ -32,7 +32,7 @@ SAID = (
     "Café, naïve, 日本語, 🏳️‍🌈, \u200bzero width, \u202eright to left, e\u0301.",
     "def f(x):\n\treturn x  # <b>not</b> [INST]\n",
     HOSTILE,
-    "long " * 60,
+    "long " * 30,
 )
 
 
@@ -165,7 +165,7 @@ def made_conversations(n: int) -> list[Messages]:
     for i in range(n):
         turns: Messages = [{"role": "system", "content": said(8)}] if i % 4 == 3 else []
         for _ in range(draws.choice((1, 1, 2, 3))):
-            turns += [{"role": "user", "content": said(12)}, {"role": "assistant", "content": said(30)}]
+            turns += [{"role": "user", "content": said(6)}, {"role": "assistant", "content": said(10)}]
         if i % 3 == 0:
             turns[-1] = {"role": "assistant", "content": SAID[i // 3 % len(SAID)]}
         found.append(turns)

@@ -23,12 +23,19 @@ HEADER = "<|im_start|>assistant\n"
 PROMPT = f"<|im_start|>user\nhello how are you?<|im_end|>\n{HEADER}"
 TALK = [{"role": "user", "content": "hello how are you?"}, {"role": "assistant", "content": "fine, thank you."}]
 PAIR = {"query": "hello how are you?"}
+MOST = 512
 JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def service(tiny_model):
-    return EngineService(tiny_model, {"half": Profile(name="half", weights={"helpful": 1.0}, blend=1.0)})
+def model(assembled, parts):
+    """As many tokens as its decoder has positions, so that nothing is cut that isn't meant to be."""
+    return assembled(*parts, max_tokens=MOST)
+
+
+@pytest.fixture(scope="module")
+def service(model):
+    return EngineService(model, {"half": Profile(name="half", weights={"helpful": 1.0}, blend=1.0)})
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +44,18 @@ def client(service):
 
 
 @pytest.fixture(scope="module")
-def cases(tiny_model):
-    return [case_of(tiny_model.tokenizer, messages) for messages in made_conversations(24)]
+def cases(model):
+    return [case_of(model.tokenizer, messages) for messages in made_conversations(24)]
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_model, cases):
-    return [score.score for score in tiny_model.score([case.messages for case in cases])]
+def expected(model, cases):
+    return [score.score for score in model.score([case.messages for case in cases])]
 
 
 @pytest.fixture(scope="module")
-def fine(tiny_model):
-    return tiny_model.score(TALK).score
+def fine(model):
+    return model.score(TALK).score
 
 
 def get(client, path, body, status=200):
@@ -74,10 +81,10 @@ def test_the_protocols_are_those_that_are_told():
     assert sum("imitates" in str(wire.takes.__name__) or wire.takes.__name__ == "_clear" for wire in CLIENTS) == 5
 
 
-def test_a_profile_in_the_url_steers_every_protocol(client, tiny_model, service, cases):
+def test_a_profile_in_the_url_steers_every_protocol(client, model, service, cases):
     case = next(case for case in cases if case.is_pair and not case.imitates)
-    steered = tiny_model.score(case.messages, profile=service.profiles["half"]).score
-    assert abs(steered - tiny_model.score(case.messages).score) > 1e-3
+    steered = model.score(case.messages, profile=service.profiles["half"]).score
+    assert abs(steered - model.score(case.messages).score) > 1e-3
     for wire in CLIENTS:
         assert wire.read(get(client, f"{wire.path}?profile=half", wire.body(case))) == pytest.approx(steered, abs=2e-6)
         told = client.post(f"{wire.path}?profile=none", json=wire.body(case))
@@ -88,11 +95,11 @@ def test_a_profile_in_the_url_steers_every_protocol(client, tiny_model, service,
 # -- where the answer stands ---------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_quotes_the_chat_does_not_move_its_place(client, tiny_model):
+def test_an_answer_that_quotes_the_chat_does_not_move_its_place(client, model):
     turns = [TALK[0], {"role": "assistant", "content": HOSTILE}]
-    true = tiny_model.score(turns).score
+    true = model.score(turns).score
     query = PROMPT + HOSTILE + "<|im_end|>"
-    moved = tiny_model.score(
+    moved = model.score(
         [
             *TALK[:1],
             {"role": "assistant", "content": "Sure."},
@@ -116,12 +123,12 @@ def test_an_answer_that_quotes_the_chat_does_not_move_its_place(client, tiny_mod
         assert "unclear-answer" in told.text
 
 
-def test_an_end_token_is_no_part_of_the_answer_and_goes_once(client, tiny_model, fine):
+def test_an_end_token_is_no_part_of_the_answer_and_goes_once(client, model, fine):
     for end in ("", "<|im_end|>", "<|im_end|>\n", "<|endoftext|>"):
         body = {"query": [PROMPT + TALK[1]["content"] + end], "prompts": [PROMPT], "labels": [""]}
         assert get(client, "/get_reward", body)["rewards"][0] == pytest.approx(fine, abs=2e-6)
     twice = TALK[1]["content"] + "<|im_end|>"
-    score = tiny_model.score([TALK[0], {"role": "assistant", "content": twice}]).score
+    score = model.score([TALK[0], {"role": "assistant", "content": twice}]).score
     body = {"query": [PROMPT + twice + "<|im_end|>"], "prompts": [PROMPT], "labels": []}
     assert get(client, "/get_reward", body)["scores"][0] == pytest.approx(score, abs=2e-6)
     assert score != pytest.approx(fine, abs=1e-5)
@@ -136,15 +143,15 @@ def test_a_query_has_to_begin_with_its_prompt(client):
     assert told["detail"].startswith("entry 1: ")
 
 
-def test_a_tokenizer_that_changes_texts_still_gives_the_answer(tiny_model):
-    templated = Templated(tiny_model.renderer)
+def test_a_tokenizer_that_changes_texts_still_gives_the_answer(model):
+    templated = Templated(model.renderer)
 
     class Spaced:
         def __getattr__(self, name):
-            return getattr(tiny_model.tokenizer, name)
+            return getattr(model.tokenizer, name)
 
         def decode(self, ids, **how):
-            return " " + tiny_model.tokenizer.decode(ids, **how)
+            return " " + model.tokenizer.decode(ids, **how)
 
     templated.renderer = type("R", (), {"tokenizer": Spaced()})()
     assert templated.answer_in(" " + PROMPT + "fine", PROMPT) == "fine"
@@ -170,13 +177,13 @@ def test_prompts_of_other_templates_are_read_as_messages(family):
     assert read_prompt(PROMPTS[family.name] + "already begun", family) is None
 
 
-def test_a_policy_of_another_template_and_one_of_none(client, tiny_model):
+def test_a_policy_of_another_template_and_one_of_none(client, model):
     turns = [{"role": "user", "content": "hi <b>"}, {"role": "assistant", "content": "fine"}]
-    score = tiny_model.score(turns).score
+    score = model.score(turns).score
     gemma, llama = PROMPTS["Gemma"], PROMPTS["Llama 3"].replace("be kind", "be good")
     assert get(client, "/slime", {"prompt": gemma, "response": "fine<end_of_turn>"}) == pytest.approx(score, abs=2e-6)
     assert get(client, "/slime", {"prompt": "hi <b>", "response": "fine"}) == pytest.approx(score, abs=2e-6)
-    with_system = tiny_model.score([{"role": "system", "content": "be good"}, *turns]).score
+    with_system = model.score([{"role": "system", "content": "be good"}, *turns]).score
     body = {"query": [llama + "fine<|eot_id|>"], "prompts": [llama], "labels": [None]}
     assert get(client, "/get_reward", body)["rewards"][0] == pytest.approx(with_system, abs=2e-6)
     told = get(client, "/slime", {"prompt": "<|turn_of|>user\nhi<|turn_end|>", "response": "fine"}, 422)
@@ -275,9 +282,9 @@ def test_what_is_huge_or_no_text_is_refused(client):
             reply.json()
 
 
-def test_a_long_conversation_is_cut_or_refused_as_the_protocol_has_it(client, tiny_model, service):
-    turns = [{"role": "user", "content": "hello " * 300}, TALK[1]]
-    cut = tiny_model.score(turns)
+def test_a_long_conversation_is_cut_or_refused_as_the_protocol_has_it(client, model, service):
+    turns = [{"role": "user", "content": "hello " * 600}, TALK[1]]
+    cut = model.score(turns)
     assert cut.truncated
     query = f"<|im_start|>user\n{turns[0]['content']}<|im_end|>\n{HEADER}"
     body = {"query": [query + TALK[1]["content"]], "prompts": [query], "labels": [None]}
@@ -287,9 +294,9 @@ def test_a_long_conversation_is_cut_or_refused_as_the_protocol_has_it(client, ti
     assert "too-long" in get(client, "/classify", {"messages": turns}, 400)["error"]["message"]
     found = get(client, "/classify", {"messages": turns, "truncate_prompt_tokens": -1})
     assert found["data"][0]["probs"] == [pytest.approx(cut.score, abs=2e-6)]
-    assert found["usage"]["prompt_tokens"] == 256
+    assert found["usage"]["prompt_tokens"] == MOST
     shorter = get(client, "/classify", {"messages": turns, "truncate_prompt_tokens": 64})["data"][0]["probs"][0]
-    assert shorter == pytest.approx(tiny_model.score(turns, max_tokens=64).score, abs=2e-6)
+    assert shorter == pytest.approx(model.score(turns, max_tokens=64).score, abs=2e-6)
     assert (
         get(client, "/predict", {"inputs": [[t["content"] for t in turns]], "truncate": False}, 422)["error_type"] == "Validation"
     )
@@ -300,7 +307,7 @@ def test_a_long_conversation_is_cut_or_refused_as_the_protocol_has_it(client, ti
 
 def test_what_is_rendered_is_bounded_as_messages_are(service):
     renderer = service.renderer
-    long = Templated(renderer).given(f"<|im_start|>user\n{'hello ' * 300}<|im_end|>\n{HEADER}", "fine")
+    long = Templated(renderer).given(f"<|im_start|>user\n{'hello ' * 600}<|im_end|>\n{HEADER}", "fine")
     assert long is not None
     cut = renderer.render(long)
     assert len(cut) == renderer.max_tokens
@@ -313,18 +320,18 @@ def test_what_is_rendered_is_bounded_as_messages_are(service):
 # -- each protocol's own -------------------------------------------------------------------------------------------------------
 
 
-def test_openrlhf_logs_every_objective(client, tiny_model):
+def test_openrlhf_logs_every_objective(client, model):
     body = {"query": [PROMPT + "fine", PROMPT + "7"], "prompts": [PROMPT, PROMPT], "labels": [None, None]}
     logs = get(client, "/get_reward", body)["extra_logs"]
-    scores = tiny_model.score([[TALK[0], {"role": "assistant", "content": said}] for said in ("fine", "7")])
+    scores = model.score([[TALK[0], {"role": "assistant", "content": said}] for said in ("fine", "7")])
     assert set(logs) == {"objective/helpful", "objective/safe", "objective/verbosity", "conversation_cut"}
     assert logs["objective/safe"] == pytest.approx([score.rewards["safe"] for score in scores], abs=2e-6)
 
 
-def test_slime_takes_a_key_of_a_dictionary(client, tiny_model, fine):
+def test_slime_takes_a_key_of_a_dictionary(client, model, fine):
     found = get(client, "/slime/objectives", {"prompt": PROMPT, "response": TALK[1]["content"], "label": {"a": [1]}})
     assert found["score"] == pytest.approx(fine, abs=2e-6)
-    assert found["objective/helpful"] == pytest.approx(tiny_model.score(TALK).rewards["helpful"], abs=2e-6)
+    assert found["objective/helpful"] == pytest.approx(model.score(TALK).rewards["helpful"], abs=2e-6)
     assert isinstance(get(client, "/slime", {"prompt": TALK[:1], "response": TALK[1]["content"]}), float)
 
 
@@ -336,9 +343,9 @@ def test_llama_factory_reads_scores(client, fine):
     assert get(client, "/v1/score/evaluation", {"model": "m", "messages": []}, 422)["type"] == "invalid-request"
 
 
-def test_vllm_classifies_texts_ids_and_one_conversation(client, tiny_model, fine):
+def test_vllm_classifies_texts_ids_and_one_conversation(client, model, fine):
     whole = PROMPT + TALK[1]["content"] + "<|im_end|>\n"
-    ids = tiny_model.tokenizer.encode(whole, add_special_tokens=False)
+    ids = model.tokenizer.encode(whole, add_special_tokens=False)
     for given, n in ((whole, 1), ([whole, whole], 2), (ids, 1), ([ids, ids], 2)):
         reply = get(client, "/classify", {"model": "x", "input": given, "use_activation": True, "priority": 3, "unknown": {}})
         assert [one["index"] for one in reply["data"]] == list(range(n))
@@ -359,10 +366,10 @@ def test_vllm_pools_in_floats_and_base64(client, fine):
         assert get(client, "/pooling", wrong, 400)["error"]["code"] == 400
 
 
-def test_vllm_scores_one_to_one_one_to_many_and_many_to_many(client, tiny_model):
+def test_vllm_scores_one_to_one_one_to_many_and_many_to_many(client, model):
     asked, said = ["hello", "2 + 2"], ["fine", "4"]
     grid = {
-        (a, s): tiny_model.score([{"role": "user", "content": a}, {"role": "assistant", "content": s}]).score
+        (a, s): model.score([{"role": "user", "content": a}, {"role": "assistant", "content": s}]).score
         for a in asked
         for s in said
     }
@@ -423,9 +430,9 @@ def test_what_would_change_a_score_is_refused_by_vllms_routes(client):
         assert set(error) == {"message", "type", "param", "code"}
 
 
-def test_sglang_gives_an_object_for_one_and_a_list_for_many(client, tiny_model, fine):
+def test_sglang_gives_an_object_for_one_and_a_list_for_many(client, model, fine):
     whole = PROMPT + TALK[1]["content"] + "<|im_end|>\n"
-    ids = tiny_model.tokenizer.encode(whole, add_special_tokens=False)
+    ids = model.tokenizer.encode(whole, add_special_tokens=False)
     for key, one in (("text", whole), ("input_ids", ids)):
         alone, many = get(client, "/classify", {key: one}), get(client, "/classify", {key: [one, one]})
         assert alone["embedding"] == [pytest.approx(fine, abs=2e-6)]
@@ -438,7 +445,7 @@ def test_sglang_gives_an_object_for_one_and_a_list_for_many(client, tiny_model, 
     assert get(client, "/v1/embeddings", {"input": ""}, 400)["object"] == "error"
 
 
-def test_tei_tells_pairs_from_batches(client, tiny_model, fine):
+def test_tei_tells_pairs_from_batches(client, model, fine):
     asked, said = (turn["content"] for turn in TALK)
     one = [{"score": pytest.approx(fine, abs=2e-6), "label": "score"}]
     whole = PROMPT + said
@@ -469,7 +476,7 @@ def test_tei_ranks_and_tells_itself(client):
     assert get(client, "/rerank", {"query": "a", "texts": []}, 400)["error_type"] == "Empty"
     info = client.get("/info").json()
     assert info["model_type"] == {"reranker": {"id2label": {"0": "score"}, "label2id": {"score": 0}}}
-    assert info["max_input_length"] == 256
+    assert info["max_input_length"] == MOST
 
 
 def test_bodies_of_two_protocols_on_one_path_are_told_apart(client):
@@ -493,8 +500,8 @@ def test_bodies_of_two_protocols_on_one_path_are_told_apart(client):
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )
-def test_whole_requests_are_refused_in_each_protocols_form(error, status, tei, tiny_model, cases):
-    service = EngineService(tiny_model)
+def test_whole_requests_are_refused_in_each_protocols_form(error, status, tei, model, cases):
+    service = EngineService(model)
     client, service.fails = client_of(service), error
     case = next(case for case in cases if case.is_pair and not case.imitates)
     for wire in CLIENTS:

@@ -73,8 +73,7 @@ class Templated:
             )
         found = self._marks.cut(ids, openings[-1])
         text = self._text(found.answer)
-        text = text if found.closing else self.without_end(text)
-        shown = self._shown(text)
+        shown = self._shown(text if found.closing else self.without_end(text))
         answer = found.answer if shown == text else encode(self.renderer.tokenizer, shown, special=False)
         return Rendered(found.prompt, answer, self.renderer.closing_ids, text=shown)
 
