@@ -15,6 +15,7 @@ from tiny_decoder import tiny_tokenizer
 from armorm.run.train import Run
 
 pytest.importorskip("trl")
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # TRL's own default names it
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from armorm.rl.rewarder import rewarder
 from armorm.rl.settings import Settings
 
 trl = pytest.importorskip("trl")
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # TRL's own default names it
 PROMPTS = [[{"role": "user", "content": text}] for text in ("How are you?", "2 + 2 is?")]
 
 
