@@ -17,7 +17,7 @@ from armorm.errors import CheckpointError
 from armorm.features.loading import loading_errors
 from armorm.fit.parts import load_preference
 from armorm.model.config import RewardModelConfig
-from armorm.model.folder import checkpoint_error, read_facts, read_tokenizer
+from armorm.model.folder import checkpoint_error, folder_beside, local, read_facts, read_tokenizer
 from armorm.model.layouts.released import finish_released, is_released, released_config
 from armorm.model.reward_model import RewardModel
 from armorm.model.soundness import HEADS, check_heads
@@ -31,6 +31,7 @@ def load_heads(name: str, revision: str | None = None) -> RewardModel:
 
     Raises CheckpointError when it is no reward model, or a file is missing or damaged.
     """
+    name = local(name)
     said = checkpoint_error(name)
     with loading_errors(said):
         folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, revision=revision, allow_patterns=NEEDED))
@@ -53,8 +54,9 @@ def load_heads(name: str, revision: str | None = None) -> RewardModel:
         with loading_errors(said):
             finish_released(model, facts)
     check_heads(model, name)
-    model.uncertainty = Uncertainty.load(folder, model.objectives)
-    model.preference = load_preference(folder, model.objectives)
+    if (beside := folder_beside(str(folder), {})) is not None:
+        model.uncertainty = Uncertainty.load(beside, model.objectives)
+        model.preference = load_preference(beside, model.objectives)
     return model.requires_grad_(False).eval()
 
 
