@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from armorm.errors import ArmormError, ConversationError
@@ -47,6 +48,11 @@ def app_of(service: Simple) -> FastAPI:
     @app.exception_handler(ArmormError)
     async def refused(_: Request, error: ArmormError) -> JSONResponse:
         return JSONResponse({"error": {"type": type(error).__name__, "message": str(error), "request_id": "r1"}}, 400)
+
+    @app.exception_handler(RequestValidationError)
+    async def misshapen(_: Request, error: RequestValidationError) -> JSONResponse:
+        facts = {"type": "invalid-request", "message": "; ".join(str(one["msg"]) for one in error.errors()), "request_id": "r1"}
+        return JSONResponse({"error": facts}, 422)  # without what was sent, which may be half a surrogate pair
 
     @app.middleware("http")
     async def door(request: Request, then: Any) -> Any:

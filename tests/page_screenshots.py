@@ -38,6 +38,7 @@ def shoot(shown: Page | Locator, name: str, **how: bool) -> None:
 
 
 def fill(page: Page, url: str) -> None:
+    page.set_default_timeout(300_000)  # whatever the machine takes to score
     page.goto(url)
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
     for _ in ANSWERS[2:]:

@@ -69,7 +69,8 @@ function nameCards() {
 function forget() {
   [scored, audited, table, changes] = [null, null, null, null];
   pair = null;
-  byId("scores").hidden = byId("audit").hidden = true;
+  byId("scores").hidden = byId("audit").hidden = byId("link").hidden = true;
+  say("");
   cards().forEach((card) => {
     card.classList.remove("first", "stale");
     card.querySelector(".rank").textContent = card.querySelector(".points").textContent = card.querySelector(".facts").textContent = "";
