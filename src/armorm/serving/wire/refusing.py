@@ -7,7 +7,6 @@ A message names what is wrong and never quotes a request's texts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +35,7 @@ class Refusal:
     status: int
     kind: str
     message: str
-    retry_after: float | None = None
+    retry_after: int | None = None
     family: str = ""
 
 
@@ -75,7 +74,7 @@ async def in_form(work: Awaitable[Any], form: Form) -> Any:
 def refuse(refusal: Refusal, form: Form) -> Reply:
     """The reply of a refusal."""
     status, body = form(refusal)
-    again = {} if refusal.retry_after is None else {"retry-after": str(math.ceil(refusal.retry_after))}
+    again = {} if refusal.retry_after is None else {"retry-after": str(refusal.retry_after)}
     return Reply(body, status_code=status, headers=again)
 
 
