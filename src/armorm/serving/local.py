@@ -57,8 +57,8 @@ class Asker:
 class LocalService:
     """Scores for many callers with one engine; `Service` says how.
 
-    `basis` and `profile` (the one that is baked in) are the model's. `watch` is told of each batch: its conversations, its tokens,
-    its seconds. `start` and `close` stand around its use.
+    `basis` and `profile` (the one that is baked in) are the model's. `watch` is told of each batch: its conversations, tokens and
+    seconds. `start` and `close` stand around its use.
     """
 
     def __init__(
