@@ -31,7 +31,7 @@ class Running:
     def end(self, kind: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
         self.process.send_signal(kind)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=300)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def serving(model: Path, *words: object) -> Iterator[Running]:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        assert begun.wait(timeout=120), "the server did not begin"
+        assert begun.wait(timeout=900), "the server did not begin"
         assert running.url, running.log
         yield running
     finally:
