@@ -15,7 +15,6 @@ from annotated_types import Ge, Gt
 from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictBool, StrictInt, StrictStr, ValidationError
 from transformers import AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from armorm.bounds import Size, TokenId
@@ -125,6 +124,8 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _is_encoder(facts: Mapping[str, Any]) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES  # here: our models join what is in it
+
     masked = facts.get("model_type") in [*MODEL_FOR_MASKED_LM_MAPPING_NAMES] and not facts.get("is_decoder")
     return bool(masked or facts.get("is_encoder_decoder"))
 
