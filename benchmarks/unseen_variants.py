@@ -48,7 +48,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no contrast pairs": {"contrast": False},
     "made objectives": {"made": True},
     "spearman": {"debias": {"method": "spearman"}},
-    "agreed": {"debias": {"method": "agreed"}},
+    "intervention": {"debias": {"method": "intervention"}},
 }
 METHODS = ("armorm", "armorm-not-debiased", "armorm-no-gate", "uniform", "uniform-raw", "bradley-terry", "length")
 
