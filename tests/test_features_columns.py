@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from armorm.errors import CheckpointError
-from armorm.features.columns import Column, Held, Rows, blocks, tensors_in
+from armorm.features.columns import BLOCK, Column, Held, Rows, blocks, gathered, tensors_in
 
 SIZES = (5, 1, 0, 40, 3)
 WIDTH = 6
@@ -76,6 +80,52 @@ def test_a_column_without_rows_has_its_width():
     assert (none.shape, none.rows(np.arange(0)).shape) == ((0, 4), (0, 4))
     assert none.over(lambda block: block[:, :2]).shape == (0, 2)
     assert [len(at) for at in blocks(0)] == [0]
+
+
+def test_arrays_are_gathered_and_none_of_them_is_kept():
+    made: list[weakref.ref[np.ndarray]] = []
+
+    def parts() -> Iterator[np.ndarray]:
+        for i, n in enumerate((3, 0, 2)):
+            assert all(one() is None for one in made[:-1])  # the last one is in hand
+            part = np.full((n, 2), i, dtype=np.int32)
+            made.append(weakref.ref(part))
+            yield part
+            del part
+
+    found = gathered(parts(), 5)
+    assert found.dtype == np.int32
+    assert found.tolist() == [[0, 0], [0, 0], [0, 0], [2, 2], [2, 2]]
+    assert gathered(iter([]), 0).shape == (0,)
+    for n in (4, 6):
+        with pytest.raises(ValueError, match=r"there are 5 rows, not 6|broadcast"):
+            gathered([np.zeros((3, 2)), np.zeros((2, 2))], n)
+
+
+GATHERING = """
+import sys
+from pathlib import Path
+import numpy as np
+from armorm.features.columns import Column, gathered, tensors_in
+
+tensor, held = tensors_in(Path(sys.argv[1]))["x"], []
+
+def some(block):
+    held.append(int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]) * 1024)
+    return block[:, :2].copy()
+
+Column([(tensor,)] * 200, tensor.shape[1]).over(some)
+print(held[0], max(held))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="asks Linux for the memory")
+def test_a_pass_over_many_blocks_takes_the_memory_of_few(tmp_path: Path):
+    save_file({"x": torch.zeros(BLOCK, 512, dtype=torch.bfloat16)}, tmp_path / "x.safetensors")
+    command = [sys.executable, "-c", GATHERING, str(tmp_path / "x.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    first, most = map(int, done.stdout.split())
+    assert most - first < 10 * BLOCK * 512 * 4
 
 
 def test_blocks_are_all_places_in_order():

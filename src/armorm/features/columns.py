@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -226,9 +226,27 @@ class Column:
 
     def over(self, function: Callable[[Float[np.ndarray, "b d"]], np.ndarray]) -> np.ndarray:
         """What a function makes of the rows, a block at a time, one behind the other."""
-        return np.concatenate([function(self.rows(at)) for at in blocks(len(self))])
+        return gathered((function(self.rows(at)) for at in blocks(len(self))), len(self))
 
 
 def blocks(n: int, size: int = BLOCK) -> Iterator[Places]:
     """The places 0 to n, so many at a time; where there are none, one block without any."""
     return (np.arange(start, min(start + size, n)) for start in range(0, max(n, 1), size))
+
+
+def gathered(parts: Iterable[Shaped[np.ndarray, "..."]], n: int) -> Shaped[np.ndarray, "n ..."]:
+    """Arrays of one type that have n rows together (one array at least), one behind the other.
+
+    Each is let go once it is copied. A list of them would stand between the blocks that they are made of, and glibc does not give
+    aligned memory (torch's) again where a neighbour is still in use: of blocks of 16 MiB, gigabytes would stay in memory.
+    Raises ValueError for another number of rows.
+    """
+    found, end = np.empty(0), 0
+    for part in parts:
+        if not end:
+            found = np.empty((n, *part.shape[1:]), part.dtype)
+        start, end = end, end + len(part)
+        found[start:end] = part
+    if end != n:
+        raise ValueError(f"there are {end} rows, not {n}")
+    return found

@@ -24,7 +24,7 @@ from scipy.special import logsumexp
 
 from armorm.bounds import COLDEST, HOTTEST, STEEPEST, finite, shown
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.features.columns import Held, Rows, blocks
+from armorm.features.columns import Held, Rows, blocks, gathered
 from armorm.fit.anchor import Anchor, bounded
 from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate_settings import LEAST_SCALE, GateSettings
@@ -267,9 +267,8 @@ def _without_training(constant: Gate, held_out: Float[np.ndarray, "v k"]) -> Gat
 
 def margins_of(gate: Gate, prompts: Rows, differences: Float[np.ndarray, "p k"]) -> Float[np.ndarray, " p"]:
     """R_chosen − R_rejected of pairs, from the prompts' features and the differences of debiased rewards; a block at a time."""
-    return np.concatenate(
-        [(gate.weights_for(prompts.rows(at)) * differences[at]).sum(axis=1) for at in blocks(len(prompts))]  # over k
-    )
+    margins = ((gate.weights_for(prompts.rows(at)) * differences[at]).sum(axis=1) for at in blocks(len(prompts)))  # over k
+    return gathered(margins, len(prompts))
 
 
 def best_scale(margins: Float[np.ndarray, " p"], weights: Float[np.ndarray, " p"] | None = None) -> float:

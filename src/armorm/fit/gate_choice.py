@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.cluster.vq import kmeans, vq
 
 from armorm.errors import FitError
-from armorm.features.columns import Held, Places, Rows, blocks
+from armorm.features.columns import Held, Places, Rows, blocks, gathered
 from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate import best_scale, fit_gate, margins_of
 from armorm.fit.gate_settings import GateSettings
@@ -250,8 +250,8 @@ def _clusters(prompts: Rows, groups: Sequence[str], seed: int) -> Int[np.ndarray
     mean, deviation = sample.mean(axis=0), sample.std(axis=0)
     inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6 * np.abs(mean))
     centres, _ = kmeans((sample - mean) * inverse, count, iter=5, seed=np.random.default_rng(seed))
-    found = [vq((prompts.rows(first[rows]).astype(np.float64) - mean) * inverse, centres)[0] for rows in blocks(len(first))]
-    return np.concatenate(found).astype(np.int64)[which]
+    found = (vq((prompts.rows(first[rows]).astype(np.float64) - mean) * inverse, centres)[0] for rows in blocks(len(first)))
+    return gathered(found, len(first)).astype(np.int64)[which]
 
 
 def _large(kind: Kind, names: Sequence[str], of: Int[np.ndarray, " p"]) -> Parts:

@@ -19,7 +19,7 @@ from armorm.bench.run import Scores
 from armorm.conversation import Answer, Message
 from armorm.data.splits import Split
 from armorm.features.answers import Answers, StoredItem, Texts, column_of
-from armorm.features.columns import Column, Places, blocks
+from armorm.features.columns import Column, Places, blocks, gathered
 from armorm.features.spec import FeatureSpec
 from armorm.run.context import RunContext
 from armorm.scorers import AnswerFeatures
@@ -48,7 +48,7 @@ class StoredAnswers:
 
     def over(self, function: Callable[[AnswerFeatures], np.ndarray]) -> np.ndarray:
         """What a function makes of the answers, a block at a time, one behind the other."""
-        return np.concatenate([function(block) for block in self.blocks()])
+        return gathered((function(block) for block in self.blocks()), len(self))
 
 
 class Columns:

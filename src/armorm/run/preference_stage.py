@@ -21,6 +21,7 @@ from jaxtyping import Float
 from armorm.bench.abstention import abstention_curve
 from armorm.bench.reliability import reliability
 from armorm.data.splits import Split
+from armorm.features.columns import gathered
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.method import Fitted
@@ -58,7 +59,7 @@ def cross_fitted_margins(fitted: FittedProbe, debias: Debias, gate: Gate, pairs:
 def margins_of(fitted: Fitted, pairs: PairArrays) -> Float[np.ndarray, " p"]:
     """Winner's score minus loser's by the final probe, which has seen no prompt of a suite or of the test split."""
     sides = zip(pairs.chosen(fitted.feature).blocks(), pairs.rejected(fitted.feature).blocks(), strict=True)
-    return np.concatenate([np.zeros(0), *(fitted.scores(chosen) - fitted.scores(rejected) for chosen, rejected in sides)])
+    return gathered((fitted.scores(chosen) - fitted.scores(rejected) for chosen, rejected in sides), len(pairs))
 
 
 def measured(fitted: Fitted, pairs: PairArrays, objectives: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
