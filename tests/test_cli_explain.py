@@ -28,7 +28,9 @@ def model(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     rewards, gates = rng.uniform(size=(200, len(names))), rng.dirichlet(np.ones(len(names)), 20)
     prompts = [f"training prompt {i} <script>" for i in range(20)]
-    Reference.of(names, rewards, rewards.mean(axis=1), prompts=prompts, sources=["chat"] * 20, gates=gates).save(folder)
+    Reference.of(names, rewards, rewards.mean(axis=1), prompts=prompts, sources=["chat"] * 20, gates=gates).save(
+        folder / "armorm"
+    )
     (folder / "SHA256SUMS").unlink(missing_ok=True)  # the change is meant
     return folder
 

@@ -187,16 +187,16 @@ def test_what_is_written_with_deviations_depends_on_them(run: Run, tmp_path: Pat
         score_file(str(folder), file, tmp_path / f"{name}.jsonl", job, reporter=QUIET)
     assert "std" in read_lines(tmp_path / "full.jsonl")[0]
     before = _keys(folder)
-    uncertainty = Uncertainty.load(folder)
+    uncertainty = Uncertainty.load(folder / "armorm")
     assert uncertainty is not None
-    replace(uncertainty, reach=2 * uncertainty.reach).save(folder)
+    replace(uncertainty, reach=2 * uncertainty.reach).save(folder / "armorm")
     assert score_file(str(folder), file, tmp_path / "plain.jsonl", reporter=QUIET).resumed == 1
     with pytest.raises(DataError, match="begun with another model"):
         score_file(str(folder), file, tmp_path / "full.jsonl", full, reporter=QUIET)
     after = _keys(folder)
     assert (before[0] == after[0], before[1] == after[1]) == (True, False)
     for part in FILES:
-        (folder / part).unlink()
+        (folder / "armorm" / part).unlink()
     assert _keys(folder) == (before[0], before[0])
 
 

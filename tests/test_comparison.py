@@ -198,9 +198,9 @@ def test_damage_is_noticed_when_the_model_is_loaded(model: RewardModel, tmp_path
     said = file if listed or file.endswith(".json") else r"preference\.safetensors|a safetensors file"
     place = tmp_path / "m" / "armorm" / file
     whole = place.read_bytes()
-    for place in np.random.default_rng(0).integers(8 * len(whole), size=6).tolist():
+    for bit in np.random.default_rng(0).integers(8 * len(whole), size=6).tolist():
         hurt = bytearray(whole)
-        hurt[place // 8] ^= 1 << place % 8
+        hurt[bit // 8] ^= 1 << bit % 8
         place.write_bytes(hurt)
         with pytest.raises(CheckpointError, match=said):
             RewardModel.from_pretrained(tmp_path / "m")

@@ -265,9 +265,9 @@ def damage_part(folder: Path, name: str, key: str, value: float) -> None:
         ("uncertainty", "uncertainty", "parts.0.vectors", Uncertainty.load),
         ("uncertainty", "uncertainty", "correlation", Uncertainty.load),
         ("preference", "preference", "slope", load_preference),
-        ("model", "preference", "slope", load_preference),
-        ("model", "reference", "quantiles", Reference.load),
-        ("model", "reference", "gates", Reference.load),
+        ("model/armorm", "preference", "slope", load_preference),
+        ("model/armorm", "reference", "quantiles", Reference.load),
+        ("model/armorm", "reference", "gates", Reference.load),
         ("bench", "bradley-terry", "weights", load_bradley_terry),
     ],
 )

@@ -72,14 +72,14 @@ def readers(folder: Path) -> dict[Path, Callable[[], Any]]:
         "preference": load_preference,
         "uncertainty": Uncertainty.load,
         "bench": load_bradley_terry,
-        "model": lambda at: (Uncertainty.load(at), Reference.load(at), load_preference(at)),
+        "model/armorm": lambda at: (Uncertainty.load(at), Reference.load(at), load_preference(at)),
     }
     found: dict[Path, Callable[[], Any]] = {}
     for home in (folder / "features").iterdir():
         found |= {f: (lambda home=home: read_store(home)) for f in home.iterdir() if f.name not in LOGS}
     for stage, read in parts.items():
         files = [f for f in (folder / stage).rglob("*") if f.suffix in {".json", ".safetensors"} and f.name != "stage.json"]
-        if stage == "model":  # the rest is transformers' own
+        if stage == "model/armorm":  # the rest is transformers' own
             files = [f for f in files if f.stem in {"uncertainty", "reference", "preference"}]
         found |= {f: (lambda at=folder / stage, read=read: read(at)) for f in files}
     return found

@@ -28,8 +28,9 @@ from armorm.data.reading import Read, cap_rows
 from armorm.data.rows import BenchmarkItem
 from armorm.disk import folder_name
 from armorm.errors import DataError
-from armorm.features.backbone import check_positions, read_config
+from armorm.features.backbone import architecture_of, check_positions, read_config
 from armorm.features.loading import backbone_error
+from armorm.model.config import ARCHITECTURE
 from armorm.model.folder import local
 from armorm.model.scorer import ModelScorer
 from armorm.owner import owning_folder
@@ -95,7 +96,8 @@ def run_benchmark(
 def _scorer(model: str, profile: Profile | None, **reading: Unpack[Reading]) -> ModelScorer | SequenceHead | PairwiseModel:
     # A model of named objectives, a folder with a decoder and one logit, or one with a language model that compares answers.
     model = local(model)
-    if has_one_logit(model) or has_words(model):
+    ours = architecture_of(model) == ARCHITECTURE  # a name that sequence heads have too
+    if not ours and (has_one_logit(model) or has_words(model)):
         if profile is not None:
             raise DataError(f"{model} has no named objectives that a profile could steer")
         check_positions(read_config(model, {}, backbone_error(model, "a rival")), reading.get("max_tokens"))

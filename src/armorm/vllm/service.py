@@ -89,7 +89,7 @@ class EngineService:
             return self.profiles[asked]
         return asked or self.model.profile
 
-    def _bounded(self, tokens: int) -> Renderer:
+    def _bounded(self, tokens: Any) -> Renderer:
         if not is_count(tokens) or tokens > self.renderer.max_tokens:
             raise BackboneError(f"max_tokens is {tokens!r}: give a number of tokens up to {self.renderer.max_tokens}")
         return Renderer(self.renderer.tokenizer, max_tokens=tokens, rendering=self.renderer.rendering)
