@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from armorm.errors import MissingExtra
+
 INTERRUPTED = 130
 FAULTS = ("Traceback (most recent call last)", "this is a fault of armorm's own", "Exception ignored in", "Fatal Python error")
 BEYOND = 8 << 30
@@ -40,7 +42,8 @@ def import_everything() -> None:
     late += ("accelerate", "peft", "peft.tuners.lora", "datasets", "transformers.trainer")
     found = [m.name for m in pkgutil.walk_packages(armorm.__path__, "armorm.") if not m.name.endswith("__main__")]
     for name in (*late, *found):
-        importlib.import_module(name)
+        with contextlib.suppress(MissingExtra):  # of another program's plugin
+            importlib.import_module(name)
     import torch
 
     torch.set_num_threads(1)
