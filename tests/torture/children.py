@@ -42,7 +42,9 @@ def import_everything() -> None:
     late += ("accelerate", "peft", "peft.tuners.lora", "datasets", "transformers.trainer")
     found = [m.name for m in pkgutil.walk_packages(armorm.__path__, "armorm.") if not m.name.endswith("__main__")]
     for name in (*late, *found):
-        with contextlib.suppress(MissingExtra):  # of another program's plugin
+        # plugins of programs that may not be here
+        missing = (MissingExtra, ImportError) if name.startswith("armorm.vllm") else (MissingExtra,)
+        with contextlib.suppress(*missing):
             importlib.import_module(name)
     import torch
 
