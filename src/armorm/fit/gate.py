@@ -29,6 +29,7 @@ from armorm.fit.anchor import Anchor, bounded
 from armorm.fit.debias import DebiasedRewards
 from armorm.fit.gate_settings import LEAST_SCALE, GateSettings
 from armorm.fit.gate_training import GateCurve, Pairs, Trained, accuracy, bradley_terry_loss, device_of, train_layers
+from armorm.fit.moments import broken_rows
 from armorm.objectives import Objectives
 
 _LOG_SCALES = (math.log(1e-6), math.log(1e6))
@@ -233,8 +234,7 @@ def fit_gate(
             return _without_training(constant, differences[validation])
     anchor = None if constant is None else _anchor(constant, differences)
     pairs = Pairs(held, differences, validation, standardize=settings.standardize, device=device, weights=weights)
-    others = Held(elsewhere) if isinstance(elsewhere, np.ndarray) else elsewhere
-    others = others if settings.kl_elsewhere and others is not None and len(others) else None
+    others = _without_pairs(elsewhere) if settings.kl_elsewhere else None
     fits = [
         train_layers(pairs, settings, seed=seed + i, progress=progress, done=i * settings.steps, anchor=anchor, elsewhere=others)
         for i in range(settings.seeds)
@@ -252,6 +252,18 @@ def fit_gate(
     losses = [fit.loss if math.isfinite(fit.loss) else math.inf for fit in fits]  # none without validation pairs
     best = int(np.argmin(losses))
     return GateFit(gate_of(fits[best]), curves, seed + best, fits[best].step, accuracies)
+
+
+def _without_pairs(elsewhere: Float[np.ndarray, "m d"] | Rows | None) -> Rows | None:
+    # Looked at once for all seeds; None where there are none
+    if elsewhere is None or not len(elsewhere):
+        return None
+    prompts = Held(elsewhere) if isinstance(elsewhere, np.ndarray) else elsewhere
+    if broken := sum(broken_rows(prompts.rows(at)) for at in blocks(len(prompts))):
+        raise FitError(
+            f"{broken} of {len(prompts)} prompts without pairs have features that are NaN or infinite: extract them again"
+        )
+    return prompts
 
 
 def _anchor(constant: Gate, differences: Float[np.ndarray, "p k"]) -> Anchor:

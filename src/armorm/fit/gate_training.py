@@ -402,10 +402,6 @@ class _Elsewhere:
     # Prompts without pairs, on which the gate has nothing to go by: there it is held to its anchor
 
     def __init__(self, prompts: Rows, net: _Net, settings: GateSettings, seed: int) -> None:
-        if broken := sum(broken_rows(prompts.rows(at)) for at in blocks(len(prompts))):
-            raise FitError(
-                f"{broken} of {len(prompts)} prompts without pairs have features that are NaN or infinite: extract them again"
-            )
         self.prompts, self.net, self.strength = prompts, net, settings.kl_elsewhere
         self.generator = torch.Generator().manual_seed(seed)
         self.batches = self._batches(settings)

@@ -20,7 +20,7 @@ from armorm.model.marks import Marks, marks_of
 from armorm.rendering import LONGEST, Rendered, Renderer, encode
 
 _SAID = "Qx7ArmormSaid"
-_THOUGHT = re.compile(r"\s*(?:<think>\s*(?:</think>\s*)?)?")
+THOUGHT = re.compile(r"\s*(?:<think>\s*(?:</think>\s*)?)?")
 """What a generation prompt may hold behind the header: the start of a think block, or an empty one."""
 _TEXT_ENDS = ("<|endoftext|>",)
 """What ends a text in many vocabularies, whatever the template."""
@@ -48,7 +48,7 @@ class Templated:
         _check_size(prompt, answer)
         place = prompt.rfind(self._header) + len(self._header)
         behind = prompt[place:]
-        if not self._header or place < len(self._header) or not _THOUGHT.fullmatch(behind):
+        if not self._header or place < len(self._header) or not THOUGHT.fullmatch(behind):
             return None
         return self.renderer.framed(prompt[:place], behind + self._shown(self.without_end(answer)))
 

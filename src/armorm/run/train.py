@@ -147,8 +147,7 @@ class Training:
         inputs = {"probe": self.rewards.key, "pairs": self._keys("pairs"), **self._settings("debias")}
         inputs |= {} if self.stores.padded is None else {"padded": self.stores.padded.key}
         self.debias = self._stage("debias", inputs, self._debias, load_debias)
-        shares = {"shares": self.recipe.pair_shares} if self.recipe.pair_shares else {}
-        inputs = {"debias": self.debias.key, **self._settings("gate"), **shares}
+        inputs = {"debias": self.debias.key, **self._settings("gate"), **self._shares()}
         self.gates = self._stage("gate", inputs, self._fit_gates, BothGates.load)
         self.preference = self._stage("preference", {"gate": self.gates.key}, self._fit_preference, self._load_preference)
         fitted = {"gate": self.gates.key, "uncertainty": self.uncertainty.key, "preference": self.preference.key}
@@ -230,8 +229,7 @@ class Training:
 
     def _learn_preferred(self) -> Stage[FittedProbe]:
         """A probe with an objective more, which the stages behind it read."""
-        shares = {"shares": self.recipe.pair_shares} if self.recipe.pair_shares else {}
-        inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), "weigh": self.recipe.gate.weigh, **shares}
+        inputs = {"probe": self.probe.key, "pairs": self._keys("pairs"), "weigh": self.recipe.gate.weigh, **self._shares()}
         given = self.context, self.probe.value, self.pairs
         return self._stage(
             PREFERRED.name,
@@ -263,9 +261,9 @@ class Training:
         model = assemble(backbone, renderer, fitted, prompt=self.recipe.features.prompt_spec)
         model.uncertainty = without_errors(self.uncertainty.value) if self.recipe.preferred else self.uncertainty.value
         model.preference = self.preference.value
-        test = self.pairs.natural
-        model.config.measured = measured(fitted, test.take(test.at(Split.TEST)), self.probe.facts["objectives"])
-        model.reference = reference_of(fitted, self.pairs.natural, seed=self.recipe.seed)
+        natural = self.pairs.natural
+        model.config.measured = measured(fitted, natural.take(natural.at(Split.TEST)), self.probe.facts["objectives"])
+        model.reference = reference_of(fitted, natural, seed=self.recipe.seed)
         model.save_pretrained(at)
         return None, {"parameters": sum(p.numel() for p in model.parameters())}
 
@@ -382,6 +380,9 @@ class Training:
         del whole["gate"]["device"]  # decides speed and rounding
         whole["debias"] = self.recipe.debias.to_key()
         return {name: whole[name] for name in names}
+
+    def _shares(self) -> Facts:
+        return {"shares": self.recipe.pair_shares} if self.recipe.pair_shares else {}
 
     def _unseen(self) -> tuple[str, ...]:
         # The setting's name where it is switched on: what is not asked for is no part of a key

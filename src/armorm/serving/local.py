@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -23,10 +22,9 @@ from armorm.fit.preference import Preference
 from armorm.rendering import Rendered, Renderer
 from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
-from armorm.scoring.table import ScoreTable
 from armorm.serving.batching import Row, Waiting
 from armorm.serving.logs import tell
-from armorm.serving.service import Draining, Failed, Limits, Outcome, Overloaded, Served, TimedOut, TooLarge
+from armorm.serving.service import Draining, Failed, Limits, Outcome, Overloaded, TimedOut, TooLarge, read, served
 
 PROBE = [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "Yes."}]
 RENDERERS = 2
@@ -121,7 +119,7 @@ class LocalService:
                 renderer = self.renderer
                 if max_tokens is not None:
                     renderer = await self._in(self._rendering, lambda: self._renderer_of(min(max_tokens, renderer.max_tokens)))
-                rendered = [await self._in(self._rendering, _rendered, renderer, one) for one in conversations]
+                rendered = [await self._in(self._rendering, read, renderer, one) for one in conversations]
                 return await self._scored(rendered, applied)
         except TimeoutError:
             raise TimedOut(
@@ -202,7 +200,7 @@ class LocalService:
         # What fails a batch is one row's, or the machine's: halves are tried, so that it fails no neighbour.
         try:
             table = self.engine.score_rendered([r.rendered for r in rows], profile=[r.profile for r in rows], deviations=True)
-            return [_outcome(table, i, row) for i, row in enumerate(rows)]
+            return [served(table, i, len(row.rendered)) for i, row in enumerate(rows)]
         except Exception as error:
             if len(rows) > 1:
                 half = len(rows) // 2
@@ -219,20 +217,6 @@ class LocalService:
 def _tell_end(pump: asyncio.Task[None]) -> None:
     if not pump.cancelled() and (error := pump.exception()) is not None:
         tell("fault", error=error)
-
-
-def _rendered(renderer: Renderer, conversation: Any) -> Rendered | ConversationError:
-    try:
-        return renderer.render(conversation)
-    except ConversationError as error:
-        return error
-
-
-def _outcome(table: ScoreTable, i: int, row: Row) -> Outcome:
-    if (fault := table.faults[i]) is not None:
-        return ConversationError(fault, fault.partition(":")[0])
-    score = table[i]
-    return Served(**{part.name: getattr(score, part.name) for part in fields(score)}, tokens=len(row.rendered))
 
 
 def _tokens(rows: Sequence[Row]) -> int:

@@ -8,13 +8,14 @@ A service may stand on this package's own engine (`local`) or on another one; ro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
-from armorm.errors import ArmormError
-from armorm.rendering import Renderer
+from armorm.errors import ArmormError, ConversationError
+from armorm.rendering import Rendered, Renderer
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
+from armorm.scoring.table import ScoreTable
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,22 @@ class Served(Score):
     """A score as a server gives it: `tokens` of the whole conversation that were read, the template's included."""
 
     tokens: int = 0
+
+
+def served(table: ScoreTable, i: int, tokens: int) -> Outcome:
+    """A row's score, or what is wrong with it."""
+    if (fault := table.faults[i]) is not None:
+        return ConversationError(fault, fault.partition(":")[0])
+    score = table[i]
+    return Served(**{part.name: getattr(score, part.name) for part in fields(score)}, tokens=tokens)
+
+
+def read(renderer: Renderer, conversation: Any) -> Rendered | ConversationError:
+    """A conversation's tokens, or what is wrong with it."""
+    try:
+        return renderer.render(conversation)
+    except ConversationError as error:
+        return error
 
 
 Outcome = Score | ArmormError

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from armorm.errors import ArmormError, UserError
 from armorm.scoring.profile import Profile
-from armorm.vllm.service import EngineService, Served
+from armorm.serving.service import Outcome, Served
+from armorm.vllm.service import EngineService
 
 
 class Asked(BaseModel):
@@ -52,9 +53,10 @@ def _conversations(asked: Asked) -> list[Any]:
     raise UserError("give `conversations`, or `messages` with `answers`: one of the two")
 
 
-def _result(index: int, outcome: Served | ArmormError, *, details: bool) -> dict[str, Any]:
+def _result(index: int, outcome: Outcome, *, details: bool) -> dict[str, Any]:
     if isinstance(outcome, ArmormError):
         return {"index": index, "error": _fault(outcome)}
+    assert isinstance(outcome, Served)  # this service gives no other
     told = {"index": index, "score": outcome.score, "tokens": outcome.tokens, "truncated": outcome.truncated}
     if not details:
         return told

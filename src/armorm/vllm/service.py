@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 from uuid import uuid4
 
@@ -25,17 +24,9 @@ from armorm.model.reward_model import RewardModel
 from armorm.rendering import Rendered, Renderer
 from armorm.scoring.engine import with_silent
 from armorm.scoring.profile import Profile
-from armorm.scoring.score import Score
 from armorm.scoring.table import ScoreTable
+from armorm.serving.service import Outcome, read, served
 from armorm.vllm.columns import ANSWER, PROMPT, STYLE, WANTED, Columns
-
-
-@dataclass(frozen=True)
-class Served(Score):
-    """A score as a server gives it: `tokens` of the whole conversation that were read, the template's included."""
-
-    tokens: int = 0
-
 
 Row = Rendered | ConversationError
 
@@ -65,7 +56,7 @@ class EngineService:
 
     async def score(
         self, conversations: Sequence[Any], *, profile: Profile | str | None = None, max_tokens: int | None = None
-    ) -> list[Served | ArmormError]:
+    ) -> list[Outcome]:
         """An outcome for each conversation, in order.
 
         Raises RecipeError for a profile that is unknown or does not fit, BackboneError for a `max_tokens` that can't be.
@@ -74,7 +65,7 @@ class EngineService:
         chosen = self._profile(profile)
         steerings = self._basis.bind(chosen, len(conversations))
         renderer = self.renderer if max_tokens is None else self._bounded(max_tokens)
-        rows = await asyncio.to_thread(lambda: [_rendered(renderer, one) for one in conversations])
+        rows = await asyncio.to_thread(lambda: [read(renderer, one) for one in conversations])
         nothing = torch.full((self._columns.width,), torch.nan)
         outputs = await asyncio.gather(*(self._run(row) for row in rows if isinstance(row, Rendered)))
         told = iter(outputs)
@@ -109,7 +100,7 @@ class EngineService:
             raise ArmormError(f"vLLM gave no answer ({error}): ask again")
         return answered.outputs.data.reshape(-1).float().cpu()
 
-    def _outcomes(self, rows: Sequence[Row], columns: Sequence[Tensor], steerings: Any) -> list[Served | ArmormError]:
+    def _outcomes(self, rows: Sequence[Row], columns: Sequence[Tensor], steerings: Any) -> list[Outcome]:
         if not rows:
             return []
         heads, feature = self._columns.split(columns, self._basis.transform)
@@ -124,20 +115,4 @@ class EngineService:
             {} if self.model.uncertainty is None else {self._basis.response: feature.numpy()},
             tuple(row.notes if isinstance(row, Rendered) else () for row in rows),
         )
-        return [_outcome(table, i, row) for i, row in enumerate(rows)]
-
-
-def _rendered(renderer: Renderer, conversation: Any) -> Row:
-    try:
-        return renderer.render(conversation)
-    except ConversationError as error:
-        return error
-
-
-def _outcome(table: ScoreTable, i: int, row: Row) -> Served | ArmormError:
-    if isinstance(row, ConversationError):
-        return row
-    if (fault := table.faults[i]) is not None:
-        return ConversationError(fault, fault.partition(":")[0])
-    score = table[i]
-    return Served(**{field.name: getattr(score, field.name) for field in fields(Score)}, tokens=len(row))
+        return [row if isinstance(row, ConversationError) else served(table, i, len(row)) for i, row in enumerate(rows)]

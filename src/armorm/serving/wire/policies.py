@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from armorm.errors import ConversationError
-from armorm.model.templated import Templated
+from armorm.model.templated import THOUGHT, Templated
 
 _ROLES = {"model": "assistant", "human": "user", "ipython": "tool", "[INST]": "user", "[/INST]": "assistant"}
 _START = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>|<｜begin▁of▁sentence｜>)?\s*")
-_THOUGHT = re.compile(r"\s*(?:<think>\s*(?:</think>\s*)?)?")
 _MARKED = re.compile(r"<\|[^|<>\s]{1,40}\|>|\[/?INST\]|<(?:start|end)_of_turn>|<｜[^｜<>\s]{1,40}｜>")
 """What templates mark turns with."""
 
@@ -73,7 +72,7 @@ def read_prompt(prompt: str, family: Family) -> list[dict[str, str]] | None:
         for role, said in zip(pieces[1::2], pieces[2::2], strict=True)
     ]
     if turns[-1]["role"] == "assistant":
-        if not _THOUGHT.fullmatch(turns[-1]["content"]):
+        if not THOUGHT.fullmatch(turns[-1]["content"]):
             return None  # an answer that was begun already
         turns = turns[:-1]
     return turns or None
