@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -503,6 +504,33 @@ def test_an_edited_answer_is_marked_until_it_is_scored_again(opened: Any):
     opened.get_by_role("button", name="Remove answer A").click()
     assert opened.locator("#scores").is_hidden()
     assert opened.get_by_label("Answer A", exact=True).input_value() == "hello you"
+
+
+@pytest.mark.parametrize("path", ["rewards", "compare", "audit"])
+def test_a_reply_about_answers_that_are_gone_is_not_shown(opened: Any, path: str):
+    held: list[Any] = []
+    if path == "audit":
+        scored(opened, [ANSWERS[2], ANSWERS[1], ANSWERS[0]])
+    opened.route(f"**/v1/{path}", held.append)
+    if path == "audit":
+        opened.get_by_role("button", name="Audit answer C").click()
+    else:
+        fill(opened)
+    opened.wait_for_function("n => document.querySelectorAll('.answer').length === n", arg=len(ANSWERS))
+    for _ in range(100):
+        if held:
+            break
+        opened.wait_for_timeout(50)
+    assert held
+    opened.get_by_role("button", name="Remove answer A").click()
+    for one in held:
+        with contextlib.suppress(Exception):  # the page no longer waits for it
+            one.continue_()
+    opened.wait_for_timeout(300)
+    assert opened.locator("#scores").is_hidden()
+    assert opened.locator("#audit").is_hidden()
+    assert not opened.locator(".answer .points").all_inner_texts()[0]
+    assert opened.get_by_role("button", name="Score", exact=True).is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

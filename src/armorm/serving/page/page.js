@@ -66,7 +66,10 @@ function nameCards() {
   byId("add").disabled = cards().length >= MOST_ANSWERS;
 }
 
+// What was scored no longer stands on the page: what is still asked about it may not come back to it.
 function forget() {
+  running?.abort();
+  likely.clear();
   [scored, audited, table, changes] = [null, null, null, null];
   pair = null;
   byId("scores").hidden = byId("audit").hidden = byId("link").hidden = true;
@@ -290,8 +293,10 @@ async function sayHowSure() {
   if (!likely.has(key)) {
     likely.set(key, ask("v1/compare", { messages: asked, a: answers[a].text, b: answers[b].text, profile: AS_TRAINED }).catch((fault) => ({ probability: null, note: fault.message })));
   }
-  const reply = await likely.get(key);
-  if (likely.has(key) && `${pair[0]} ${pair[1]}` === key && !steers(profile)) sure.textContent = howSure(reply, LETTERS[a], LETTERS[b]);
+  const question = likely.get(key);
+  const reply = await question;
+  // by now other answers may be scored, none, or two others compared
+  if (likely.get(key) === question && pair.join(" ") === key && !steers(profile)) sure.textContent = howSure(reply, LETTERS[a], LETTERS[b]);
 }
 
 function howSure({ probability, note }, a, b) {
