@@ -53,9 +53,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 METHODS = ("armorm", "armorm-not-debiased", "armorm-no-gate", "uniform", "uniform-raw", "bradley-terry", "length")
 
 
-def variant(name: str) -> Recipe:
-    """The recipe with what `CHANGES` says of the name."""
-    facts, changes = load_recipe(RECIPE).model_dump(mode="json"), CHANGES[name]
+def variant(name: str, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with these changes, under that name."""
+    facts = load_recipe(RECIPE).model_dump(mode="json")
     of = next(source["of"] for source in facts["pairs"] if source["made"])
     if not changes.get("contrast", True):
         facts["pairs"] = [source for source in facts["pairs"] if not source["made"]]
@@ -89,7 +89,7 @@ def main() -> None:
     suites = [HELD_OUT, UNSEEN, *(["dev-pairs", "rewardbench-partial"] if given.all else [])]
     kept: dict[str, Any] = {}
     for name in given.only:
-        recipe = variant(name)
+        recipe = variant(name, CHANGES[name])
         train(recipe, given.out / recipe.name, features=given.features or given.out / "features")
         results = json.loads((given.out / recipe.name / "report" / "results.json").read_text(encoding="utf-8"))
         kept[name] = found = sections(results, suites)
