@@ -6,7 +6,8 @@ Each leg trains the policy anew, with the same prompts in the same order and the
 objective, debiased, each normalised within its group and then summed; neutral objectives weigh nothing), `score` (the score
 alone), `bradley-terry` (the rival's score, from the same features). Whatever a leg is paid by, all is measured on its
 completions: the score and its contributions, each objective, the rival's score, the answers' length, and the share of answers
-with each of the audit's hacks. PROMPTS holds a JSON object a line with a `prompt` (a text or messages).
+with each of the audit's hacks. PROMPTS holds a JSON object a line with a `prompt` (a text or messages), or `messages` or
+`chosen`, whose last turn is left out; .gz too.
 
 Groups are small and answers short, so that a leg of 20 steps takes about a quarter of an hour on two cores; the numbers of one
 seed are a picture, no estimate. A leg that is finished (FOLDER/LEG.json) is not run again under the same settings. Writes
@@ -16,6 +17,7 @@ FOLDER/grpo.json and FOLDER/grpo.svg when all legs asked for are there.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import random
 import re
@@ -221,10 +223,10 @@ def _row(one: Judged) -> Row:
 
 def read_prompts(given: Given, tokenizer: Any) -> list[list[dict[str, str]]]:
     """The prompts of a file that fit, in an order of the seed's, as many as the steps take."""
-    found = []
-    for line in Path(given.prompts).read_text(encoding="utf-8").splitlines():
-        prompt = json.loads(line)["prompt"]
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    found, path = [], Path(given.prompts)
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        asked = [_asked(json.loads(line)) for line in lines]
+    for messages in asked:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         if len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= given.prompt_tokens:
             found.append(messages)
@@ -234,6 +236,14 @@ def read_prompts(given: Given, tokenizer: Any) -> list[list[dict[str, str]]]:
     random.Random(given.seed).shuffle(found)
     wanted = given.steps * given.prompts_per_step
     return (found * (wanted // len(found) + 1))[:wanted]
+
+
+def _asked(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    if "prompt" not in row:
+        turns: list[dict[str, str]] = row["messages"] if "messages" in row else row["chosen"]
+        return turns[:-1]
+    prompt = row["prompt"]
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
 def run_leg(leg: str, given: Given, judges: Judges, place: Path) -> dict[str, Any]:
