@@ -14,18 +14,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from unseen_variants import PAPER, variant
+from unseen_variants import AS_PAPER, variant
 
 from armorm.bench.audit import AuditResults
 from armorm.jobs.audit import run_audit
 from armorm.report.provenance import provenance
 from armorm.run.train import train
 
-AS_PAPER = {"method": "spearman", "nuisances": ["computed-verbosity"], "padded": None}
 STEPS: dict[str, dict[str, Any]] = {
-    "paper's form": {"gate": PAPER, "debias": AS_PAPER, "contrast": False, "preferred": False},
-    "gate held": {"debias": AS_PAPER, "contrast": False, "preferred": False},
-    "gate held, contrast pairs": {"debias": AS_PAPER, "preferred": False},
+    "paper's form": AS_PAPER,
+    "gate held": {**AS_PAPER, "gate": {}},
+    "gate held, contrast pairs": {"debias": AS_PAPER["debias"], "preferred": False},
     "gate held, contrast pairs, padding": {"preferred": False},
     "recipe": {},
     "recipe, made objectives": {"made": True},
@@ -34,7 +33,7 @@ STEPS: dict[str, dict[str, Any]] = {
 
 def audited(name: str, given: argparse.Namespace) -> AuditResults:
     """The audit of a variant's model, trained where it has not been."""
-    recipe = variant(name, STEPS[name]).model_copy(update={"bench": (), "unseen_sources": False})
+    recipe = variant(name, STEPS[name]).model_copy(update={"bench": [], "unseen_sources": False})
     run = train(recipe, given.out / "audited", features=given.features or given.out / "features")
     file = Path(os.environ["ARMORM_DATA"]) / "bench" / "dev-pairs.jsonl.gz"
     page = given.out / "audits" / recipe.name

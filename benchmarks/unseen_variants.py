@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from armorm.report.provenance import provenance
 from armorm.run.train import train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "open-data.yaml"
-PAPER = {
+PAPER: dict[str, Any] = {
     "steps": 800,
     "batch_size": 512,
     "patience": 10,
@@ -34,14 +35,19 @@ PAPER = {
 }
 """The paper's gate, as small as this much data asks for."""
 MADE = {"made": ["relevance", "coherence", "completeness", "conciseness", "compliance"], "cap": 2500}
+AS_PAPER: dict[str, Any] = {
+    "gate": PAPER,
+    "preferred": False,
+    "contrast": False,
+    "debias": {"method": "spearman", "nuisances": ["computed-verbosity"], "padded": None},
+}
 CHANGES: dict[str, dict[str, Any]] = {
     "recipe": {},
-    "paper": {
-        "gate": PAPER,
-        "preferred": False,
-        "contrast": False,
-        "debias": {"method": "spearman", "nuisances": ["computed-verbosity"], "padded": None},
-    },
+    "weigh pairs": {"gate": {"weigh": "pairs"}},
+    "weigh sources": {"gate": {"weigh": "sources"}},
+    "paper": AS_PAPER,
+    "paper, weigh prompts": {**AS_PAPER, "gate": {**PAPER, "weigh": "prompts"}},
+    "paper, weigh sources": {**AS_PAPER, "gate": {**PAPER, "weigh": "sources"}},
     "no preferred": {"preferred": False},
     "no kl_elsewhere": {"gate": {"kl_elsewhere": 0.0}},
     "no kl_equal": {"gate": {"kl_equal": 0.0}},
@@ -65,7 +71,7 @@ def variant(name: str, changes: Mapping[str, Any]) -> Recipe:
         facts["harmless"] = []
     for part in ("gate", "debias"):
         facts[part] |= changes.get(part, {})
-    return Recipe.model_validate({**facts, "preferred": changes.get("preferred", True), "name": name.replace(" ", "-")})
+    return Recipe.model_validate({**facts, "preferred": changes.get("preferred", True), "name": re.sub(r"\W+", "-", name)})
 
 
 def sections(results: Mapping[str, Any], suites: list[str]) -> dict[str, dict[str, float]]:
@@ -90,14 +96,16 @@ def main() -> None:
     kept: dict[str, Any] = {}
     for name in given.only:
         recipe = variant(name, CHANGES[name])
-        train(recipe, given.out / recipe.name, features=given.features or given.out / "features")
-        results = json.loads((given.out / recipe.name / "report" / "results.json").read_text(encoding="utf-8"))
+        if not given.all:
+            recipe = recipe.model_copy(update={"bench": []})
+        train(recipe, given.out / "run", features=given.features or given.out / "features")  # one folder: what is alike is kept
+        results = json.loads((given.out / "run" / "report" / "results.json").read_text(encoding="utf-8"))
         kept[name] = found = sections(results, suites)
         for method, by_section in found.items():
             values = list(by_section.values())
             parts = [[v for key, v in by_section.items() if key.startswith(suite)] for suite in suites]
             means = " ".join(f"{100 * sum(part) / len(part):5.1f}" for part in parts if part)
-            print(f"{name:18s} {method:20s} {100 * sum(values) / len(values):5.1f} | {means}", flush=True)
+            print(f"{name:20s} {method:20s} {100 * sum(values) / len(values):5.1f} | {means}", flush=True)
         if given.json:
             given.json.write_text(json.dumps({**provenance(), "suites": suites, "variants": kept}, indent=1), encoding="utf-8")
 
