@@ -511,7 +511,7 @@ def test_a_reply_about_answers_that_are_gone_is_not_shown(opened: Any, path: str
     held: list[Any] = []
     if path == "audit":
         scored(opened, [ANSWERS[2], ANSWERS[1], ANSWERS[0]])
-    opened.route(f"**/v1/{path}", held.append)
+    opened.route(f"**/v1/{path}", lambda route: held.append(route))
     if path == "audit":
         opened.get_by_role("button", name="Audit answer C").click()
     else:
