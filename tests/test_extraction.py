@@ -9,18 +9,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from small_run import Armorm, write_recipe
 
-from armorm.errors import DataError, InUse
+from armorm.errors import DataError, InUse, MissingExtra, RecipeError
 from armorm.features.answers import open_answers
+from armorm.features.backbone import load_backbone
+from armorm.features.extract import Pooled, Wanted, stream_features
+from armorm.features.spec import layers_of
+from armorm.features.vllm_engine import VllmBackbone
 from armorm.features.workers import Worker
 from armorm.owner import owning, owning_folder
 from armorm.progress import Reporter
 from armorm.recipe import Recipe, load_recipe
+from armorm.rendering import Rendered
 from armorm.run.extraction import extract
 from armorm.run.train import STAGES, train
 
@@ -224,3 +232,66 @@ def test_three_processes_one_of_them_killed_fill_the_stores_of_one(recipe: Recip
     before = {file: file.stat().st_mtime_ns for file in (run / "features").rglob("*") if file.is_file()}
     assert train(recipe, run, reporter=QUIET).computed == STAGES
     assert {file: file.stat().st_mtime_ns for file in (run / "features").rglob("*") if file.is_file()} == before
+
+
+class Played(VllmBackbone):
+    """vLLM played by this package's own decoder, which reads each conversation alone."""
+
+    ended = 0
+
+    def stream(self, rendered: Sequence[Rendered], wanted: Wanted) -> Iterator[Pooled]:
+        how: Any = {"response": wanted.response, "prompt": wanted.prompt, "header": wanted.header}
+        yield from stream_features(rendered, self.llm, batch_tokens=1, share=False, **how)
+
+    def close(self) -> None:
+        Played.ended += 1
+
+
+@pytest.fixture
+def by_vllm(recipe: Recipe) -> Recipe:
+    """The recipe with the other engine."""
+    features = recipe.features.model_copy(update={"engine": "vllm"})
+    return recipe.model_copy(update={"features": features})
+
+
+def test_vllms_features_stand_in_stores_of_their_own(
+    recipe: Recipe, by_vllm: Recipe, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    started: list[str] = []
+
+    def played(name: str, parts: Any, *, dtype: Any, max_tokens: int, revision: str | None = None) -> Played:
+        assert (dtype, max_tokens, revision) == ("float32", 256, None)
+        own = load_backbone(name, dtype=dtype, device="cpu")
+        started.append(name)
+        return Played(name, own.layers, own.width, frozenset(layers_of(parts)), own)
+
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    before, Played.ended = {store.name for store in alone.iterdir()}, 0
+    monkeypatch.setattr("armorm.run.extraction.load_on_vllm", played)
+    found = extract(by_vllm, tmp_path, reporter=QUIET)
+    assert found.whole
+    assert (started, Played.ended) == ([recipe.backbone.model], 1)
+    assert before.isdisjoint(store.folder for store in found.stores)
+    for store in found.stores:
+        (own,) = alone.glob(f"{store.name}-*")
+        other = tmp_path / store.folder
+        assert json.loads((other / "manifest.json").read_text(encoding="utf-8"))["backbone"]["engine"] == "vllm"
+        for file in own.glob("shard-*.safetensors"):
+            ours, theirs = load_file(file), load_file(other / file.name)
+            assert set(ours) == set(theirs)
+            assert all(np.allclose(theirs[name], ours[name], atol=1e-4, equal_nan=True) for name in ours)
+    # Whoever has no vLLM finds them, and keeps what was fitted on them: their own keys say whose they are.
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    assert extract(by_vllm, tmp_path, reporter=QUIET).whole
+    assert recipe.features.to_key() == by_vllm.features.to_key()
+    with pytest.raises(MissingExtra, match=r"features\.engine: vllm.*armorm\[vllm\]"):
+        extract(by_vllm, tmp_path / "elsewhere", reporter=QUIET)
+
+
+def test_a_device_is_vllms_own_choice(rows: Path, tiny_folder: Path, tmp_path: Path):
+    shutil.copytree(rows, tmp_path, dirs_exist_ok=True)
+    engine: Any = {"features": {"engine": "vllm"}}
+    with pytest.raises(RecipeError, match=r"backbone\.device: vLLM chooses it \(got 'cpu'\)"):
+        load_recipe(write_recipe(tmp_path, tiny_folder, **engine))
+    assert load_recipe(write_recipe(tmp_path, tiny_folder, backbone={"device": "auto"}, **engine)).features.engine == "vllm"

@@ -1,11 +1,11 @@
-"""The vLLM plugin's parts that need no vLLM: heads without a decoder, columns, the template for pairs, the service, the route."""
+"""The vLLM plugin's parts that need no vLLM: heads without a decoder, columns, a template for pairs, the service, the routes."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import types
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from armorm.model.reward_model import RewardModel
 from armorm.rendering import Rendered
 from armorm.scoring.engine import join_pooled
 from armorm.scoring.profile import Profile
+from armorm.serving.service import Limits, Overloaded, TimedOut, TooLarge
 from armorm.vllm.columns import Columns
 from armorm.vllm.config import ServedConfig
 from armorm.vllm.heads import load_heads
@@ -118,11 +119,12 @@ class _Engine:
     # vLLM's engine, played by our own decoder.
     model: RewardModel
     silent: bool = False
+    slow: float = 0.0
     asked: list[dict[str, Any]] = field(default_factory=list)
     model_config: Any = field(default_factory=lambda: SimpleNamespace(max_model_len=512))
 
     async def encode(self, prompt: Any, params: _Params, _name: str) -> AsyncIterator[Any]:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.slow)
         self.asked.append(params.extra_kwargs)
         ids, extra, model = tuple(prompt["prompt_token_ids"]), params.extra_kwargs, self.model
         opens, ends = extra["prompt_length"], extra["prompt_length"] + extra["answer_length"]
@@ -166,7 +168,8 @@ def test_bad_conversations_fail_alone_and_bad_requests_as_a_whole(service: Engin
     for profile, error in (("nobody", "nobody"), (Profile(drop=("nobody",)), "nobody")):
         with pytest.raises(RecipeError, match=error):
             asyncio.run(service.score(TALKS, profile=profile))
-    for tokens in (0, 10**6, "many"):
+    assert len(asyncio.run(service.score(TALKS, max_tokens=10**6))) == len(TALKS)  # the model's own bound holds
+    for tokens in (0, "many"):
         with pytest.raises(BackboneError, match="max_tokens"):
             asyncio.run(service.score(TALKS, max_tokens=tokens))  # type: ignore[arg-type]
     service._engine.silent = True
@@ -182,23 +185,130 @@ def test_an_engine_for_fewer_tokens_bounds_the_conversations(tiny_model: RewardM
     assert (long.tokens, long.truncated) == (40, True)
 
 
-def test_the_route_answers_each_conversation(service: EngineService, tiny_model: RewardModel):
+def test_more_than_a_request_may_have_is_refused(service: EngineService):
+    service.limits = Limits(answers=2, queue_requests=1, seconds=0.05)
+    with pytest.raises(TooLarge, match="at most 2"):
+        asyncio.run(service.score(TALKS))
+    service._requests = 1
+    with pytest.raises(Overloaded):
+        asyncio.run(service.score(TALKS[:1]))
+    service._requests = 0
+    service._engine.slow = 30
+    with pytest.raises(TimedOut):
+        asyncio.run(service.score(TALKS[:1]))
+    assert service._requests == 0
+
+
+TAKEN = ("/classify", "/rerank", "/v1/models")
+"""What vLLM has itself, of the paths that `armorm serve` has."""
+
+
+@pytest.fixture
+def beside_vllm(service: EngineService) -> Iterator[Any]:
+    """A client of an application with routes and error handlers of its own, as vLLM's is."""
     fastapi = pytest.importorskip("fastapi")
     testing = pytest.importorskip("fastapi.testclient")
-    from armorm.vllm.rewards import router
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+
+    from armorm.vllm.endpoints import add_routes
 
     app = fastapi.FastAPI()
-    app.include_router(router(service))
-    client = testing.TestClient(app)
-    ours = tiny_model.score(TALKS)
-    reply = client.post("/v1/rewards", json={"conversations": [*TALKS, []], "details": True}).json()
-    assert (reply["model"], reply["objectives"]) == ("mine", ["helpful", "safe", "verbosity"])
-    assert [one.get("score") for one in reply["results"]] == [*[pytest.approx(s.score, abs=1e-5) for s in ours], None]
-    assert set(reply["results"][0]) == {
-        "index", "score", "tokens", "truncated", "rewards", "raw_rewards", "gate", "contributions", "std",
-    }  # fmt: skip
-    assert reply["results"][3]["error"]["type"] == "ConversationError"
-    answers = client.post("/v1/rewards", json={"messages": TALKS[0][:1], "answers": [t[1]["content"] for t in TALKS]}).json()
-    assert [one["score"] for one in answers["results"]] == [pytest.approx(s.score, abs=1e-5) for s in ours]
-    for wrong in ({}, {"conversations": TALKS, "answers": ["a"]}, {"conversations": TALKS, "profile": "nobody"}):
-        assert client.post("/v1/rewards", json=wrong).status_code == 400
+    for path in TAKEN:
+        app.add_api_route(path, lambda: "vLLM's own", methods=["GET" if path == "/v1/models" else "POST"])
+    add_routes(app, service)
+    app.add_exception_handler(RequestValidationError, lambda _request, _error: JSONResponse({"vllm": 400}, 400))
+    app.add_exception_handler(HTTPException, lambda _request, error: JSONResponse({"vllm": error.status_code}))
+    with testing.TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def beside_ours(tiny_model: RewardModel) -> Iterator[Any]:
+    """A client of `armorm serve` with the same model."""
+    testing = pytest.importorskip("fastapi.testclient")
+    pytest.importorskip("prometheus_client")
+    from armorm.serving.app import create_app
+    from armorm.serving.local import LocalService
+
+    served = LocalService(tiny_model.engine(), "mine", profiles={"careful": PROFILE}, preference=tiny_model.preference)
+    with testing.TestClient(create_app(served)) as client:
+        yield client
+
+
+ASKED = [
+    ("/v1/rewards", {"conversations": [*TALKS, []], "details": True}),
+    ("/v1/rewards", {"messages": TALKS[0][:1], "answers": [talk[1]["content"] for talk in TALKS]}),
+    ("/v1/rewards", {"conversations": TALKS, "profile": "careful"}),
+    ("/v1/rewards", {"conversations": TALKS, "profile": "nobody"}),
+    ("/v1/rewards", {"conversations": TALKS, "profile": {"drop": ["nobody"]}}),
+    ("/v1/rewards", {"conversations": TALKS, "model": "another"}),
+    ("/v1/rewards", {"conversations": TALKS, "answers": ["a"]}),
+    ("/v1/rewards", {"conversations": [[{"role": "user", "content": "hello"}, {"role": "assistant", "content": " "}]]}),
+    ("/v1/rewards", {}),
+    ("/v1/compare", {"messages": TALKS[0][:1], "a": "fine", "b": "4"}),
+    ("/v1/compare", {"messages": TALKS[0][:1], "a": "fine", "b": ""}),
+    ("/v1/compare", {"a": "fine"}),
+    ("/v1/audit", {"messages": TALKS[0][:1], "answer": "I am fine, thank you. And you?"}),
+    ("/v1/profiles/check", {"profile": {"drop": ["nobody"]}}),
+    ("/get_reward", {"query": ["no template", ""], "prompts": ["no", ""]}),
+    ("/get_reward?unscorable=-1", {"query": ["no template", ""], "prompts": ["no", ""], "labels": None}),
+    ("/get_reward", {"query": ["a"], "prompts": []}),
+    ("/slime", {"prompt": TALKS[0][:1], "response": "fine"}),
+    ("/slime/objectives", {"prompt": "hello", "response": "fine"}),
+    ("/slime?profile=nobody", {"prompt": "hello", "response": "fine"}),
+    ("/v1/score/evaluation", {"model": "m", "messages": ["no header"], "max_length": 100_000}),
+    ("/v1/embeddings", {"input": "no header"}),
+    ("/predict", {"inputs": [["hello how are you?", "fine"], ["hello", "4"]]}),
+    ("/predict", {"inputs": []}),
+]
+PASSING = {"request_id", "id"}
+"""What no two replies have in common."""
+
+
+def told(reply: Any, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
+    """What a reply says."""
+    if isinstance(reply, dict):
+        return {key: told(value, leaf) for key, value in reply.items() if key not in PASSING}
+    return [told(value, leaf) for value in reply] if isinstance(reply, list) else leaf(reply)
+
+
+def near(value: Any) -> Any:
+    """A number that may differ in its last digits."""
+    return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize(("path", "body"), ASKED, ids=lambda one: one if isinstance(one, str) else "")
+def test_replies_are_those_of_armorm_serve(beside_vllm: Any, beside_ours: Any, path: str, body: Any):
+    found, wanted = beside_vllm.post(path, json=body), beside_ours.post(path, json=body)
+    assert found.status_code == wanted.status_code, found.text
+    assert told(found.json()) == told(wanted.json(), near)
+
+
+def test_every_protocol_gives_the_scorers_scores(beside_vllm: Any, tiny_model: RewardModel):
+    from wire_world import CLIENTS, case_of
+
+    ours = [score.score for score in tiny_model.score(TALKS)]
+    cases = [case_of(tiny_model.tokenizer, talk) for talk in TALKS]
+    wires = [wire for wire in CLIENTS if not wire.name.startswith("vLLM") and wire.path not in TAKEN]
+    assert len(wires) == 7
+    for wire in wires:
+        found = [wire.read(beside_vllm.post(wire.path, json=wire.body(case)).json()) for case in cases]
+        assert found == pytest.approx(ours, abs=1e-5), wire.name
+
+
+def test_what_vllm_has_stays_its_own(beside_vllm: Any):
+    assert beside_vllm.get("/v1/models").json() == "vLLM's own"
+    assert beside_vllm.post("/classify", json={"text": ["a"]}).json() == "vLLM's own"
+    assert beside_vllm.post("/rerank", json={"query": "a", "texts": ["a"]}).json() == "vLLM's own"
+    assert beside_vllm.post("/score", json={}).json() == {"vllm": 404}  # vLLM's protocol is vLLM's
+    assert beside_vllm.get("/v1/basis").json()["model"] == "mine"
+    assert "text/html" in beside_vllm.get("/").headers["content-type"]
+
+
+def test_a_request_is_known_by_the_id_that_its_client_gave(beside_vllm: Any):
+    given = beside_vllm.post("/v1/rewards", json={}, headers={"X-Request-Id": "r-7"}).json()
+    assert given["error"]["request_id"] == "r-7"
+    odd = beside_vllm.post("/v1/rewards", json={}, headers={"X-Request-Id": "a b"}).json()
+    assert len(odd["error"]["request_id"]) == 32

@@ -182,7 +182,10 @@ class StoreToo(_Settings):
 
 
 class FeatureSettings(_Settings):
-    """`response`: one feature, or several candidates of which held-out probe quality chooses; `prompt`: the gate's."""
+    """`response`: one feature, or several candidates of which held-out probe quality chooses; `prompt`: the gate's.
+
+    `engine`: who runs the decoder for what is not stored yet.
+    """
 
     response: list[Spec] = Field(default=["final:last"], min_length=1, max_length=MOST_OF_A_LIST)
     prompt: PromptSpec = "final:last"
@@ -190,6 +193,7 @@ class FeatureSettings(_Settings):
     store_dtype: Literal["float32", "bfloat16", "float16"] = "float16"
     shard_rows: Rows = 512
     batch_tokens: BatchTokens = 4096
+    engine: Literal["own", "vllm"] = "own"
 
     @property
     def candidates(self) -> list[FeatureSpec]:
@@ -200,6 +204,10 @@ class FeatureSettings(_Settings):
     def prompt_spec(self) -> FeatureSpec:
         """The feature that the gate reads."""
         return FeatureSpec.parse(self.prompt)
+
+    def to_key(self) -> dict[str, Any]:
+        """All settings as JSON but the engine, which the stores' own keys hold."""
+        return self.model_dump(mode="json", exclude={"engine"})
 
     @property
     def parts(self) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
@@ -503,6 +511,8 @@ def _contradictions(recipe: Recipe, given: Any) -> Iterator[str]:
         yield from _missing_files(recipe)
     if recipe.backbone.chat_template and not is_file(expanded(recipe.backbone.chat_template)):
         yield f"backbone.chat_template: no such file: {shown_sentence(recipe.backbone.chat_template)}"
+    if recipe.features.engine == "vllm" and recipe.backbone.device != "auto":
+        yield f"backbone.device: vLLM chooses it (got {shown(recipe.backbone.device)}): leave it out, or `features.engine`"
     yield from _made_faults(recipe)
     yield from _shared_names("bench", [s.name for s in recipe.bench])
     yield from _shared_names("compare.judges", [j.name for j in recipe.compare.judges])

@@ -13,6 +13,7 @@ import pytest
 os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
 vllm = pytest.importorskip("vllm.entrypoints.llm")
 
+import torch  # noqa: E402 - behind the skip
 import transformers  # noqa: E402 - behind the skip
 from folders import SHAPE, write_own, write_released  # noqa: E402 - behind the skip
 
@@ -77,10 +78,29 @@ def test_the_same_scores_whether_the_place_is_told_or_searched(served: tuple[str
     for row, score in zip(columns, model.score(CONVERSATIONS, exact=True), strict=True):
         assert row[:k] == pytest.approx(list(score.rewards.values()), abs=near)
         assert row[k : 2 * k] == pytest.approx(list(score.gate_as_trained.values() or score.gate.values()), abs=near)
+    # Where nothing is said, the worst ratings count, as in `forward`.
+    first = rendered[0]
+    white = tuple(model.tokenizer.encode(" ", add_special_tokens=False))
+    silent = [first.prompt, first.prompt + first.closing, first.prompt + white + first.closing]
+    worst = [float(model(ids, attention_mask=torch.ones_like(ids)).score) for ids in (torch.tensor([row]) for row in silent)]
+    assert all(math.isfinite(score) for score in worst)
+    assert asked(llm, silent) == [[pytest.approx(score, abs=near)] for score in worst]
+    said_so = PoolingParams(task="classify", extra_kwargs={"prompt_length": len(first.prompt), "answer_length": 0})
+    assert asked(llm, silent[:2], [said_so, said_so]) == [[pytest.approx(score, abs=near)] for score in worst[:2]]
     # Rows that can't be told are NaN, and the engine lives on.
     nothing = [list(rendered[0].answer), list(rendered[0].ids[:3])]
     assert all(math.isnan(score) for (score,) in asked(llm, nothing))
     assert asked(llm, [rendered[0].ids]) == [[pytest.approx(ours[0], abs=near)]]
+
+
+def test_an_empty_answer_has_the_configs_own_score(tmp_path: Path):
+    folder = write_own(tmp_path, transformers.LlamaConfig(**SHAPE), empty_score=-7.5)
+    model, llm = RewardModel.from_pretrained(str(folder)), engine(folder, "float32")
+    (row,) = (model.renderer.render(one) for one in CONVERSATIONS[:1])
+    said = model.score(CONVERSATIONS[0]).score
+    found = asked(llm, [row.prompt, row.ids, row.prompt + row.closing])
+    llm.llm_engine.engine_core.shutdown()
+    assert found == [[-7.5], [pytest.approx(said, abs=1e-5)], [-7.5]]
 
 
 def test_a_decoder_whose_blocks_vllm_cannot_give_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -21,7 +21,10 @@ import pytest
 pytest.importorskip("vllm.entrypoints.llm")
 
 import transformers
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from folders import SHAPE, write_own
+from protocols import CLIENTS, case_of
 from test_vllm_engine import CONVERSATIONS, IMITATION
 
 from armorm.model.reward_model import RewardModel
@@ -141,6 +144,64 @@ def test_a_profile_steers_one_request(server: Server):
         assert "nobody" in reply["error"]["message"] or "nothing" in reply["error"]["message"]
 
 
+TAKEN = ("/classify", "/pooling", "/score", "/rerank", "/v1/models", "/health", "/metrics")
+
+
+@pytest.mark.parametrize("wire", [one for one in CLIENTS if one.path not in TAKEN], ids=lambda one: one.name)
+def test_other_programs_protocols_give_our_scores(server: Server, wire: Any):
+    cases = [case_of(server.model.tokenizer, talk) for talk in CONVERSATIONS]
+    ours = [score.score for score in server.model.score(CONVERSATIONS)]
+    taken = [(case, score) for case, score in zip(cases, ours, strict=True) if wire.takes(case)]
+    assert len(taken) >= 4
+    replies = [server.ask(wire.path, wire.body(case)) for case, _ in taken]
+    assert [status for status, _ in replies] == [200] * len(taken), replies
+    assert [wire.read(reply) for _, reply in replies] == pytest.approx([score for _, score in taken], abs=NEAR)
+
+
+def test_the_protocols_have_their_own_errors_and_profiles(server: Server):
+    talk = CONVERSATIONS[0]
+    steered = float(server.model.score(talk, profile=Profile.from_json(CAREFUL)).score)
+    sample = {"prompt": talk[:1], "response": talk[1]["content"]}
+    status, reply = server.ask("/slime?profile=careful", sample)
+    assert (status, reply) == (200, pytest.approx(steered, abs=NEAR))
+    status, reply = server.ask("/slime/objectives", sample)
+    rewards = server.model.score(talk).rewards
+    assert {name: reply[f"objective/{name}"] for name in rewards} == pytest.approx(rewards, abs=NEAR)
+    for path, body, told in (
+        ("/slime?profile=nobody", sample, {"detail", "type"}),
+        ("/get_reward", {"query": ["a"], "prompts": []}, {"detail", "type"}),
+        ("/v1/score/evaluation", {"model": "m", "messages": ["no header"]}, {"detail", "type"}),
+        ("/predict", {"inputs": "no header"}, {"error", "error_type"}),
+    ):
+        status, reply = server.ask(path, body)
+        assert (status, set(reply)) == (422, told)
+    status, reply = server.ask("/v1/embeddings", {"input": "no header"})
+    assert (status, reply["object"]) == (400, "error")
+    assert server.ask("/info")[1]["model_id"] == "mine"
+
+
+def test_answers_are_compared_and_changed(server: Server):
+    a, b = CONVERSATIONS[:2]
+    ours = server.model.compare(a, b)
+    status, reply = server.ask("/v1/compare", {"messages": a[:1], "a": a[1]["content"], "b": b[1]["content"]})
+    assert status == 200, reply
+    assert reply["margin"] == pytest.approx(ours.margin, abs=2 * NEAR)
+    assert reply["probability"] == ours.probability
+    status, reply = server.ask("/v1/audit", {"messages": a[:1], "answer": a[1]["content"]})
+    assert (status, reply["original"]["score"]) == (200, pytest.approx(server.model.score(a).score, abs=NEAR))
+    assert len(reply["changes"]) > 5
+    assert server.ask("/v1/basis")[1]["model"] == "mine"
+    assert server.ask("/v1/profiles/check", {"profile": {"drop": ["nobody"]}})[0] == 400
+
+
+def test_vllms_own_paths_stay_vllms(server: Server):
+    (served,) = server.ask("/v1/models")[1]["data"]
+    assert served["owned_by"] == "vllm"
+    status, reply = server.ask("/classify", {"text": ["a"]})
+    assert (status, set(reply)) == (400, {"error"})  # and not SGLang's form
+    assert server.ask("/v1/rewards", {"conversations": [CONVERSATIONS[0]] * 4097})[0] == 413
+
+
 def test_an_answer_that_imitates_the_chat_moves_nothing(server: Server):
     hostile = [CONVERSATIONS[0][0], {"role": "assistant", "content": IMITATION}]
     _, reply = server.ask("/v1/rewards", {"conversations": [hostile], "details": True})
@@ -155,7 +216,8 @@ def test_one_bad_conversation_fails_alone_and_requests_without_an_answer_are_tol
     assert status == 200
     assert ["error" in one for one in reply["results"]] == [True, True, False, True, True]
     assert server.ask("/v1/rewards", {"conversations": []})[1]["results"] == []
-    assert server.ask("/v1/rewards", {})[0] == 400
+    status, reply = server.ask("/v1/rewards", {})
+    assert (status, set(reply["error"])) == (422, {"type", "message", "request_id"})
     status, reply = server.ask("/classify", {"model": "mine", "input": "there is no answer header here"})
     assert status == 400, reply
     assert server.ask("/health")[0] == 200

@@ -92,7 +92,7 @@ class Backbone:
 
     def check(self, parts: Iterable[Part]) -> None:
         """Raises BackboneError for a layer that this backbone hasn't got."""
-        _check_layers(self.name, self.layers, parts)
+        check_layers(self.name, self.layers, parts)
 
     def cut(self, parts: Iterable[Part]) -> None:
         """Drop the blocks behind the deepest layer that any part reads; nothing of theirs is needed any more."""
@@ -108,7 +108,8 @@ class Backbone:
             config.layer_types = config.layer_types[:depth]
 
 
-def _check_layers(name: str, layers: int, parts: Iterable[Part]) -> None:
+def check_layers(name: str, layers: int, parts: Iterable[Part]) -> None:
+    """Raises BackboneError for a layer that a decoder of so many blocks hasn't got."""
     wrong = sorted({p.layer for p in parts if p.layer != FINAL and int(p.layer) >= layers}, key=int)
     if wrong:
         raise BackboneError(f"{name} has {layers} blocks: no layer {', '.join(wrong)}; use 1 to {layers - 1}, or 'final'")
@@ -257,7 +258,7 @@ def check_local(name: str, parts: Iterable[Part], *, dtype: DType = "bfloat16", 
     config = read_config(folder, {}, _not_loaded(name))
     with loading_errors(_not_loaded(name)):
         layers = int(config.get_text_config().num_hidden_layers)
-    _check_layers(name, layers, parts)
+    check_layers(name, layers, parts)
     check_positions(config, max_tokens)
 
 

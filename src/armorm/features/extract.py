@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -60,9 +60,38 @@ class Pooled:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What every batch of a stream is asked for."""
+
+    response: tuple[Part, ...]
+    prompt: tuple[Part, ...]
+    header: int
+    batch_tokens: int
+
+    @property
+    def layers(self) -> set[str]:
+        return {p.layer for p in (*self.response, *self.prompt)}
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A decoder in another engine's hands, which reads whole conversations and pools their states itself."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def check(self, parts: Iterable[Part]) -> None: ...
+
+    def stream(self, rendered: Sequence[Rendered], wanted: Wanted) -> Iterator[Pooled]: ...
+
+
 def extract(
     conversations: Sequence[Conversation],
-    backbone: Backbone,
+    backbone: Backbone | Streaming,
     renderer: Renderer,
     *,
     response: Sequence[Part],
@@ -102,7 +131,7 @@ def extract(
 @torch.inference_mode()
 def stream_features(
     rendered: Sequence[Rendered],
-    backbone: Backbone,
+    backbone: Backbone | Streaming,
     *,
     response: Sequence[Part],
     prompt: Sequence[Part],
@@ -120,7 +149,12 @@ def stream_features(
     backbone.check([*response, *prompt])
     if wrong := [str(p) for p in response if p.pooling is Pooling.TURN]:
         raise RecipeError(f"{', '.join(wrong)}: only a prompt ends with its turn; pool answers with last, closing or mean")
-    wanted = _Wanted(tuple(response), tuple(prompt), header, batch_tokens)
+    wanted = Wanted(tuple(response), tuple(prompt), header, batch_tokens)
+    if isinstance(backbone, Streaming):
+        for pooled in backbone.stream(rendered, wanted):
+            _check_finite(backbone.name, pooled.response, pooled.prompt, [(row,) for row in pooled.rows])
+            yield pooled
+        return
     yield from (_packed if packs(backbone) else _padded)(rendered, backbone, wanted, share)
 
 
@@ -161,21 +195,7 @@ def _sum(states: Float[Tensor, "t d"], pieces: Path) -> Float[Tensor, " d"]:
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What every batch of a stream is asked for."""
-
-    response: tuple[Part, ...]
-    prompt: tuple[Part, ...]
-    header: int
-    batch_tokens: int
-
-    @property
-    def layers(self) -> set[str]:
-        return {p.layer for p in (*self.response, *self.prompt)}
-
-
-def _packed(rendered: Sequence[Rendered], backbone: Backbone, wanted: _Wanted, share: bool) -> Iterator[Pooled]:
+def _packed(rendered: Sequence[Rendered], backbone: Backbone, wanted: Wanted, share: bool) -> Iterator[Pooled]:
     limits = backbone.limits
     for rows in _grouped(rendered, lambda r: bisect_left(limits, len(r))).values():
         for batch in fill([rendered[i] for i in rows], batch_tokens=wanted.batch_tokens, share=share):
@@ -186,7 +206,7 @@ def _packed(rendered: Sequence[Rendered], backbone: Backbone, wanted: _Wanted, s
             yield _whole(entries, read, backbone, wanted, len(tree.ids))
 
 
-def _padded(rendered: Sequence[Rendered], backbone: Backbone, wanted: _Wanted, share: bool) -> Iterator[Pooled]:
+def _padded(rendered: Sequence[Rendered], backbone: Backbone, wanted: Wanted, share: bool) -> Iterator[Pooled]:
     # A long conversation's prompt may be short by itself; behind a prompt without answer and closing there is nothing to read.
     limits, reading = backbone.limits, reading_of(backbone)
     most = wanted.batch_tokens if reading.together else 1
@@ -216,12 +236,12 @@ def _numbered(entries: Sequence[Entry], rows: Sequence[int]) -> tuple[Entry, ...
     return tuple(replace(entry, rows=tuple(rows[i] for i in entry.rows)) for entry in entries)
 
 
-def _whole(entries: Sequence[Entry], read: tuple[Stretch, Stretch], backbone: Backbone, wanted: _Wanted, tokens: int) -> Pooled:
+def _whole(entries: Sequence[Entry], read: tuple[Stretch, Stretch], backbone: Backbone, wanted: Wanted, tokens: int) -> Pooled:
     prompts, answers = pool(read[0], wanted.prompt, header=wanted.header), pool(read[1], wanted.response)
     return _pooled(entries, answers, prompts, tokens, backbone)
 
 
-def _shared(batch: Batch, backbone: Backbone, wanted: _Wanted) -> Iterator[Pooled]:
+def _shared(batch: Batch, backbone: Backbone, wanted: Wanted) -> Iterator[Pooled]:
     shared = SharedPrompts([group[0].rendered.prompt for group in batch.groups], backbone, wanted.layers)
     prompts = pool(shared.stretch, wanted.prompt, header=wanted.header)
     tokens = sum(len(group[0].rendered.prompt) for group in batch.groups)
@@ -241,13 +261,22 @@ def _pooled(
     backbone: Backbone,
 ) -> Pooled:
     """One row per row that holds an entry."""
-    for part, values in (*response.items(), *prompt.items()):
-        if bad := (~torch.isfinite(values)).any(dim=1).nonzero().flatten().tolist():
-            rows = sorted(row for i in bad for row in entries[i].rows)
-            raise BackboneError(
-                f"{backbone.name}: features of rows {rows} (counted from 0) at {part} are not finite; "
-                "use `backbone.dtype: bfloat16` or float32 (float16 overflows in some models)"
-            )
+    _check_finite(backbone.name, response, prompt, [entry.rows for entry in entries])
     where = [i for i, entry in enumerate(entries) for _ in entry.rows]
     sides = [{part: values[where] for part, values in side.items()} for side in (response, prompt)]
     return Pooled(tuple(row for entry in entries for row in entry.rows), sides[0], sides[1], tokens)
+
+
+def _check_finite(
+    name: str,
+    response: Mapping[str, Float[Tensor, "e d"]],
+    prompt: Mapping[str, Float[Tensor, "e d"]],
+    rows_of: Sequence[Sequence[int]],
+) -> None:
+    for part, values in (*response.items(), *prompt.items()):
+        if bad := (~torch.isfinite(values)).any(dim=1).nonzero().flatten().tolist():
+            rows = sorted(row for i in bad for row in rows_of[i])
+            raise BackboneError(
+                f"{name}: features of rows {rows} (counted from 0) at {part} are not finite; "
+                "use `backbone.dtype: bfloat16` or float32 (float16 overflows in some models)"
+            )

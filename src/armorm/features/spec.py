@@ -66,6 +66,11 @@ def _part(text: str) -> Part:
     return Part(FINAL if layer == FINAL else str(int(layer)), Pooling(pooling))
 
 
+def layers_of(parts: Iterable[Part]) -> tuple[str, ...]:
+    """The layers that parts read, once, in the order of the decoder."""
+    return tuple(sorted({part.layer for part in parts}, key=lambda layer: (layer == FINAL, 0 if layer == FINAL else int(layer))))
+
+
 def parts_of(specs: Iterable[FeatureSpec]) -> tuple[Part, ...]:
     """Every part that the specs need, once, in a stable order."""
     return tuple(sorted({part for spec in specs for part in spec.parts}))

@@ -37,7 +37,7 @@ from armorm.disk import digest_of, read_sealed, storage_errors, write_sealed, wr
 from armorm.errors import CheckpointError, InUse, StorageError
 from armorm.features.answers import FORMAT, LABELS, Answers, find_shard, open_answers, place_of, shard_name
 from armorm.features.backbone import SIZES, Backbone, DType
-from armorm.features.extract import Features, extract
+from armorm.features.extract import Features, Streaming, extract
 from armorm.features.nuisances import STYLE, style_of
 from armorm.features.nuisances import VERSION as STYLE_VERSION
 from armorm.features.spec import Part
@@ -62,12 +62,12 @@ _LABELS = pa.schema([(name, pa.int32() if name == "chosen" else pa.string()) for
 
 @runtime_checkable
 class Decoder(Protocol):
-    """A backbone that is loaded when something has to be computed; `fingerprint` names it without loading."""
+    """A backbone that is loaded when something has to be computed; `fingerprint` names it and its engine without loading."""
 
     @property
     def fingerprint(self) -> str: ...
 
-    def load(self) -> tuple[Backbone, Renderer]: ...
+    def load(self) -> tuple[Backbone | Streaming, Renderer]: ...
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,8 @@ def _extract(
     backbone, _ = decoder.load()
     _check_space(home, rows, backbone.width, settings)
     named = {"name": backbone.name, "fingerprint": decoder.fingerprint, "width": backbone.width}
-    facts = {"source": source, "backbone": named}
+    engine = {"engine": "vllm"} if isinstance(backbone, Streaming) else {}
+    facts = {"source": source, "backbone": {**named, **engine}}
     return write_answers(home, rows, facts, settings, _computing(decoder, settings, known), progress)
 
 

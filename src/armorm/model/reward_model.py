@@ -432,11 +432,7 @@ class RewardModel(PreTrainedModel):
         prompt_feature = join_pooled(prompt, self.prompt_spec)
         tokens = torch.tensor(answers.text, device=prompt_feature.device).float()
         heads = self.heads(response_feature, prompt_feature, tokens, self._style_of(at.rows, tokens))
-        (steering,) = self.basis.bind(self.profile, 1)
-        steered = self._steered(heads, steering)
-        if at.empty:
-            heads = _with_worst(heads, steered, at.empty, self.objectives)
-            steered = self._steered(heads, steering)
+        heads, steered = self.judged(heads, at.empty)
         score = at.judged(steered.score, self.config.empty_score)
         output = RewardOutput(
             loss=None if labels is None else _loss(score, labels),
@@ -451,6 +447,15 @@ class RewardModel(PreTrainedModel):
             gate_as_trained=heads.gate,
         )
         return output.to_tuple() if return_dict is False else output
+
+    def judged(self, heads: Heads, empty: Sequence[int]) -> tuple[Heads, Heads]:
+        """The heads' outputs, and the same under the profile that is baked in; rows of `empty` answers with the worst ratings."""
+        (steering,) = self.basis.bind(self.profile, 1)
+        steered = self._steered(heads, steering)
+        if not empty:
+            return heads, steered
+        heads = _with_worst(heads, steered, empty, self.objectives)
+        return heads, self._steered(heads, steering)
 
     def _steered(self, heads: Heads, steering: Steering | None) -> Heads:
         return heads if steering is None else steering.steer(heads, self.reward_transform_matrix.float())

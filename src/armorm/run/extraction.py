@@ -7,7 +7,8 @@ Cost: one pass of the decoder over what is not there yet. Each process reads all
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 from armorm.features.answers import Answers
 from armorm.features.backbone import Backbone, check_positions, fingerprint, load_backbone, load_tokenizer
-from armorm.features.storing import ExtractionSettings, Known, OnProgress, Row, store_answers, write_style
+from armorm.features.storing import Decoder, ExtractionSettings, Known, OnProgress, Row, store_answers, write_style
+from armorm.features.vllm_engine import VllmBackbone, fingerprint_on_vllm, load_on_vllm
 from armorm.features.workers import Growing, Worker
 from armorm.progress import Advance, Reporter
 from armorm.recipe import BackboneSettings, Recipe
@@ -89,6 +91,46 @@ class LazyBackbone:
         return backbone, self.renderer  # it knows the contexts already that it checked
 
 
+class OnVllm:
+    """The recipe's backbone in vLLM's hands: started when something has to be computed, and ended by `close`."""
+
+    def __init__(self, own: LazyBackbone) -> None:
+        self.own = own
+        self._started: VllmBackbone | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint_on_vllm(self.own.fingerprint)
+
+    def load(self) -> tuple[VllmBackbone, Renderer]:
+        """The same ones each time. Raises what `load_on_vllm` raises."""
+        if self._started is None:
+            s = self.own.settings
+            self.own.say(f"starting vLLM with {s.model}")
+            how: Any = {"dtype": s.dtype, "revision": s.revision, "max_tokens": s.max_tokens}
+            self._started = load_on_vllm(s.model, self.own.parts, **how)
+        return self._started, self.own.renderer
+
+    def close(self) -> None:
+        """Free vLLM's memory, which later stages need."""
+        if self._started is not None:
+            self._started.close()
+            self._started = None
+
+
+@contextmanager
+def engine_of(recipe: Recipe, backbone: LazyBackbone) -> Iterator[Decoder]:
+    """Who runs the decoder for this recipe's features, as long as they are computed."""
+    if recipe.features.engine == "own":
+        yield backbone
+        return
+    decoder = OnVllm(backbone)
+    try:
+        yield decoder
+    finally:
+        decoder.close()
+
+
 def extract(recipe: Recipe, features: Path, *, worker: Worker | None = None, reporter: Reporter | None = None) -> Extraction:
     """The features stage alone, into the folder that training finds them in.
 
@@ -113,6 +155,19 @@ def extract_all(
 
     With a `worker`, a store is `Growing` as long as others' shards of it are missing.
     """
+    with engine_of(recipe, backbone) as decoder:
+        return _extract_all(recipe, rows, folder, backbone, decoder, reporter, worker)
+
+
+def _extract_all(
+    recipe: Recipe,
+    rows: Rows,
+    folder: Path,
+    backbone: LazyBackbone,
+    decoder: Decoder,
+    reporter: Reporter,
+    worker: Worker | None,
+) -> Stores:
     features, known = recipe.features, Known()
     settings = ExtractionSettings(
         *features.parts,
@@ -127,7 +182,7 @@ def extract_all(
         own = worker.rows(len(found), settings.shard_rows) if worker else len(found)
         with reporter.bar(f"features of {name}", own) as advance:
             how: Any = {"worker": worker, "known": known, "progress": _with_rate(advance)}
-            stored = store_answers(folder, name, found, backbone, settings, **how)
+            stored = store_answers(folder, name, found, decoder, settings, **how)
         known.add(stored, found)
         if recipe.debias.styled and worker is None:  # of a store that grows, once it is whole
             write_style(stored, found, backbone.renderer)

@@ -199,6 +199,8 @@ def _amount(rows: int, answers: int) -> Amount:
 def _decoder(recipe: Recipe, assumed: list[str]) -> Decoder | None:
     # By its config, where that is on this machine; cut behind the deepest layer that is read.
     settings = recipe.backbone
+    if recipe.features.engine == "vllm":
+        assumed.append("features take what this package's own engine takes: vLLM is not timed")
     if not is_ready(settings.model, settings.dtype):
         assumed.append(f"{settings.model} is converted when it is first used: {WIDTH:,} wide, its features are not timed before")
         return None

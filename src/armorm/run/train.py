@@ -378,7 +378,7 @@ class Training:
     def _settings(self, *names: str) -> Facts:
         whole = self.recipe.model_dump(mode="json")
         del whole["gate"]["device"]  # decides speed and rounding
-        whole["debias"] = self.recipe.debias.to_key()
+        whole["debias"], whole["features"] = self.recipe.debias.to_key(), self.recipe.features.to_key()
         return {name: whole[name] for name in names}
 
     def _shares(self) -> Facts:

@@ -12,23 +12,18 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter, FastAPI
 
-from armorm.errors import ArmormError, UserError
 from armorm.serving import own, page, wire
 from armorm.serving.door import Door, Guarded
+from armorm.serving.faults import ANSWERED, reply_to
 from armorm.serving.health import health_router
 from armorm.serving.metrics import Metrics
-from armorm.serving.replies import INVALID, Reply, error_reply, fault_reply
 from armorm.serving.service import Service
 
 ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (own.router, *wire.ROUTERS, page.router)
 OPEN = page.OPEN
 """Paths that need no key, since nothing of a model is in them: a path, or all below one that ends with a slash."""
-MOST_FAULTS = 5
-_STATUSES = {404: "no-such-route", 405: "no-such-method"}
 
 
 def create_app(service: Service, door: Door | None = None) -> FastAPI:
@@ -51,8 +46,8 @@ def create_app(service: Service, door: Door | None = None) -> FastAPI:
         app.include_router(make(service))
     app.include_router(health_router(door, metrics, lambda: bool(getattr(service, "ready", True))))
     _watch(service, metrics)
-    for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, handler)
+    for kind in ANSWERED:
+        app.add_exception_handler(kind, reply_to)
     app.add_middleware(Guarded, door=door, metrics=metrics)
     return app
 
@@ -73,35 +68,3 @@ def _watch(service: Service, metrics: Metrics) -> None:
     if (waiting := getattr(service, "waiting", None)) is not None:
         service.watch = metrics.batch  # type: ignore[attr-defined]
         metrics.watch_queue(lambda: waiting.tokens, lambda: len(waiting))
-
-
-def request_id(request: Request) -> str:
-    """The id that the door gave a request."""
-    return str(request.scope.get("request_id", ""))
-
-
-async def _on_ours(request: Request, error: Exception) -> Reply:
-    assert isinstance(error, ArmormError)
-    return error_reply(error, request_id(request), status=400 if isinstance(error, UserError) else 500)
-
-
-async def _on_invalid(request: Request, error: Exception) -> Reply:
-    assert isinstance(error, RequestValidationError)
-    faults = error.errors()
-    told = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MOST_FAULTS]]
-    more = f"; {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
-    return fault_reply(422, INVALID, f"{'; '.join(told)}{more}; /openapi.json has the form and examples", request_id(request))
-
-
-async def _on_http(request: Request, error: Exception) -> Reply:
-    assert isinstance(error, HTTPException)
-    status = error.status_code
-    message = {404: "there is no such route: /openapi.json lists them"}.get(status, str(error.detail))
-    return fault_reply(status, _STATUSES.get(status, INVALID), message, request_id(request), dict(error.headers or {}))
-
-
-_HANDLERS: dict[type[Exception], Any] = {
-    ArmormError: _on_ours,
-    RequestValidationError: _on_invalid,
-    HTTPException: _on_http,
-}

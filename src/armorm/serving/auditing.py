@@ -23,6 +23,7 @@ from armorm.errors import ArmormError
 from armorm.rendering import Renderer
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
+from armorm.serving.faults import own_router
 
 
 @runtime_checkable
@@ -67,7 +68,7 @@ class AuditBody(BaseModel):
 
 def router(service: Scoring) -> APIRouter:
     """The route, over a service."""
-    routes = APIRouter()
+    routes = own_router()
 
     @routes.post("/v1/audit", tags=["own"], summary="Change one answer in every way of the audit, and score them all")
     async def audit(body: AuditBody) -> dict[str, Any]:

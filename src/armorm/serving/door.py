@@ -10,9 +10,7 @@ that leaves ends the route's task, and with it what waits for the decoder.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 from armorm.serving.keys import Keys
 from armorm.serving.logs import tell
 from armorm.serving.metrics import Metrics
-from armorm.serving.replies import error_reply, fault_reply
+from armorm.serving.replies import error_reply, fault_reply, request_id
 from armorm.serving.service import Draining, Limits, Overloaded, Refused, SlowBody, TooLarge, Unauthorised
 
 Message = MutableMapping[str, Any]
@@ -32,7 +30,6 @@ HEALTH = frozenset({"/healthz", "/readyz"})
 """Paths that need no key and are answered to the end."""
 PASSED_OVER = 4
 """So many times the largest body is read and thrown away, so that its client hears why it is refused."""
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 GONE = 499
 """The status in the log and the counters of a request whose client left."""
 REASONS = {
@@ -98,8 +95,7 @@ class Guarded:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        asked = _Asked(scope, given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex)
+        asked = _Asked(scope, request_id(scope))
         scope["request_id"] = asked.id
         told = self._telling(asked, send)
         self.door.inside += 1

@@ -17,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-from armorm.errors import ConversationError, RecipeError, UserError
+from armorm.errors import ConversationError, UserError
 from armorm.fit.preference import Preference
 from armorm.rendering import Rendered, Renderer
 from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
 from armorm.serving.batching import Row, Waiting
 from armorm.serving.logs import tell
-from armorm.serving.service import Draining, Failed, Limits, Outcome, Overloaded, TimedOut, TooLarge, read, served
+from armorm.serving.service import Draining, Failed, Limits, Outcome, Overloaded, TooLarge, profile_named, read, served
 
 PROBE = [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "Yes."}]
 RENDERERS = 2
@@ -122,20 +122,14 @@ class LocalService:
                 rendered = [await self._in(self._rendering, read, renderer, one) for one in conversations]
                 return await self._scored(rendered, applied)
         except TimeoutError:
-            raise TimedOut(
-                f"the scores were not there after {self.limits.seconds:g} seconds: send less at once, or ask again later",
-                retry_after=self.retry_after,
-            ) from None
+            raise self.limits.late(self.retry_after) from None
         finally:
             self.requests -= 1
 
     def _admit(self, answers: int) -> None:
         if self.draining:
             raise Draining("the server is shutting down: ask another one", retry_after=1)
-        if answers > self.limits.answers:
-            raise TooLarge(f"{answers:,} answers in one request: send at most {self.limits.answers:,}, and the others after them")
-        if self.requests >= self.limits.queue_requests:
-            raise Overloaded(f"{self.requests:,} requests wait already: ask again later", retry_after=self.retry_after)
+        self.limits.check(answers=answers, requests=self.requests, retry_after=self.retry_after)
         self._require_room(1)
 
     def _require_room(self, tokens: int) -> None:
@@ -154,10 +148,7 @@ class LocalService:
 
     def _profile(self, profile: Profile | str | None) -> Profile | None:
         if isinstance(profile, str):
-            if profile not in self.profiles:
-                known = f"there are {', '.join(self.profiles)}" if self.profiles else "this server was started with none"
-                raise RecipeError(f"there is no profile called {profile[:100]!r}; {known}; a whole one may be sent instead")
-            return self.profiles[profile]
+            return profile_named(self.profiles, profile)
         self.basis.bind(profile, 1)
         return profile
 

@@ -18,6 +18,7 @@ from armorm.scoring.explain import difference
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 from armorm.serving.bodies import CompareBody, RewardsBody
+from armorm.serving.faults import own_router
 from armorm.serving.replies import Reply, error_facts
 from armorm.serving.service import Outcome, Service, UnknownModel
 
@@ -64,7 +65,7 @@ _MODELS = {
 
 def router(service: Service) -> APIRouter:
     """The routes that score, and the list of models."""
-    routes = APIRouter()
+    routes = own_router()
 
     @routes.post("/v1/rewards", summary="Score conversations", responses=_shown(_REWARDS))
     async def rewards(body: RewardsBody) -> Reply:

@@ -8,6 +8,9 @@ Letters outside ASCII are escaped: what a client sends may hold half a surrogate
 from __future__ import annotations
 
 import json
+import re
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -18,6 +21,7 @@ from armorm.serving.service import Refused
 INVALID = "invalid-request"
 MOST_SAID = 2000
 """Letters of an error's message."""
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class Reply(JSONResponse):
@@ -26,6 +30,14 @@ class Reply(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+def request_id(scope: Mapping[str, Any]) -> str:
+    """A request's id: the one that the door gave it, else its client's own, else a new one."""
+    if known := scope.get("request_id"):
+        return str(known)
+    given = dict(scope["headers"]).get(b"x-request-id", b"")
+    return given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def error_reply(error: ArmormError, request_id: str, *, status: int = 400) -> Reply:

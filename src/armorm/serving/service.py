@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
-from armorm.errors import ArmormError, ConversationError
+from armorm.errors import ArmormError, ConversationError, RecipeError
 from armorm.rendering import Rendered, Renderer
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
@@ -92,6 +92,26 @@ class Limits:
     queue_tokens: int = 2**18
     queue_requests: int = 512
     seconds: float = 120.0
+
+    def check(self, *, answers: int, requests: int, retry_after: int) -> None:
+        """Raises TooLarge for more answers than a request may have, Overloaded where as many requests wait as may."""
+        if answers > self.answers:
+            raise TooLarge(f"{answers:,} answers in one request: send at most {self.answers:,}, and the others after them")
+        if requests >= self.queue_requests:
+            raise Overloaded(f"{requests:,} requests wait already: ask again later", retry_after=retry_after)
+
+    def late(self, retry_after: int) -> TimedOut:
+        """What a request hears whose time is over."""
+        told = f"the scores were not there after {self.seconds:g} seconds: send less at once, or ask again later"
+        return TimedOut(told, retry_after=retry_after)
+
+
+def profile_named(profiles: Mapping[str, Profile], name: str) -> Profile:
+    """One of a server's profiles. Raises RecipeError naming those that there are."""
+    if name not in profiles:
+        known = f"there are {', '.join(profiles)}" if profiles else "this server was started with none"
+        raise RecipeError(f"there is no profile called {name[:100]!r}; {known}; a whole one may be sent instead")
+    return profiles[name]
 
 
 class Refused(ArmormError):  # noqa: N818 - named for what happened

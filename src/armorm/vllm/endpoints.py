@@ -1,7 +1,10 @@
 """Our own routes on `vllm serve`'s port: vLLM asks for them where VLLM_PLUGINS names `armorm`.
 
-In: vLLM's application and engine.  Out: POST /v1/rewards there.
+In: vLLM's application and engine.  Out: the routes of `armorm serve` there, and its page.
 Cost: reading the heads once more, in the process that serves HTTP.
+
+A path that vLLM has itself stays vLLM's: its own protocol, /v1/models, /metrics. Errors of our routes have our form, those of
+vLLM's routes vLLM's. Keys, counters and the log are vLLM's too.
 
 Profiles that may be asked for by name are files: ARMORM_PROFILES=careful.yaml:brief.yaml.
 """
@@ -10,16 +13,18 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from armorm.errors import BackboneError, CheckpointError
 from armorm.scoring.profile import Profile
+from armorm.serving import own, page, wire
 from armorm.vllm.heads import load_heads
-from armorm.vllm.rewards import router
 from armorm.vllm.service import EngineService
 
 PROFILES = "ARMORM_PROFILES"
+ROUTERS: tuple[Callable[[Any], Any], ...] = (own.router, *wire.BESIDE_VLLM, page.router)
 logger = logging.getLogger(__name__)
 
 
@@ -46,12 +51,21 @@ class Endpoints:
             return
         names = asked.served_model_name or [asked.model]
         self.service = EngineService(model, names[0] if isinstance(names, list) else names, named_profiles())
-        app.include_router(router(self.service))
+        add_routes(app, self.service)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:  # noqa: ARG002 - vLLM's signature
         """Take the engine."""
         if self.service is not None and engine_client is not None:
             self.service.start(engine_client)
+
+
+def add_routes(app: Any, service: EngineService) -> None:
+    """Add our routes, less those whose path and method the application has already: vLLM would let ours replace its own."""
+    taken = {(route.path, method) for route in app.routes for method in getattr(route, "methods", None) or ()}
+    for make in ROUTERS:
+        router = make(service)
+        router.routes[:] = [route for route in router.routes if taken.isdisjoint((route.path, m) for m in route.methods)]
+        app.include_router(router)
 
 
 def named_profiles() -> dict[str, Profile]:

@@ -1,4 +1,4 @@
-"""What vLLM calls in each of its processes: the model type "armorm" and both layouts' classes are made known to it.
+"""What vLLM calls in each of its processes: the model type "armorm", both layouts' classes, and what computes features.
 
 In: nothing; vLLM finds `register` by the entry point `vllm.general_plugins`.
 Out: entries in transformers' and vLLM's registries.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from transformers import AutoConfig
 
+from armorm.features.vllm_engine import ARCHITECTURE
 from armorm.model.layouts.released import LAYOUTS
 from armorm.vllm.config import ServedConfig
 
@@ -24,3 +25,5 @@ def register() -> None:
     for name in (*OWN, *(layout.architecture for layout in LAYOUTS.values())):
         if name not in known:
             ModelRegistry.register_model(name, "armorm.vllm.model:ServedRewardModel")
+    if ARCHITECTURE not in known:
+        ModelRegistry.register_model(ARCHITECTURE, "armorm.features.vllm_model:FeatureModel")

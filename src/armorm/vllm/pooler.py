@@ -6,7 +6,7 @@ Cost: a pooling and the heads on the batch; where a request doesn't say where it
 
 Where the answer stands is told by `extra_kwargs` (`prompt_length`, `answer_length`), which no text can reach; vLLM's own routes
 don't know it, and there the answer header is looked for as `RewardModel.forward` does. A row that can't be told is NaN, since an
-error here would end the whole engine.
+error here would end the whole engine. An empty answer has the score that `RewardModel.forward` gives it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from armorm.errors import ArmormError
 from armorm.features.extract import pool
 from armorm.features.forward import prompts_and_answers
 from armorm.features.nuisances import STYLE as COUNTED
+from armorm.model.marks import Marks
 from armorm.model.reward_model import RewardModel
 from armorm.model.segments import find_segments
 from armorm.rendering import Ids, Rendered
@@ -55,7 +56,7 @@ class RewardPooler(Pooler):
     def __init__(self, heads: RewardModel, layers: Sequence[str]) -> None:
         super().__init__()
         self.heads, self.layers, self.columns = heads, tuple(layers), Columns.of(heads)
-        (self._steering,) = heads.basis.bind(heads.profile, 1)
+        self._marks = Marks(heads.config, heads.tokenizer)
 
     def get_supported_tasks(self) -> Set[Any]:
         return {"classify"}
@@ -87,16 +88,18 @@ class RewardPooler(Pooler):
         outputs: list[Tensor],
     ) -> None:
         heads, feature = self._heads_on(hidden_states, found)
-        transform = self.heads.reward_transform_matrix.float()
-        scores = (heads if self._steering is None else self._steering.steer(heads, transform)).score
-        empty = torch.nan if self.heads.config.empty_score is None else self.heads.config.empty_score
+        empty = [at for at, one in enumerate(found) if one.empty]
+        heads, steered = self.heads.judged(heads, empty)
+        scores, known = steered.score.clone(), self.heads.config.empty_score
+        if empty and known is not None:
+            scores[empty] = known
         columns: Tensor | None = None
         for at, one in enumerate(found):
             if asked[one.request].get(WANTED):
                 columns = self.columns.join(heads, feature) if columns is None else columns
                 outputs[one.request] = columns[at]
             else:
-                outputs[one.request] = torch.full_like(scores[at : at + 1], empty) if one.empty else scores[at : at + 1]
+                outputs[one.request] = scores[at : at + 1]
 
     def _heads_on(self, hidden_states: Float[Tensor, "t w"], found: Sequence[_Found]) -> tuple[Heads, Float[Tensor, "b f"]]:
         model = self.heads
@@ -116,7 +119,7 @@ class RewardPooler(Pooler):
 
     def _find(self, request: int, start: int, row: Ids, asked: Mapping[str, Any]) -> _Found | None:
         if PROMPT in asked:
-            return _told(request, start, row, asked)
+            return self._told(request, start, row, asked)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -129,16 +132,17 @@ class RewardPooler(Pooler):
         # An answer that would have to be read anew from its text, or a lacking BOS: the states are of other tokens.
         return None if at.unclear or rendered.ids != row else _Found(request, start, rendered, bool(at.empty))
 
+    def _told(self, request: int, start: int, row: Ids, asked: Mapping[str, Any]) -> _Found | None:
+        opens, size, style = asked[PROMPT], asked.get(ANSWER), asked.get(STYLE)
+        if not isinstance(opens, int) or not isinstance(size, int) or not 0 < opens <= opens + size <= len(row) or size < 0:
+            return None
+        if style is not None and (not isinstance(style, list) or len(style) != len(COUNTED)):
+            return None
+        answer = row[opens : opens + size]
+        # Our own routes, which want columns, have refused empty answers before.
+        empty = not asked.get(WANTED) and self._marks.says_nothing(answer)
+        return _Found(request, start, Rendered(row[:opens], answer, row[opens + size :]), empty, style)
+
     def _nothing(self, asked: Mapping[str, Any], like: Tensor) -> Float[Tensor, " _"]:
         width = self.columns.width if asked.get(WANTED) else 1
         return torch.full((width,), torch.nan, dtype=torch.float32, device=like.device)
-
-
-def _told(request: int, start: int, row: Ids, asked: Mapping[str, Any]) -> _Found | None:
-    opens, size, style = asked[PROMPT], asked.get(ANSWER), asked.get(STYLE)
-    if not isinstance(opens, int) or not isinstance(size, int) or not 0 < opens <= opens + size <= len(row) or size < 0:
-        return None
-    if style is not None and (not isinstance(style, list) or len(style) != len(COUNTED)):
-        return None
-    ends = opens + size
-    return _Found(request, start, Rendered(row[:opens], row[opens:ends], row[ends:]), style=style)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armorm.errors import ArmormError, BackboneError, ConversationError, RecipeError
+from armorm.errors import ArmormError, BackboneError, ConversationError
 from armorm.features.backbone import is_count
 from armorm.features.nuisances import counts_style, style_of
 from armorm.model.reward_model import RewardModel
@@ -25,45 +26,61 @@ from armorm.rendering import Rendered, Renderer
 from armorm.scoring.engine import with_silent
 from armorm.scoring.profile import Profile
 from armorm.scoring.table import ScoreTable
-from armorm.serving.service import Outcome, read, served
+from armorm.serving.service import Limits, Outcome, profile_named, read, served
 from armorm.vllm.columns import ANSWER, PROMPT, STYLE, WANTED, Columns
 
 Row = Rendered | ConversationError
+LIMITS = Limits(answers=4096, queue_requests=8192, seconds=600.0)
+"""Wider than those of `armorm serve`: what waits, waits in vLLM's own queue, which has no bound."""
+RETRY_AFTER = 5
+RENDERERS = 2
+"""Renderers for other lengths than the model's own that are kept."""
 
 
 class EngineService:
     """Scores with one engine of vLLM's (its `AsyncLLM`), which serves `model`, of which the heads are enough here.
 
-    `profiles` may be asked for by name. `start` gives it the engine; until then nothing can be scored.
+    It is a `Service` and has what the page asks for besides. `profiles` may be asked for by name. `start` gives it the engine;
+    until then nothing can be scored.
     """
 
     def __init__(self, model: RewardModel, name: str, profiles: Mapping[str, Profile] | None = None) -> None:
         self.model, self.name, self.profiles = model, name, dict(profiles or {})
         self.objectives, self.preference = model.objectives.names, model.preference
-        self.renderer = model.renderer
-        self._columns, self._basis = Columns.of(model), model.basis
+        self.basis, self.profile = model.basis, model.profile
+        self.renderer, self.limits = model.renderer, LIMITS
+        self._requests = 0
+        self._columns = Columns.of(model)
+        self._renderer_of = lru_cache(maxsize=RENDERERS)(self._shorter)
         self._style = counts_style(model.config.computed)
         self._engine: Any = None
         for profile in self.profiles.values():
-            self._basis.bind(profile, 1)
+            self.basis.bind(profile, 1)
 
     def start(self, engine: Any) -> None:
         """Take an engine, whose bound of tokens holds beside the model's own."""
         self._engine = engine
         longest = int(engine.model_config.max_model_len)
         if longest < self.renderer.max_tokens:
-            self.renderer = self._bounded(longest)
+            self.renderer = self._shorter(longest)
 
     async def score(
         self, conversations: Sequence[Any], *, profile: Profile | str | None = None, max_tokens: int | None = None
     ) -> list[Outcome]:
-        """An outcome for each conversation, in order.
+        """See `Service.score`. Cancelled, it takes its requests back from the engine."""
+        self.limits.check(answers=len(conversations), requests=self._requests, retry_after=RETRY_AFTER)
+        self._requests += 1
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                return await self._scored(conversations, profile, max_tokens)
+        except TimeoutError:
+            raise self.limits.late(RETRY_AFTER) from None
+        finally:
+            self._requests -= 1
 
-        Raises RecipeError for a profile that is unknown or does not fit, BackboneError for a `max_tokens` that can't be.
-        Cancelled, it takes its requests back from the engine.
-        """
-        chosen = self._profile(profile)
-        steerings = self._basis.bind(chosen, len(conversations))
+    async def _scored(self, conversations: Sequence[Any], profile: Profile | str | None, max_tokens: int | None) -> list[Outcome]:
+        chosen = profile_named(self.profiles, profile) if isinstance(profile, str) else profile or self.profile
+        steerings = self.basis.bind(chosen, len(conversations))
         renderer = self.renderer if max_tokens is None else self._bounded(max_tokens)
         rows = await asyncio.to_thread(lambda: [read(renderer, one) for one in conversations])
         nothing = torch.full((self._columns.width,), torch.nan)
@@ -72,17 +89,12 @@ class EngineService:
         columns = [next(told) if isinstance(row, Rendered) else nothing for row in rows]
         return await asyncio.to_thread(self._outcomes, rows, columns, steerings)
 
-    def _profile(self, asked: Profile | str | None) -> Profile | None:
-        if isinstance(asked, str):
-            if asked not in self.profiles:
-                known = f"there are {', '.join(self.profiles)}" if self.profiles else "this server knows none"
-                raise RecipeError(f"there is no profile called {asked!r}: {known}; send the profile itself")
-            return self.profiles[asked]
-        return asked or self.model.profile
-
     def _bounded(self, tokens: Any) -> Renderer:
-        if not is_count(tokens) or tokens > self.renderer.max_tokens:
-            raise BackboneError(f"max_tokens is {tokens!r}: give a number of tokens up to {self.renderer.max_tokens}")
+        if not is_count(tokens):
+            raise BackboneError(f"max_tokens is {tokens!r}: give the number of tokens that a conversation may have")
+        return self.renderer if tokens >= self.renderer.max_tokens else self._renderer_of(tokens)
+
+    def _shorter(self, tokens: int) -> Renderer:
         return Renderer(self.renderer.tokenizer, max_tokens=tokens, rendering=self.renderer.rendering)
 
     async def _run(self, row: Rendered) -> Tensor:
@@ -103,16 +115,16 @@ class EngineService:
     def _outcomes(self, rows: Sequence[Row], columns: Sequence[Tensor], steerings: Any) -> list[Outcome]:
         if not rows:
             return []
-        heads, feature = self._columns.split(columns, self._basis.transform)
+        heads, feature = self._columns.split(columns, self.basis.transform)
         refused = tuple(str(row) if isinstance(row, ConversationError) else None for row in rows)
         table = ScoreTable(
-            self._basis,
+            self.basis,
             heads,
             np.array([len(row.answer) if isinstance(row, Rendered) else 0 for row in rows], dtype=np.int64),
             np.array([isinstance(row, Rendered) and row.truncated for row in rows], dtype=np.bool_),
             with_silent(refused, heads),
             steerings,
-            {} if self.model.uncertainty is None else {self._basis.response: feature.numpy()},
+            {} if self.model.uncertainty is None else {self.basis.response: feature.numpy()},
             tuple(row.notes if isinstance(row, Rendered) else () for row in rows),
         )
         return [row if isinstance(row, ConversationError) else served(table, i, len(row)) for i, row in enumerate(rows)]

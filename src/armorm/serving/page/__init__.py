@@ -22,6 +22,7 @@ from armorm.scoring.profile import Profile
 from armorm.scoring.steer import Steering, nuisances_in
 from armorm.scoring.table import Basis
 from armorm.serving import auditing
+from armorm.serving.faults import own_router
 from armorm.small_files import yaml_text, yaml_values
 
 __all__ = ["OPEN", "Shown", "router"]
@@ -78,7 +79,7 @@ class ProfileBody(BaseModel):
 
 def router(service: Shown) -> APIRouter:
     """The page and its routes, over a service."""
-    routes = APIRouter()
+    routes = own_router()
     folder = resources.files(__package__)
     files = {name: folder.joinpath(name).read_bytes() for name in FILES}
 

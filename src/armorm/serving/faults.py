@@ -1,0 +1,64 @@
+"""Errors of this package's own routes in one form, whatever application the routes stand in.
+
+In: what a route raised.  Out: `{"error": {"type", "message", "request_id"}}` with its status; `own_router`, whose routes tell it.
+
+Another server's application has error handlers of its own, which are left as they are: a route answers for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from armorm.errors import ArmormError, UserError
+from armorm.serving.replies import INVALID, Reply, error_reply, fault_reply, request_id
+
+MOST_FAULTS = 5
+_STATUSES = {404: "no-such-route", 405: "no-such-method"}
+ANSWERED = (ArmormError, RequestValidationError, HTTPException)
+"""The errors that have this form; whatever else is raised is a fault of the server's own."""
+
+
+class OwnRoute(APIRoute):
+    """A route that answers its own errors."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, and what it raises as a reply."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except ANSWERED as error:
+                return await reply_to(request, error)
+
+        return handle
+
+
+def own_router() -> APIRouter:
+    """A router of such routes."""
+    return APIRouter(route_class=OwnRoute)
+
+
+async def reply_to(request: Request, error: Exception) -> Reply:
+    """The reply of one of `ANSWERED`."""
+    known = request_id(request.scope)
+    if isinstance(error, ArmormError):
+        return error_reply(error, known, status=400 if isinstance(error, UserError) else 500)
+    if isinstance(error, RequestValidationError):
+        return fault_reply(422, INVALID, f"{_faults_of(error)}; /openapi.json has the form and examples", known)
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    message = {404: "there is no such route: /openapi.json lists them"}.get(status, str(error.detail))
+    return fault_reply(status, _STATUSES.get(status, INVALID), message, known, dict(error.headers or {}))
+
+
+def _faults_of(error: RequestValidationError) -> str:
+    faults = error.errors()
+    told = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MOST_FAULTS]]
+    return "; ".join([*told, *([f"{len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else [])])
