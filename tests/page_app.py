@@ -18,7 +18,8 @@ from armorm.errors import ArmormError, ConversationError
 from armorm.model.reward_model import RewardModel
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
-from armorm.serving import auditing, page
+from armorm.serving import page
+from armorm.serving.replies import result_of
 
 
 class Simple:
@@ -69,7 +70,7 @@ def app_of(service: Simple) -> FastAPI:
         found = await service.score(rows, profile=Profile.from_json(body["profile"]))
         results = []
         for i, one in enumerate(found):
-            told = auditing.taken_apart(one)
+            told = result_of(one, details=True)
             tokens = {} if isinstance(one, ArmormError) else {"tokens": len(service.renderer.render(rows[i]))}
             results.append({"index": i, **told, **tokens})
         return {"model": service.name, "objectives": list(service.objectives), "results": results}

@@ -195,9 +195,9 @@ def test_the_route_answers_each_conversation(service: EngineService, tiny_model:
     assert (reply["model"], reply["objectives"]) == ("mine", ["helpful", "safe", "verbosity"])
     assert [one.get("score") for one in reply["results"]] == [*[pytest.approx(s.score, abs=1e-5) for s in ours], None]
     assert set(reply["results"][0]) == {
-        "index", "score", "tokens", "truncated", "rewards", "raw_rewards", "gate", "contributions", "std",
+        "index", "score", "tokens", "truncated", "rewards", "raw_rewards", "gate", "terms", "contributions", "std",
     }  # fmt: skip
-    assert reply["results"][3]["error"]["type"] == "ConversationError"
+    assert reply["results"][3]["error"]["type"] == "not-messages"
     answers = client.post("/v1/rewards", json={"messages": TALKS[0][:1], "answers": [t[1]["content"] for t in TALKS]}).json()
     assert [one["score"] for one in answers["results"]] == [pytest.approx(s.score, abs=1e-5) for s in ours]
     for wrong in ({}, {"conversations": TALKS, "answers": ["a"]}, {"conversations": TALKS, "profile": "nobody"}):
