@@ -210,7 +210,7 @@ def test_every_dotted_name_of_ours_is_there():
         for node in ast.walk(ast.parse(code.text)):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("armorm"):
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    assert {"armorm.rl.trl.score", "armorm.rl.slime.reward", "armorm.serving.door.Door", "armorm.RewardModel.from_pretrained"} <= names
+    assert {"armorm.rl.trl.score", "armorm.serving.door.Door", "armorm.RewardModel.from_pretrained"} <= names
     assert not [name for name in names if not resolves(name)]
     assert not resolves("armorm.rl.trl_scores")
     assert not resolves("armorm.rl.slime.rewards")
