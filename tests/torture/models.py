@@ -35,8 +35,7 @@ class Folders(Hostile):
         import logging
 
         logging.disable(logging.CRITICAL)
-        self._homes = {kind: self._home(kind) for kind in self.folders}
-        self._known = {kind: _through(kind, home) for kind, home in self._homes.items()}
+        self._known = {kind: _through(kind, self._home(kind)) for kind in self.folders}
 
     def write(self, place: Path, given: Any) -> Path:
         """The changed folder."""
