@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,27 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "torture": ("docs/reliability.md", torture_table),
     "bench": ("docs/performance.md", bench_table),
 }
+
+
+@dataclass(frozen=True)
+class Code:
+    """A block of code in a page: the page, its line there, its language, its text."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.page).stem}:{self.line}"
+
+
+def code_in(page: str) -> list[Code]:
+    """The blocks of code of a page, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Code(page, text.count("\n", 0, found.start()) + 1, found[1], found[2]) for found in fences]
 
 
 def block(name: str) -> re.Pattern[str]:

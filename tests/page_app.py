@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -18,7 +18,8 @@ from armorm.errors import ArmormError, ConversationError
 from armorm.model.reward_model import RewardModel
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
-from armorm.serving import auditing, page
+from armorm.serving import page
+from armorm.serving.replies import result_of
 
 
 class Simple:
@@ -69,7 +70,7 @@ def app_of(service: Simple) -> FastAPI:
         found = await service.score(rows, profile=Profile.from_json(body["profile"]))
         results = []
         for i, one in enumerate(found):
-            told = auditing.taken_apart(one)
+            told = result_of(one, details=True)
             tokens = {} if isinstance(one, ArmormError) else {"tokens": len(service.renderer.render(rows[i]))}
             results.append({"index": i, **told, **tokens})
         return {"model": service.name, "objectives": list(service.objectives), "results": results}
@@ -85,10 +86,10 @@ def app_of(service: Simple) -> FastAPI:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The app on a free port of the loopback interface; its address."""
+def serving(app: FastAPI, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
+    """The app on a free port of the loopback interface; its address. `lifespan`: whether its service is started and ended."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan=lifespan, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     while not server.started and thread.is_alive():

@@ -17,7 +17,7 @@ FLOORS = (
     ("errors", "limits"),
     ("bounded", "bounds", "draws", "user_files", "user_json"),
     ("small_files",),
-    ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress", "tuning_settings"),
+    ("conversation", "disk", "intervals", "judge_settings", "objectives", "progress", "prompts", "tuning_settings"),
     ("rounds",),
     ("kept", "numbers", "owner", "rendering", "results", "scorers", "sums"),
     ("data",),

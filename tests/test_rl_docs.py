@@ -1,8 +1,7 @@
-"""docs/rl.md: its blocks are run, its names resolve, its tables are the code's; and the example beside it."""
+"""docs/rl.md: its names resolve, its tables are the code's; and the example beside it. Its blocks are run in test_docs_run."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import json
 import re
@@ -20,28 +19,12 @@ from armorm.rl.settings import VARIABLES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "rl.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-FOREIGN = ("verifiers.v1", "nemo_rl", "ms_swift", "trl.GRPOTrainer")
-"""Of blocks that need another program; TRL's is run by the tests of TRL."""
 
 
 @pytest.fixture(scope="module")
 def served(tiny_model: RewardModel) -> Iterator[Served]:
     with reward_server(tiny_model) as served:
         yield served
-
-
-def test_the_blocks_for_a_server_run(served: Served):
-    run = [block for block in BLOCKS if not any(name in block for name in FOREIGN)]
-    assert (len(BLOCKS), len(run)) == (6, 2)
-    told: dict[str, Any] = {}
-    for block in run:
-        exec("from armorm.rl.trl import reward_functions\n" + block.replace("http://localhost:8000", served.url), told)
-    assert [reward.__name__ for reward in told["rewards"]] == ["score", "helpful", "safe", "verbosity"]
-    assert told["row"].score == pytest.approx(sum(told["row"].named("contributions").values()))
-    assert told["nothing"] is None
-    for block in BLOCKS:
-        ast.parse(block)
 
 
 def test_every_name_in_the_page_is_there():

@@ -21,7 +21,7 @@ from armorm.errors import ArmormError, BackboneError, CheckpointError, RecipeErr
 from armorm.model.reward_model import RewardModel
 from armorm.rl import areal
 from armorm.rl import rewarder as core
-from armorm.rl.conversations import TEMPLATES, from_text, joined, prompt_in, untemplated, without_end
+from armorm.rl.conversations import from_text, joined, prompt_in, without_end
 from armorm.rl.local import LocalModel
 from armorm.rl.rewarder import Rewarder, Row, rewarder
 from armorm.rl.settings import Settings, from_environment
@@ -261,40 +261,22 @@ def test_texts_and_messages_are_joined():
     assert prompt_in(None, "messages") is prompt_in({"messages": 3}, "messages") is None
 
 
-WRITTEN = {
-    "chatml": "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi\nthere<|im_end|>\n<|im_start|>assistant\n",
-    "llama-3": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|><|start_header_id|>user"
-    "<|end_header_id|>\n\nHi\nthere<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    "gemma": "<bos><start_of_turn>system\nBe kind.<end_of_turn>\n<start_of_turn>user\nHi\nthere<end_of_turn>\n"
-    "<start_of_turn>model\n",
-    "zephyr": "<|system|>\nBe kind.</s>\n<|user|>\nHi\nthere</s>\n<|assistant|>\n",
-    "mistral": "<s>[INST] Before [/INST] Yes.</s>[INST] Hi\nthere [/INST]",
-}
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_a_prompt_in_a_template_is_taken_apart(name: str):
-    first = [{"role": "system", "content": "Be kind."}]
-    if name == "mistral":
-        first = [{"role": "user", "content": "Before"}, {"role": "assistant", "content": "Yes."}]
-    assert untemplated(WRITTEN[name]) == [*first, {"role": "user", "content": "Hi\nthere"}]
-
-
-@pytest.mark.parametrize("text", ["", "Hi", "What does <|im_start|>user\nmean?", "a [INST] b", "<|im_start|>assistant\n", "</s>"])
-def test_any_other_text_is_the_users(text: str):
-    assert untemplated(text) == [{"role": "user", "content": text}]
+def test_a_prompt_in_a_template_is_taken_apart_and_any_other_text_is_the_users():
+    hi, fine = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "fine"}
+    for prompt in ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hi", [hi]):
+        assert from_text(prompt, "fine<|im_end|>") == [hi, fine]
+    odd = "What does <|im_start|>user\nmean?"
+    assert from_text(odd, "fine") == [{"role": "user", "content": odd}, fine]
 
 
 def test_the_token_that_ended_an_answer_is_none_of_it():
     assert without_end("fine<|im_end|>\n") == "fine"
     assert without_end("fine<|eot_id|><|end_of_text|>") == "fine"
     assert without_end("</s> is a token\n") == "</s> is a token\n"
-    assert from_text(WRITTEN["chatml"], "fine<|im_end|>")[-1] == {"role": "assistant", "content": "fine"}
 
 
-def test_taking_prompts_apart_takes_time_in_proportion():
-    for piece in ("<|im_start|>user\n", "[INST] ", "<|user|>\n", "<s>", "\n", "</s>"):
-        assert len(untemplated(piece * 20_000)) >= 1
+def test_ends_of_answers_are_taken_in_proportional_time():
+    for piece in ("<|im_start|>user\n", "[INST] ", "<s>", "\n", "</s>"):
         without_end(piece * 20_000)
 
 

@@ -15,7 +15,10 @@ import httpx
 import pytest
 from served import Running, serving
 
+from armorm.errors import BackboneError
 from armorm.model.reward_model import RewardModel
+from armorm.scoring.engine import Engine
+from armorm.serving import stopping
 
 KEY = "a-key-of-mine"
 BODY = {"messages": [{"role": "user", "content": "how are you?"}], "answers": [f"fine, thank you {i}." for i in range(40)]}
@@ -156,3 +159,25 @@ def test_a_server_that_can_not_be_says_why_before_the_model_is_loaded(armorm, tm
     code, _, told = armorm("serve", tmp_path / "nothing", "--port", 0)
     assert code == 2
     assert "pip install 'armorm[serve]'" in told
+
+
+@pytest.mark.parametrize("how", ["{{ raise_exception('no') }}", "{{ 1/0 }}", "", "not finite"])
+def test_a_model_that_can_not_score_never_begins(
+    armorm, tiny_model: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+):
+    monkeypatch.setattr(stopping, "run", lambda *_: pytest.fail("it began"))
+    tiny_model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "SHA256SUMS").unlink(missing_ok=True)  # the change is meant
+    if how == "not finite":
+
+        def fails(*_: object, **__: object) -> None:
+            raise BackboneError("features are not finite")
+
+        monkeypatch.setattr(Engine, "score", fails)
+    else:
+        (tmp_path / "model" / "chat_template.jinja").write_text(how)
+    code, out, told = armorm("serve", tmp_path / "model", "--port", 0)
+    assert (code, out) == (2, ""), told
+    assert "error:" in told
+    assert '"event"' not in told
+    assert "Traceback" not in told

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ATTACKS = {"kills", "signals", "disks", "writers", "threads", "strays", "flips", "cuts"} | {
-    *("rows", "recipes", "settings", "profiles", "configs", "headers", "templates")
+    *("rows", "recipes", "settings", "profiles", "configs", "headers", "templates", "serve")
 }
 
 

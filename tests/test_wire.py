@@ -17,7 +17,6 @@ from armorm.model.templated import Templated
 from armorm.rendering import Renderer
 from armorm.scoring.profile import Profile
 from armorm.serving.service import Draining, Failed, Overloaded, TimedOut, TooLarge
-from armorm.serving.wire.policies import FAMILIES, read_prompt
 
 HEADER = "<|im_start|>assistant\n"
 PROMPT = f"<|im_start|>user\nhello how are you?<|im_end|>\n{HEADER}"
@@ -157,36 +156,22 @@ def test_a_tokenizer_that_changes_texts_still_gives_the_answer(model):
     assert templated.answer_in(" " + PROMPT + "fine", PROMPT) == "fine"
 
 
-PROMPTS = {
-    "ChatML (Qwen, SmolLM2, …)": "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nhi <b><|im_end|>\n"
-    "<|im_start|>assistant\n<think>\n",
-    "Llama 3": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nbe kind<|eot_id|><|start_header_id|>user"
-    "<|end_header_id|>\n\nhi <b><|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    "Gemma": "<bos><start_of_turn>user\nhi <b><end_of_turn>\n<start_of_turn>model\n",
-    "Phi, Zephyr, Granite": "<|system|>\nbe kind</s>\n<|user|>\nhi <b></s>\n<|assistant|>\n",
-    "Mistral, Llama 2": "<s>[INST] hi <b> [/INST]",
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_prompts_of_other_templates_are_read_as_messages(family):
-    turns = read_prompt(PROMPTS[family.name], family)
-    asked = {"role": "user", "content": "hi <b>"}
-    assert turns in ([asked], [{"role": "system", "content": "be kind"}, asked])
-    assert read_prompt("hi", family) is None
-    assert read_prompt(PROMPTS[family.name] + "already begun", family) is None
-
-
 def test_a_policy_of_another_template_and_one_of_none(client, model):
     turns = [{"role": "user", "content": "hi <b>"}, {"role": "assistant", "content": "fine"}]
     score = model.score(turns).score
-    gemma, llama = PROMPTS["Gemma"], PROMPTS["Llama 3"].replace("be kind", "be good")
+    gemma = "<bos><start_of_turn>user\nhi <b><end_of_turn>\n<start_of_turn>model\n"
+    llama = (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nbe good<|eot_id|><|start_header_id|>user"
+        "<|end_header_id|>\n\nhi <b><|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
     assert get(client, "/slime", {"prompt": gemma, "response": "fine<end_of_turn>"}) == pytest.approx(score, abs=2e-6)
     assert get(client, "/slime", {"prompt": "hi <b>", "response": "fine"}) == pytest.approx(score, abs=2e-6)
     with_system = model.score([{"role": "system", "content": "be good"}, *turns]).score
     body = {"query": [llama + "fine<|eot_id|>"], "prompts": [llama], "labels": [None]}
     assert get(client, "/get_reward", body)["rewards"][0] == pytest.approx(with_system, abs=2e-6)
     told = get(client, "/slime", {"prompt": "<|turn_of|>user\nhi<|turn_end|>", "response": "fine"}, 422)
+    assert "unknown-template" in told["detail"]
+    told = get(client, "/slime", {"prompt": gemma + "already begun", "response": "fine"}, 422)
     assert "unknown-template" in told["detail"]
 
 

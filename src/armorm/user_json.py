@@ -26,17 +26,17 @@ class JsonFault(ValueError):  # noqa: N818 - named for what was seen
         self.name = name
 
 
-def read_json(text: str, *, constants: bool = True) -> Any:
+def read_json(text: str, *, constants: bool = True, deepest: int = DEEPEST) -> Any:
     """The value of a text; without `constants`, NaN and Infinity are faults. Raises JsonFault."""
-    value, end = read_first(text, constants=constants)
+    value, end = read_first(text, constants=constants, deepest=deepest)
     if text[end:].strip(_SPACE):
         raise JsonFault("not-json")
     return value
 
 
-def read_first(text: str, *, constants: bool = True) -> tuple[Any, int]:
+def read_first(text: str, *, constants: bool = True, deepest: int = DEEPEST) -> tuple[Any, int]:
     """The first value in a text, and where it ends. Raises JsonFault."""
-    if text.count("[") + text.count("{") > DEEPEST and _depth(text) > DEEPEST:
+    if text.count("[") + text.count("{") > deepest and _depth(text) > deepest:
         raise JsonFault("too-deep")
     try:
         return (_DECODER if constants else _PLAIN).raw_decode(text, len(text) - len(text.lstrip(_SPACE)))

@@ -35,17 +35,21 @@ class Folders(Hostile):
         import logging
 
         logging.disable(logging.CRITICAL)
-        self._homes = {kind: self._home(kind) for kind in self.folders}
-        self._known = {kind: _through(kind, home) for kind, home in self._homes.items()}
+        self._known = {kind: _through(kind, self._home(kind)) for kind in self.folders}
 
-    def attempt(self, place: Path, given: Any) -> tuple[str, str]:
+    def write(self, place: Path, given: Any) -> Path:
+        """The changed folder."""
         kind, name, data = given
         folder = place / kind.replace(", ", "-")
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self._homes[kind], folder)
+        shutil.copytree(self._home(kind), folder)
         (folder / name).write_bytes(data)
         if kind != "model":
             (folder / SUMS).unlink(missing_ok=True)
+        return folder
+
+    def attempt(self, place: Path, given: Any) -> tuple[str, str]:
+        kind, folder = given[0], self.write(place, given)
         import torch
 
         torch.manual_seed(0)

@@ -9,7 +9,6 @@ has to be searched for; what imitates the chat in its answer is refused, as far 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -17,11 +16,10 @@ from armorm.conversation import Fault, is_utf8
 from armorm.errors import ConversationError
 from armorm.model.config import RewardModelConfig
 from armorm.model.marks import Marks, marks_of
+from armorm.prompts import THOUGHT
 from armorm.rendering import LONGEST, Rendered, Renderer, encode
 
 _SAID = "Qx7ArmormSaid"
-THOUGHT = re.compile(r"\s*(?:<think>\s*(?:</think>\s*)?)?")
-"""What a generation prompt may hold behind the header: the start of a think block, or an empty one."""
 _TEXT_ENDS = ("<|endoftext|>",)
 """What ends a text in many vocabularies, whatever the template."""
 

@@ -24,6 +24,7 @@ from armorm.serving.service import Service
 ROUTERS: tuple[Callable[[Any], APIRouter], ...] = (own.router, *wire.ROUTERS, page.router)
 OPEN = page.OPEN
 """Paths that need no key, since nothing of a model is in them: a path, or all below one that ends with a slash."""
+_FASTAPIS = "HTTPValidationError"
 
 
 def create_app(service: Service, door: Door | None = None) -> FastAPI:
@@ -33,7 +34,7 @@ def create_app(service: Service, door: Door | None = None) -> FastAPI:
     """
     door, metrics = door or Door(), Metrics()
     door.open_paths += OPEN
-    app = FastAPI(
+    app = Described(
         title="armorm",
         summary="Interpretable, steerable reward models",
         version=version("armorm"),
@@ -50,6 +51,21 @@ def create_app(service: Service, door: Door | None = None) -> FastAPI:
         app.add_exception_handler(kind, reply_to)
     app.add_middleware(Guarded, door=door, metrics=metrics)
     return app
+
+
+class Described(FastAPI):
+    """An application whose OpenAPI tells each route's own errors alone."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Without what FastAPI adds of bodies that don't fit: no route here answers in that form."""
+        described = super().openapi()
+        for operations in described["paths"].values():
+            for operation in operations.values():
+                if _FASTAPIS in str(operation["responses"].get("422", "")):
+                    del operation["responses"]["422"]
+        for name in (_FASTAPIS, "ValidationError"):
+            described["components"]["schemas"].pop(name, None)
+        return described
 
 
 def _lifespan(service: Service) -> Callable[[FastAPI], Any]:

@@ -23,7 +23,11 @@ from armorm.errors import ArmormError
 from armorm.rendering import Renderer
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
+from armorm.serving.bodies import read_profile
+from armorm.serving.described import FOR_SCORES, AuditReply, answers, refusals
 from armorm.serving.faults import own_router
+from armorm.serving.replies import Reply, result_of
+from armorm.serving.service import require_model
 
 
 @runtime_checkable
@@ -70,9 +74,15 @@ def router(service: Scoring) -> APIRouter:
     """The route, over a service."""
     routes = own_router()
 
-    @routes.post("/v1/audit", tags=["own"], summary="Change one answer in every way of the audit, and score them all")
-    async def audit(body: AuditBody) -> dict[str, Any]:
-        profile = Profile.from_json(body.profile) if isinstance(body.profile, dict) else body.profile
+    @routes.post(
+        "/v1/audit",
+        tags=["own"],
+        summary="Change one answer in every way of the audit, and score them all",
+        responses=answers(AuditReply) | refusals(FOR_SCORES),
+    )
+    async def audit(body: AuditBody) -> Reply:
+        require_model(service.name, body.model)
+        profile = read_profile(body.profile)
         changed = await run_in_threadpool(changes, body, service.renderer)
         texts = [body.answer, *(text for _, text in changed if text is not None)]
         conversations = [[*body.messages, {"role": "assistant", "content": text}] for text in texts]
@@ -80,16 +90,17 @@ def router(service: Scoring) -> APIRouter:
         if isinstance(original, ArmormError):
             raise original
         applied = [(change, text) for change, text in changed if text is not None]
-        return {
+        facts = {
             "model": service.name,
             "objectives": list(service.objectives),
-            "original": taken_apart(original),
+            "original": result_of(original, details=True),
             "changes": [
-                told(change) | {"answer": text, "result": taken_apart(outcome)}
+                told(change) | {"answer": text, "result": result_of(outcome, details=True)}
                 for (change, text), outcome in zip(applied, scored, strict=True)
             ],
             "inapplicable": [told(change) for change, text in changed if text is None],
         }
+        return Reply(facts)
 
     return routes
 
@@ -109,16 +120,3 @@ def changes(body: AuditBody, renderer: Renderer) -> list[tuple[Perturbation, str
 def told(change: Perturbation) -> dict[str, str]:
     """What a change is called, what is expected of it, and what it does."""
     return {"name": change.name, "label": change.label, "expected": str(change.expected), "what": change.what}
-
-
-def taken_apart(outcome: Score | ArmormError) -> dict[str, Any]:
-    """A score with its parts, in the words of `POST /v1/rewards`; of an error its kind and message."""
-    if isinstance(outcome, ArmormError):
-        return {"error": {"type": type(outcome).__name__, "message": str(outcome)}}
-    parts = ("rewards", "gate", "terms", "contributions")
-    return {
-        "score": outcome.score,
-        "truncated": outcome.truncated,
-        "std": outcome.std,
-        **{part: dict(getattr(outcome, part)) for part in parts},
-    }

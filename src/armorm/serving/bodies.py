@@ -44,11 +44,7 @@ class _Body(BaseModel):
 
     def asked_profile(self) -> Profile | str | None:
         """The profile, checked by itself. Raises RecipeError."""
-        if not isinstance(self.profile, dict):
-            return self.profile
-        if (size := len(json.dumps(self.profile))) > LARGEST_PROFILE:
-            raise RecipeError(f"profile: has {size:,} letters: send at most {LARGEST_PROFILE:,}")
-        return Profile.from_json(self.profile)
+        return read_profile(self.profile)
 
 
 class RewardsBody(_Body):
@@ -104,6 +100,20 @@ class CompareBody(_Body):
         """The two conversations."""
         sides = [self.a, self.b]
         return sides if self.messages is None else [answered(self.messages, side) for side in sides]
+
+
+def read_profile(given: str | dict[str, Any] | None) -> Profile | str | None:
+    """A profile that was sent, checked by itself; a name stays one. Raises RecipeError."""
+    if not isinstance(given, dict):
+        return given
+    require_small(json.dumps(given))
+    return Profile.from_json(given)
+
+
+def require_small(written: str) -> None:
+    """Raises RecipeError for a profile that is larger than any."""
+    if (size := len(written)) > LARGEST_PROFILE:
+        raise RecipeError(f"profile: is larger than {LARGEST_PROFILE:,} letters, it has {size:,}: send a shorter one")
 
 
 def answered(messages: Any, answer: Any) -> Any:

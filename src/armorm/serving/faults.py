@@ -7,15 +7,12 @@ Another server's application has error handlers of its own, which are left as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from armorm.errors import ArmormError, UserError
+from armorm.serving.reading import Handler, StrictRoute
 from armorm.serving.replies import INVALID, Reply, error_reply, fault_reply, request_id
 
 MOST_FAULTS = 5
@@ -24,10 +21,10 @@ ANSWERED = (ArmormError, RequestValidationError, HTTPException)
 """The errors that have this form; whatever else is raised is a fault of the server's own."""
 
 
-class OwnRoute(APIRoute):
-    """A route that answers its own errors."""
+class OwnRoute(StrictRoute):
+    """A route that answers its own errors, and reads JSON strictly."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """FastAPI's handler, and what it raises as a reply."""
         handler = super().get_route_handler()
 
@@ -51,14 +48,16 @@ async def reply_to(request: Request, error: Exception) -> Reply:
     if isinstance(error, ArmormError):
         return error_reply(error, known, status=400 if isinstance(error, UserError) else 500)
     if isinstance(error, RequestValidationError):
-        return fault_reply(422, INVALID, f"{_faults_of(error)}; /openapi.json has the form and examples", known)
+        return fault_reply(422, INVALID, f"{faults_of(error)}; /openapi.json has the form and examples", known)
     assert isinstance(error, HTTPException)
     status = error.status_code
     message = {404: "there is no such route: /openapi.json lists them"}.get(status, str(error.detail))
     return fault_reply(status, _STATUSES.get(status, INVALID), message, known, dict(error.headers or {}))
 
 
-def _faults_of(error: RequestValidationError) -> str:
+def faults_of(error: RequestValidationError) -> str:
+    """What is wrong with a body, without what it holds."""
     faults = error.errors()
-    told = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MOST_FAULTS]]
-    return "; ".join([*told, *([f"{len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else [])])
+    told = [f"{'.'.join(map(str, fault['loc']))[:200]}: {fault['msg'][:200]}" for fault in faults[:MOST_FAULTS]]
+    more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+    return "; ".join([*told, *more])

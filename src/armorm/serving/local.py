@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-from armorm.errors import ConversationError, UserError
+from armorm.errors import CheckpointError, ConversationError, UserError
 from armorm.fit.preference import Preference
 from armorm.rendering import Rendered, Renderer
 from armorm.scoring.engine import Engine
@@ -86,9 +86,18 @@ class LocalService:
         self._pump: asyncio.Task[None] | None = None
         self._renderer_of = lru_cache(maxsize=RENDERERS)(self._shorter)
 
+    def try_out(self) -> None:
+        """Score a first conversation. Raises CheckpointError where it can't be rendered, and what the engine raises."""
+        try:
+            self.engine.score([PROBE], strict=True)
+        except ConversationError as error:
+            raise CheckpointError(
+                f"{self.name}: a first conversation can't be scored ({error}): look at its chat template, or take another model"
+            ) from error
+
     async def start(self) -> None:
         """Score a first conversation, and begin. Raises what the model raises when it can't."""
-        await self._in(self._decoding, lambda: self.engine.score([PROBE], strict=True))
+        await self._in(self._decoding, self.try_out)
         self._pump = asyncio.create_task(self._feed())
         self._pump.add_done_callback(_tell_end)
 

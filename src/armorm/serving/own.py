@@ -6,7 +6,7 @@ Cost: the service's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -18,9 +18,10 @@ from armorm.scoring.explain import difference
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 from armorm.serving.bodies import CompareBody, RewardsBody
+from armorm.serving.described import FOR_SCORES, CompareReply, ModelsReply, RewardsReply, answers, refusals
 from armorm.serving.faults import own_router
-from armorm.serving.replies import Reply, error_facts
-from armorm.serving.service import Outcome, Service, UnknownModel
+from armorm.serving.replies import Reply, result_of
+from armorm.serving.service import Outcome, Service, require_model
 
 _DETAILS = {
     "index": 0,
@@ -30,6 +31,7 @@ _DETAILS = {
     "rewards": {"helpfulness": 0.71},
     "raw_rewards": {"helpfulness": 2.84},
     "gate": {"helpfulness": 1.0},
+    "terms": {"helpfulness": 1.23},
     "contributions": {"helpfulness": 1.23},
     "std": 0.04,
 }
@@ -67,21 +69,21 @@ def router(service: Service) -> APIRouter:
     """The routes that score, and the list of models."""
     routes = own_router()
 
-    @routes.post("/v1/rewards", summary="Score conversations", responses=_shown(_REWARDS))
+    @routes.post("/v1/rewards", summary="Score conversations", responses=answers(RewardsReply, _REWARDS) | refusals(FOR_SCORES))
     async def rewards(body: RewardsBody) -> Reply:
-        _require_model(service, body.model)
+        require_model(service.name, body.model)
         outcomes = await service.score(body.asked(), profile=body.asked_profile())
-        results = [result_of(i, outcome, details=body.details) for i, outcome in enumerate(outcomes)]
+        results = [{"index": i, **result_of(outcome, details=body.details)} for i, outcome in enumerate(outcomes)]
         return Reply({"model": service.name, "objectives": list(service.objectives), "results": results})
 
-    @routes.post("/v1/compare", summary="Compare two answers", responses=_shown(_COMPARED))
+    @routes.post("/v1/compare", summary="Compare two answers", responses=answers(CompareReply, _COMPARED) | refusals(FOR_SCORES))
     async def compare(body: CompareBody) -> Reply:
-        _require_model(service, body.model)
+        require_model(service.name, body.model)
         asked, profile = body.asked(), body.asked_profile()
         compared = compare_outcomes(service, asked, await service.score(asked, profile=profile), profile)
         return Reply({"model": service.name, "objectives": list(service.objectives), **_comparison_facts(compared)})
 
-    @routes.get("/v1/models", summary="The model that is served", responses=_shown(_MODELS))
+    @routes.get("/v1/models", summary="The model that is served", responses=answers(ModelsReply, _MODELS) | refusals())
     async def models() -> Reply:
         facts = {
             "id": service.name,
@@ -94,28 +96,6 @@ def router(service: Service) -> APIRouter:
         return Reply({"object": "list", "data": [facts]})
 
     return routes
-
-
-def result_of(index: int, outcome: Outcome, *, details: bool = False) -> dict[str, Any]:
-    """One conversation's entry of `results`."""
-    if not isinstance(outcome, Score):
-        return {"index": index, "error": error_facts(outcome)}
-    facts = {
-        "index": index,
-        "score": outcome.score,
-        "tokens": getattr(outcome, "tokens", None),
-        "truncated": outcome.truncated,
-        **({"notes": list(outcome.notes)} if outcome.notes else {}),
-    }
-    if not details:
-        return facts
-    return facts | {
-        "rewards": dict(outcome.rewards),
-        "raw_rewards": dict(outcome.raw),
-        "gate": dict(outcome.gate),
-        "contributions": dict(outcome.contributions),
-        "std": outcome.std,
-    }
 
 
 def compare_outcomes(
@@ -151,28 +131,3 @@ def _comparison_facts(compared: Comparison) -> dict[str, Any]:
         "sentence": compared.sentence,
         "truncated": {"a": a.truncated, "b": b.truncated},
     }
-
-
-def _require_model(service: Service, asked: str | None) -> None:
-    if asked is not None and asked != service.name:
-        raise UnknownModel(f"this server serves {service.name!r}: leave `model` out, or ask for that one")
-
-
-def _shown(example: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
-    # The replies' examples for OpenAPI.
-    error = {"error": {"type": "invalid-request", "message": "what was seen, what to do", "request_id": "0af1"}}
-    said = {
-        400: "A profile or a conversation that can't be used",
-        401: "No API key, or a wrong one",
-        404: "Another model than the one that is served",
-        408: "The body was not there in time",
-        413: "Too many bytes, answers or tokens",
-        422: "A body of another form",
-        429: "Too much is waiting: `Retry-After` says for how long",
-        503: "The server is shutting down",
-        504: "The scores were not there in time",
-    }
-    replies: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": {"application/json": {"example": error}}} for status, text in said.items()
-    }
-    return {200: {"description": "OK", "content": {"application/json": {"example": example}}}, **replies}

@@ -1,6 +1,6 @@
-"""Replies as JSON that any text can stand in, and errors in one form.
+"""Replies as JSON that any text can stand in, scores and errors in one form each.
 
-In: facts, errors.  Out: responses; the bytes of an error.
+In: facts, outcomes, errors.  Out: responses; the bytes of an error.
 
 Letters outside ASCII are escaped: what a client sends may hold half a surrogate pair, which no UTF-8 can.
 """
@@ -16,7 +16,8 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from armorm.errors import ArmormError
-from armorm.serving.service import Refused
+from armorm.scoring.score import Score
+from armorm.serving.service import Outcome, Refused
 
 INVALID = "invalid-request"
 MOST_SAID = 2000
@@ -56,6 +57,28 @@ def fault_reply(status: int, kind: str, message: str, request_id: str, headers: 
     """The same from its parts."""
     facts = {"type": kind, "message": message[:MOST_SAID], "request_id": request_id}
     return Reply({"error": facts}, status_code=status, headers=headers)
+
+
+def result_of(outcome: Outcome, *, details: bool = False) -> dict[str, Any]:
+    """A conversation's score, with `details` taken apart; or what is wrong with it."""
+    if not isinstance(outcome, Score):
+        return {"error": error_facts(outcome)}
+    facts = {
+        "score": outcome.score,
+        "tokens": getattr(outcome, "tokens", None),
+        "truncated": outcome.truncated,
+        **({"notes": list(outcome.notes)} if outcome.notes else {}),
+    }
+    if not details:
+        return facts
+    return facts | {
+        "rewards": dict(outcome.rewards),
+        "raw_rewards": dict(outcome.raw),
+        "gate": dict(outcome.gate),
+        "terms": dict(outcome.terms),
+        "contributions": dict(outcome.contributions),
+        "std": outcome.std,
+    }
 
 
 def error_facts(error: ArmormError) -> dict[str, str]:

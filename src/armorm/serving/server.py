@@ -41,7 +41,8 @@ def serve(
 
     `name` is what /v1/models calls it (the model's own, if not given); `profiles` are files, each named by its stem. Raises
     MissingExtra without the web packages, DataError for an address that can't be listened at, or that others reach while no key
-    is needed (`without_key` says that this is meant), RecipeError for profiles that don't fit, CheckpointError for no model.
+    is needed (`without_key` says that this is meant), RecipeError for profiles that don't fit, CheckpointError for no model, and
+    for one that can't score a first conversation.
     """
     try:
         from armorm.serving.app import create_app
@@ -57,6 +58,7 @@ def serve(
         for profile in steered.values():
             scorer.model.basis.bind(profile, 1)
         service = LocalService(scorer.engine, name or model, profiles=steered, preference=scorer.model.preference, limits=limits)
+        service.try_out()  # here, where what is wrong with a model ends the program as it does everywhere
         door = Door(limits, keys, log_texts)
         write_log()
         url = url_of(listening)

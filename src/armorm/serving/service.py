@@ -137,6 +137,12 @@ class UnknownModel(Refused):
     status, kind = 404, "unknown-model"
 
 
+def require_model(serves: str, asked: str | None) -> None:
+    """Raises UnknownModel where a request names another model than the one that is served."""
+    if asked is not None and asked != serves:
+        raise UnknownModel(f"this server serves {serves!r}: leave `model` out, or ask for that one")
+
+
 class SlowBody(Refused):
     """The body did not come in in time."""
 

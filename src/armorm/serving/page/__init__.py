@@ -9,20 +9,24 @@ into the page as text; the headers forbid the rest (inline scripts and styles, o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Protocol, runtime_checkable
 
-from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
 
 from armorm.errors import RecipeError
 from armorm.scoring.profile import Profile
 from armorm.scoring.steer import Steering, nuisances_in
 from armorm.scoring.table import Basis
 from armorm.serving import auditing
+from armorm.serving.bodies import require_small
+from armorm.serving.described import BasisReply, ProfileReply, answers, refusals
 from armorm.serving.faults import own_router
+from armorm.serving.replies import Reply, fault_reply
 from armorm.small_files import yaml_text, yaml_values
 
 __all__ = ["OPEN", "Shown", "router"]
@@ -91,21 +95,31 @@ def router(service: Shown) -> APIRouter:
         return file("index.html")
 
     @routes.get("/page/{name}", include_in_schema=False)
-    async def part(name: str) -> Response:
+    async def part(name: str, request: Request) -> Response:
         if name not in files:
             message = f"the page has no such file; it has {', '.join(FILES)}"
-            return JSONResponse({"error": {"type": "NotFound", "message": message}}, 404)
+            return fault_reply(404, "no-such-route", message, str(request.scope.get("request_id", "")))
         return file(name)
 
-    @routes.get("/v1/basis", tags=["own"], summary="What anyone needs to weigh rewards anew without the decoder")
-    async def basis() -> dict[str, Any]:
-        return basis_of(service)
+    @routes.get(
+        "/v1/basis",
+        tags=["own"],
+        summary="What anyone needs to weigh rewards anew without the decoder",
+        responses=answers(BasisReply) | refusals(),
+    )
+    async def basis() -> Reply:
+        return Reply(basis_of(service))
 
-    @routes.post("/v1/profiles/check", tags=["own"], summary="Check a steering profile against the model: every fault at once")
-    async def check(body: ProfileBody) -> dict[str, Any]:
-        profile = read_profile(body, service.basis)
+    @routes.post(
+        "/v1/profiles/check",
+        tags=["own"],
+        summary="Check a steering profile against the model: every fault at once",
+        responses=answers(ProfileReply) | refusals((400, 422)),
+    )
+    async def check(body: ProfileBody) -> Reply:
+        profile = await run_in_threadpool(read_profile, body, service.basis)
         facts = profile.to_json()
-        return {"profile": facts, "yaml": yaml_text(facts)}
+        return Reply({"profile": facts, "yaml": yaml_text(facts)})
 
     routes.include_router(auditing.router(service))
     return routes
@@ -132,6 +146,7 @@ def read_profile(body: ProfileBody, basis: Basis) -> Profile:
     """The profile of a request, which fits the model. Raises RecipeError with every fault."""
     if (body.profile is None) == (body.text is None):
         raise RecipeError("give the profile as `profile` (keys and values) or as `text` (YAML): one of them")
+    require_small(json.dumps(body.profile) if body.text is None else body.text)
     facts = body.profile if body.text is None else yaml_values(body.text, body.name)
     named = {"name": body.name, **facts} if isinstance(facts, Mapping) else facts
     profile = Profile.from_json(named, where=body.name)

@@ -20,7 +20,7 @@ from armorm.model.templated import Templated
 from armorm.scoring.score import Score
 from armorm.serving.service import Service
 from armorm.serving.wire.openrlhf import Unscorable, outcomes_of, require_all
-from armorm.serving.wire.refusing import detail_form, refusing_router
+from armorm.serving.wire.refusing import Detail, detail_form, refusing_router
 from armorm.serving.wire.scoring import ProfileName
 
 
@@ -51,7 +51,7 @@ class EvaluationReply(BaseModel):
 
 def router(service: Service) -> APIRouter:
     """The route `/v1/score/evaluation`."""
-    routes = refusing_router(detail_form, tag="LLaMA-Factory")
+    routes = refusing_router(detail_form, tag="LLaMA-Factory", told=Detail)
     templated = Templated(service.renderer)
 
     @routes.post("/v1/score/evaluation", response_model=EvaluationReply)

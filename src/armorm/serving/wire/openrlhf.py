@@ -22,7 +22,7 @@ from armorm.model.templated import Templated
 from armorm.scoring.score import Score
 from armorm.serving.service import Outcome, Service
 from armorm.serving.wire.policies import conversation_of
-from armorm.serving.wire.refusing import detail_form, refusing_router
+from armorm.serving.wire.refusing import Detail, detail_form, refusing_router
 from armorm.serving.wire.scoring import ProfileName, read_each, refused
 
 Unscorable = Annotated[
@@ -67,7 +67,7 @@ class RewardReply(BaseModel):
 
 def router(service: Service) -> APIRouter:
     """The route `/get_reward`."""
-    routes = refusing_router(detail_form, tag="OpenRLHF")
+    routes = refusing_router(detail_form, tag="OpenRLHF", told=Detail)
     templated = Templated(service.renderer)
 
     @routes.post("/get_reward", response_model=RewardReply)

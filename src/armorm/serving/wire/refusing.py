@@ -7,22 +7,33 @@ A message names what is wrong and never quotes a request's texts.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from armorm.errors import ArmormError, UserError
+from armorm.serving.described import refusals
+from armorm.serving.faults import faults_of
+from armorm.serving.reading import Handler, StrictRoute
 from armorm.serving.replies import INVALID, MOST_SAID, Reply, kind_of_error
 from armorm.serving.service import Refused
 
 UNFIT = 422
 """The status of a body that can't be scored, where a protocol has no other."""
-_MOST_FAULTS = 5
+NO_INPUT = "no-input"
+"""What a refusal is called where nothing was sent to score."""
+
+
+class Detail(BaseModel):
+    """An error in `detail_form`."""
+
+    detail: str
+    type: str
 
 
 @dataclass(frozen=True)
@@ -40,17 +51,19 @@ class Refusal:
 
 
 Form = Callable[[Refusal], tuple[int, Mapping[str, Any]]]
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+_REFUSED = tuple(Refusal(status, kind, "") for status in (UNFIT, 413, 429, 500, 503, 504) for kind in ("", NO_INPUT))
+"""Every way in which a route may refuse."""
 
 
-def refusing_router(form: Form, *, tag: str) -> APIRouter:
-    """A router whose refusals have this form."""
+def refusing_router(form: Form, *, tag: str, told: Any, families: tuple[str, ...] = ("",)) -> APIRouter:
+    """A router whose refusals have this form, which the model `told` describes; `families` as in `Refusal`."""
 
-    class Route(APIRoute):
+    class Route(StrictRoute):
         def get_route_handler(self) -> Handler:
             return _refusing(super().get_route_handler(), form)
 
-    return APIRouter(route_class=Route, default_response_class=Reply, tags=[tag])
+    statuses = {form(replace(refusal, family=family))[0] for refusal in _REFUSED for family in families}
+    return APIRouter(route_class=Route, default_response_class=Reply, tags=[tag], responses=refusals(statuses, told=told))
 
 
 def _refusing(handler: Handler, form: Form) -> Handler:
@@ -87,14 +100,6 @@ def refusal_of(error: ArmormError | RequestValidationError | HTTPException) -> R
     status = error.status if isinstance(error, Refused) else UNFIT if isinstance(error, UserError) else 500
     retry_after = error.retry_after if isinstance(error, Refused) else None
     return Refusal(status, kind_of_error(error), str(error)[:MOST_SAID], retry_after)
-
-
-def faults_of(error: RequestValidationError) -> str:
-    """What is wrong with a body, without what it holds."""
-    faults = error.errors()
-    told = [f"{'.'.join(map(str, fault['loc']))[:200]}: {fault['msg'][:200]}" for fault in faults[:_MOST_FAULTS]]
-    more = [f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
-    return "; ".join([*told, *more])
 
 
 def _family_of(error: RequestValidationError) -> str:

@@ -22,7 +22,7 @@ from armorm.scoring.score import Score
 from armorm.serving.service import Service
 from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
 from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, require_whole, score_all
-from armorm.serving.wire.vllm import entries_of
+from armorm.serving.wire.vllm import Usage, VllmFault, entries_of
 
 
 class NativeRequest(BaseModel):
@@ -62,6 +62,57 @@ class EmbeddingRequest(BaseModel):
     dimensions: None = None
 
 
+class About(BaseModel):
+    """What SGLang tells beside a vector."""
+
+    id: str
+    finish_reason: None
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class Vector(BaseModel):
+    """One conversation's score, as a vector of one."""
+
+    embedding: list[float]
+    meta_info: About
+
+
+class Embedded(BaseModel):
+    """The same under OpenAI's names."""
+
+    object: str
+    embedding: list[float]
+    index: int
+
+
+class EmbeddingsReply(BaseModel):
+    """Scores of `/v1/embeddings`."""
+
+    object: str
+    data: list[Embedded]
+    model: str
+    usage: Usage
+
+
+class NativeFault(BaseModel):
+    """What is wrong."""
+
+    message: str
+
+
+class NativeError(BaseModel):
+    """An error of SGLang's native routes."""
+
+    error: NativeFault
+
+
+class OpenAIError(VllmFault):
+    """An error of SGLang's OpenAI routes."""
+
+    object: str
+
+
 def native_form(refusal: Refusal) -> tuple[int, Mapping[str, Any]]:
     """The errors of SGLang's native routes."""
     return _status(refusal), {"error": {"message": refusal.message}}
@@ -76,10 +127,10 @@ def openai_form(refusal: Refusal) -> tuple[int, Mapping[str, Any]]:
 
 def router(service: Service) -> APIRouter:
     """The route `/v1/embeddings`; `/classify` stands in `shared`."""
-    routes = refusing_router(openai_form, tag="SGLang")
+    routes = refusing_router(openai_form, tag="SGLang", told=OpenAIError)
     templated = Templated(service.renderer)
 
-    @routes.post("/v1/embeddings")
+    @routes.post("/v1/embeddings", response_model=EmbeddingsReply)
     async def embeddings(body: EmbeddingRequest, profile: ProfileName = None) -> dict[str, Any]:
         scores, tokens = await _scored(service, templated, body.input, profile)
         data = [{"object": "embedding", "embedding": [score.score], "index": i} for i, score in enumerate(scores)]

@@ -17,7 +17,7 @@ from pydantic import Discriminator, Tag
 from armorm.model.templated import Templated
 from armorm.serving.service import Service
 from armorm.serving.wire import sglang, tei, vllm
-from armorm.serving.wire.refusing import Form, Refusal, detail_form, in_form, refusing_router
+from armorm.serving.wire.refusing import Detail, Form, Refusal, detail_form, in_form, refusing_router
 from armorm.serving.wire.scoring import ProfileName
 
 VLLM, SGLANG, TEI = "vLLM", "SGLang", "TEI"
@@ -56,6 +56,11 @@ Classify = Annotated[Annotated[vllm.ClassifyRequest, Tag(VLLM)] | Annotated[sgla
 Rerank = Annotated[Annotated[vllm.RerankRequest, Tag(VLLM)] | Annotated[tei.RerankRequest, Tag(TEI)], _RERANK]
 
 
+Told = Detail | vllm.VllmError | sglang.NativeError | tei.TeiError
+Classified = vllm.ClassifyReply | sglang.Vector | list[sglang.Vector]
+Ranked = vllm.RerankReply | list[tei.Rank]
+
+
 def form_of_family(refusal: Refusal) -> tuple[int, Mapping[str, Any]]:
     """The form of the protocol that a body was of."""
     return FORMS.get(refusal.family, detail_form)(refusal)
@@ -63,16 +68,16 @@ def form_of_family(refusal: Refusal) -> tuple[int, Mapping[str, Any]]:
 
 def router(service: Service) -> APIRouter:
     """The routes `/classify` and `/rerank`."""
-    routes = refusing_router(form_of_family, tag="vLLM, SGLang, TEI")
+    routes = refusing_router(form_of_family, tag="vLLM, SGLang, TEI", told=Told, families=("", *FORMS))
     templated = Templated(service.renderer)
 
-    @routes.post("/classify")
+    @routes.post("/classify", response_model=Classified)
     async def classify(body: Annotated[Classify, Body()], profile: ProfileName = None) -> Any:
         if isinstance(body, vllm.ClassifyRequest):
             return await in_form(vllm.classified(service, templated, body, profile), vllm.vllm_form)
         return await in_form(sglang.classified(service, templated, body, profile), sglang.native_form)
 
-    @routes.post("/rerank")
+    @routes.post("/rerank", response_model=Ranked, response_model_exclude_unset=True)
     async def rerank(body: Annotated[Rerank, Body()], profile: ProfileName = None) -> Any:
         if isinstance(body, vllm.RerankRequest):
             return await in_form(vllm.ranked(service, body, profile), vllm.vllm_form)

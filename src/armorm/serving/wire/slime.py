@@ -19,7 +19,7 @@ from armorm.scoring.score import Score
 from armorm.serving.service import Outcome, Service
 from armorm.serving.wire.openrlhf import Unscorable, named, outcomes_of, require_all
 from armorm.serving.wire.policies import conversation_of
-from armorm.serving.wire.refusing import detail_form, refusing_router
+from armorm.serving.wire.refusing import Detail, detail_form, refusing_router
 from armorm.serving.wire.scoring import ProfileName
 
 
@@ -42,7 +42,7 @@ class Sample(BaseModel):
 
 def router(service: Service) -> APIRouter:
     """The routes `/slime` and `/slime/objectives`."""
-    routes = refusing_router(detail_form, tag="slime")
+    routes = refusing_router(detail_form, tag="slime", told=Detail)
     templated = Templated(service.renderer)
 
     async def outcome_of(sample: Sample, profile: str | None, unscorable: float | None) -> Outcome:

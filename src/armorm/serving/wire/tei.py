@@ -22,7 +22,7 @@ from armorm.errors import ConversationError
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
 from armorm.serving.service import Limits, Service
-from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
+from armorm.serving.wire.refusing import NO_INPUT, UNFIT, Refusal, refusing_router
 from armorm.serving.wire.scoring import ProfileName, read_each, require_whole, score_all
 from armorm.serving.wire.vllm import LABEL, conversation_of
 
@@ -60,19 +60,41 @@ class RerankRequest(Settings):
     return_text: bool = False
 
 
+class Prediction(BaseModel):
+    """A score under the model's one label."""
+
+    score: float
+    label: str
+
+
+class Rank(BaseModel):
+    """A text's place among those that were sent, its score, and itself where that was asked for."""
+
+    index: int
+    text: str | None = None
+    score: float
+
+
+class TeiError(BaseModel):
+    """An error of TEI's."""
+
+    error: str
+    error_type: str
+
+
 def tei_form(refusal: Refusal) -> tuple[int, Mapping[str, Any]]:
     """TEI's errors; those of the model or of time are the backend's."""
-    kind = "Empty" if refusal.kind == "no-input" else _ERRORS.get(refusal.status, "Backend")
+    kind = "Empty" if refusal.kind == NO_INPUT else _ERRORS.get(refusal.status, "Backend")
     status = 400 if kind == "Empty" else refusal.status if refusal.status in _ERRORS else _BACKEND
     return status, {"error": refusal.message, "error_type": kind}
 
 
 def router(service: Service) -> APIRouter:
     """The routes `/predict` and `/info`; `/rerank` stands in `shared`."""
-    routes = refusing_router(tei_form, tag="Text Embeddings Inference")
+    routes = refusing_router(tei_form, tag="Text Embeddings Inference", told=TeiError)
     templated = Templated(service.renderer)
 
-    @routes.post("/predict")
+    @routes.post("/predict", response_model=list[Prediction] | list[list[Prediction]])
     async def predict(body: PredictRequest, profile: ProfileName = None) -> Any:
         entries, single = entries_of(body.inputs)
         conversations = await read_each(partial(_conversation, templated), entries)
@@ -90,7 +112,7 @@ def router(service: Service) -> APIRouter:
 async def ranked(service: Service, body: RerankRequest, profile: str | None) -> list[dict[str, Any]]:
     """The reply of `/rerank`: texts by falling score; ties in the order in which they came."""
     if not body.texts:
-        raise ConversationError("no-input: `texts` cannot be empty", fault="no-input")
+        raise ConversationError("no-input: `texts` cannot be empty", fault=NO_INPUT)
     scores = await _scored(service, [conversation_of(body.query, text) for text in body.texts], body, profile)
     numbers = list(map(activation_of(body), (score.score for score in scores)))
     order = sorted(range(len(scores)), key=lambda i: -scores[i].score)

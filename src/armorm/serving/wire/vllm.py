@@ -24,7 +24,7 @@ from armorm.errors import ConversationError
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
 from armorm.serving.service import Service
-from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
+from armorm.serving.wire.refusing import NO_INPUT, UNFIT, Refusal, refusing_router
 from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, require_whole, score_all
 
 LABEL = "score"
@@ -146,6 +146,110 @@ class RerankRequest(Scoring):
     top_n: int = Field(0, ge=0)
 
 
+class Usage(BaseModel):
+    """Tokens that were read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class PoolingUsage(Usage):
+    """The same as pooling routes tell it."""
+
+    completion_tokens: int
+    prompt_tokens_details: None
+
+
+class _Whole(BaseModel):
+    id: str
+    object: str
+    created: int
+    model: str
+    usage: PoolingUsage
+
+
+class Classified(BaseModel):
+    """One conversation's score, as a class of one."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class ClassifyReply(_Whole):
+    """Scores of `/classify`."""
+
+    data: list[Classified]
+
+
+class Pooled(BaseModel):
+    """One conversation's score, as a vector of one or its bytes."""
+
+    index: int
+    object: str
+    data: list[float] | str
+
+
+class PoolingReply(_Whole):
+    """Scores of `/pooling`."""
+
+    data: list[Pooled]
+
+
+class Scored(BaseModel):
+    """One pair's score."""
+
+    index: int
+    object: str
+    score: float
+
+
+class ScoreReply(_Whole):
+    """Scores of `/score`."""
+
+    data: list[Scored]
+
+
+class Document(BaseModel):
+    """A document as it was sent: as text, or in parts."""
+
+    text: str | None
+    multi_modal: Any
+
+
+class Ranked(BaseModel):
+    """A document's place among those that were sent, and its score."""
+
+    index: int
+    document: Document
+    relevance_score: float
+
+
+class RerankReply(BaseModel):
+    """Documents by falling score."""
+
+    id: str
+    model: str
+    usage: Usage
+    results: list[Ranked]
+
+
+class VllmFault(BaseModel):
+    """What is wrong, and its status."""
+
+    message: str
+    type: str
+    param: None
+    code: int
+
+
+class VllmError(BaseModel):
+    """An error of vLLM's."""
+
+    error: VllmFault
+
+
 def vllm_form(refusal: Refusal) -> tuple[int, Mapping[str, Any]]:
     """vLLM's errors: what can't be read or scored is a bad request."""
     status = 400 if refusal.status == UNFIT else refusal.status
@@ -155,26 +259,26 @@ def vllm_form(refusal: Refusal) -> tuple[int, Mapping[str, Any]]:
 
 def router(service: Service) -> APIRouter:
     """The routes that vLLM has for itself: `/pooling`, `/score`, `/v1/score`, `/v1/rerank`, `/v2/rerank`; see `shared`."""
-    routes = refusing_router(vllm_form, tag="vLLM")
+    routes = refusing_router(vllm_form, tag="vLLM", told=VllmError)
     templated = Templated(service.renderer)
 
-    @routes.post("/pooling")
+    @routes.post("/pooling", response_model=PoolingReply)
     async def pooling(body: PoolingRequest, profile: ProfileName = None) -> dict[str, Any]:
         scores, tokens = await scored(service, templated, body, profile)
         write = _as_base64 if body.encoding_format == "base64" else _as_floats
         data = [{"index": i, "object": "pooling", "data": write(score)} for i, score in enumerate(scores)]
         return _whole("pool", service, data, tokens)
 
-    @routes.post("/score")
-    @routes.post("/v1/score", include_in_schema=False)
+    @routes.post("/score", response_model=ScoreReply)
+    @routes.post("/v1/score", response_model=ScoreReply, include_in_schema=False)
     async def score(body: ScoreRequest, profile: ProfileName = None) -> dict[str, Any]:
         conversations = [conversation_of(query, document) for query, document in body.pairs]
         scores, tokens = await _measured(service, conversations, body, profile)
         data = [{"index": i, "object": "score", "score": score.score} for i, score in enumerate(scores)]
         return _whole("score", service, data, tokens)
 
-    @routes.post("/v1/rerank")
-    @routes.post("/v2/rerank", include_in_schema=False)
+    @routes.post("/v1/rerank", response_model=RerankReply)
+    @routes.post("/v2/rerank", response_model=RerankReply, include_in_schema=False)
     async def rerank(body: RerankRequest, profile: ProfileName = None) -> dict[str, Any]:
         return await ranked(service, body, profile)
 
@@ -215,7 +319,7 @@ def entries_of(given: Any) -> list[str | list[int]]:
     """Texts or lists of ids, each for a conversation. Raises ConversationError for none."""
     alone = isinstance(given, str) or (given and isinstance(given[0], int))
     if not given and not isinstance(given, str):
-        raise ConversationError("no-input: the input is empty: send at least one conversation", fault="no-input")
+        raise ConversationError("no-input: the input is empty: send at least one conversation", fault=NO_INPUT)
     return [given] if alone else list(given)
 
 
