@@ -52,27 +52,29 @@ TOLD = ("GET /v1/models", "GET /v1/basis", "GET /info", "GET /healthz", "GET /re
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture(scope="module")
+# schemathesis ends an application's lifespan with each test, and a service that has ended stays so.
+
+
+@pytest.fixture
 def service(tiny_model: RewardModel) -> LocalService:
     profiles = {"careful": Profile(name="careful", fix={"safe": 0.5})}
     known = Preference("logistic", pairs=100, prompts=50, slope=2.0)
     return LocalService(tiny_model.engine(), "tiny", profiles=profiles, preference=known)
 
 
-@pytest.fixture(scope="module")
-def app(service: LocalService) -> Iterator[Any]:
-    yield create_app(service)
-    asgi.shutdown_lifespans()
+@pytest.fixture
+def app(service: LocalService) -> Any:
+    return create_app(service)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def operations(app: Any) -> Mapping[str, Any]:
     """Every operation by its method and path."""
     found = [result.ok() for result in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations()]
     return {operation.label: operation for operation in found}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(app: Any) -> Iterator[Any]:
     """A client in this process, on the same event loop as all others here."""
     with asgi.get_client(app) as client:

@@ -54,15 +54,21 @@ def create_app(service: Service, door: Door | None = None) -> FastAPI:
 
 
 class Described(FastAPI):
-    """An application whose OpenAPI tells each route's own errors alone."""
+    """An application whose OpenAPI tells each route's own errors alone, and bodies that can be."""
 
     def openapi(self) -> dict[str, Any]:
-        """Without what FastAPI adds of bodies that don't fit: no route here answers in that form."""
+        """Without what FastAPI adds of bodies that don't fit: no route here answers in that form.
+
+        A body of one protocol may have any keys beside its own, so it may fit another's form too: any of the forms, not one.
+        """
         described = super().openapi()
         for operations in described["paths"].values():
             for operation in operations.values():
                 if _FASTAPIS in str(operation["responses"].get("422", "")):
                     del operation["responses"]["422"]
+                for content in operation.get("requestBody", {}).get("content", {}).values():
+                    if "oneOf" in content["schema"]:
+                        content["schema"]["anyOf"] = content["schema"].pop("oneOf")
         for name in (_FASTAPIS, "ValidationError"):
             described["components"]["schemas"].pop(name, None)
         return described

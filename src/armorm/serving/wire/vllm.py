@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
@@ -39,8 +39,16 @@ class Part(BaseModel):
     text: StrictStr
 
 
-Side = StrictStr | dict[Literal["content"], StrictStr | list[Part]]
-"""A query or a document: a text, or what holds one in parts."""
+class Parts(BaseModel):
+    """What holds a text in parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    content: StrictStr | list[Part]
+
+
+Side = StrictStr | Parts
+"""A query or a document."""
 
 
 class Common(BaseModel):
@@ -142,7 +150,7 @@ class RerankRequest(Scoring):
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "What is 12 · 12?", "documents": ["144.", "124."]}]})
 
     query: Side
-    documents: Side | list[Side] = Field(min_length=1)
+    documents: Side | Annotated[list[Side], Field(min_length=1)]
     top_n: int = Field(0, ge=0)
 
 
@@ -347,11 +355,11 @@ def _id(kind: str) -> str:
 
 
 def _listed(side: Side | Sequence[Side]) -> list[Side]:
-    return [side] if isinstance(side, str | dict) else list(side)
+    return [side] if isinstance(side, str | Parts) else list(side)
 
 
 def _content(side: Side) -> Any:
-    content = side if isinstance(side, str) else side["content"]
+    content = side if isinstance(side, str) else side.content
     return content if isinstance(content, str) else [part.model_dump() for part in content]
 
 
