@@ -327,6 +327,5 @@ def test_a_forked_process_scores_on_its_own(folder: Path, monkeypatch: pytest.Mo
     torch.ones(512, 512) @ torch.ones(512, 512)
     with core._OPENING, ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         found = pool.submit(areal.reward, "How are you?", "fine<|im_end|>", [1], [2], messages=ASKED).result(60)
-    assert found == pytest.approx(areal.reward(WRITTEN["chatml"].replace("Hi\nthere", "How are you?"), "fine"), abs=10)
     assert found == pytest.approx(areal.reward("How are you?", "fine"), abs=1e-5)
     assert areal.reward("How are you?", "", messages=ASKED) == -1.0
