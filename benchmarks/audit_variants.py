@@ -44,12 +44,12 @@ def told(results: AuditResults) -> dict[str, Any]:
     """By view: each change's shift with its interval and whether it is as expected, and length within prompts."""
     return {
         view.name: {
-            "length within prompts": view.length.model_dump(mode="json"),
+            "length within prompts": view.length.within_prompt.to_json(),
             "shifts": {
                 one.name: {
                     "expected": one.expected,
                     "as expected": one.views[view.name].as_expected,
-                    **one.views[view.name].shift.model_dump(mode="json"),
+                    **one.views[view.name].shift.to_json(),
                 }
                 for one in results.perturbations
             },
