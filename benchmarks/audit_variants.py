@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from unseen_variants import AS_PAPER, variant
+from unseen_variants import AS_PAPER, MADE, variant
 
 from armorm.bench.audit import AuditResults
 from armorm.jobs.audit import run_audit
@@ -27,7 +27,8 @@ STEPS: dict[str, dict[str, Any]] = {
     "gate held, contrast pairs": {"debias": AS_PAPER["debias"], "preferred": False},
     "gate held, contrast pairs, padding": {"preferred": False},
     "recipe": {},
-    "recipe, made objectives": {"made": True},
+    "recipe, made objectives": {"made": MADE},
+    "recipe, made conciseness": {"made": ["conciseness"]},
 }
 
 

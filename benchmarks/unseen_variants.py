@@ -34,7 +34,7 @@ PAPER: dict[str, Any] = {
     "combine": "best",
 }
 """The paper's gate, as small as this much data asks for."""
-MADE = {"made": ["relevance", "coherence", "completeness", "conciseness", "compliance"], "cap": 2500}
+MADE = ["relevance", "coherence", "completeness", "conciseness", "compliance"]
 AS_PAPER: dict[str, Any] = {
     "gate": PAPER,
     "preferred": False,
@@ -52,7 +52,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no kl_elsewhere": {"gate": {"kl_elsewhere": 0.0}},
     "no kl_equal": {"gate": {"kl_equal": 0.0}},
     "no contrast pairs": {"contrast": False},
-    "made objectives": {"made": True},
+    "made objectives": {"made": MADE},
+    "made conciseness": {"made": ["conciseness"]},
     "spearman": {"debias": {"method": "spearman"}},
     "intervention": {"debias": {"method": "intervention"}},
 }
@@ -66,7 +67,7 @@ def variant(name: str, changes: Mapping[str, Any]) -> Recipe:
     if not changes.get("contrast", True):
         facts["pairs"] = [source for source in facts["pairs"] if not source["made"]]
     if changes.get("made"):
-        facts["ratings"].append({**MADE, "of": of})
+        facts["ratings"].append({"made": changes["made"], "of": of, "cap": 500 * len(changes["made"])})
     elif not changes.get("contrast", True):
         facts["harmless"] = []
     for part in ("gate", "debias"):
