@@ -2,8 +2,8 @@
 
     python benchmarks/audit_variants.py [--only NAME …] [--out runs/variants] [--features FOLDER] [--limit 80] [--json FILE]
 
-Needs ARMORM_DATA. Each row is an `armorm train` without its suites and an `armorm audit` on the dev pairs; the last row is the
-whole recipe. Printed per change: the shift of the score in standard deviations, with ✗ where it is not what a good model does.
+Needs ARMORM_DATA. Each row is an `armorm train` without its suites and an `armorm audit` on the dev pairs. Printed per change:
+the shift of the score in standard deviations, with ✗ where it is not what a good model does.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from armorm.run.train import train
 STEPS: dict[str, dict[str, Any]] = {
     "paper's form": AS_PAPER,
     "gate held": {**AS_PAPER, "gate": {}},
-    "gate held, contrast pairs": {"debias": AS_PAPER["debias"], "preferred": False},
-    "gate held, contrast pairs, padding": {"preferred": False},
-    "recipe": {},
-    "recipe, made objectives": {"made": MADE},
-    "recipe, made conciseness": {"made": ["conciseness"]},
+    "… and contrast pairs": {"debias": AS_PAPER["debias"], "preferred": False, "made": []},
+    "… and padding": {"preferred": False, "made": []},
+    "… and preferred": {"made": []},
+    "… and conciseness: the recipe": {},
+    "five made objectives instead": {"made": MADE},
 }
 
 

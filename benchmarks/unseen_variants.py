@@ -39,6 +39,7 @@ AS_PAPER: dict[str, Any] = {
     "gate": PAPER,
     "preferred": False,
     "contrast": False,
+    "made": [],
     "debias": {"method": "spearman", "nuisances": ["computed-verbosity"], "padded": None},
 }
 CHANGES: dict[str, dict[str, Any]] = {
@@ -52,8 +53,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no kl_elsewhere": {"gate": {"kl_elsewhere": 0.0}},
     "no kl_equal": {"gate": {"kl_equal": 0.0}},
     "no contrast pairs": {"contrast": False},
-    "made objectives": {"made": MADE},
-    "made conciseness": {"made": ["conciseness"]},
+    "no made objective": {"made": []},
+    "five made objectives": {"made": MADE},
     "spearman": {"debias": {"method": "spearman"}},
     "intervention": {"debias": {"method": "intervention"}},
 }
@@ -66,9 +67,11 @@ def variant(name: str, changes: Mapping[str, Any]) -> Recipe:
     of = next(source["of"] for source in facts["pairs"] if source["made"])
     if not changes.get("contrast", True):
         facts["pairs"] = [source for source in facts["pairs"] if not source["made"]]
-    if changes.get("made"):
-        facts["ratings"].append({"made": changes["made"], "of": of, "cap": 500 * len(changes["made"])})
-    elif not changes.get("contrast", True):
+    if "made" in changes:
+        facts["ratings"] = [source for source in facts["ratings"] if not source["made"]]
+    if made := changes.get("made"):
+        facts["ratings"].append({"made": made, "of": of, "cap": 500 * len(made)})
+    if not any(source["made"] for source in (*facts["ratings"], *facts["pairs"])):
         facts["harmless"] = []
     for part in ("gate", "debias"):
         facts[part] |= changes.get(part, {})
