@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from armorm.errors import FitError, ObjectiveMismatch
-from armorm.fit.debias import Debias, correlations, fit_debias
+from armorm.fit.debias import Debias, correlations, fit_debias, largest_by_chance
 from armorm.objectives import Objective, Objectives
 
 
@@ -214,3 +214,17 @@ def test_faults_are_errors():
         Debias.identity(TWO).apply(rewards, tokens)
     with pytest.raises(ObjectiveMismatch, match=r"\(2, 2\)"):
         Debias(TWO, ("tokens",), np.eye(2))
+
+
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+def test_chance_is_what_independent_columns_show(method):
+    rng = np.random.default_rng(1)
+    n, k = 200, 5
+    mean, high = largest_by_chance(rng.normal(size=(n, k)), rng.normal(size=n), method, seed=0)
+    shown = [np.abs(correlations(rng.normal(size=(n, k)), rng.normal(size=(n, 1)), method)).max() for _ in range(2000)]
+    assert mean == pytest.approx(np.mean(shown), abs=0.006)
+    assert high == pytest.approx(np.quantile(shown, 0.95), abs=0.012)
+    u = rng.normal(size=n)  # what correlates by itself changes nothing: only the order is chance's
+    assert largest_by_chance(np.stack([u, u**3], axis=1), u, method, seed=0)[1] < 0.25
+    assert np.isnan(largest_by_chance(np.ones((n, 2)), u, method, seed=0)).all()
+    assert np.isnan(largest_by_chance(u[:, None], np.ones(n), method, seed=0)).all()

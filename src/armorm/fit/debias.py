@@ -38,6 +38,8 @@ TOLERANCE = 1e-3
 """The rank correlation that counts as none where several nuisances are taken out at once."""
 
 MAX_STEPS = 100
+SHUFFLES = 1000
+"""Orders by which chance is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,6 +258,22 @@ def correlations(
             if a is not None and b is not None and (spread := float(np.sqrt((a @ a) * (b @ b)))):
                 found[i, j] = float(a @ b) / spread
     return found
+
+
+def largest_by_chance(
+    values: Float[np.ndarray, "n k"], nuisance: Float[np.ndarray, " n"], method: Measure, *, seed: int
+) -> tuple[float, float]:
+    """What the largest of the columns' correlations with a nuisance, sign aside, comes to where there is none.
+
+    The mean and the 95th percentile over `SHUFFLES` orders of the nuisance among the answers; NaN where nothing varies.
+    """
+    columns = [a / np.sqrt(a @ a) for a in (_centred(column, method) for column in values.T) if a is not None]
+    beside = _centred(nuisance, method)
+    if not columns or beside is None:
+        return np.nan, np.nan
+    stacked, beside, draws = np.stack(columns), beside / np.sqrt(beside @ beside), np.random.default_rng(seed)
+    largest = [float(np.abs(stacked @ draws.permutation(beside)).max()) for _ in range(SHUFFLES)]
+    return float(np.mean(largest)), float(np.quantile(largest, 0.95))
 
 
 def _centred(column: Float[np.ndarray, " n"], method: Measure) -> Float[np.ndarray, " n"] | None:

@@ -199,11 +199,22 @@ class ReferenceFacts(Result):
     """How many there are."""
 
 
+class LargestByChance(Result):
+    """The largest correlation of any debiased reward, sign aside, where there is none but chance's."""
+
+    mean: Number
+    """On average."""
+    high: Number
+    """No larger in 95 of 100 cases."""
+
+
 class HeldOutFacts(Result):
     """The answers on which it is tested."""
 
     n: int
     """How many there are."""
+    chance: Mapping[str, LargestByChance] = {}
+    """By nuisance, what chance gives on so many answers."""
 
 
 class PaddedCopies(Result):

@@ -200,7 +200,13 @@ def _debias(debias: DebiasFacts) -> Grid:
     measure = "spearman" if debias.method in _AIMS else debias.method
     how = measure if debias.over == "pooled" else f"{measure}, of differences {debias.over.replace('-', ' ')}"
     aim = _AIMS.get(debias.method, ", so that the two no longer correlate on the reference answers")
-    return table("run.debias", rows, aim=aim, method=how, itself=debias.itself, answers=answers, sources=sources)
+    told = "".join(
+        f" By chance alone the largest correlation after, on {count(debias.held_out.n)} held-out answers, would be "
+        f"{one.mean:.3f} with {name} (up to {one.high:.3f})."
+        for name, one in debias.held_out.chance.items()
+        if math.isfinite(one.mean)
+    )
+    return table("run.debias", rows, aim=aim, chance=told, method=how, itself=debias.itself, answers=answers, sources=sources)
 
 
 def padding_grid(debias: DebiasFacts, copies: PaddedCopies) -> Grid:

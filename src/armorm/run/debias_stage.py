@@ -18,7 +18,7 @@ from armorm.data.splits import Split
 from armorm.features.answers import Answers, column_of
 from armorm.features.columns import Column
 from armorm.features.nuisances import COMPUTED
-from armorm.fit.debias import Debias, DebiasFit, correlations, fit_debias, measure_of, within_prompts
+from armorm.fit.debias import Debias, DebiasFit, correlations, fit_debias, largest_by_chance, measure_of, within_prompts
 from armorm.fit.method import compute_nuisances
 from armorm.fit.parts import save_debias
 from armorm.intervals import Interval, mean_by_group
@@ -77,7 +77,7 @@ def fit_debias_stage(
         context.reporter.warn(warning)
     save_debias(folder, fit.debias)
     held_out = _reference(context, fitted, ratings, pairs, (Split.TEST,))
-    before, after = _correlations(context, fit.debias, held_out)
+    before, after, chance = _correlations(context, fit.debias, held_out)
 
     def change(first: Correlations, second: Correlations, i: int) -> dict[str, Any]:
         return {n: {"before": write_number(first[i, j]), "after": write_number(second[i, j])} for j, n in enumerate(names)}
@@ -85,7 +85,7 @@ def fit_debias_stage(
     return fit.debias, {
         **facts,
         "reference": {"sources": settings.reference or sorted(set(pairs.sources)), "n": len(reference)},
-        "held_out": {"n": len(held_out)},
+        "held_out": {"n": len(held_out), "chance": chance},
         "objectives": [
             {
                 "name": o.name,
@@ -162,17 +162,25 @@ class _Predicted:
         return len(self.tokens)
 
 
-def _correlations(context: RunContext, debias: Debias, answers: _Predicted) -> tuple[Correlations, Correlations]:
-    # Of each reward with each nuisance, before and after.
+def _correlations(
+    context: RunContext, debias: Debias, answers: _Predicted
+) -> tuple[Correlations, Correlations, dict[str, dict[str, float | None]]]:
+    # Of each reward with each nuisance, before and after; for each nuisance, how large the largest after would be by chance.
     settings, k = context.recipe.debias, len(debias.objectives)
     names, measure = settings.nuisances, measure_of(settings.method)
     rewards, computed = answers.rewards, compute_nuisances(debias.computed, answers.tokens, answers.style)
     values = np.concatenate([rewards, debias.apply(rewards, computed).values, rewards, computed], axis=1)
     values = values if settings.over == "pooled" else within_prompts(values, answers.groups)
     if len(values) < 3:
-        return np.full((k, len(names)), np.nan), np.full((k, len(names)), np.nan)
-    nuisance = values[:, [2 * k + debias.terms.index(n) for n in names]]
-    return correlations(values[:, :k], nuisance, measure), correlations(values[:, k : 2 * k], nuisance, measure)
+        return np.full((k, len(names)), np.nan), np.full((k, len(names)), np.nan), {}
+    freed, nuisance = values[:, k : 2 * k], values[:, [2 * k + debias.terms.index(n) for n in names]]
+    others = [[i for i, o in enumerate(debias.objectives.names) if o != name] for name in names]
+    found = [
+        largest_by_chance(freed[:, own], column, measure, seed=context.recipe.seed)
+        for own, column in zip(others, nuisance.T, strict=True)
+    ]
+    chance = {name: {"mean": write_number(one[0]), "high": write_number(one[1])} for name, one in zip(names, found, strict=True)}
+    return correlations(values[:, :k], nuisance, measure), correlations(freed, nuisance, measure), chance
 
 
 def _reference(

@@ -83,7 +83,9 @@ def _debias_rows(truth: Truth, facts: Mapping[str, Any]) -> list[dict[str, Any]]
         what, off = f"largest |Spearman| with {truth.nuisance}, {label}", largest(where, "before")
         return _row(what, aim, largest(where, "after"), ("without debiasing", off), at_most=True)
 
-    return [row("reference", "reference set", REFERENCE_AIM), row("held_out", "held-out prompts", HELD_OUT_AIM)]
+    chance = facts["held_out"]["chance"][truth.nuisance]
+    told = f"held-out prompts (by chance {chance['mean']:.3f}, up to {chance['high']:.3f}, on {facts['held_out']['n']} answers)"
+    return [row("reference", "reference set", REFERENCE_AIM), row("held_out", told, HELD_OUT_AIM)]
 
 
 def _gate_rows(truth: Truth, debias: Debias, gates: Gates, pairs: PairArrays) -> list[dict[str, Any]]:
