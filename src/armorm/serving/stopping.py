@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -83,8 +82,7 @@ class Server(uvicorn.Server):
             self._make_room(over)
 
     def _make_room(self, connections: int) -> None:
-        # The oldest of the silent ones, which stand first.
-        for connection in list(islice(self._silent, connections)):
+        for connection in sorted(self._silent, key=self._silent.__getitem__)[:connections]:
             connection.transport.close()
             del self._silent[connection]
         if (now := time.monotonic()) - self._told >= TOLD_EVERY:
