@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -108,7 +109,8 @@ def test_connections_that_can_not_be_taken_are_no_tracebacks(monkeypatch: pytest
     server.server_state.connections.update(connections)
     server._close_silent()
     others: list[Any] = []
-    loop: Any = SimpleNamespace(default_exception_handler=others.append)
+    loop = asyncio.new_event_loop()
+    monkeypatch.setattr(loop, "default_exception_handler", others.append)
     for _ in range(1000):
         server._on_fault(loop, {"exception": OSError(24, "Too many open files"), "message": "socket.accept()"})
     assert sum(one.closed for one in connections) == stopping.SPARE
@@ -116,3 +118,4 @@ def test_connections_that_can_not_be_taken_are_no_tracebacks(monkeypatch: pytest
     assert others == []
     server._on_fault(loop, {"exception": OSError(5, "another")})
     assert len(others) == 1
+    loop.close()
