@@ -323,7 +323,8 @@ def test_slime_takes_a_key_of_a_dictionary(client, model, fine):
 def test_llama_factory_reads_scores(client, fine):
     reply = get(client, "/v1/score/evaluation", {"model": "model", "messages": [PROMPT + TALK[1]["content"] + "<|im_end|>"] * 2})
     assert set(reply) == {"id", "object", "model", "scores"}
-    assert (reply["object"], reply["model"]) == ("score.evaluation", "model")
+    assert (reply["object"], reply["model"]) == ("score.evaluation", "tiny")  # the one that scored, whatever was asked for
+    assert get(client, "/v1/score/evaluation", {"messages": [PROMPT + "fine"]})["model"] == "tiny"
     assert reply["scores"] == pytest.approx([fine, fine], abs=2e-6)
     assert get(client, "/v1/score/evaluation", {"model": "m", "messages": []}, 422)["type"] == "invalid-request"
 

@@ -40,6 +40,7 @@ def create_app(service: Service, door: Door | None = None) -> FastAPI:
         version=version("armorm"),
         docs_url=None,  # both load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the query, with a key that stands in it
         lifespan=_lifespan(service),
     )
     app.state.door, app.state.metrics = door, metrics

@@ -26,6 +26,7 @@ from armorm.scoring.score import Score
 from armorm.serving.bodies import read_profile
 from armorm.serving.described import FOR_SCORES, AuditReply, answers, refusals
 from armorm.serving.faults import own_router
+from armorm.serving.reading import Listed
 from armorm.serving.replies import Reply, result_of
 from armorm.serving.service import require_model
 
@@ -63,7 +64,7 @@ class AuditBody(BaseModel):
     )
 
     model: str | None = None
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Listed[dict[str, Any]] = Field(min_length=1)
     answer: str
     other: str = ""
     seed: Seed = 0

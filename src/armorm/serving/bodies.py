@@ -73,6 +73,11 @@ class RewardsBody(_Body):
             raise ValueError("give either `conversations`, or `messages` (the prompt) and `answers`")
         return self
 
+    @property
+    def count(self) -> int:
+        """How many conversations they are; `asked` makes one of each answer."""
+        return len(self.conversations or self.answers or ())
+
     def asked(self) -> list[Any]:
         """The conversations."""
         if self.conversations is not None:

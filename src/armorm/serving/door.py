@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from starlette.routing import Match
 
 from armorm.serving.keys import Keys
 from armorm.serving.logs import tell
@@ -96,7 +98,8 @@ class Guarded:
             return await self.app(scope, receive, send)
         headers = dict(scope["headers"])
         asked = _Asked(scope, request_id(scope))
-        scope["request_id"] = asked.id
+        scope["request_id"], scope["limits"] = asked.id, self.door.limits
+        _name_route(scope)
         told = self._telling(asked, send)
         self.door.inside += 1
         self.metrics.inside.set(self.door.inside)
@@ -230,6 +233,23 @@ class Guarded:
             bytes=len(asked.body),
             **texts,
         )
+
+
+def _name_route(scope: Any) -> None:
+    # The route that is meant, so that what the door refuses is counted under it too; the router finds it again.
+    for route in routes_of(getattr(scope.get("app"), "routes", ())):
+        if route.matches(scope)[0] is not Match.NONE:
+            scope["route"] = route
+            return
+
+
+def routes_of(routes: Iterable[Any]) -> Iterator[Any]:
+    """Single routes, those of included routers among them."""
+    for route in routes:
+        if (included := getattr(route, "original_router", None)) is not None:
+            yield from routes_of(included.routes)
+        else:
+            yield route
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 from armorm.errors import ArmormError, UserError
 from armorm.serving.reading import Handler, StrictRoute
 from armorm.serving.replies import INVALID, Reply, error_reply, fault_reply, request_id
+from armorm.serving.service import TooLarge
 
 MOST_FAULTS = 5
-_STATUSES = {404: "no-such-route", 405: "no-such-method"}
+_STATUSES = {404: "no-such-route", 405: "no-such-method", 413: TooLarge.kind}
 ANSWERED = (ArmormError, RequestValidationError, HTTPException)
 """The errors that have this form; whatever else is raised is a fault of the server's own."""
 

@@ -20,12 +20,14 @@ def health_router(door: Door, metrics: Metrics, ready: Callable[[], bool]) -> AP
     """/healthz: the process answers; /readyz: it takes requests; /metrics: Prometheus' text."""
     routes = APIRouter()
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", summary="The process answers", responses=answers(State) | refusals(door=KEYLESS))
     async def healthz() -> Reply:
         return Reply({"status": "ok"})
 
     not_now: dict[int | str, Any] = {503: {"description": "Not yet, or not any more", "model": State}}
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", summary="Requests are taken", responses=answers(State) | refusals(door=KEYLESS) | not_now)
     async def readyz() -> Reply:
         told = "draining" if door.closed else "ready" if ready() else "not ready"

@@ -21,7 +21,7 @@ from armorm.serving.bodies import CompareBody, RewardsBody
 from armorm.serving.described import FOR_SCORES, CompareReply, ModelsReply, RewardsReply, answers, refusals
 from armorm.serving.faults import own_router
 from armorm.serving.replies import Reply, result_of
-from armorm.serving.service import Outcome, Service, require_model
+from armorm.serving.service import Outcome, Service, limits_of, require_model
 
 _DETAILS = {
     "index": 0,
@@ -72,6 +72,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/rewards", summary="Score conversations", responses=answers(RewardsReply, _REWARDS) | refusals(FOR_SCORES))
     async def rewards(body: RewardsBody) -> Reply:
         require_model(service.name, body.model)
+        limits_of(service).require_few(body.count)
         outcomes = await service.score(body.asked(), profile=body.asked_profile())
         results = [{"index": i, **result_of(outcome, details=body.details)} for i, outcome in enumerate(outcomes)]
         return Reply({"model": service.name, "objectives": list(service.objectives), "results": results})

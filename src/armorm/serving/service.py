@@ -95,15 +95,24 @@ class Limits:
 
     def check(self, *, answers: int, requests: int, retry_after: int) -> None:
         """Raises TooLarge for more answers than a request may have, Overloaded where as many requests wait as may."""
-        if answers > self.answers:
-            raise TooLarge(f"{answers:,} answers in one request: send at most {self.answers:,}, and the others after them")
+        self.require_few(answers)
         if requests >= self.queue_requests:
             raise Overloaded(f"{requests:,} requests wait already: ask again later", retry_after=retry_after)
+
+    def require_few(self, answers: int) -> None:
+        """Raises TooLarge for more answers than a request may have."""
+        if answers > self.answers:
+            raise TooLarge(f"{answers:,} answers in one request: send at most {self.answers:,}, and the others after them")
 
     def late(self, retry_after: int) -> TimedOut:
         """What a request hears whose time is over."""
         told = f"the scores were not there after {self.seconds:g} seconds: send less at once, or ask again later"
         return TimedOut(told, retry_after=retry_after)
+
+
+def limits_of(service: Any) -> Limits:
+    """A service's limits; the usual ones where it tells none."""
+    return getattr(service, "limits", None) or Limits()
 
 
 def profile_named(profiles: Mapping[str, Profile], name: str) -> Profile:

@@ -6,6 +6,8 @@ Cost: a look at the connections ten times a second.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import socket
 import sys
@@ -23,6 +25,14 @@ HEAD_SECONDS = 20.0
 """A connection that is silent, or has sent half of a request's head, for so long is closed."""
 KEEP_ALIVE = 30
 """Seconds for which an idle connection is kept."""
+BACKLOG = 128
+"""Connections that wait to be taken. asyncio takes as many in a row, and complains as often where it can't."""
+SPARE = 64
+"""Descriptors that connections leave for all else: beyond, those that have been silent longest are closed."""
+AGAIN = 0.5
+"""Seconds between two times that room is made where a connection could not be taken; asyncio tries again after one."""
+TOLD_EVERY = 60.0
+"""Seconds between two lines of the log about too few descriptors."""
 AT_ONCE = 130
 """The exit code after a second signal."""
 
@@ -34,9 +44,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.door, self.begun = door, begun
         self._silent: dict[Any, float] = {}
+        self._most = max(1, descriptors() - SPARE)
+        self._told = self._short = -TOLD_EVERY
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, and what is to be told when it is done."""
+        asyncio.get_running_loop().set_exception_handler(self._on_fault)
         await super().startup(sockets)
         if self.started:
             self.begun()
@@ -65,6 +78,26 @@ class Server(uvicorn.Server):
         for connection, since in self._silent.items():
             if now - since > KEEP_ALIVE + HEAD_SECONDS or (connection.cycle is None and now - since > HEAD_SECONDS):
                 connection.transport.close()
+        if (over := len(self.server_state.connections) - self._most) > 0:
+            self._make_room(over)
+
+    def _make_room(self, connections: int) -> None:
+        for connection in sorted(self._silent, key=self._silent.__getitem__)[:connections]:
+            connection.transport.close()
+            del self._silent[connection]
+        if (now := time.monotonic()) - self._told >= TOLD_EVERY:
+            self._told = now
+            tell("too-many-connections", connections=len(self.server_state.connections), most=self._most)
+
+    def _on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # asyncio tells of each connection that it can't take, with a traceback.
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            if (now := time.monotonic()) - self._short >= AGAIN:
+                self._short = now
+                self._make_room(SPARE)
+        else:
+            loop.default_exception_handler(context)
 
 
 def _busy(connection: Any) -> bool:
@@ -84,10 +117,20 @@ def run(app: Any, listening: socket.socket, door: Door, begun: Callable[[], None
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
-        backlog=2048,
+        backlog=BACKLOG,
     )
     _take_all_descriptors()
     Server(config, door, begun).run([listening])
+
+
+def descriptors() -> int:
+    """How many descriptors this process may have."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 2**16
+    now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return now if now > 0 else 2**16
 
 
 def _take_all_descriptors() -> None:

@@ -74,7 +74,9 @@ class Shown(auditing.Scoring, Protocol):
 class ProfileBody(BaseModel):
     """A profile to check: as keys and values, or as the `text` of a YAML file; `name` is used where it says none."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"profile": {"floor": {"safety": 0.25}}}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"profile": {"name": "plain", "description": "The gate as it is."}}]}
+    )
 
     profile: dict[str, Any] | None = None
     text: str | None = None
@@ -90,10 +92,12 @@ def router(service: Shown) -> APIRouter:
     def file(name: str) -> Response:
         return Response(files[name], media_type=KINDS[name[name.rindex(".") :]], headers=HEADERS)
 
+    @routes.head("/", include_in_schema=False)
     @routes.get("/", include_in_schema=False)
     async def page() -> Response:
         return file("index.html")
 
+    @routes.head("/page/{name}", include_in_schema=False)
     @routes.get("/page/{name}", include_in_schema=False)
     async def part(name: str, request: Request) -> Response:
         if name not in files:

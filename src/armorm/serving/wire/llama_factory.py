@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
+from armorm.serving.reading import Listed
 from armorm.serving.service import Service
 from armorm.serving.wire.openrlhf import Unscorable, outcomes_of, require_all
 from armorm.serving.wire.refusing import Detail, detail_form, refusing_router
@@ -35,8 +36,8 @@ class EvaluationRequest(BaseModel):
         }
     )
 
-    model: str
-    messages: list[str] = Field(min_length=1)
+    model: str | None = None
+    messages: Listed[str] = Field(min_length=1)
     max_length: int | None = Field(None, ge=1)
 
 
@@ -60,6 +61,6 @@ def router(service: Service) -> APIRouter:
         if unscorable is None:
             require_all(outcomes)
         scores = [outcome.score if isinstance(outcome, Score) else unscorable for outcome in outcomes]
-        return {"id": f"scoreval-{uuid.uuid4().hex}", "model": body.model, "scores": scores}
+        return {"id": f"scoreval-{uuid.uuid4().hex}", "model": service.name, "scores": scores}
 
     return routes

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from armorm.errors import ArmormError, ConversationError
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
+from armorm.serving.reading import Listed
 from armorm.serving.service import Outcome, Service
 from armorm.serving.wire.policies import conversation_of
 from armorm.serving.wire.refusing import Detail, detail_form, refusing_router
@@ -46,8 +47,8 @@ class RewardRequest(BaseModel):
         }
     )
 
-    query: list[str] = Field(min_length=1)
-    prompts: list[str]
+    query: Listed[str] = Field(min_length=1)
+    prompts: Listed[str]
     labels: Any = None
 
     @model_validator(mode="after")
@@ -100,7 +101,7 @@ async def outcomes_of(
     service: Service, read: Any, entries: Sequence[Any], profile: str | None, *, max_tokens: int | None = None
 ) -> list[Outcome]:
     """Entries read as conversations and scored; one that can't be read has its error, and costs the others nothing."""
-    read_ones = await read_each(partial(_or_error, read), entries)
+    read_ones = await read_each(service, partial(_or_error, read), entries)
     sound = [i for i, one in enumerate(read_ones) if not isinstance(one, ArmormError)]
     outcomes = list[Any](read_ones)
     scored = await service.score([read_ones[i] for i in sound], profile=profile, max_tokens=max_tokens) if sound else []

@@ -2,7 +2,7 @@
 
 In: a form (a function from `Refusal` to status and body), a route's function.  Out: an `APIRouter` whose errors have that form.
 
-A message names what is wrong and never quotes a request's texts.
+A message names what is wrong. It may repeat a name that was sent (a key, a role), and never quotes a request's texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from armorm.serving.described import refusals
 from armorm.serving.faults import faults_of
 from armorm.serving.reading import Handler, StrictRoute
 from armorm.serving.replies import INVALID, MOST_SAID, Reply, kind_of_error
-from armorm.serving.service import Refused
+from armorm.serving.service import Refused, TooLarge
 
 UNFIT = 422
 """The status of a body that can't be scored, where a protocol has no other."""
@@ -96,7 +96,8 @@ def refusal_of(error: ArmormError | RequestValidationError | HTTPException) -> R
     if isinstance(error, RequestValidationError):
         return Refusal(UNFIT, INVALID, faults_of(error), family=_family_of(error))
     if isinstance(error, HTTPException):
-        return Refusal(UNFIT if error.status_code == 400 else error.status_code, INVALID, str(error.detail)[:MOST_SAID])
+        kind = TooLarge.kind if error.status_code == TooLarge.status else INVALID
+        return Refusal(UNFIT if error.status_code == 400 else error.status_code, kind, str(error.detail)[:MOST_SAID])
     status = error.status if isinstance(error, Refused) else UNFIT if isinstance(error, UserError) else 500
     retry_after = error.retry_after if isinstance(error, Refused) else None
     return Refusal(status, kind_of_error(error), str(error)[:MOST_SAID], retry_after)

@@ -14,7 +14,7 @@ from fastapi import Query
 
 from armorm.errors import ArmormError, ConversationError
 from armorm.scoring.score import Score
-from armorm.serving.service import Outcome, Served, Service
+from armorm.serving.service import Outcome, Served, Service, limits_of
 
 ProfileName = Annotated[
     str | None, Query(description="A steering profile that the server was started with, by name.", max_length=200)
@@ -32,8 +32,12 @@ async def score_all(
     return [_required(outcome, i, len(outcomes)) for i, outcome in enumerate(outcomes)]
 
 
-async def read_each(read: Callable[[Any], T], entries: Sequence[Any]) -> list[T]:
-    """Each entry through a function that tokenises, off the event loop. Raises ConversationError naming the first bad entry."""
+async def read_each(service: Service, read: Callable[[Any], T], entries: Sequence[Any]) -> list[T]:
+    """Each entry through a function that tokenises or builds, off the event loop.
+
+    Raises TooLarge for more entries than a request may have, before any is read, and ConversationError naming the first bad one.
+    """
+    limits_of(service).require_few(len(entries))
 
     def whole() -> list[T]:
         return [_read(read, entry, i, len(entries)) for i, entry in enumerate(entries)]

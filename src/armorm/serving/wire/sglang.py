@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, model_validato
 
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
+from armorm.serving.reading import Listed
 from armorm.serving.service import Service
 from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
 from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, require_whole, score_all
@@ -32,8 +33,8 @@ class NativeRequest(BaseModel):
         json_schema_extra={"examples": [{"text": ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"]}]}
     )
 
-    text: StrictStr | list[StrictStr] | None = None
-    input_ids: list[StrictInt] | list[list[StrictInt]] | None = None
+    text: StrictStr | Listed[StrictStr] | None = None
+    input_ids: Listed[StrictInt] | Listed[Listed[StrictInt]] | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> NativeRequest:
@@ -57,7 +58,7 @@ class EmbeddingRequest(BaseModel):
     )
 
     model: str | None = None
-    input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]]
+    input: StrictStr | Listed[StrictStr] | Listed[StrictInt] | Listed[Listed[StrictInt]]
     encoding_format: Literal["float"] = "float"
     dimensions: None = None
 
@@ -148,7 +149,7 @@ async def classified(service: Service, templated: Templated, body: NativeRequest
 
 
 async def _scored(service: Service, templated: Templated, given: Any, profile: str | None) -> tuple[list[Score], Sequence[int]]:
-    conversations = await read_each(templated.searched, entries_of(given))
+    conversations = await read_each(service, templated.searched, entries_of(given))
     scores = require_whole(service, await score_all(service, conversations, profile=profile))
     return scores, await count_tokens(service, conversations, scores)
 

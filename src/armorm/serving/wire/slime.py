@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
+from armorm.serving.reading import Listed
 from armorm.serving.service import Outcome, Service
 from armorm.serving.wire.openrlhf import Unscorable, named, outcomes_of, require_all
 from armorm.serving.wire.policies import conversation_of
@@ -35,7 +36,7 @@ class Sample(BaseModel):
         }
     )
 
-    prompt: str | list[dict[str, Any]]
+    prompt: str | Listed[dict[str, Any]]
     response: str
     label: Any = None
 

@@ -21,12 +21,13 @@ from armorm import __version__
 from armorm.errors import ConversationError
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
-from armorm.serving.service import Limits, Service
+from armorm.serving.reading import Listed
+from armorm.serving.service import Service, limits_of
 from armorm.serving.wire.refusing import NO_INPUT, UNFIT, Refusal, refusing_router
 from armorm.serving.wire.scoring import ProfileName, read_each, require_whole, score_all
 from armorm.serving.wire.vllm import LABEL, conversation_of
 
-Entry = list[StrictStr]
+Entry = Listed[StrictStr]
 """A text, or a question and its answer."""
 _ERRORS = {400: "Empty", UNFIT: "Validation", 413: "Validation", 429: "Overloaded", 503: "Unhealthy"}
 _BACKEND = 424
@@ -45,7 +46,7 @@ class PredictRequest(Settings):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": [["What is 12 · 12?", "144."]], "raw_scores": True}]})
 
-    inputs: StrictStr | Entry | list[Entry] = Field(min_length=1)
+    inputs: StrictStr | Entry | Listed[Entry] = Field(min_length=1)
 
 
 class RerankRequest(Settings):
@@ -56,7 +57,7 @@ class RerankRequest(Settings):
     )
 
     query: str
-    texts: list[StrictStr]
+    texts: Listed[StrictStr]
     return_text: bool = False
 
 
@@ -97,7 +98,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/predict", response_model=list[Prediction] | list[list[Prediction]])
     async def predict(body: PredictRequest, profile: ProfileName = None) -> Any:
         entries, single = entries_of(body.inputs)
-        conversations = await read_each(partial(_conversation, templated), entries)
+        conversations = await read_each(service, partial(_conversation, templated), entries)
         scores = await _scored(service, conversations, body, profile)
         found = [[{"score": activation_of(body)(score.score), "label": LABEL}] for score in scores]
         return found[0] if single else found
@@ -113,7 +114,8 @@ async def ranked(service: Service, body: RerankRequest, profile: str | None) -> 
     """The reply of `/rerank`: texts by falling score; ties in the order in which they came."""
     if not body.texts:
         raise ConversationError("no-input: `texts` cannot be empty", fault=NO_INPUT)
-    scores = await _scored(service, [conversation_of(body.query, text) for text in body.texts], body, profile)
+    conversations = await read_each(service, partial(conversation_of, body.query), body.texts)
+    scores = await _scored(service, conversations, body, profile)
     numbers = list(map(activation_of(body), (score.score for score in scores)))
     order = sorted(range(len(scores)), key=lambda i: -scores[i].score)
     texts = [{"text": text} if body.return_text else {} for text in body.texts]
@@ -139,7 +141,7 @@ def activation_of(body: Settings) -> Callable[[float], float]:
 
 def info_of(service: Service) -> dict[str, Any]:
     """What `/info` tells: a ranker of one label, and the service's limits."""
-    limits = getattr(service, "limits", Limits())
+    limits = limits_of(service)
     return {
         "model_id": service.name,
         "model_sha": None,

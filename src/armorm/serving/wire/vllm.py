@@ -14,6 +14,7 @@ import struct
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_v
 from armorm.errors import ConversationError
 from armorm.model.templated import Templated
 from armorm.scoring.score import Score
+from armorm.serving.reading import Listed
 from armorm.serving.service import Service
 from armorm.serving.wire.refusing import NO_INPUT, UNFIT, Refusal, refusing_router
 from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, require_whole, score_all
@@ -44,7 +46,7 @@ class Parts(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    content: StrictStr | list[Part]
+    content: StrictStr | Listed[Part]
 
 
 Side = StrictStr | Parts
@@ -80,8 +82,8 @@ class ClassifyRequest(Common):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"messages": _EXAMPLE}]})
 
-    input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]] | None = None
-    messages: list[Message] | None = None
+    input: StrictStr | Listed[StrictStr] | Listed[StrictInt] | Listed[Listed[StrictInt]] | None = None
+    messages: Listed[Message] | None = None
     add_generation_prompt: bool = False
     continue_final_message: bool = False
 
@@ -117,13 +119,13 @@ class ScoreRequest(Scoring):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text_1": "What is 12 · 12?", "text_2": ["144.", "124."]}]})
 
-    queries: Side | list[Side] | None = None
-    documents: Side | list[Side] | None = None
-    items: Side | list[Side] | None = None
-    data_1: Side | list[Side] | None = None
-    data_2: Side | list[Side] | None = None
-    text_1: Side | list[Side] | None = None
-    text_2: Side | list[Side] | None = None
+    queries: Side | Listed[Side] | None = None
+    documents: Side | Listed[Side] | None = None
+    items: Side | Listed[Side] | None = None
+    data_1: Side | Listed[Side] | None = None
+    data_2: Side | Listed[Side] | None = None
+    text_1: Side | Listed[Side] | None = None
+    text_2: Side | Listed[Side] | None = None
 
     @model_validator(mode="after")
     def _two_sides(self) -> ScoreRequest:
@@ -150,7 +152,7 @@ class RerankRequest(Scoring):
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "What is 12 · 12?", "documents": ["144.", "124."]}]})
 
     query: Side
-    documents: Side | Annotated[list[Side], Field(min_length=1)]
+    documents: Side | Annotated[Listed[Side], Field(min_length=1)]
     top_n: int = Field(0, ge=0)
 
 
@@ -280,7 +282,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/score", response_model=ScoreReply)
     @routes.post("/v1/score", response_model=ScoreReply, include_in_schema=False)
     async def score(body: ScoreRequest, profile: ProfileName = None) -> dict[str, Any]:
-        conversations = [conversation_of(query, document) for query, document in body.pairs]
+        conversations = await read_each(service, lambda pair: conversation_of(*pair), body.pairs)
         scores, tokens = await _measured(service, conversations, body, profile)
         data = [{"index": i, "object": "score", "score": score.score} for i, score in enumerate(scores)]
         return _whole("score", service, data, tokens)
@@ -303,7 +305,8 @@ async def classified(service: Service, templated: Templated, body: ClassifyReque
 async def ranked(service: Service, body: RerankRequest, profile: str | None) -> dict[str, Any]:
     """The reply of `/rerank`: documents by falling score; ties in the order in which they came."""
     documents = _listed(body.documents)
-    scores, tokens = await _measured(service, [conversation_of(body.query, one) for one in documents], body, profile)
+    conversations = await read_each(service, partial(conversation_of, body.query), documents)
+    scores, tokens = await _measured(service, conversations, body, profile)
     results = [
         {"index": i, "document": _shown(document), "relevance_score": score.score}
         for i, (document, score) in enumerate(zip(documents, scores, strict=True))
@@ -319,7 +322,7 @@ async def scored(
     """Scores and token counts of a request's texts, ids or messages."""
     if body.messages is not None:
         return await _measured(service, [body.messages], body, profile)
-    conversations = await read_each(templated.searched, entries_of(body.input))
+    conversations = await read_each(service, templated.searched, entries_of(body.input))
     return await _measured(service, conversations, body, profile)
 
 
