@@ -17,17 +17,20 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from reward_server import Served, reward_server
+from tiny_decoder import TEMPLATE
+from wire_world import EngineService, client_of
 
 from armorm.errors import MissingExtra, UserError
 from armorm.model.reward_model import RewardModel
-from armorm.rl import areal, nemo_rl, openrlhf, slime, verifiers, verl
+from armorm.rl import areal, nemo_rl, openrlhf, slime, trl, verifiers, verl
 from armorm.rl.conversations import joined
 
 ASKED = [{"role": "user", "content": "How are you?"}]
@@ -79,6 +82,35 @@ def test_openrlhf_loads_the_file_and_takes_tensors(score_of: Callable[[str], flo
     assert reward_func([], [], [])["rewards"].shape == (0,)
     many = reward_func([TEMPLATED + "fine", TEMPLATED + "return x"], prompts=[TEMPLATED] * 2, labels=[None] * 2)
     assert many["scores"].shape == many["extra_logs"]["safe"].shape == (2,)
+
+
+def test_an_openrlhf_query_that_its_prompt_does_not_begin_has_no_score(score_of: Callable[[str], float]):
+    queries, prompts = ["ong question?The answer", TEMPLATED + "fine"], ["A long question?", TEMPLATED]
+    for form in (list, tuple, np.array, pa.array):
+        info = openrlhf.reward_func(form(queries), form(prompts), form(["", ""]))
+        assert info["rewards"].tolist() == pytest.approx([-1.0, score_of("fine")], abs=1e-5)
+        assert info["extra_logs"]["scored"].tolist() == [0.0, 1.0]
+
+
+def test_openrlhfs_file_and_the_servers_route_give_the_same_score(
+    tiny_model: RewardModel, assembled: Any, parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    default = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+    model = assembled(*parts)
+    model.tokenizer.chat_template = default + TEMPLATE
+    model.save_pretrained(tmp_path / "model")
+    monkeypatch.setenv("ARMORM_REWARD_MODEL", str(tmp_path / "model"))
+    prompts = [TEMPLATED, "How are you?", "<|im_start|>user\n  Hi \n<|im_end|>\n<|im_start|>assistant\n", "a <|im_start|> b"]
+    queries = [prompt + "fine<|im_end|>" for prompt in prompts]
+    body = {"query": queries, "prompts": prompts, "labels": [""] * 4}
+    reply = client_of(EngineService(model)).post("/get_reward?unscorable=-1", json=body).json()
+    found = openrlhf.reward_func(queries, prompts, [""] * 4)["rewards"].tolist()
+    assert found == pytest.approx(reply["rewards"], abs=1e-5)
+    said = {"role": "assistant", "content": "fine"}
+    spaced = [{"role": "user", "content": "  Hi \n"}, said]
+    want = [model.score([*ASKED, said]).score] * 2 + [model.score(spaced).score, -1.0]
+    assert found == pytest.approx(want, abs=1e-5)
+    assert want[0] != pytest.approx(tiny_model.score([*ASKED, said]).score, abs=1e-4), "the template's own system turn counts"
 
 
 # -- verl: verl/trainer/ppo/reward.py, experimental/reward_loop/reward_manager/{naive,gdpo}.py -----------------------------------
@@ -144,6 +176,22 @@ def test_slime_gets_one_or_many(score_of: Callable[[str], float]):
     many = [slime_sample("fine", ASKED), slime_sample("", "How are you?"), slime_sample("return x", "odd", messages=ASKED)]
     assert asyncio.run(slime.reward(args, many)) == pytest.approx([one, -1.0, score_of("return x")], abs=1e-5)
     assert asyncio.run(slime.reward(args, [])) == []
+
+
+def test_messages_and_samples_may_stand_in_any_ordered_collection(score_of: Callable[[str], float]):
+    args, want = SimpleNamespace(reward_key=None), pytest.approx(score_of("fine"), abs=1e-5)
+    for form in (tuple, lambda x: np.array(x, dtype=object), pa.array):
+        assert areal.reward("odd", "fine", [1], [2], messages=form(ASKED)) == want
+        assert verl.compute_score("d", "fine", "", {"messages": form(ASKED)}) == want
+        assert asyncio.run(slime.reward(args, slime_sample("fine", "odd", messages=form(ASKED)))) == want
+        assert asyncio.run(slime.reward(args, slime_sample("fine", form(ASKED)))) == want
+        turns = [MappingProxyType(turn) for turn in joined(ASKED, "fine")]
+        assert asyncio.run(verifiers.score(SimpleNamespace(messages=tuple(turns)))) == want
+        assert trl.score(form([ASKED]), form(["fine"])) == trl.score(form(["How are you?"]), form(["fine"])) == [want]
+    assert trl.score([TEMPLATED], ["fine"]) == [want], "a text in a template is no question of the user's"
+    samples = np.array([slime_sample("fine"), slime_sample("")], dtype=object)
+    for many in (samples, tuple(samples)):
+        assert asyncio.run(slime.reward(args, many)) == [want, -1.0]
 
 
 def test_slime_gets_a_dict_where_it_has_a_key(score_of: Callable[[str], float]):
@@ -263,6 +311,23 @@ def test_nemo_rl_steps_with_scores_or_a_dict_of_objectives(nemo: dict[str, Any],
     assert metrics == {"armorm/total_reward/mean": 1.5, "armorm/reward/safe/mean": 0.5}
 
 
+def test_a_prompt_that_nemo_rls_processors_wrote_in_the_template_is_the_messages(tiny_model: RewardModel):
+    system = {"role": "system", "content": "Be kind."}
+    say = {"role": "assistant", "content": "fine"}
+    written = {"role": "user", "content": TEMPLATED}
+    first = {"role": "system", "content": "<|im_start|>system\nBe kind.<|im_end|>\n"}
+    two = {"role": "user", "content": first["content"].replace("kind", "brief") + TEMPLATED}
+    quoted = {"role": "user", "content": "What is " + TEMPLATED}
+    logs = [[written, say], [first, written, say], [first, two, say], [quoted, say], [*ASKED, say], np.array([written, say])]
+    both = {"role": "system", "content": "Be kind.\n\nBe brief."}
+    talks = [[*ASKED, say], [system, *ASKED, say], [both, *ASKED, say], [quoted, say], [*ASKED, say], [*ASKED, say]]
+    ended = [written, {**say, "content": "fine<|im_end|>"}]
+    logs, talks = [*logs, ended], [*talks, [*ASKED, say]]
+    found = nemo_rl.RewardStep({}).rewards(logs)
+    assert isinstance(found, torch.Tensor)
+    assert found.tolist() == pytest.approx([tiny_model.score(talk).score for talk in talks], abs=1e-5)
+
+
 def test_without_nemo_rl_the_environment_says_so():
     nemo_rl.__dict__.pop("RewardEnvironment", None)
     for ask in (nemo_rl.register, lambda: nemo_rl.RewardEnvironment):
@@ -301,6 +366,10 @@ def test_ms_swift_calls_what_the_plugin_registered(swift: Any, tiny_model: Rewar
     scores = swift.orms["armorm"](args=None)(completions, **columns)
     assert scores[:2] == pytest.approx([score_of("fine"), score_of("\n\nreturn x")], abs=1e-5)
     assert scores[2] is None
+    for form in (tuple, lambda x: np.array(x, dtype=object), pa.array):
+        given = [form(turns) for turns in messages]
+        assert swift.orms["armorm"](args=None)(form(completions), messages=given) == scores
+        assert swift.orms["armorm"](args=None)(form(completions), prompts=form([ASKED] * 3)) == scores
     safe = swift.orms["armorm_safe"](args=None)
     assert type(safe).__name__ == "armorm_safe", "ms-swift logs under the class's name"
     assert safe(completions, **columns)[0] == pytest.approx(tiny_model.score(messages[0]).rewards["safe"], abs=1e-5)

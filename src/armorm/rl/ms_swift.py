@@ -12,10 +12,12 @@ of this package's own folder is no plugin: ms-swift puts a plugin's folder in fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
+from armorm.conversation import entries_of
 from armorm.errors import MissingExtra
+from armorm.rl.conversations import plain
 from armorm.rl.settings import named_objectives
 from armorm.rl.trl import Reward
 
@@ -32,10 +34,9 @@ class RewardFunction(ORM):
 
     objective: str | None = None
 
-    def __call__(self, completions: Sequence[str], messages: Sequence[Any] | None = None, **columns: Any) -> list[float | None]:
-        reward = Reward(None, self.objective)
+    def __call__(self, completions: Any, messages: Iterable[Any] | None = None, **columns: Any) -> list[float | None]:
         prompts = columns.get("prompts") if messages is None else [_prompt(turns) for turns in messages]
-        return reward(prompts=prompts or [""] * len(completions), completions=completions)
+        return Reward(None, self.objective)([""] * len(completions) if prompts is None else prompts, completions)
 
 
 class RewardPlugin:
@@ -47,7 +48,7 @@ class RewardPlugin:
     def __init__(self, model: Any, template: Any = None) -> None:
         self.model, self.template = model, template
 
-    def __call__(self, inputs: Sequence[Any], **_: Any) -> list[float | None]:
+    def __call__(self, inputs: Iterable[Any], **_: Any) -> list[float | None]:
         scores = self.model.engine().score([row.get("messages") for row in inputs]).scores.tolist()
         return [None if score != score else score for score in scores]
 
@@ -62,7 +63,7 @@ def register() -> None:
 
 def _prompt(turns: Any) -> list[Any]:
     # ms-swift's messages end with the completion.
-    listed = list(turns)
+    listed = entries_of(plain(turns)) or []
     return listed[:-1] if listed and listed[-1].get("role") == "assistant" else listed
 
 

@@ -81,7 +81,7 @@ class Rewarder:
         return self.source.names("rewards")
 
     def rows(self, conversations: Sequence[Any]) -> list[Row | None]:
-        """A row for each conversation, in order; None for one that can't be scored.
+        """A row for each conversation, in order; None for one that can't be scored, or in whose place stands a ConversationError.
 
         Raises UserError or ArmormError where the source itself fails: no model, no server, a key that is refused.
         """
@@ -116,9 +116,7 @@ class Rewarder:
 
     def _compute(self, mine: Mapping[Any, tuple[Any, Future[Row | None]]]) -> None:
         try:
-            given = self.source.score([conversation for conversation, _ in mine.values()])
-            if len(given) != len(mine):
-                raise ArmormError(f"there are {len(given)} rewards for {len(mine)} conversations: report this as a fault")
+            given = self._scored([conversation for conversation, _ in mine.values()])
         except BaseException as error:
             said = error if isinstance(error, Exception) else ArmormError("the batch was interrupted: ask again")
             with self._lock:
@@ -130,6 +128,14 @@ class Rewarder:
         _tell([row for row in given if isinstance(row, str)], len(given))
         for (_, future), row in zip(mine.values(), given, strict=True):
             future.set_result(None if isinstance(row, str) else row)
+
+    def _scored(self, conversations: Sequence[Any]) -> list[Row | str]:
+        sound = [one for one in conversations if not isinstance(one, ConversationError)]
+        given = self.source.score(sound) if sound else []
+        if len(given) != len(sound):
+            raise ArmormError(f"there are {len(given)} rewards for {len(sound)} conversations: report this as a fault")
+        rows = iter(given)
+        return [str(one) if isinstance(one, ConversationError) else next(rows) for one in conversations]
 
     @cached_property
     def _source(self) -> Source:

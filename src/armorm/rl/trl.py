@@ -9,11 +9,11 @@ By dotted path (`trl grpo --reward_funcs armorm.rl.trl.score`), with the setting
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from armorm.errors import UserError
-from armorm.rl.conversations import joined
+from armorm.rl.conversations import from_text
 from armorm.rl.rewarder import SCORE, Row, column, rewarder
 from armorm.rl.settings import Settings, from_environment
 
@@ -32,7 +32,7 @@ class Reward:
         self.__name__ = SCORE if objective is None else column(objective)
 
     def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
+        self, prompts: Iterable[Any], completions: Iterable[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
     ) -> list[float | None]:
         return self._answer(rewarder(self.settings).rows(_conversations(prompts, completions)), log_extra, log_metric)
 
@@ -58,7 +58,7 @@ class AsyncReward(Reward):
     """The same for a trainer that awaits: all functions are under way at once, and still the batch is scored once."""
 
     async def __call__(  # type: ignore[override]
-        self, prompts: Sequence[Any], completions: Sequence[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
+        self, prompts: Iterable[Any], completions: Iterable[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
     ) -> list[float | None]:
         rows = await rewarder(self.settings).rows_async(_conversations(prompts, completions))
         return self._answer(rows, log_extra, log_metric)
@@ -87,8 +87,8 @@ def reward_functions(
     return [kind(where, name, logs=i == 0) for i, name in enumerate(names)]
 
 
-def _conversations(prompts: Sequence[Any], completions: Sequence[Any]) -> list[Any]:
-    return [joined(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+def _conversations(prompts: Iterable[Any], completions: Iterable[Any]) -> list[Any]:
+    return [from_text(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
 
 
 def _log(rows: Sequence[Row | None], log_extra: Any, log_metric: Any) -> None:
