@@ -32,6 +32,7 @@ from armorm.errors import MissingExtra, UserError
 from armorm.model.reward_model import RewardModel
 from armorm.rl import areal, nemo_rl, openrlhf, slime, trl, verifiers, verl
 from armorm.rl.conversations import joined
+from armorm.rl.settings import Settings
 
 ASKED = [{"role": "user", "content": "How are you?"}]
 TEMPLATED = "<|im_start|>user\nHow are you?<|im_end|>\n<|im_start|>assistant\n"
@@ -143,10 +144,11 @@ def test_verl_gets_a_number(name: str, score_of: Callable[[str], float]):
 
 @pytest.mark.parametrize("name", ["compute_rewards", "compute_rewards_async"])
 def test_verl_gets_the_same_keys_in_all_rows_for_gdpo(name: str, score_of: Callable[[str], float]):
-    run = verl_manager(getattr(verl, name), {"unscored": -2.0, "part": "contributions"} | {})
+    run = verl_manager(getattr(verl, name), {"unscored": -2.0, "part": "contributions"})
     one, other, none = (run(answer, {"question": "How are you?"}) for answer in ("fine", "\n\nreturn x", ""))
     keys = [*OBJECTIVES, "response-tokens"]  # gdpo_reward_keys
-    assert list(one) == list(other) == list(none) == ["score", *OBJECTIVES, "scored"] or keys
+    assert list(one) == list(other) == list(none) == ["score", *keys, "scored"]
+    assert [none[key] for key in ("score", *keys)] == [-2.0] * 5
     columns = {key: torch.tensor(np.asarray([row[key] for row in (one, other, none)], dtype=np.float32)) for key in one}
     assert columns["score"][0].item() == pytest.approx(score_of("fine"), abs=1e-5)
     assert torch.isfinite(torch.stack(list(columns.values()))).all()
@@ -159,6 +161,16 @@ def test_verls_keyword_arguments_take_the_environments_place(serving: Served, mo
     assert list(rows[0]) == list(rows[1]) == ["score", *OBJECTIVES, "response-tokens", "scored"]
     assert sum(rows[0][name] for name in (*OBJECTIVES, "response-tokens")) == pytest.approx(rows[0]["score"])
     assert rows[1]["score"] == rows[1]["response-tokens"] == -7.0
+
+
+def test_what_is_given_to_verl_acts_or_is_refused_by_name():
+    verls = {"reward_router_address": "h:1", "reward_model_tokenizer": None}
+    run = verl_manager(verl.compute_rewards, {"unscored": -7.0, "model": None, **verls})
+    assert run("", {"question": "How are you?"})["safe"] == -7.0
+    for wrong, told in (("modell", "did you mean 'model'"), ("profil", "did you mean 'profile'"), ("multi", "there are model")):
+        for fn in (verl.compute_score, verl.compute_rewards_async):
+            with pytest.raises(UserError, match=f"no setting '{wrong}'; {told}"):
+                verl_manager(fn, {wrong: "x"})("fine", {"question": "How are you?"})
 
 
 # -- slime: slime/rollout/rm_hub/__init__.py -------------------------------------------------------------------------------------
@@ -328,6 +340,18 @@ def test_a_prompt_that_nemo_rls_processors_wrote_in_the_template_is_the_messages
     assert found.tolist() == pytest.approx([tiny_model.score(talk).score for talk in talks], abs=1e-5)
 
 
+def test_nemo_rls_config_acts_beside_the_environment_or_is_refused_by_name(serving: Served):
+    step = nemo_rl.RewardStep({"multi": True, "part": "contributions", "unscored": -9})
+    assert step.settings == Settings(serving.url, part="contributions", unscored=-9)
+    rewards = step.rewards([log_of("")])
+    assert {name: x.tolist() for name, x in rewards.items()}["reward/response-tokens"] == [-9.0]
+    for wrong, told in (({"profil": "p"}, "'profil'; did you mean 'profile'"), ({"mutli": 1}, "'mutli'; did you mean 'multi'")):
+        with pytest.raises(UserError, match=told):
+            nemo_rl.RewardStep(wrong)
+    with pytest.raises(UserError, match="multi is 'false': give true or false"):
+        nemo_rl.RewardStep({"multi": "false"})
+
+
 def test_without_nemo_rl_the_environment_says_so():
     nemo_rl.__dict__.pop("RewardEnvironment", None)
     for ask in (nemo_rl.register, lambda: nemo_rl.RewardEnvironment):
@@ -358,7 +382,9 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop("armorm.rl.ms_swift", None)
 
 
-def test_ms_swift_calls_what_the_plugin_registered(swift: Any, tiny_model: RewardModel, score_of: Callable[[str], float]):
+def test_ms_swift_calls_what_the_plugin_registered(
+    swift: Any, tiny_model: RewardModel, score_of: Callable[[str], float], monkeypatch: pytest.MonkeyPatch
+):
     assert set(swift.orms) == {"format", "armorm", "armorm_safe", "armorm_helpful"}
     messages = [joined(ASKED, answer) for answer in ("fine", "\n\nreturn x", "")]
     columns = {"trainer_state": None, "messages": messages, "solution": ["", "", ""]}
@@ -376,6 +402,8 @@ def test_ms_swift_calls_what_the_plugin_registered(swift: Any, tiny_model: Rewar
     plugin = swift.rm_plugins["armorm"](model=tiny_model, template=None)
     rewards = plugin(inputs=[{"messages": m} for m in [*messages, None]], **columns)
     assert rewards == pytest.approx([*scores, None], abs=1e-5)
+    monkeypatch.setenv("ARMORM_UNSCORED", "-2")
+    assert plugin(inputs=[{"messages": m} for m in messages])[2] == -2.0
 
 
 def test_without_ms_swift_the_plugin_says_so():

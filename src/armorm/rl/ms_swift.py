@@ -18,7 +18,7 @@ from typing import Any
 from armorm.conversation import entries_of
 from armorm.errors import MissingExtra
 from armorm.rl.conversations import plain
-from armorm.rl.settings import named_objectives
+from armorm.rl.settings import named_objectives, unscored_number
 from armorm.rl.trl import Reward
 
 try:
@@ -42,7 +42,7 @@ class RewardFunction(ORM):
 class RewardPlugin:
     """`--reward_model PATH --reward_model_plugin armorm`: the rows' messages, scored as this package scores them.
 
-    The model that ms-swift loaded is asked itself; no profile of the environment's holds for it.
+    The model that ms-swift loaded is asked itself; no profile of the environment's holds for it, `ARMORM_UNSCORED` does.
     """
 
     def __init__(self, model: Any, template: Any = None) -> None:
@@ -50,7 +50,8 @@ class RewardPlugin:
 
     def __call__(self, inputs: Iterable[Any], **_: Any) -> list[float | None]:
         scores = self.model.engine().score([row.get("messages") for row in inputs]).scores.tolist()
-        return [None if score != score else score for score in scores]
+        unscored = unscored_number()
+        return [unscored if score != score else score for score in scores]
 
 
 def register() -> None:

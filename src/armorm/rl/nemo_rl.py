@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from armorm.conversation import entries_of
-from armorm.errors import MissingExtra
+from armorm.errors import MissingExtra, UserError
 from armorm.rl.conversations import with_written_prompt
 from armorm.rl.rewarder import SCORE, column, rewarder
-from armorm.rl.settings import Settings, from_environment
+from armorm.rl.settings import check_names, settings_of
 
 PREFIX = "reward/"
 
@@ -27,13 +27,16 @@ PREFIX = "reward/"
 class RewardStep:
     """What the environment does, without NeMo-RL. `multi` in its config asks for a reward per objective.
 
-    Other keys that `Settings` has are taken from the config, and all from the environment where it names no model.
+    Other keys are those of `Settings`, each in place of the environment's. Raises UserError for one that is none.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        own = {name: config[name] for name in Settings.__dataclass_fields__ if config.get(name) is not None}
-        self.settings = Settings(**own) if "model" in own else from_environment()
-        self.multi = bool(config.get("multi", False))
+        check_names(config, others=("multi",))
+        multi = config.get("multi")
+        if multi is not None and not isinstance(multi, bool):
+            raise UserError(f"multi is {multi!r:.200}: give true or false")
+        self.settings = settings_of({name: config[name] for name in config if name != "multi"})
+        self.multi = bool(multi)
 
     def step(self, message_log_batch: Any, metadata: Iterable[Any]) -> Any:
         """Every episode ends with its score; what can't be scored gets the number that the settings name."""

@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 from collections import Counter, OrderedDict
@@ -48,6 +49,13 @@ class Row:
                 "of a server"
             )
         return self.parts[part]
+
+
+def finite(row: Row) -> Row | str:
+    """The row; what is wrong with it, where one of its numbers is none."""
+    named = [("score", row.score), *(entry for part in row.parts.values() for entry in part.items())]
+    wrong = next((f"{name!r} is {value}" for name, value in named if not math.isfinite(value)), None)
+    return row if wrong is None else f"not-finite: {wrong}"
 
 
 @runtime_checkable

@@ -10,12 +10,13 @@ By dotted path (`trl grpo --reward_funcs armorm.rl.trl.score`), with the setting
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from armorm.errors import UserError
 from armorm.rl.conversations import from_text
 from armorm.rl.rewarder import SCORE, Row, column, rewarder
-from armorm.rl.settings import Settings, from_environment
+from armorm.rl.settings import Settings, check_names, from_environment
 
 PREFIX = "contribution/"
 
@@ -77,7 +78,8 @@ def reward_functions(
     `model` is a folder, a hub id, a server's URL or `Settings`; further keywords are those of `Settings`. The first function logs
     what the score is made of. Raises UserError for names that the model doesn't have, and what opening the model raises.
     """
-    where = model if isinstance(model, Settings) else Settings(model, **settings)
+    check_names(settings)
+    where = replace(model, **settings) if isinstance(model, Settings) else Settings(model, **settings)
     known = rewarder(where).source.names(where.part)
     wanted = known if objectives is None else tuple(objectives)
     if unknown := [name for name in wanted if name not in known]:
