@@ -111,7 +111,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     if "model" not in found:
         raise UserError(f"{MODEL} is not set: put {VARIABLES[MODEL]} there")
     check_values(vars(Settings("m")) | found)
-    return Settings(**found)
+    return Settings(**{name: float(value) if name in ("unscored", "timeout") else value for name, value in found.items()})
 
 
 def check_values(given: Mapping[str, Any]) -> None:
