@@ -342,7 +342,7 @@ def test_a_prompt_that_nemo_rls_processors_wrote_in_the_template_is_the_messages
 
 def test_nemo_rls_config_acts_beside_the_environment_or_is_refused_by_name(serving: Served):
     step = nemo_rl.RewardStep({"multi": True, "part": "contributions", "unscored": -9})
-    assert step.settings == Settings(serving.url, part="contributions", unscored=-9)
+    assert step.settings == Settings(serving.url, part="contributions", unscored=-9.0)
     rewards = step.rewards([log_of("")])
     assert {name: x.tolist() for name, x in rewards.items()}["reward/response-tokens"] == [-9.0]
     for wrong, told in (({"profil": "p"}, "'profil'; did you mean 'profile'"), ({"mutli": 1}, "'mutli'; did you mean 'multi'")):

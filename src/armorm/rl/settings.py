@@ -13,7 +13,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -111,7 +110,8 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     if "model" not in found:
         raise UserError(f"{MODEL} is not set: put {VARIABLES[MODEL]} there")
     check_values(vars(Settings("m")) | found)
-    return Settings(**{name: float(value) if name in ("unscored", "timeout") else value for name, value in found.items()})
+    numbers: dict[str, Any] = {name: float(found[name]) for name in ("unscored", "timeout") if name in found}
+    return Settings(**found | numbers)
 
 
 def check_values(given: Mapping[str, Any]) -> None:
@@ -177,11 +177,11 @@ def _is_text(given: Any) -> bool:
 
 
 def _is_number(given: Any) -> bool:
-    return isinstance(given, Real) and not isinstance(given, bool) and math.isfinite(given)
+    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda given: isinstance(given, Integral) and not isinstance(given, bool) and given >= least
+    return lambda given: isinstance(given, int) and not isinstance(given, bool) and given >= least
 
 
 def _seconds(given: Any) -> bool:
