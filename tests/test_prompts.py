@@ -50,3 +50,17 @@ def test_taking_prompts_apart_takes_time_in_proportion(piece: str):
     for text in (piece * 100_000, piece * 100_000 + "x<|im_start|>user\nHi", f"<s>{piece * 100_000}x[INST] Hi"):
         read_prompt(text)
     assert time.perf_counter() - start < 20  # seconds; hours where white space is looked at from every letter
+
+
+def test_chatml_keeps_white_space_and_llamas_dates_are_no_words_of_the_systems():
+    found = read_prompt("<|im_start|>user\n  Hi \n<|im_end|>\n<|im_start|>assistant\n")
+    assert found is not None
+    assert found.headed
+    assert found.turns == ({"role": "user", "content": "  Hi \n"},)
+    dates = "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+    asked = "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    for system in ("", "Be kind."):
+        found = read_prompt(f"<|begin_of_text|>{dates}{system}{asked}")
+        first = [{"role": "system", "content": system}] if system else []
+        assert found is not None
+        assert list(found.turns) == [*first, {"role": "user", "content": "Hi"}]

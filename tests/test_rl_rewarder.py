@@ -7,21 +7,22 @@ import copy
 import logging
 import pickle
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
-from armorm.errors import ArmormError, BackboneError, CheckpointError, RecipeError, UserError
+from armorm.errors import ArmormError, BackboneError, CheckpointError, ConversationError, RecipeError, UserError
 from armorm.model.reward_model import RewardModel
-from armorm.rl import areal
+from armorm.rl import areal, settings
 from armorm.rl import rewarder as core
-from armorm.rl.conversations import from_text, joined, prompt_in, without_end
+from armorm.rl.conversations import from_query, from_text, joined, prompt_in, without_end
 from armorm.rl.local import LocalModel
 from armorm.rl.rewarder import Rewarder, Row, rewarder
 from armorm.rl.settings import Settings, from_environment
@@ -261,12 +262,45 @@ def test_texts_and_messages_are_joined():
     assert prompt_in(None, "messages") is prompt_in({"messages": 3}, "messages") is None
 
 
-def test_a_prompt_in_a_template_is_taken_apart_and_any_other_text_is_the_users():
+def test_a_prompt_in_a_template_is_taken_apart_and_a_text_without_marks_is_the_users():
     hi, fine = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "fine"}
     for prompt in ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hi", [hi]):
         assert from_text(prompt, "fine<|im_end|>") == [hi, fine]
     odd = "What does <|im_start|>user\nmean?"
-    assert from_text(odd, "fine") == [{"role": "user", "content": odd}, fine]
+    found = from_text(odd, "fine")
+    assert isinstance(found, ConversationError)
+    assert found.fault == "unknown-template"
+    assert joined(odd, "fine") == [{"role": "user", "content": odd}, fine]
+    tag = {"role": "assistant", "content": "<s>old</s>"}
+    assert from_text("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<s>old</s><|im_end|>") == [hi, tag]
+    assert from_text("<s>[INST] Hi [/INST]", "fine</s>") == [hi, fine]
+
+
+def test_any_ordered_collection_is_a_prompt_and_a_completion():
+    say = [{"role": "assistant", "content": "fine"}]
+    forms: list[Callable[[Any], Any]] = [
+        list,
+        tuple,
+        lambda x: np.array(x, dtype=object),
+        pa.array,
+        lambda x: pa.chunked_array([x]),
+    ]
+    for form in forms:
+        assert joined(form(ASKED), form(say)) == from_text(form(ASKED), form(say)) == [*ASKED, *say]
+        assert from_text(prompt_in({"messages": form(ASKED)}, "messages"), "fine") == [*ASKED, *say]
+    asked, fine = pa.array(["How are you?", "fine"])
+    assert joined(asked, fine) == from_text(asked, fine) == [*ASKED, *say]
+    assert prompt_in(pa.scalar({"question": "q"}), "question") == "q"
+
+
+def test_a_query_that_does_not_begin_with_its_prompt_has_no_row():
+    source = Counted()
+    bad = from_query("ong question?The answer", "A long question?")
+    assert isinstance(bad, ConversationError)
+    assert bad.fault == "prompt-elsewhere"
+    rows = Rewarder(Settings("m"), source).rows([bad, from_query("Who?Me", "Who?"), from_query(3, "Who?")])
+    assert [row and row.score for row in rows] == [None, 2.0, None]
+    assert source.asked == [1]
 
 
 def test_the_token_that_ended_an_answer_is_none_of_it():
@@ -295,10 +329,55 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
         from_environment()
 
 
-@pytest.mark.parametrize("wrong", [{"unscored": float("nan")}, {"chunk": 0}, {"timeout": 0.0}, {"retries": -1}])
-def test_settings_that_can_not_be_are_refused(wrong: dict[str, Any]):
-    with pytest.raises(UserError):
-        Settings("m", **wrong)
+NAN, INF = float("nan"), float("inf")
+WHOLE = vars(Settings("m"))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("model", [3, " ", ["m"]], "a model folder, a hub id"),
+        ("profile", ["", {}, 3], "a YAML file"),
+        ("part", ["parts", ["rewards"], None], "there are rewards, debiased, contributions"),
+        ("unscored", ["x", "-1", NAN, INF, True, [1]], "a finite number"),
+        ("key_env", ["", None], "the name of an environment variable"),
+        ("timeout", [0, -1, NAN, INF, "5", None, 1e300], "seconds, above 0"),
+        ("retries", [1.5, -1, True, "2", None], "a whole number, 0 at least"),
+        ("chunk", [0, 2.0, None], "a whole number, 1 at least"),
+        ("batch_tokens", [-5, 0, 1.5], "a whole number, 1 at least"),
+        ("remember", [0, "all"], "a whole number, 1 at least"),
+    ],
+)
+def test_settings_that_can_not_be_are_refused_by_their_names(name: str, values: list[Any], told: str):
+    for value in values:
+        with pytest.raises(UserError, match=f"^{name} is .*{told}"):
+            settings.settings_of({"model": "m"} | {name: value}) if value is not None else settings.check_values(
+                WHOLE | {name: None}
+            )
+
+
+def test_every_setting_is_looked_at_and_a_urls_scheme_in_capitals_is_one():
+    assert {*settings._NEEDED, "part"} == set(Settings.__dataclass_fields__)
+    assert Settings("HTTP://LocalHost:8000").remote
+    assert Settings("Https://host").remote
+    assert not Settings("httpmodels/a").remote
+
+
+def test_settings_that_are_given_act_beside_the_environments(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"REWARD_MODEL": "m", "REWARD_PART": "parts", "UNSCORED": "-2.5"}.items():
+        monkeypatch.setenv(f"ARMORM_{name}", value)
+    found = settings.settings_of({"part": "debiased", "profile": "p.yaml", "chunk": 3, "timeout": None})
+    assert found == Settings("m", "p.yaml", "debiased", -2.5, chunk=3)
+    with pytest.raises(UserError, match="no setting 'modell'; did you mean 'model'"):
+        settings.settings_of({"modell": "x"})
+    with pytest.raises(UserError, match="no setting 'zzz'; there are model, profile"):
+        settings.settings_of({"zzz": None})
+    monkeypatch.setenv("ARMORM_REWARD_PROFIL", "p")
+    with pytest.raises(UserError, match=r"ARMORM_REWARD_PROFIL .*did you mean 'ARMORM_REWARD_PROFILE'"):
+        settings.settings_of({"part": "debiased"})
+
+
+def test_no_model_is_named():
     with pytest.raises(UserError, match="no model is named"):
         Settings("")
 

@@ -114,6 +114,37 @@ def test_what_json_can_not_hold_is_not_sent(served: Served):
     assert RewardServer(Settings(served.url)).score([]) == []
 
 
+def test_keys_that_are_one_in_json_cost_their_own_row_alone(served: Served):
+    def calling(arguments: Any) -> list[Any]:
+        call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+        turns = [{"role": "assistant", "content": "I look.", "tool_calls": [call]}, {"role": "tool", "content": "4"}]
+        return joined("a", [*turns, {"role": "assistant", "content": "fine"}])
+
+    odd = [calling({1: 2, "1": 3}), calling({"a": {None: 2, "null": 3}}), calling({True: 2, "true": 3}), calling({1: 2, 1.5: 3})]
+    rows = RewardServer(Settings(served.url)).score([TALKS[0], *odd, TALKS[1]])
+    assert ["repeated-key" in str(row) for row in rows] == [False, True, True, True, False, False]
+    assert len(served.bodies[0]["conversations"]) == 3
+    assert not isinstance(rows[0], str)
+    assert not isinstance(rows[-1], str)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_none_is_no_reward(served: Served, number: str):
+    sent = [
+        f'{{"index": 0, "score": {number}}}',
+        '{"index": 1, "score": 0.5}',
+        f'{{"index": 2, "score": 0.5, "rewards": {{"a": {number}}}}}',
+    ]
+    served.first = [(200, {}, f'{{"results": [{", ".join(sent)}]}}'.encode())]
+    rows = Rewarder(Settings(served.url)).rows(TALKS[:3])
+    assert [row and row.score for row in rows] == [None, 0.5, None]
+
+
+def test_a_urls_scheme_may_be_in_capitals(served: Served):
+    (row,) = Rewarder(Settings(served.url.replace("http", "HTTP"))).rows(TALKS[:1])
+    assert row is not None
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_asked_again_with_growing_pauses(served: Served, pauses: list[float], status: int):
     served.first = [refusal(status), refusal(status), (0, {}, b""), refusal(status)]
@@ -189,6 +220,7 @@ def test_what_will_not_pass_is_an_error_at_once(
         b"{}",
         b'{"results": []}',
         b'{"results": [{"index": 0, "score": null}]}',
+        b'{"results": [{"index": 0, "score": 1' + b"0" * 400 + b"}]}",
         b'{"results": 3}',
         b"<html>",
         b"[" * 9999,

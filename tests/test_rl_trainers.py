@@ -17,18 +17,22 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from reward_server import Served, reward_server
+from tiny_decoder import TEMPLATE
+from wire_world import EngineService, client_of
 
 from armorm.errors import MissingExtra, UserError
 from armorm.model.reward_model import RewardModel
-from armorm.rl import areal, nemo_rl, openrlhf, slime, verifiers, verl
+from armorm.rl import areal, nemo_rl, openrlhf, slime, trl, verifiers, verl
 from armorm.rl.conversations import joined
+from armorm.rl.settings import Settings
 
 ASKED = [{"role": "user", "content": "How are you?"}]
 TEMPLATED = "<|im_start|>user\nHow are you?<|im_end|>\n<|im_start|>assistant\n"
@@ -81,6 +85,35 @@ def test_openrlhf_loads_the_file_and_takes_tensors(score_of: Callable[[str], flo
     assert many["scores"].shape == many["extra_logs"]["safe"].shape == (2,)
 
 
+def test_an_openrlhf_query_that_its_prompt_does_not_begin_has_no_score(score_of: Callable[[str], float]):
+    queries, prompts = ["ong question?The answer", TEMPLATED + "fine"], ["A long question?", TEMPLATED]
+    for form in (list, tuple, np.array, pa.array):
+        info = openrlhf.reward_func(form(queries), form(prompts), form(["", ""]))
+        assert info["rewards"].tolist() == pytest.approx([-1.0, score_of("fine")], abs=1e-5)
+        assert info["extra_logs"]["scored"].tolist() == [0.0, 1.0]
+
+
+def test_openrlhfs_file_and_the_servers_route_give_the_same_score(
+    tiny_model: RewardModel, assembled: Any, parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    default = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+    model = assembled(*parts)
+    model.tokenizer.chat_template = default + TEMPLATE
+    model.save_pretrained(tmp_path / "model")
+    monkeypatch.setenv("ARMORM_REWARD_MODEL", str(tmp_path / "model"))
+    prompts = [TEMPLATED, "How are you?", "<|im_start|>user\n  Hi \n<|im_end|>\n<|im_start|>assistant\n", "a <|im_start|> b"]
+    queries = [prompt + "fine<|im_end|>" for prompt in prompts]
+    body = {"query": queries, "prompts": prompts, "labels": [""] * 4}
+    reply = client_of(EngineService(model)).post("/get_reward?unscorable=-1", json=body).json()
+    found = openrlhf.reward_func(queries, prompts, [""] * 4)["rewards"].tolist()
+    assert found == pytest.approx(reply["rewards"], abs=1e-5)
+    said = {"role": "assistant", "content": "fine"}
+    spaced = [{"role": "user", "content": "  Hi \n"}, said]
+    want = [model.score([*ASKED, said]).score] * 2 + [model.score(spaced).score, -1.0]
+    assert found == pytest.approx(want, abs=1e-5)
+    assert want[0] != pytest.approx(tiny_model.score([*ASKED, said]).score, abs=1e-4), "the template's own system turn counts"
+
+
 # -- verl: verl/trainer/ppo/reward.py, experimental/reward_loop/reward_manager/{naive,gdpo}.py -----------------------------------
 
 
@@ -111,10 +144,11 @@ def test_verl_gets_a_number(name: str, score_of: Callable[[str], float]):
 
 @pytest.mark.parametrize("name", ["compute_rewards", "compute_rewards_async"])
 def test_verl_gets_the_same_keys_in_all_rows_for_gdpo(name: str, score_of: Callable[[str], float]):
-    run = verl_manager(getattr(verl, name), {"unscored": -2.0, "part": "contributions"} | {})
+    run = verl_manager(getattr(verl, name), {"unscored": -2.0, "part": "contributions"})
     one, other, none = (run(answer, {"question": "How are you?"}) for answer in ("fine", "\n\nreturn x", ""))
     keys = [*OBJECTIVES, "response-tokens"]  # gdpo_reward_keys
-    assert list(one) == list(other) == list(none) == ["score", *OBJECTIVES, "scored"] or keys
+    assert list(one) == list(other) == list(none) == ["score", *keys, "scored"]
+    assert [none[key] for key in ("score", *keys)] == [-2.0] * 5
     columns = {key: torch.tensor(np.asarray([row[key] for row in (one, other, none)], dtype=np.float32)) for key in one}
     assert columns["score"][0].item() == pytest.approx(score_of("fine"), abs=1e-5)
     assert torch.isfinite(torch.stack(list(columns.values()))).all()
@@ -127,6 +161,16 @@ def test_verls_keyword_arguments_take_the_environments_place(serving: Served, mo
     assert list(rows[0]) == list(rows[1]) == ["score", *OBJECTIVES, "response-tokens", "scored"]
     assert sum(rows[0][name] for name in (*OBJECTIVES, "response-tokens")) == pytest.approx(rows[0]["score"])
     assert rows[1]["score"] == rows[1]["response-tokens"] == -7.0
+
+
+def test_what_is_given_to_verl_acts_or_is_refused_by_name():
+    verls = {"reward_router_address": "h:1", "reward_model_tokenizer": None}
+    run = verl_manager(verl.compute_rewards, {"unscored": -7.0, "model": None, **verls})
+    assert run("", {"question": "How are you?"})["safe"] == -7.0
+    for wrong, told in (("modell", "did you mean 'model'"), ("profil", "did you mean 'profile'"), ("multi", "there are model")):
+        for fn in (verl.compute_score, verl.compute_rewards_async):
+            with pytest.raises(UserError, match=f"no setting '{wrong}'; {told}"):
+                verl_manager(fn, {wrong: "x"})("fine", {"question": "How are you?"})
 
 
 # -- slime: slime/rollout/rm_hub/__init__.py -------------------------------------------------------------------------------------
@@ -144,6 +188,22 @@ def test_slime_gets_one_or_many(score_of: Callable[[str], float]):
     many = [slime_sample("fine", ASKED), slime_sample("", "How are you?"), slime_sample("return x", "odd", messages=ASKED)]
     assert asyncio.run(slime.reward(args, many)) == pytest.approx([one, -1.0, score_of("return x")], abs=1e-5)
     assert asyncio.run(slime.reward(args, [])) == []
+
+
+def test_messages_and_samples_may_stand_in_any_ordered_collection(score_of: Callable[[str], float]):
+    args, want = SimpleNamespace(reward_key=None), pytest.approx(score_of("fine"), abs=1e-5)
+    for form in (tuple, lambda x: np.array(x, dtype=object), pa.array):
+        assert areal.reward("odd", "fine", [1], [2], messages=form(ASKED)) == want
+        assert verl.compute_score("d", "fine", "", {"messages": form(ASKED)}) == want
+        assert asyncio.run(slime.reward(args, slime_sample("fine", "odd", messages=form(ASKED)))) == want
+        assert asyncio.run(slime.reward(args, slime_sample("fine", form(ASKED)))) == want
+        turns = [MappingProxyType(turn) for turn in joined(ASKED, "fine")]
+        assert asyncio.run(verifiers.score(SimpleNamespace(messages=tuple(turns)))) == want
+        assert trl.score(form([ASKED]), form(["fine"])) == trl.score(form(["How are you?"]), form(["fine"])) == [want]
+    assert trl.score([TEMPLATED], ["fine"]) == [want], "a text in a template is no question of the user's"
+    samples = np.array([slime_sample("fine"), slime_sample("")], dtype=object)
+    for many in (samples, tuple(samples)):
+        assert asyncio.run(slime.reward(args, many)) == [want, -1.0]
 
 
 def test_slime_gets_a_dict_where_it_has_a_key(score_of: Callable[[str], float]):
@@ -263,6 +323,35 @@ def test_nemo_rl_steps_with_scores_or_a_dict_of_objectives(nemo: dict[str, Any],
     assert metrics == {"armorm/total_reward/mean": 1.5, "armorm/reward/safe/mean": 0.5}
 
 
+def test_a_prompt_that_nemo_rls_processors_wrote_in_the_template_is_the_messages(tiny_model: RewardModel):
+    system = {"role": "system", "content": "Be kind."}
+    say = {"role": "assistant", "content": "fine"}
+    written = {"role": "user", "content": TEMPLATED}
+    first = {"role": "system", "content": "<|im_start|>system\nBe kind.<|im_end|>\n"}
+    two = {"role": "user", "content": first["content"].replace("kind", "brief") + TEMPLATED}
+    quoted = {"role": "user", "content": "What is " + TEMPLATED}
+    logs = [[written, say], [first, written, say], [first, two, say], [quoted, say], [*ASKED, say], np.array([written, say])]
+    both = {"role": "system", "content": "Be kind.\n\nBe brief."}
+    talks = [[*ASKED, say], [system, *ASKED, say], [both, *ASKED, say], [quoted, say], [*ASKED, say], [*ASKED, say]]
+    ended = [written, {**say, "content": "fine<|im_end|>"}]
+    logs, talks = [*logs, ended], [*talks, [*ASKED, say]]
+    found = nemo_rl.RewardStep({}).rewards(logs)
+    assert isinstance(found, torch.Tensor)
+    assert found.tolist() == pytest.approx([tiny_model.score(talk).score for talk in talks], abs=1e-5)
+
+
+def test_nemo_rls_config_acts_beside_the_environment_or_is_refused_by_name(serving: Served):
+    step = nemo_rl.RewardStep({"multi": True, "part": "contributions", "unscored": -9})
+    assert step.settings == Settings(serving.url, part="contributions", unscored=-9.0)
+    rewards = step.rewards([log_of("")])
+    assert {name: x.tolist() for name, x in rewards.items()}["reward/response-tokens"] == [-9.0]
+    for wrong, told in (({"profil": "p"}, "'profil'; did you mean 'profile'"), ({"mutli": 1}, "'mutli'; did you mean 'multi'")):
+        with pytest.raises(UserError, match=told):
+            nemo_rl.RewardStep(wrong)
+    with pytest.raises(UserError, match="multi is 'false': give true or false"):
+        nemo_rl.RewardStep({"multi": "false"})
+
+
 def test_without_nemo_rl_the_environment_says_so():
     nemo_rl.__dict__.pop("RewardEnvironment", None)
     for ask in (nemo_rl.register, lambda: nemo_rl.RewardEnvironment):
@@ -293,7 +382,9 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop("armorm.rl.ms_swift", None)
 
 
-def test_ms_swift_calls_what_the_plugin_registered(swift: Any, tiny_model: RewardModel, score_of: Callable[[str], float]):
+def test_ms_swift_calls_what_the_plugin_registered(
+    swift: Any, tiny_model: RewardModel, score_of: Callable[[str], float], monkeypatch: pytest.MonkeyPatch
+):
     assert set(swift.orms) == {"format", "armorm", "armorm_safe", "armorm_helpful"}
     messages = [joined(ASKED, answer) for answer in ("fine", "\n\nreturn x", "")]
     columns = {"trainer_state": None, "messages": messages, "solution": ["", "", ""]}
@@ -301,12 +392,18 @@ def test_ms_swift_calls_what_the_plugin_registered(swift: Any, tiny_model: Rewar
     scores = swift.orms["armorm"](args=None)(completions, **columns)
     assert scores[:2] == pytest.approx([score_of("fine"), score_of("\n\nreturn x")], abs=1e-5)
     assert scores[2] is None
+    for form in (tuple, lambda x: np.array(x, dtype=object), pa.array):
+        given = [form(turns) for turns in messages]
+        assert swift.orms["armorm"](args=None)(form(completions), messages=given) == scores
+        assert swift.orms["armorm"](args=None)(form(completions), prompts=form([ASKED] * 3)) == scores
     safe = swift.orms["armorm_safe"](args=None)
     assert type(safe).__name__ == "armorm_safe", "ms-swift logs under the class's name"
     assert safe(completions, **columns)[0] == pytest.approx(tiny_model.score(messages[0]).rewards["safe"], abs=1e-5)
     plugin = swift.rm_plugins["armorm"](model=tiny_model, template=None)
     rewards = plugin(inputs=[{"messages": m} for m in [*messages, None]], **columns)
     assert rewards == pytest.approx([*scores, None], abs=1e-5)
+    monkeypatch.setenv("ARMORM_UNSCORED", "-2")
+    assert plugin(inputs=[{"messages": m} for m in messages])[2] == -2.0
 
 
 def test_without_ms_swift_the_plugin_says_so():

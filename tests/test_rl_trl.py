@@ -226,3 +226,8 @@ def test_names_that_are_none_are_told(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_a_settings_object_may_be_given(folder: Path):
     (reward,) = ours.reward_functions(Settings(str(folder), unscored=-3.0), objectives=["safe"])
     assert reward(prompts=["a"], completions=[""]) == [-3.0]
+    (reward,) = ours.reward_functions(Settings(str(folder)), objectives=["safe"], unscored=-4.0)
+    assert reward(prompts=["a"], completions=[""]) == [-4.0]
+    for model in (str(folder), Settings(str(folder))):
+        with pytest.raises(UserError, match="no setting 'profil'; did you mean 'profile'"):
+            ours.reward_functions(model, profil="p")

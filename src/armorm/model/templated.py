@@ -9,14 +9,14 @@ has to be searched for; what imitates the chat in its answer is refused, as far 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from armorm.conversation import Fault, is_utf8
 from armorm.errors import ConversationError
 from armorm.model.config import RewardModelConfig
 from armorm.model.marks import Marks, marks_of
-from armorm.prompts import THOUGHT
+from armorm.prompts import THOUGHT, answer_behind
 from armorm.rendering import LONGEST, Rendered, Renderer, encode
 
 _SAID = "Qx7ArmormSaid"
@@ -77,22 +77,17 @@ class Templated:
 
     def answer_in(self, query: str, prompt: str) -> str:
         """What stands in a decoded query behind its prompt. Raises ConversationError for one that does not begin with it."""
-        if query.startswith(prompt):
-            return query[len(prompt) :]
-        _check_size(query, prompt)
-        tokenizer = self.renderer.tokenizer  # some tokenizers don't give back a text as it was
-        again = str(tokenizer.decode(list(encode(tokenizer, prompt)), skip_special_tokens=False))
-        if query.startswith(again):
-            return query[len(again) :]
-        raise ConversationError(
-            "prompt-elsewhere: the query does not begin with its prompt (cut by the trainer, or decoded otherwise): raise the "
-            "trainer's prompt length, or leave such prompts out",
-            fault="prompt-elsewhere",
-        )
+        return answer_behind(query, self._ways_of(prompt, query))
 
     def without_end(self, answer: str) -> str:
         """An answer's text without the one token with which its policy ended it, if it did."""
         return next((answer.removesuffix(end) for end in self._ends if answer.endswith(end)), answer)
+
+    def _ways_of(self, prompt: str, query: str) -> Iterator[str]:
+        yield prompt
+        _check_size(query, prompt)
+        tokenizer = self.renderer.tokenizer  # some tokenizers don't give back a text as it was
+        yield str(tokenizer.decode(list(encode(tokenizer, prompt)), skip_special_tokens=False))
 
     # -- as the template has them ----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,6 @@ def reward(
     **columns: Any,
 ) -> float:
     """The score. The row's own `messages` are the prompt where it has them; else the prompt's text is taken apart."""
-    asked = rewarder()
-    (row,) = asked.rows([from_text(prompt_in(columns, "messages") or prompt, completions)])
+    asked, own = rewarder(), prompt_in(columns, "messages")
+    (row,) = asked.rows([from_text(prompt if own is None else own, completions)])
     return asked.settings.number if row is None else row.score

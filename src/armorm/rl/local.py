@@ -14,7 +14,7 @@ import torch
 from armorm.errors import BackboneError
 from armorm.model.scorer import ModelScorer
 from armorm.rl import rewarder
-from armorm.rl.rewarder import Row
+from armorm.rl.rewarder import Row, finite
 from armorm.rl.settings import Part, Settings
 from armorm.scoring.profile import Profile
 from armorm.scoring.table import ScoreTable
@@ -67,13 +67,15 @@ def rows_of(table: ScoreTable) -> list[Row | str]:
     return [
         fault
         if fault is not None
-        else Row(
-            float(table.scores[i]),
-            {
-                "rewards": dict(zip(names, rewards[i], strict=True)),
-                "debiased": dict(zip(names, debiased[i], strict=True)),
-                "contributions": dict(zip(terms, contributions[i], strict=True)),
-            },
+        else finite(
+            Row(
+                float(table.scores[i]),
+                {
+                    "rewards": dict(zip(names, rewards[i], strict=True)),
+                    "debiased": dict(zip(names, debiased[i], strict=True)),
+                    "contributions": dict(zip(terms, contributions[i], strict=True)),
+                },
+            )
         )
         for i, fault in enumerate(table.faults)
     ]

@@ -12,11 +12,13 @@ of this package's own folder is no plugin: ms-swift puts a plugin's folder in fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
+from armorm.conversation import entries_of
 from armorm.errors import MissingExtra
-from armorm.rl.settings import named_objectives
+from armorm.rl.conversations import plain
+from armorm.rl.settings import named_objectives, unscored_number
 from armorm.rl.trl import Reward
 
 try:
@@ -32,24 +34,24 @@ class RewardFunction(ORM):
 
     objective: str | None = None
 
-    def __call__(self, completions: Sequence[str], messages: Sequence[Any] | None = None, **columns: Any) -> list[float | None]:
-        reward = Reward(None, self.objective)
+    def __call__(self, completions: Any, messages: Iterable[Any] | None = None, **columns: Any) -> list[float | None]:
         prompts = columns.get("prompts") if messages is None else [_prompt(turns) for turns in messages]
-        return reward(prompts=prompts or [""] * len(completions), completions=completions)
+        return Reward(None, self.objective)([""] * len(completions) if prompts is None else prompts, completions)
 
 
 class RewardPlugin:
     """`--reward_model PATH --reward_model_plugin armorm`: the rows' messages, scored as this package scores them.
 
-    The model that ms-swift loaded is asked itself; no profile of the environment's holds for it.
+    The model that ms-swift loaded is asked itself; no profile of the environment's holds for it, `ARMORM_UNSCORED` does.
     """
 
     def __init__(self, model: Any, template: Any = None) -> None:
         self.model, self.template = model, template
 
-    def __call__(self, inputs: Sequence[Any], **_: Any) -> list[float | None]:
+    def __call__(self, inputs: Iterable[Any], **_: Any) -> list[float | None]:
         scores = self.model.engine().score([row.get("messages") for row in inputs]).scores.tolist()
-        return [None if score != score else score for score in scores]
+        unscored = unscored_number()
+        return [unscored if score != score else score for score in scores]
 
 
 def register() -> None:
@@ -62,7 +64,7 @@ def register() -> None:
 
 def _prompt(turns: Any) -> list[Any]:
     # ms-swift's messages end with the completion.
-    listed = list(turns)
+    listed = entries_of(plain(turns)) or []
     return listed[:-1] if listed and listed[-1].get("role") == "assistant" else listed
 
 

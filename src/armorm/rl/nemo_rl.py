@@ -10,14 +10,16 @@ In: message logs.  Out: what `EnvironmentInterface.step` returns.  Cost: one pas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from armorm.errors import MissingExtra
-from armorm.rl.rewarder import SCORE, rewarder
-from armorm.rl.settings import Settings, from_environment
+from armorm.conversation import entries_of
+from armorm.errors import MissingExtra, UserError
+from armorm.rl.conversations import with_written_prompt
+from armorm.rl.rewarder import SCORE, column, rewarder
+from armorm.rl.settings import check_names, settings_of
 
 PREFIX = "reward/"
 
@@ -25,15 +27,18 @@ PREFIX = "reward/"
 class RewardStep:
     """What the environment does, without NeMo-RL. `multi` in its config asks for a reward per objective.
 
-    Other keys that `Settings` has are taken from the config, and all from the environment where it names no model.
+    Other keys are those of `Settings`, each in place of the environment's. Raises UserError for one that is none.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        own = {name: config[name] for name in Settings.__dataclass_fields__ if config.get(name) is not None}
-        self.settings = Settings(**own) if "model" in own else from_environment()
-        self.multi = bool(config.get("multi", False))
+        check_names(config, others=("multi",))
+        multi = config.get("multi")
+        if multi is not None and not isinstance(multi, bool):
+            raise UserError(f"multi is {multi!r:.200}: give true or false")
+        self.settings = settings_of({name: config[name] for name in config if name != "multi"})
+        self.multi = bool(multi)
 
-    def step(self, message_log_batch: Sequence[Any], metadata: Sequence[Any]) -> Any:
+    def step(self, message_log_batch: Any, metadata: Iterable[Any]) -> Any:
         """Every episode ends with its score; what can't be scored gets the number that the settings name."""
         from nemo_rl.environments.interfaces import EnvironmentReturn
 
@@ -46,10 +51,10 @@ class RewardStep:
             next_stop_strings=[None] * n,
             rewards=rewards,
             terminateds=torch.ones(n, dtype=torch.bool),
-            answers=[str(log[-1].get("content", "")) if log else None for log in message_log_batch],
+            answers=[str(log[-1].get("content", "")) if len(log) else None for log in message_log_batch],
         )
 
-    def rewards(self, logs: Sequence[Any]) -> torch.Tensor | dict[str, torch.Tensor]:
+    def rewards(self, logs: Iterable[Any]) -> torch.Tensor | dict[str, torch.Tensor]:
         """Scores [n]; with `multi` one tensor [n] for each objective, under `reward/NAME`."""
         asked = rewarder(self.settings)
         numbers = [asked.numbers(row) for row in asked.rows([_messages(log) for log in logs])]
@@ -73,14 +78,15 @@ class RewardStep:
 
 
 def _keys(asked: Any) -> list[str]:
-    from armorm.rl.rewarder import column
-
     return [column(name) for name in asked.source.names(asked.settings.part)]
 
 
-def _messages(log: Any) -> list[dict[str, Any]]:
-    # NeMo-RL keeps token ids beside each message's text.
-    return [{key: value for key, value in message.items() if not isinstance(value, torch.Tensor)} for message in log]
+def _messages(log: Any) -> Any:
+    # NeMo-RL keeps token ids beside each message's text, and its processors write the prompt's text in the policy's template.
+    turns = [
+        {key: value for key, value in message.items() if not isinstance(value, torch.Tensor)} for message in entries_of(log) or ()
+    ]
+    return with_written_prompt(turns)
 
 
 def register(name: str = "armorm") -> None:

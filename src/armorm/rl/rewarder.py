@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 from collections import Counter, OrderedDict
@@ -50,6 +51,13 @@ class Row:
         return self.parts[part]
 
 
+def finite(row: Row) -> Row | str:
+    """The row; what is wrong with it, where one of its numbers is none."""
+    named = [("score", row.score), *(entry for part in row.parts.values() for entry in part.items())]
+    wrong = next((f"{name!r} is {value}" for name, value in named if not math.isfinite(value)), None)
+    return row if wrong is None else f"not-finite: {wrong}"
+
+
 @runtime_checkable
 class Source(Protocol):
     """Where rows come from. `score` gives a `Row` for each conversation, or what is wrong with it; `names` says what its parts
@@ -81,7 +89,7 @@ class Rewarder:
         return self.source.names("rewards")
 
     def rows(self, conversations: Sequence[Any]) -> list[Row | None]:
-        """A row for each conversation, in order; None for one that can't be scored.
+        """A row for each conversation, in order; None for one that can't be scored, or in whose place stands a ConversationError.
 
         Raises UserError or ArmormError where the source itself fails: no model, no server, a key that is refused.
         """
@@ -116,9 +124,7 @@ class Rewarder:
 
     def _compute(self, mine: Mapping[Any, tuple[Any, Future[Row | None]]]) -> None:
         try:
-            given = self.source.score([conversation for conversation, _ in mine.values()])
-            if len(given) != len(mine):
-                raise ArmormError(f"there are {len(given)} rewards for {len(mine)} conversations: report this as a fault")
+            given = self._scored([conversation for conversation, _ in mine.values()])
         except BaseException as error:
             said = error if isinstance(error, Exception) else ArmormError("the batch was interrupted: ask again")
             with self._lock:
@@ -130,6 +136,14 @@ class Rewarder:
         _tell([row for row in given if isinstance(row, str)], len(given))
         for (_, future), row in zip(mine.values(), given, strict=True):
             future.set_result(None if isinstance(row, str) else row)
+
+    def _scored(self, conversations: Sequence[Any]) -> list[Row | str]:
+        sound = [one for one in conversations if not isinstance(one, ConversationError)]
+        given = self.source.score(sound) if sound else []
+        if len(given) != len(sound):
+            raise ArmormError(f"there are {len(given)} rewards for {len(sound)} conversations: report this as a fault")
+        rows = iter(given)
+        return [str(one) if isinstance(one, ConversationError) else next(rows) for one in conversations]
 
     @cached_property
     def _source(self) -> Source:

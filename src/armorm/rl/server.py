@@ -25,8 +25,9 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from armorm.conversation import plain_value
 from armorm.errors import ArmormError, ConversationError, UserError
-from armorm.rl.rewarder import Row
+from armorm.rl.rewarder import Row, finite
 from armorm.rl.settings import Part, Settings
+from armorm.user_json import DEEPEST, read_json
 
 ROUTE = "/v1/rewards"
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
@@ -118,7 +119,7 @@ class RewardServer:
             results = json.loads(reply)["results"]
             rows = {int(one["index"]): _row(one) for one in results}
             return [rows[i] for i in range(n)]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ArmormError(
                 f"{self.url} sent what are no rewards ({type(error).__name__}: {str(error)[:100]}): is this the URL of "
                 "`armorm serve`?"
@@ -152,9 +153,11 @@ def _checked(url: str) -> str:
 
 
 def _written(conversation: Any) -> tuple[str, str | None]:
-    # A conversation as JSON; or what is wrong with it.
+    # A conversation as JSON; or what is wrong with it. It is read back as the server reads it, which refuses a whole request.
     try:
-        return json.dumps(plain_value(conversation), allow_nan=False), None
+        text = json.dumps(plain_value(conversation), allow_nan=False)
+        read_json(text, deepest=2 * DEEPEST - 2)
+        return text, None
     except ConversationError as error:
         return "", str(error)
     except (TypeError, ValueError, RecursionError) as error:
@@ -167,7 +170,7 @@ def _row(result: Mapping[str, Any]) -> Row | str:
     parts: dict[Part, Mapping[str, float]] = {
         part: {name: float(value) for name, value in result[part].items()} for part in PARTS if result.get(part) is not None
     }
-    return Row(float(result["score"]), parts)
+    return finite(Row(float(result["score"]), parts))
 
 
 def _message(error: HTTPError) -> str:

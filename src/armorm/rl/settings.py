@@ -7,10 +7,11 @@ A trainer that loads a function by its dotted path can't hand it arguments: thos
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -31,6 +32,14 @@ VARIABLES: Mapping[str, str] = {
     "ARMORM_UNSCORED": "the number for what can't be scored (unset: None where the trainer knows it, else -1)",
     "ARMORM_API_KEY": "the server's key",
 }
+_NAMED = {
+    "model": MODEL,
+    "profile": "ARMORM_REWARD_PROFILE",
+    "part": "ARMORM_REWARD_PART",
+    "unscored": "ARMORM_UNSCORED",
+}
+"""Which variable holds which setting."""
+LONGEST_TIMEOUT = 86_400
 UNSCORED = -1.0
 """For trainers that know no None: below every rating, so that no policy learns to write what can't be scored."""
 
@@ -56,18 +65,12 @@ class Settings:
     remember: int = 8192
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise UserError(f"no model is named: give a model folder, a hub id or a server's URL, or set {MODEL}")
-        _part(self.part)
-        if self.unscored is not None and not math.isfinite(self.unscored):
-            raise UserError(f"unscored is {self.unscored!r}: give a finite number, or leave it out")
-        if min(self.chunk, self.remember) < 1 or self.timeout <= 0 or self.retries < 0:
-            raise UserError("chunk and remember are 1 at least, timeout is above 0, and retries is 0 at least")
+        check_values(vars(self))
 
     @property
     def remote(self) -> bool:
         """Whether a server is asked."""
-        return self.model.startswith(("http://", "https://"))
+        return self.model.lstrip().lower().startswith(("http://", "https://"))
 
     @property
     def number(self) -> float:
@@ -92,12 +95,45 @@ class Settings:
 
 
 def from_environment() -> Settings:
-    """The settings that stand in `VARIABLES`. Raises UserError without a model, and for values that are none."""
-    found = {name: os.environ.get(name, "").strip() for name in VARIABLES}
-    if not found[MODEL]:
+    """The settings that stand in `VARIABLES`. Raises UserError without a model, and for values and names that are none."""
+    return settings_of({})
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """Settings by their names, and the environment's for those that are not given (None is not given).
+
+    Raises UserError for a name that is none, with the nearest that is one, and as `from_environment`.
+    """
+    check_names(given)
+    own = {name: value for name, value in given.items() if value is not None}
+    found = _in_environment(own) | own
+    if "model" not in found:
         raise UserError(f"{MODEL} is not set: put {VARIABLES[MODEL]} there")
-    part = _part(found["ARMORM_REWARD_PART"] or "rewards")
-    return Settings(found[MODEL], found["ARMORM_REWARD_PROFILE"] or None, part, _number(found["ARMORM_UNSCORED"]))
+    check_values(vars(Settings("m")) | found)
+    numbers: dict[str, Any] = {name: float(found[name]) for name in ("unscored", "timeout") if name in found}
+    return Settings(**found | numbers)
+
+
+def check_values(given: Mapping[str, Any]) -> None:
+    """Raises UserError for a setting that can't be what it is, by its name and with what it may be."""
+    if given["model"] is None or given["model"] == "":
+        raise UserError(f"no model is named: give a model folder, a hub id or a server's URL, or set {MODEL}")
+    _part(given["part"])
+    for name, (fits, needed) in _NEEDED.items():
+        if not fits(value := given[name]):
+            raise UserError(f"{name} is {value!r:.200}: give {needed}")
+
+
+def check_names(given: Iterable[str], *, others: Iterable[str] = ()) -> None:
+    """Raises UserError for a name that is neither a setting's nor one of `others`."""
+    known = (*Settings.__dataclass_fields__, *others)
+    if (unknown := next((str(name) for name in given if name not in known), None)) is not None:
+        raise UserError(f"there is no setting {unknown[:100]!r}{_nearest(unknown, known)}")
+
+
+def unscored_number() -> float | None:
+    """The number for what can't be scored, where the model is given in another way; None where the environment names none."""
+    return _number(os.environ.get("ARMORM_UNSCORED", "").strip())
 
 
 def named_objectives() -> tuple[str, ...]:
@@ -105,14 +141,62 @@ def named_objectives() -> tuple[str, ...]:
     return tuple(name.strip() for name in os.environ.get("ARMORM_REWARD_OBJECTIVES", "").split(",") if name.strip())
 
 
-def _part(given: str) -> Part:
+def _part(given: Any) -> Part:
     if given not in get_args(Part):
         raise UserError(f"part is {given!r}: there are {', '.join(get_args(Part))}")
     return cast(Part, given)
 
 
+def _in_environment(given: Mapping[str, Any]) -> dict[str, Any]:
+    # Variables of settings that are given are not looked at.
+    for name in os.environ:
+        if name.startswith("ARMORM_REWARD") and name not in VARIABLES:
+            raise UserError(f"the environment names a setting {name} and there is no such{_nearest(name, VARIABLES)}")
+    named = {setting: os.environ.get(name, "").strip() for setting, name in _NAMED.items() if setting not in given}
+    found: dict[str, Any] = {setting: text for setting, text in named.items() if text}
+    return found | ({"unscored": unscored_number()} if "unscored" in found else {})
+
+
 def _number(text: str) -> float | None:
     try:
-        return float(text) if text else None
+        number = float(text) if text else None
     except ValueError:
-        raise UserError(f"ARMORM_UNSCORED is {text!r}: put a number there, or unset it") from None
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise UserError(f"ARMORM_UNSCORED is {text!r}: put a number there, or unset it")
+    return number
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known := list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+
+
+def _is_text(given: Any) -> bool:
+    return isinstance(given, str) and bool(given.strip())
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda given: isinstance(given, int) and not isinstance(given, bool) and given >= least
+
+
+def _seconds(given: Any) -> bool:
+    return _is_number(given) and 0 < given <= LONGEST_TIMEOUT
+
+
+_NEEDED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_is_text, "a model folder, a hub id or a server's URL, as a text"),
+    "profile": (lambda given: given is None or _is_text(given), "a YAML file, a profile as JSON, or a name, as a text"),
+    "unscored": (lambda given: given is None or _is_number(given), "a finite number, or leave it out"),
+    "key_env": (_is_text, "the name of an environment variable"),
+    "timeout": (_seconds, f"seconds, above 0 and {LONGEST_TIMEOUT:,} at most"),
+    "retries": (_whole(0), "a whole number, 0 at least"),
+    "chunk": (_whole(1), "a whole number, 1 at least"),
+    "batch_tokens": (_whole(1), "a whole number, 1 at least"),
+    "remember": (_whole(1), "a whole number, 1 at least"),
+}
+"""What each setting may be, and how that is said; `part` has its own list."""

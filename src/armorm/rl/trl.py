@@ -9,13 +9,14 @@ By dotted path (`trl grpo --reward_funcs armorm.rl.trl.score`), with the setting
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from armorm.errors import UserError
-from armorm.rl.conversations import joined
+from armorm.rl.conversations import from_text
 from armorm.rl.rewarder import SCORE, Row, column, rewarder
-from armorm.rl.settings import Settings, from_environment
+from armorm.rl.settings import Settings, check_names, from_environment
 
 PREFIX = "contribution/"
 
@@ -32,7 +33,7 @@ class Reward:
         self.__name__ = SCORE if objective is None else column(objective)
 
     def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
+        self, prompts: Iterable[Any], completions: Iterable[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
     ) -> list[float | None]:
         return self._answer(rewarder(self.settings).rows(_conversations(prompts, completions)), log_extra, log_metric)
 
@@ -58,7 +59,7 @@ class AsyncReward(Reward):
     """The same for a trainer that awaits: all functions are under way at once, and still the batch is scored once."""
 
     async def __call__(  # type: ignore[override]
-        self, prompts: Sequence[Any], completions: Sequence[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
+        self, prompts: Iterable[Any], completions: Iterable[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
     ) -> list[float | None]:
         rows = await rewarder(self.settings).rows_async(_conversations(prompts, completions))
         return self._answer(rows, log_extra, log_metric)
@@ -77,7 +78,8 @@ def reward_functions(
     `model` is a folder, a hub id, a server's URL or `Settings`; further keywords are those of `Settings`. The first function logs
     what the score is made of. Raises UserError for names that the model doesn't have, and what opening the model raises.
     """
-    where = model if isinstance(model, Settings) else Settings(model, **settings)
+    check_names(settings)
+    where = replace(model, **settings) if isinstance(model, Settings) else Settings(model, **settings)
     known = rewarder(where).source.names(where.part)
     wanted = known if objectives is None else tuple(objectives)
     if unknown := [name for name in wanted if name not in known]:
@@ -87,8 +89,8 @@ def reward_functions(
     return [kind(where, name, logs=i == 0) for i, name in enumerate(names)]
 
 
-def _conversations(prompts: Sequence[Any], completions: Sequence[Any]) -> list[Any]:
-    return [joined(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+def _conversations(prompts: Iterable[Any], completions: Iterable[Any]) -> list[Any]:
+    return [from_text(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
 
 
 def _log(rows: Sequence[Row | None], log_extra: Any, log_metric: Any) -> None:

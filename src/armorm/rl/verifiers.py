@@ -13,6 +13,7 @@ In: a trace's messages.  Out: a float, or named floats.  Cost: one pass for each
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from armorm.rl.rewarder import Row, column, rewarder
@@ -37,5 +38,5 @@ async def objectives(trace: Any) -> dict[str, float]:
 
 
 async def _row(trace: Any) -> Row | None:
-    messages = [message if isinstance(message, dict) else message.model_dump(exclude_none=True) for message in trace.messages]
+    messages = [message if isinstance(message, Mapping) else message.model_dump(exclude_none=True) for message in trace.messages]
     return (await rewarder().rows_async([messages]))[0]

@@ -8,7 +8,7 @@ objective.  Cost: one pass for each answer; verl asks for each sample by itself,
 
 The prompt comes in `extra_info`, under `messages`, `prompt` or `question`: verl hands over no other. With
 `algorithm.adv_estimator=gdpo` the dict's names stand in `algorithm.gdpo_reward_keys`. Settings that stand in `reward_kwargs` are
-taken in place of the environment's.
+taken in place of the environment's, each by itself; a name that is no setting's is refused.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any
 from armorm.errors import UserError
 from armorm.rl.conversations import joined, prompt_in
 from armorm.rl.rewarder import SCORE, Rewarder, rewarder
-from armorm.rl.settings import Settings
+from armorm.rl.settings import settings_of
 
 KEYS = ("messages", "prompt", "raw_prompt", "question")
-OWN = ("model", "profile", "part", "unscored", "key_env", "timeout", "retries", "batch_tokens")
+VERLS = ("reward_router_address", "reward_model_tokenizer")
+"""What verl hands over where it runs a reward model of its own."""
 
 
 def compute_score(
@@ -72,8 +73,7 @@ async def compute_rewards_async(
 
 
 def _rewarder(given: dict[str, Any]) -> Rewarder:
-    own = {name: given[name] for name in OWN if given.get(name) is not None}
-    return rewarder(Settings(**own) if "model" in own else None)
+    return rewarder(settings_of({name: value for name, value in given.items() if name not in VERLS}))
 
 
 def _conversation(answer: str, extra_info: Any) -> list[Any]:
