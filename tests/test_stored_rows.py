@@ -273,7 +273,7 @@ def test_real_rows_are_the_same_both_ways(request: pytest.FixtureRequest, sizes_
     if "usual" in request.node.name:
         pytest.skip("a minute for each size is enough for the real data: tiny files have all the seams")
     recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "open-data.yaml")
-    capped = {"ratings": [s.model_copy(update={"cap": 1300}) for s in recipe.ratings]}
+    capped = {"ratings": [s.model_copy(update={"cap": 1300}) for s in recipe.ratings if not s.made]}
     capped["pairs"] = [s.model_copy(update={"cap": 700}) for s in recipe.pairs if not s.made]
     rows = assert_same(recipe.model_copy(update=capped | {"harmless": []}))
     assert sum(map(len, rows.ratings.values())) > 5_000
