@@ -166,6 +166,10 @@ class Renderer:
         """
         return Rendered(self._prompt_ids(prompt), encode(self.tokenizer, answer, special=False), self.closing_ids, text=answer)
 
+    def bounded(self, max_tokens: int) -> Renderer:
+        """The same for conversations of at most so many tokens."""
+        return Renderer(self.tokenizer, max_tokens=max_tokens, rendering=self.rendering)
+
     def check(self, messages: Any) -> tuple[str, ...]:
         """What `render` would note, without tokenising. Raises what `render` raises."""
         parsed, context, answer = self._split(messages)

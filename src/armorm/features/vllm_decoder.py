@@ -9,7 +9,7 @@ block n. Of a decoder without it, only the last states can be read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.pooler.abstract import Pooler
+from vllm.model_executor.layers.pooler.common import PoolingParamsUpdate
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.models.interfaces import supports_eagle3
 from vllm.model_executor.models.utils import StageMissingLayer, init_vllm_registered_model, maybe_prefix, no_init_weights
@@ -76,6 +78,20 @@ class DecoderStates(nn.Module):
         final, blocks = output if isinstance(output, tuple) else (output, [])
         states = [*blocks, final] if FINAL in self.layers else blocks
         return states[0] if len(states) == 1 else torch.cat(states, dim=1)
+
+
+class StatesPooler(Pooler):
+    """Makes a vector of each request of the states of `layers`. The task is "classify", as which vLLM lets any vector through."""
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+
+    def get_supported_tasks(self) -> Set[Any]:
+        return {"classify"}
+
+    def get_pooling_updates(self, task: Any) -> PoolingParamsUpdate:  # noqa: ARG002 - vLLM's signature
+        return PoolingParamsUpdate(requires_token_ids=True)
 
 
 def _check_whole(vllm_config: VllmConfig) -> None:

@@ -9,7 +9,7 @@ An error in a pooler ends the engine for everybody, so a request that can't be p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -17,8 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from vllm.config import VllmConfig
-from vllm.model_executor.layers.pooler.abstract import Pooler
-from vllm.model_executor.layers.pooler.common import PoolingParamsUpdate
 from vllm.model_executor.models.interfaces_base import VllmModelForPooling, default_pooling_type
 from vllm.v1.pool.metadata import PoolingMetadata
 
@@ -26,7 +24,7 @@ from armorm.errors import BackboneError
 from armorm.features.extract import pool
 from armorm.features.forward import Stretch
 from armorm.features.spec import FeatureSpec
-from armorm.features.vllm_decoder import DECODER, DecoderStates
+from armorm.features.vllm_decoder import DECODER, DecoderStates, StatesPooler
 from armorm.features.vllm_engine import ANSWER, ANSWER_PARTS, HEADER, LAYERS, PROMPT, PROMPT_PARTS
 
 OWN_ENGINE = "leave `features.engine` out, so that this package's own engine reads the decoder"
@@ -56,18 +54,8 @@ class FeatureModel(DecoderStates, VllmModelForPooling):
         return loaded
 
 
-class FeaturePooler(Pooler):
-    """Parts of the states of `layers`; task "classify", as which vLLM lets any vector through."""
-
-    def __init__(self, layers: Sequence[str]) -> None:
-        super().__init__()
-        self.layers = tuple(layers)
-
-    def get_supported_tasks(self) -> Set[Any]:
-        return {"classify"}
-
-    def get_pooling_updates(self, task: Any) -> PoolingParamsUpdate:  # noqa: ARG002 - vLLM's signature
-        return PoolingParamsUpdate(requires_token_ids=True)
+class FeaturePooler(StatesPooler):
+    """Parts of the states of `layers`."""
 
     @torch.inference_mode()
     def forward(self, hidden_states: Float[Tensor, "t w"], pooling_metadata: PoolingMetadata) -> list[Tensor]:

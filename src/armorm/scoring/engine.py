@@ -84,7 +84,7 @@ class Engine:
         self.renderer = model.renderer
         if max_tokens is not None:
             check_positions(model.backbone.model.config, max_tokens)
-            self.renderer = Renderer(self.renderer.tokenizer, max_tokens=max_tokens, rendering=self.renderer.rendering)
+            self.renderer = self.renderer.bounded(max_tokens)
 
     @torch.inference_mode()
     def score(

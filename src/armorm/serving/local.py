@@ -19,7 +19,7 @@ from typing import Any
 
 from armorm.errors import CheckpointError, ConversationError, UserError
 from armorm.fit.preference import Preference
-from armorm.rendering import Rendered, Renderer
+from armorm.rendering import Rendered
 from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
 from armorm.serving.batching import Row, Waiting
@@ -84,7 +84,7 @@ class LocalService:
         self._rendering = ThreadPoolExecutor(1, "rendering")
         self._decoding = ThreadPoolExecutor(1, "decoding")
         self._pump: asyncio.Task[None] | None = None
-        self._renderer_of = lru_cache(maxsize=RENDERERS)(self._shorter)
+        self._renderer_of = lru_cache(maxsize=RENDERERS)(engine.renderer.bounded)
 
     def try_out(self) -> None:
         """Score a first conversation. Raises CheckpointError where it can't be rendered, and what the engine raises."""
@@ -160,9 +160,6 @@ class LocalService:
             return profile_named(self.profiles, profile)
         self.basis.bind(profile, 1)
         return profile
-
-    def _shorter(self, max_tokens: int) -> Renderer:
-        return Renderer(self.renderer.tokenizer, max_tokens=max_tokens, rendering=self.renderer.rendering)
 
     async def _scored(self, rendered: Sequence[Rendered | ConversationError], profile: Profile | None) -> list[Outcome]:
         asker = Asker(len(rendered))

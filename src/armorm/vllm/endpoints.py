@@ -20,6 +20,7 @@ from typing import Any
 from armorm.errors import BackboneError, CheckpointError
 from armorm.scoring.profile import Profile
 from armorm.serving import own, page, wire
+from armorm.serving.door import routes_of
 from armorm.vllm.heads import load_heads
 from armorm.vllm.service import EngineService
 
@@ -61,10 +62,10 @@ class Endpoints:
 
 def add_routes(app: Any, service: EngineService) -> None:
     """Add our routes, less those whose path and method the application has already: vLLM would let ours replace its own."""
-    taken = {(route.path, method) for route in app.routes for method in getattr(route, "methods", None) or ()}
+    taken = {(route.path, method) for route in routes_of(app.routes) for method in getattr(route, "methods", None) or ()}
     for make in ROUTERS:
         router = make(service)
-        router.routes[:] = [route for route in router.routes if taken.isdisjoint((route.path, m) for m in route.methods)]
+        router.routes[:] = [r for r in routes_of(router.routes) if taken.isdisjoint((r.path, method) for method in r.methods)]
         app.include_router(router)
 
 

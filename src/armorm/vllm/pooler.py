@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -21,14 +21,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from vllm.model_executor.layers.pooler.abstract import Pooler
-from vllm.model_executor.layers.pooler.common import PoolingParamsUpdate
 from vllm.v1.pool.metadata import PoolingMetadata
 
 from armorm.errors import ArmormError
 from armorm.features.extract import pool
 from armorm.features.forward import prompts_and_answers
 from armorm.features.nuisances import STYLE as COUNTED
+from armorm.features.vllm_decoder import StatesPooler
 from armorm.model.marks import Marks
 from armorm.model.reward_model import RewardModel
 from armorm.model.segments import find_segments
@@ -50,19 +49,13 @@ class _Found:
     style: Sequence[float] | None = None
 
 
-class RewardPooler(Pooler):
-    """Heads on the states of `layers`; task "classify"."""
+class RewardPooler(StatesPooler):
+    """Heads on the states of `layers`."""
 
     def __init__(self, heads: RewardModel, layers: Sequence[str]) -> None:
-        super().__init__()
-        self.heads, self.layers, self.columns = heads, tuple(layers), Columns.of(heads)
+        super().__init__(layers)
+        self.heads, self.columns = heads, Columns.of(heads)
         self._marks = Marks(heads.config, heads.tokenizer)
-
-    def get_supported_tasks(self) -> Set[Any]:
-        return {"classify"}
-
-    def get_pooling_updates(self, task: Any) -> PoolingParamsUpdate:  # noqa: ARG002 - vLLM's signature
-        return PoolingParamsUpdate(requires_token_ids=True)
 
     @torch.inference_mode()
     def forward(self, hidden_states: Float[Tensor, "t w"], pooling_metadata: PoolingMetadata) -> list[Tensor]:

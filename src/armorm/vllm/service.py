@@ -51,7 +51,7 @@ class EngineService:
         self.renderer, self.limits = model.renderer, LIMITS
         self._requests = 0
         self._columns = Columns.of(model)
-        self._renderer_of = lru_cache(maxsize=RENDERERS)(self._shorter)
+        self._renderer_of = lru_cache(maxsize=RENDERERS)(model.renderer.bounded)
         self._style = counts_style(model.config.computed)
         self._engine: Any = None
         for profile in self.profiles.values():
@@ -62,7 +62,7 @@ class EngineService:
         self._engine = engine
         longest = int(engine.model_config.max_model_len)
         if longest < self.renderer.max_tokens:
-            self.renderer = self._shorter(longest)
+            self.renderer = self.renderer.bounded(longest)
 
     async def score(
         self, conversations: Sequence[Any], *, profile: Profile | str | None = None, max_tokens: int | None = None
@@ -93,9 +93,6 @@ class EngineService:
         if not is_count(tokens):
             raise BackboneError(f"max_tokens is {tokens!r}: give the number of tokens that a conversation may have")
         return self.renderer if tokens >= self.renderer.max_tokens else self._renderer_of(tokens)
-
-    def _shorter(self, tokens: int) -> Renderer:
-        return Renderer(self.renderer.tokenizer, max_tokens=tokens, rendering=self.renderer.rendering)
 
     async def _run(self, row: Rendered) -> Tensor:
         from vllm import PoolingParams

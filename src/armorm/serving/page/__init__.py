@@ -26,7 +26,7 @@ from armorm.serving import auditing
 from armorm.serving.bodies import require_small
 from armorm.serving.described import BasisReply, ProfileReply, answers, refusals
 from armorm.serving.faults import own_router
-from armorm.serving.replies import Reply, fault_reply
+from armorm.serving.replies import Reply, fault_reply, request_id
 from armorm.small_files import yaml_text, yaml_values
 
 __all__ = ["OPEN", "Shown", "router"]
@@ -102,7 +102,7 @@ def router(service: Shown) -> APIRouter:
     async def part(name: str, request: Request) -> Response:
         if name not in files:
             message = f"the page has no such file; it has {', '.join(FILES)}"
-            return fault_reply(404, "no-such-route", message, str(request.scope.get("request_id", "")))
+            return fault_reply(404, "no-such-route", message, request_id(request.scope))
         return file(name)
 
     @routes.get(
@@ -125,7 +125,7 @@ def router(service: Shown) -> APIRouter:
         facts = profile.to_json()
         return Reply({"profile": facts, "yaml": yaml_text(facts)})
 
-    routes.routes += auditing.router(service).routes  # as routes: who takes some of them alone looks at each
+    routes.include_router(auditing.router(service))
     return routes
 
 
