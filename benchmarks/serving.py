@@ -5,7 +5,8 @@
 In one run, on the same pairs: the scoring core alone in a process of its own (the offline rate), then a server and, over the
 loopback, so many clients that each ask for the two scores of a pair as soon as they have the last ones. The same again for the
 way that suggests itself, FastAPI around `model.score()`, and with `--vllm` for `vllm serve` with this package's plugin in the
-environment of that python. Rates are conversations per second that are answered after the first tenth of the time.
+environment of that python. Memory is that of all of a server's processes; its growth is the most in the last third of the time
+less the most in the third before. Rates are conversations per second that are answered after the first tenth of the time.
 Without `--file`, the helpful pairs in ARMORM_DATA.
 """
 
@@ -22,10 +23,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -69,23 +71,17 @@ def main() -> None:
         "FastAPI around model.score()": [sys.executable, __file__, "--naive", given.model, port],
     }
     if given.vllm:
-        serve = "from vllm.entrypoints.cli.main import main; main()"
-        ways["vllm serve with the plugin"] = [
-            given.vllm,
-            "-c",
-            serve,
-            "serve",
-            given.model,
-            "--runner",
-            "pooling",
-            "--port",
-            port,
-        ]
+        program = str(Path(given.vllm).parent / "vllm")
+        ways["vllm serve with the plugin"] = [program, "serve", given.model, "--runner", "pooling", "--port", port]
     bodies = [{"conversations": pair} for pair in pairs_of(file, given.pairs)]
     loads = {}
     for name, command in ways.items():
-        with running(command, int(port)) as process:
-            loads[name] = asyncio.run(load(process, int(port), bodies, given.clients, given.seconds))
+        try:
+            with running(command, int(port)) as process:
+                loads[name] = asyncio.run(load(process, int(port), bodies, given.clients, given.seconds))
+        except SystemExit as never:
+            print(f"{name}: {never}", file=sys.stderr)
+            continue
         loads[name]["of_offline"] = loads[name]["rate"] / offline["rate"]
         print(name, json.dumps({k: v for k, v in loads[name].items() if k != "resident_mib"}), flush=True)
     facts = {"model": Path(given.model).name, "file": file.name, "clients": given.clients, "seconds": given.seconds}
@@ -129,22 +125,28 @@ def offline_rate(model: str, file: str, most: int, seconds: float, batch_tokens:
 
 @contextmanager
 def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server's process, once it takes requests."""
-    environment = {**os.environ, "VLLM_PLUGINS": "armorm"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    try:
-        for _ in range(1200):
-            if process.poll() is not None:
-                raise SystemExit(f"{command[:3]} ended with {process.returncode}")
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.5)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=120)
+    """A server's process, once it takes requests. Raises SystemExit with the end of its log where it never does."""
+    environment = {**os.environ, "VLLM_PLUGINS": "armorm", "VLLM_CPU_KVCACHE_SPACE": "4"}
+    with TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            _await(process, port, log)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=120)
+
+
+def _await(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
+    for _ in range(1200):
+        with suppress(httpx.TransportError):
+            if httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200:
+                return
+        if process.poll() is not None:
+            break
+        time.sleep(0.5)
+    log.seek(0)
+    raise SystemExit(f"{process.args} takes no requests:\n{log.read().decode(errors='replace')[-4000:]}")
 
 
 async def load(process: Any, port: int, bodies: list[Any], clients: int, seconds: float) -> dict[str, Any]:
@@ -179,14 +181,15 @@ async def load(process: Any, port: int, bodies: list[Any], clients: int, seconds
             await asyncio.sleep(1)
 
     await asyncio.gather(watch(), *(client() for _ in range(clients)))
-    middle = resident[len(resident) // 2 :] or [0.0]
+    third = max(1, len(resident) // 3)
     quantiles = np.quantile(waits, [0.5, 0.95, 0.99]).tolist() if waits else [0.0, 0.0, 0.0]
     return {
         "rate": sum(ended) / (until - counted),
         "requests": len(waits),
         "errors": errors,
         **dict(zip(("p50", "p95", "p99"), quantiles, strict=True)),
-        "resident_growth_mib": middle[-1] - middle[0],
+        "resident_most_mib": max(resident),
+        "resident_growth_mib": max(resident[-third:]) - max(resident[third:-third] or [0.0]),
         "resident_mib": [round(x, 1) for x in resident],
     }
 

@@ -22,7 +22,6 @@ from fixtures import make_released
 from tiny_decoder import tiny_tokenizer
 
 from armorm.errors import BackboneError
-from armorm.features.backbone import blocks_of
 from armorm.model.card import card_of
 from armorm.model.reward_model import RewardModel
 from armorm.model.scorer import ModelScorer
@@ -328,8 +327,7 @@ def test_compiled(folders: Mapping[str, Path], wanted: Mapping[str, list[float]]
         calls.append(1)
         return graph.forward
 
-    for at in (0, 3):  # a block that is read, and one that is not
-        blocks_of(model.model)[at].compile(backend=counting)
+    model.compile(backend=counting, fullgraph=True)  # blocks that are read among them
     near("own", model(**inputs).logits[:, 0].tolist(), wanted["own"])
     assert calls
     near("own", [s.score for s in model.score(TALKS)], wanted["own"])

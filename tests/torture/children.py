@@ -42,10 +42,13 @@ def import_everything() -> None:
     late += ("accelerate", "peft", "peft.tuners.lora", "datasets", "transformers.trainer")
     found = [m.name for m in pkgutil.walk_packages(armorm.__path__, "armorm.") if not m.name.endswith("__main__")]
     for name in (*late, *found):
-        # plugins of programs that may not be here
-        missing = (MissingExtra, ImportError) if name.startswith("armorm.vllm") else (MissingExtra,)
-        with contextlib.suppress(*missing):
+        try:
             importlib.import_module(name)
+        except MissingExtra:
+            continue
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] != "vllm":  # what runs inside vLLM, which has an environment of its own
+                raise
     import torch
 
     torch.set_num_threads(1)

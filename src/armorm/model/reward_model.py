@@ -32,7 +32,7 @@ from armorm.conversation import (
     split_answer,
 )
 from armorm.errors import BackboneError, CheckpointError, ConversationError
-from armorm.features.backbone import Backbone
+from armorm.features.backbone import Backbone, blocks_of
 from armorm.features.extract import pool
 from armorm.features.forward import FREQUENCIES, run_whole
 from armorm.features.loading import loading_errors
@@ -399,7 +399,16 @@ class RewardModel(PreTrainedModel):
         # What an answer answers, the tools that it has included.
         return split_answer(parse_conversation(conversation).messages, self.renderer.rendering.answer)[0]
 
-    @torch.compiler.disable(reason="it reads texts; compile the decoder's blocks")  # type: ignore[untyped-decorator]
+    def compile(self, *args: Any, **settings: Any) -> None:
+        """Compiles the decoder's blocks, each by itself: where the time goes, and graphs that are the same for all of them.
+
+        Takes what `torch.compile` takes (`fullgraph=True` holds). What is around them reads token ids in Python and stays as it
+        is, also under `torch.compile(model)`, which therefore compiles nothing.
+        """
+        for block in blocks_of(self.model):
+            block.compile(*args, **settings)
+
+    @torch.compiler.disable(reason="it reads ids in Python: use model.compile()")  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Any = None,

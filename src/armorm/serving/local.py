@@ -4,7 +4,7 @@ In: an `Engine`, conversations of many callers.  Out: scores; `Refused` where to
 Cost: the engine's. The event loop renders in one thread and runs the decoder in another; by itself it only counts and hands over.
 
 Rows are rendered one at a time, requests in turn, so that a long request holds nobody up. Scores are those of `Engine.score`: a
-row's neighbours in its batch change it by the decoder's rounding alone.
+row's neighbours in its batch change it by the decoder's rounding alone. One thread computes: load the model in `run_apart`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 from armorm.errors import CheckpointError, ConversationError, UserError
 from armorm.fit.preference import Preference
@@ -30,6 +31,7 @@ PROBE = [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "c
 RENDERERS = 2
 """Renderers for other lengths than the model's own that are kept."""
 LONGEST_RETRY = 60
+T = TypeVar("T")
 
 
 class Asker:
@@ -209,6 +211,24 @@ class LocalService:
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+
+def run_apart(work: Callable[[], T]) -> T:
+    """What `work` returns or raises, in a thread that ends with it: to load a model that a service shall run.
+
+    torch keeps a pool of threads for each thread that has computed. Where the thread that loads has one and lives on, the
+    decoding thread's pool shares the cores with it, and scores a third less.
+    """
+    done = Future[T]()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # it is raised where it is waited for
+            done.set_exception(error)
+
+    Thread(target=run, name="loading", daemon=True).start()  # a daemon: a signal need not wait for a large model
+    return done.result()
 
 
 def _tell_end(pump: asyncio.Task[None]) -> None:

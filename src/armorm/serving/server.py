@@ -20,7 +20,7 @@ from armorm.model.scorer import ModelScorer
 from armorm.scorers import Reading
 from armorm.scoring.profile import Profile
 from armorm.serving.keys import Keys
-from armorm.serving.local import LocalService
+from armorm.serving.local import LocalService, run_apart
 from armorm.serving.service import Limits
 
 
@@ -54,11 +54,17 @@ def serve(
     steered = read_profiles(profiles)
     listening = listen(host, port, open_to_all=bool(keys) or without_key)
     with listening:
-        scorer = ModelScorer.load(model, **reading)
-        for profile in steered.values():
-            scorer.model.basis.bind(profile, 1)
-        service = LocalService(scorer.engine, name or model, profiles=steered, preference=scorer.model.preference, limits=limits)
-        service.try_out()  # here, where what is wrong with a model ends the program as it does everywhere
+
+        def load() -> LocalService:
+            scorer = ModelScorer.load(model, **reading)
+            for profile in steered.values():
+                scorer.model.basis.bind(profile, 1)
+            known = scorer.model.preference
+            service = LocalService(scorer.engine, name or model, profiles=steered, preference=known, limits=limits)
+            service.try_out()  # here, where what is wrong with a model ends the program as it does everywhere
+            return service
+
+        service = run_apart(load)
         door = Door(limits, keys, log_texts)
         write_log()
         url = url_of(listening)
