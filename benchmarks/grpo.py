@@ -10,7 +10,8 @@ with each of the audit's hacks. PROMPTS holds a JSON object a line with a `promp
 `chosen`, whose last turn is left out; .gz too.
 
 Groups are small and answers short, so that a leg of 20 steps takes about a quarter of an hour on two cores; the numbers of one
-seed are a picture, no estimate. A leg that is finished (FOLDER/LEG.json) is not run again under the same settings. Writes
+seed are a picture, no estimate. The ten prompts come four times each, so that the first and the last quarter of the steps
+answer the same ones. A leg that is finished (FOLDER/LEG.json) is not run again under the same settings. Writes
 FOLDER/grpo.json and FOLDER/grpo.svg when all legs asked for are there.
 """
 
@@ -62,10 +63,11 @@ class Given:
     steps: int = 20
     seed: int = 0
     prompts_per_step: int = 2
+    different_prompts: int = 10
     group: int = 4
     prompt_tokens: int = 192
     tokens: int = 64
-    learning_rate: float = 2e-5
+    learning_rate: float = 5e-5
     beta: float = 0.0
 
 
@@ -222,7 +224,7 @@ def _row(one: Judged) -> Row:
 
 
 def read_prompts(given: Given, tokenizer: Any) -> list[list[dict[str, str]]]:
-    """The prompts of a file that fit, in an order of the seed's, as many as the steps take."""
+    """Some prompts of a file that fit, in an order of the seed's, over and over until there are as many as the steps take."""
     found, path = [], Path(given.prompts)
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         asked = [_asked(json.loads(line)) for line in lines]
@@ -234,6 +236,7 @@ def read_prompts(given: Given, tokenizer: Any) -> list[list[dict[str, str]]]:
     if not found:
         raise SystemExit(f"{given.prompts}: no prompt of at most {given.prompt_tokens} tokens in it")
     random.Random(given.seed).shuffle(found)
+    found = found[: given.different_prompts]
     wanted = given.steps * given.prompts_per_step
     return (found * (wanted // len(found) + 1))[:wanted]
 

@@ -184,6 +184,7 @@ def main() -> None:
     import armorm
 
     model = armorm.RewardModel.from_pretrained(given.model)
+    check_served(given.url.rstrip("/"), model.objectives.names)
     conversations = read_rows(given.rows, given.n) if given.rows else made_conversations(given.n)
     cases = [case_of(model.tokenizer, messages) for messages in conversations]
     expected = [score.score for score in model.score(conversations)]
@@ -204,12 +205,24 @@ def compare(client: Client, url: str, cases: Sequence[Case], expected: Sequence[
     return len(pairs), max((abs(f - score) for f, (_, score) in zip(found, pairs, strict=True)), default=math.nan)
 
 
+def check_served(url: str, objectives: Sequence[str]) -> None:
+    """Raises SystemExit where the server's model has other objectives than the one to compare with."""
+    (served,) = ask(f"{url}/v1/models")["data"]
+    if served["objectives"] != list(objectives):
+        raise SystemExit(f"{url} serves {served['id']}, which has other objectives than the model given: compare it with its own")
+
+
 def post(url: str, body: Any) -> Any:
+    """A reply to a body, as JSON."""
+    return ask(url, json.dumps(body).encode())
+
+
+def ask(url: str, data: bytes | None = None) -> Any:
     """A reply as JSON. The key that ARMORM_API_KEY holds goes with it."""
     headers = {"content-type": "application/json"}
     if key := os.environ.get("ARMORM_API_KEY"):
         headers["authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    request = urllib.request.Request(url, data, headers)
     with urllib.request.urlopen(request, timeout=300) as reply:
         return json.loads(reply.read())
 

@@ -66,6 +66,16 @@ class Counted:
 # -- rows ------------------------------------------------------------------------------------------------------------------------
 
 
+def test_paths_and_numpys_numbers_are_settings_too(tmp_path: Path):
+    given = Settings(tmp_path / "m", profile=tmp_path / "p.yaml", retries=np.int64(3), unscored=np.float32(-1))  # type: ignore[arg-type]
+    assert given == Settings(str(tmp_path / "m"), profile=str(tmp_path / "p.yaml"), retries=3, unscored=-1.0)
+    named = settings.settings_of({"model": tmp_path / "m", "chunk": np.int32(8)})
+    assert named == Settings(str(tmp_path / "m"), chunk=8)
+    for wrong in ({"retries": True}, {"retries": np.bool_(True)}, {"chunk": np.float64(8)}, {"timeout": np.float64("nan")}):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))} is "):
+            Settings("m", **wrong)
+
+
 def test_rows_are_the_models_own_numbers(tiny_model: RewardModel, folder: Path):
     talks = [talk("fine, thank you."), talk("return x"), talk("2 + 2 is 4")]
     rows = Rewarder(Settings(str(folder))).rows(talks)

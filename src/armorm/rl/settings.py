@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import numbers
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Settings:
     remember: int = 8192
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _plain(value))
         check_values(vars(self))
 
     @property
@@ -105,13 +108,13 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     Raises UserError for a name that is none, with the nearest that is one, and as `from_environment`.
     """
     check_names(given)
-    own = {name: value for name, value in given.items() if value is not None}
+    own = {name: _plain(value) for name, value in given.items() if value is not None}
     found = _in_environment(own) | own
     if "model" not in found:
         raise UserError(f"{MODEL} is not set: put {VARIABLES[MODEL]} there")
     check_values(vars(Settings("m")) | found)
-    numbers: dict[str, Any] = {name: float(found[name]) for name in ("unscored", "timeout") if name in found}
-    return Settings(**found | numbers)
+    real = {name: float(found[name]) for name in ("unscored", "timeout") if name in found}
+    return Settings(**found | real)
 
 
 def check_values(given: Mapping[str, Any]) -> None:
@@ -170,6 +173,13 @@ def _number(text: str) -> float | None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known := list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+
+
+def _plain(given: Any) -> Any:
+    # Paths as texts, and numpy's numbers as Python's.
+    if isinstance(given, os.PathLike):
+        return os.fspath(given)
+    return given.item() if isinstance(given, numbers.Number) and hasattr(given, "item") else given
 
 
 def _is_text(given: Any) -> bool:

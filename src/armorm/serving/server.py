@@ -10,7 +10,9 @@ with 0. A second one ends it at once.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
@@ -22,6 +24,11 @@ from armorm.scoring.profile import Profile
 from armorm.serving.keys import Keys
 from armorm.serving.local import LocalService, run_apart
 from armorm.serving.service import Limits
+
+PRIMITIVES = "128"
+"""Kernels that oneDNN keeps: it makes one for each shape of a product, a megabyte or so, and would keep 1,024 of them."""
+SWITCH_SECONDS = 5e-4
+"""Seconds for which a thread may keep the interpreter to itself: the decoder asks for it at each of its layers' steps."""
 
 
 def serve(
@@ -51,6 +58,7 @@ def serve(
         from armorm.serving.stopping import run
     except ImportError as missing:
         raise MissingExtra("a server", str(missing.name), "serve") from missing
+    _settle()
     steered = read_profiles(profiles)
     listening = listen(host, port, open_to_all=bool(keys) or without_key)
     with listening:
@@ -69,6 +77,12 @@ def serve(
         write_log()
         url = url_of(listening)
         run(create_app(service, door), listening, door, lambda: tell("serving", url=url, model=service.name))
+
+
+def _settle() -> None:
+    # For a process that computes in one thread for days, while another one may be busy with refusing.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def read_profiles(files: Sequence[Path]) -> Mapping[str, Profile]:
