@@ -23,6 +23,7 @@ from armorm.features.backbone import load_backbone
 from armorm.fit.method import Fitted
 from armorm.model.layouts.own import assemble
 from armorm.model.marks import marks_of
+from armorm.model.padding import LongRow
 from armorm.model.reward_model import RewardModel
 from armorm.model.segments import UnclearAnswer
 from armorm.rendering import Renderer
@@ -623,3 +624,40 @@ def test_columns_of_tables_hold_conversations(chat):
     assert chat.score(table["messages"][1]).score == pytest.approx(wanted[1], abs=1e-5)
     assert entries_of(pa.array([1, None])) == [1, None]
     assert entries_of(pa.scalar("text")) is None
+
+
+def test_rows_longer_than_a_conversation_may_be_are_told(chat):
+    inputs = chat.tokenizer("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n" + "no " * 60, return_tensors="pt")
+    bounded = copy.deepcopy(chat)
+    free = bounded(**inputs).score
+    bounded.config.max_tokens = inputs["input_ids"].shape[1]
+    assert torch.equal(bounded(**inputs).score, free)  # as many as may be: no warning, which would be an error
+    bounded.config.max_tokens -= 1
+    with pytest.warns(LongRow, match=r"rows \[0\] have more than .* tokens: score\(\) would leave"):
+        assert torch.equal(bounded(**inputs).score, free)
+    bounded.config.backbone_config["max_position_embeddings"] = inputs["input_ids"].shape[1] - 1
+    with pytest.raises(BackboneError, match=r"rows \[0\] pass the decoder's"):
+        bounded(**inputs)
+
+
+def test_autocast_around_score_rounds_the_decoder_alone(chat):
+    model, talks = copy.deepcopy(chat).float(), [talk("hi", answer) for answer in STARTING]
+    model.config.profile = Profile(name="careful", floor={"safe": 0.5}).to_json()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [one.score for one in model.score(talks)]
+    wanted = [one.score for one in model.score(talks)]
+    assert found == pytest.approx(wanted, abs=0.05 * np.std(wanted))
+
+
+def test_whoever_writes_into_a_loaded_models_file_changes_nothing(chat, tmp_path):
+    chat.save_pretrained(tmp_path)
+    model = RewardModel.from_pretrained(tmp_path)
+    before = model.score(talk("hi", "fine")).score
+    with (tmp_path / "model.safetensors").open("r+b") as file:  # the same inode, as cp and rsync --inplace do
+        size = file.seek(0, 2)
+        file.seek(size // 2)
+        file.write(b"\0" * (size // 2))
+        file.flush()
+        assert model.score(talk("hi", "fine")).score == before
+        file.truncate(0)
+    assert model.score(talk("hi", "fine")).score == before

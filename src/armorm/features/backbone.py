@@ -35,6 +35,7 @@ from armorm.features.loading import (
     check_weights,
     first_line,
     folder_of,
+    hold_weights,
     loading_errors,
     weights_in,
 )
@@ -199,6 +200,7 @@ def _load(
     with loading_errors(said):
         common: dict[str, Any] = {"trust_remote_code": False, **hub}
         model, info = kind.from_pretrained(folder, dtype=getattr(torch, dtype), **loading, **common, **options)
+        hold_weights(model)
         check_tokenizer(tokenizer, said, model.get_input_embeddings().weight.shape[0])
     return model, tokenizer, sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
 

@@ -214,6 +214,13 @@ def check_sizes(config: Any, weights: int | None, said: Said, build: Callable[[]
         raise said(f"config.json says sizes that make {values:,} weights, which {_size(weights)}: copy the files again")
 
 
+def hold_weights(model: torch.nn.Module) -> None:
+    """Copy weights that are a file mapped into memory: whoever writes into the file would change them, or end the process."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+
+
 def weights_in(folder: Path | None) -> int | None:
     """Bytes of a folder's safetensors, headers read; None without a folder. Raises SafetensorError for a damaged file."""
     if folder is None:

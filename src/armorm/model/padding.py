@@ -6,6 +6,7 @@ Cost: a comparison per token.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from armorm.conversation import kind_of
 from armorm.errors import BackboneError
 from armorm.model.config import RewardModelConfig
-from armorm.rendering import Ids
+from armorm.rendering import Ids, Rendered
 
 
 def check_ids(ids: Any) -> None:
@@ -28,6 +29,20 @@ def check_ids(ids: Any) -> None:
         raise BackboneError(f"input_ids has shape {tuple(ids.shape)}: {wanted}")
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise BackboneError(f"input_ids holds {ids.dtype}: {wanted}")
+
+
+class LongRow(UserWarning):
+    """Rows of token ids that are longer than what `score` would read of them."""
+
+
+def check_lengths(rows: Sequence[Rendered], config: RewardModelConfig) -> None:
+    """Warns of rows that `score` would have cut. Raises BackboneError for those longer than the decoder has positions."""
+    lengths, positions = [len(row) for row in rows], config.backbone_config.get("max_position_embeddings")
+    if positions is not None:
+        refuse([n > positions for n in lengths], f"pass the decoder's {positions:,} positions: leave out their oldest turns")
+    if long := [i for i, n in enumerate(lengths) if n > config.max_tokens]:
+        told = f"rows {long} have more than {config.max_tokens:,} tokens: score() would leave out oldest turns, for another score"
+        warnings.warn(told, LongRow, stacklevel=3)
 
 
 def own_tokens(ids: Int[Tensor, "b t"], config: RewardModelConfig, mask: Tensor | None = None) -> list[Ids]:

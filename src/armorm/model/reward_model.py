@@ -35,7 +35,7 @@ from armorm.errors import BackboneError, CheckpointError, ConversationError
 from armorm.features.backbone import Backbone, blocks_of
 from armorm.features.extract import pool
 from armorm.features.forward import FREQUENCIES, run_whole
-from armorm.features.loading import loading_errors
+from armorm.features.loading import hold_weights, loading_errors
 from armorm.features.nuisances import counts_style, style_of
 from armorm.features.spec import FeatureSpec
 from armorm.fit.parts import load_preference, save_preference
@@ -45,7 +45,7 @@ from armorm.model.config import ASIDE, FORMAT, RewardModelConfig
 from armorm.model.folder import BESIDE, check_built, checkpoint_error, folder_beside, read_facts, read_tokenizer
 from armorm.model.gating import GatingNetwork
 from armorm.model.layouts.released import finish_released, is_released, released_config
-from armorm.model.padding import check_ids
+from armorm.model.padding import check_ids, check_lengths
 from armorm.model.segments import find_segments
 from armorm.model.soundness import HEADS, check_gate_settings, check_heads, computed_places
 from armorm.objectives import Objectives
@@ -215,6 +215,7 @@ class RewardModel(PreTrainedModel):
         with loading_errors(checkpoint_error(str(name))):
             check_built(cls, kwargs.get("config") or RewardModelConfig.from_pretrained(name, **hub), str(name))
             model, info = super().from_pretrained(name, *args, **{**kwargs, **ours})
+            hold_weights(model)
         if lacking := sorted((*info["missing_keys"], *(key[0] for key in info["mismatched_keys"]))):
             raise CheckpointError(
                 f"{name}: the safetensors lack {', '.join(lacking[:3])}, or hold another shape ({len(lacking)} in all): "
@@ -282,11 +283,10 @@ class RewardModel(PreTrainedModel):
         with torch.autocast(response.device.type, enabled=False):
             rewards, gate = self.regression_layer(response.to(kind)).float(), self.gating(prompt.to(kind)).float()
             members = self.gating.members(prompt.to(kind))
+            coefficients = gate @ self.reward_transform_matrix.T.float()
         counted = response_tokens[:, None] if style is None else torch.cat([response_tokens[:, None], style], dim=1)
         terms = torch.cat([rewards, counted[:, self._computed]], dim=1)
-        return Heads(
-            rewards, gate, gate @ self.reward_transform_matrix.T.float(), terms, None if members is None else members.float()
-        )
+        return Heads(rewards, gate, coefficients, terms, None if members is None else members.float())
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 
@@ -430,10 +430,12 @@ class RewardModel(PreTrainedModel):
         `attention_mask`: 0 and 1 of any type. Without it, padding tokens at either end of a row are passed over. `labels` [b] or
         [b 1]: numbers that the scores should be, for a `loss`. `return_dict=False` gives a tuple of what there is. Raises
         BackboneError for ids that are no such tensor, and naming the rows that can't be told: without a header, with a mask or
-        lengths that don't fit, or ending with a token that may be padding or text.
+        lengths that don't fit, ending with a token that may be padding or text, or longer than the decoder has positions; rows
+        that are longer than `score` reads have a score, with a warning (`LongRow`).
         """
         check_ids(input_ids)
         at = find_segments(input_ids, self.config, tokenizer=self.tokenizer, mask=attention_mask, prompt_lengths=prompt_lengths)
+        check_lengths(at.rows, self.config)
         layers = {part.layer for spec in (self.response_spec, self.prompt_spec) for part in spec.parts}
         prompts, answers = run_whole(at.rows, self.backbone, layers)
         prompt = pool(prompts, self.prompt_spec.parts, header=len(self.config.header_ids))

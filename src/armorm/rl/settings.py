@@ -113,7 +113,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     if "model" not in found:
         raise UserError(f"{MODEL} is not set: put {VARIABLES[MODEL]} there")
     check_values(vars(Settings("m")) | found)
-    real = {name: float(found[name]) for name in ("unscored", "timeout") if name in found}
+    real: dict[str, Any] = {name: float(found[name]) for name in ("unscored", "timeout") if name in found}
     return Settings(**found | real)
 
 

@@ -87,7 +87,8 @@ class Steering:
     def steer(self, heads: Heads, transform: Float[Tensor, "q k"]) -> Heads:
         """The same rewards with steered weights and their coefficients; terms of constraints come last."""
         gate = self.apply_gate(heads.gate)
-        coefficients, terms = gate @ self.matrix(transform).T, heads.terms
+        with torch.autocast(gate.device.type, enabled=False):  # trainers put one around whatever they call
+            coefficients, terms = gate @ self.matrix(transform).T, heads.terms
         if self.profile.constraints:
             missed = self.shortfalls(heads.rewards)
             penalty = missed.new_tensor([-c.penalty for c in self.profile.constraints]).expand_as(missed)
