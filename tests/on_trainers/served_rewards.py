@@ -17,6 +17,7 @@ from armorm.model.reward_model import RewardModel
 from armorm.rl.conversations import joined
 from armorm.scoring.score import Score
 
+
 @pytest.fixture(scope="module")
 def serving(tiny_model: RewardModel) -> Iterator[Served]:
     with reward_server(tiny_model) as served:

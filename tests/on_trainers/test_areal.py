@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-api = pytest.importorskip("areal.api", exc_type=ImportError)
-cli_args = pytest.importorskip("areal.api.cli_args", exc_type=ImportError)
-rlvr = pytest.importorskip("areal.workflow.rlvr", exc_type=ImportError)
+pytest.importorskip("areal.api", exc_type=ImportError)
+pytest.importorskip("areal.api.cli_args", exc_type=ImportError)
+pytest.importorskip("areal.workflow.rlvr", exc_type=ImportError)
 
+from areal import api
+from areal.api import cli_args
+from areal.workflow import rlvr
 from asked import ASKED
 from reward_server import Served
 from tiny_decoder import tiny_tokenizer

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-ray = pytest.importorskip("ray")
-utils = pytest.importorskip("nemo_rl.environments.utils", exc_type=ImportError)
+pytest.importorskip("ray")
+pytest.importorskip("nemo_rl.environments.utils", exc_type=ImportError)
 
+import ray
 from asked import ASKED, OBJECTIVES, TEMPLATED
+from nemo_rl.environments import utils
 from reward_server import Served
 
 from armorm.rl import nemo_rl

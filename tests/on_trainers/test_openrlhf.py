@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-agent = pytest.importorskip("openrlhf.utils.agent")
-experience = pytest.importorskip("openrlhf.trainer.ppo_utils.experience")
+pytest.importorskip("openrlhf.utils.agent")
+pytest.importorskip("openrlhf.trainer.ppo_utils.experience")
 
 import served as processes
 from asked import OBJECTIVES, TEMPLATED
+from openrlhf.utils import agent
 from reward_server import Served
 from tiny_decoder import tiny_tokenizer
 

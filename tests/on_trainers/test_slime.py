@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-hub = pytest.importorskip("slime.rollout.rm_hub")
-types = pytest.importorskip("slime.utils.types")
+pytest.importorskip("slime.rollout.rm_hub")
+pytest.importorskip("slime.utils.types")
 
 from asked import ASKED, OBJECTIVES, TEMPLATED
 from reward_server import Served
+from slime.rollout import rm_hub as hub
+from slime.utils import types
 
 pytest_plugins = ["served_rewards"]
 pytestmark = pytest.mark.filterwarnings("default")

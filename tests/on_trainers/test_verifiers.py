@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-vf = pytest.importorskip("verifiers.v1")
+pytest.importorskip("verifiers.v1")
 
 from asked import ASKED, OBJECTIVES
 from reward_server import Served
+from verifiers import v1 as vf
 
 pytest_plugins = ["served_rewards"]
 pytestmark = pytest.mark.filterwarnings("default")
@@ -33,7 +34,8 @@ def traced(*answers: Any) -> Any:
     """A trace of a question and what came behind it, as a graph of messages."""
     turns = [vf.UserMessage(content=ASKED[0]["content"]), *answers]
     nodes = [
-        vf.MessageNode(parent=i - 1 if i else None, message=turn, sampled=turn.role == "assistant") for i, turn in enumerate(turns)
+        vf.MessageNode(parent=i - 1 if i else None, message=turn, sampled=turn.role == "assistant")
+        for i, turn in enumerate(turns)
     ]
     data = vf.TaskData(prompt=ASKED[0]["content"])
     agent = vf.AgentInfo(config=vf.AgentConfig.model_construct())

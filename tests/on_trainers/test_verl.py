@@ -13,15 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-hydra = pytest.importorskip("hydra")
-verl = pytest.importorskip("verl")
-reward_loop = pytest.importorskip("verl.experimental.reward_loop.reward_loop")
-core_algos = pytest.importorskip("verl.trainer.ppo.core_algos")
-ppo_reward = pytest.importorskip("verl.trainer.ppo.reward")
+pytest.importorskip("hydra")
+pytest.importorskip("verl")
+pytest.importorskip("verl.experimental.reward_loop.reward_loop")
+pytest.importorskip("verl.trainer.ppo.core_algos")
+pytest.importorskip("verl.trainer.ppo.reward")
 
+import hydra
+import verl
 from asked import ASKED, OBJECTIVES
 from reward_server import Served
 from tiny_decoder import tiny_tokenizer
+from verl.experimental.reward_loop import reward_loop
+from verl.trainer.ppo import core_algos
+from verl.trainer.ppo import reward as ppo_reward
 
 from armorm.errors import UserError
 
