@@ -2,7 +2,7 @@
 
 Keywords and what is done with the answer are those of OpenRLHF 0.11.2, verl 0.9.1, slime 0.3.1, AReaL 1.0.4, verifiers 0.4.0,
 NeMo-RL 0.6.0 (and its main branch) and ms-swift 4.6.0. None of them is installed here; the few lines that each needs of its own
-stand in for it. tests/on_trainers runs their own code.
+stand in for it. tests/on_trainers runs the own code of four.
 """
 
 from __future__ import annotations
