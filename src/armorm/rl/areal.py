@@ -14,14 +14,13 @@ from armorm.rl.conversations import from_text, prompt_in
 from armorm.rl.rewarder import rewarder
 
 
-def reward(
-    prompt: Any,
-    completions: str,
-    prompt_ids: Any = None,  # noqa: ARG001 - handed over by position
-    completion_ids: Any = None,  # noqa: ARG001
-    **columns: Any,
-) -> float:
-    """The score. The row's own `messages` are the prompt where it has them; else the prompt's text is taken apart."""
+def reward(*handed: Any, **columns: Any) -> float:
+    """The score. The row's own `messages` are the prompt where it has them; else the prompt's text is taken apart.
+
+    AReaL hands over prompt, completions, prompt_ids and completion_ids by position, or by these names (images); the row's columns
+    come by their names, and may be called so too where the four come by position.
+    """
+    prompt, completions = handed[:2] if handed else (columns["prompt"], columns["completions"])
     asked, own = rewarder(), prompt_in(columns, "messages")
     (row,) = asked.rows([from_text(prompt if own is None else own, completions)])
     return asked.settings.number if row is None else row.score

@@ -1,4 +1,4 @@
-"""An environment for NeMo-RL: the score, or one reward for each objective as `reward/NAME` (GDPO).
+"""An environment for NeMo-RL: the score, or one reward for each objective (GDPO).
 
 In: message logs.  Out: what `EnvironmentInterface.step` returns.  Cost: one pass for each batch.
 
@@ -11,7 +11,7 @@ In: message logs.  Out: what `EnvironmentInterface.step` returns.  Cost: one pas
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
@@ -45,40 +45,40 @@ class RewardStep:
         n = len(message_log_batch)
         rewards = self.rewards(message_log_batch)
         scores = rewards if isinstance(rewards, torch.Tensor) else next(iter(rewards.values()))
+        named = get_type_hints(EnvironmentReturn)["rewards"] is not torch.Tensor
         return EnvironmentReturn(
             observations=[{"role": "environment", "content": f"Environment: {x:.4f}"} for x in scores.tolist()],
             metadata=list(metadata),
             next_stop_strings=[None] * n,
-            rewards=rewards,
+            rewards=rewards if named or isinstance(rewards, torch.Tensor) else torch.stack([*rewards.values()], dim=1),
             terminateds=torch.ones(n, dtype=torch.bool),
             answers=[str(log[-1].get("content", "")) if len(log) else None for log in message_log_batch],
         )
 
     def rewards(self, logs: Iterable[Any]) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Scores [n]; with `multi` one tensor [n] for each objective, under `reward/NAME`."""
+        """Scores [n]; with `multi` one tensor [n] for each objective, under `reward/NAME`, sorted by name.
+
+        Releases of NeMo-RL that know no names (0.6.0, 0.7.0) get them as columns in this order: `step` reads from the type of
+        what it returns which one it is.
+        """
         asked = rewarder(self.settings)
         numbers = [asked.numbers(row) for row in asked.rows([_messages(log) for log in logs])]
         if not self.multi:
             return torch.tensor([row[SCORE] for row in numbers])
-        names = asked.source.names(self.settings.part)
-        return {PREFIX + name: torch.tensor([row[at] for row in numbers]) for name, at in zip(names, _keys(asked), strict=True)}
+        names = sorted(asked.source.names(self.settings.part))
+        return {PREFIX + name: torch.tensor([row[column(name)] for row in numbers]) for name in names}
 
     def global_post_process_and_metrics(self, batch: Any) -> tuple[Any, dict[str, float]]:
         """The batch as it is, with the means of its rewards."""
-        found = {
-            f"armorm/{name}/mean": float(batch[name].float().mean())
-            for name in batch
-            if isinstance(name, str) and (name == "total_reward" or name.startswith(PREFIX))
-        }
-        return batch, found
+        called = {name: name for name in batch if isinstance(name, str) and (name == "total_reward" or name.startswith(PREFIX))}
+        if self.multi:
+            names = sorted(rewarder(self.settings).source.names(self.settings.part))
+            called |= {at: PREFIX + name for i, name in enumerate(names) if (at := f"reward{i + 1}") in batch}
+        return batch, {f"armorm/{name}/mean": float(batch[at].float().mean()) for at, name in called.items()}
 
     def shutdown(self) -> bool:
         """Nothing is held that the process's end does not free."""
         return True
-
-
-def _keys(asked: Any) -> list[str]:
-    return [column(name) for name in asked.source.names(asked.settings.part)]
 
 
 def _messages(log: Any) -> Any:
