@@ -347,6 +347,11 @@ def table(legs: Mapping[str, Mapping[str, Any]]) -> str:
     names = {"our score": "score", "Bradley–Terry's score": "bradley-terry", "tokens": "tokens"}
     rows = [[title, *(moved(leg["steps"], lambda s, k=key: s[k]) for leg in legs.values())] for title, key in names.items()]
     rows += [[f"share: {n}", *(moved(leg["steps"], lambda s, n=n: s["hacks"][n]) for leg in legs.values())] for n in HACKS]
+    objectives = next(step["debiased"] for leg in legs.values() for step in leg["steps"] if step["debiased"])
+    rows += [
+        [f"{n}, debiased", *(moved(leg["steps"], lambda s, n=n: s["debiased"].get(n)) for leg in legs.values())]
+        for n in objectives
+    ]
     head = f"| first → last quarter, paid by | {' | '.join(legs)} |\n|---|{'---|' * len(legs)}"
     return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
 
