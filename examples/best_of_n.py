@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.request import Request, urlopen
 
+from armorm.errors import ArmormError, UserError
 from armorm.rl.conversations import joined
 from armorm.rl.rewarder import Row, rewarder
 from armorm.rl.settings import Settings
@@ -36,13 +39,22 @@ def write_answers(endpoint: str, generator: str, messages: Sequence[Any], n: int
     answers = list[str]()
     while len(answers) < n:
         body = {"model": generator, "messages": list(messages), "n": n - len(answers), **sampling}
-        request = Request(f"{endpoint.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
-        with urlopen(request, timeout=600) as reply:
-            choices = json.load(reply)["choices"]
-        if not choices:
+        written = ask(endpoint, body, headers)
+        if not written:
             raise SystemExit(f"{endpoint} gave no answer")
-        answers += [choice["message"]["content"] or "" for choice in choices]
+        answers += written
     return answers[:n]
+
+
+def ask(endpoint: str, body: Any, headers: Mapping[str, str]) -> list[str]:
+    """The answers of one request. Raises UserError where there is no such endpoint, or it sends something else."""
+    try:
+        request = Request(f"{endpoint.rstrip('/')}/chat/completions", json.dumps(body).encode(), dict(headers))
+        with urlopen(request, timeout=600) as reply:
+            return [choice["message"]["content"] or "" for choice in json.load(reply)["choices"]]
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(f"{endpoint} wrote no answers ({said}): start it, or give its address with --endpoint") from error
 
 
 def best_of(settings: Settings, messages: Sequence[Any], answers: Sequence[str]) -> list[Choice]:
@@ -61,6 +73,15 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=8)
     parser.add_argument("--temperature", type=float, default=1.0)
     given = parser.parse_args(words)
+    try:
+        tell(given)
+    except ArmormError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+
+
+def tell(given: argparse.Namespace) -> None:
+    """Write, choose, print."""
     messages = [{"role": "user", "content": given.prompt}]
     answers = write_answers(given.endpoint, given.generator, messages, given.n, temperature=given.temperature)
     best, *others = best_of(Settings(given.model), messages, answers)

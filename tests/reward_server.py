@@ -30,10 +30,13 @@ class Served:
     first: list[Reply] = field(default_factory=list)
     most: int = 10**9
     """Conversations that one request may hold: 413 beyond."""
+    tells: list[tuple[str, float]] = field(default_factory=list)
+    """Which models answer in turn, of which the last stays: each one's digest, and what is added to its scores."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def forget(self) -> None:
         self.bodies, self.headers, self.first, self.most = [], [], [], 10**9
+        self.tells = []
 
 
 def refusal(status: int, message: str = "no", **headers: str) -> Reply:
@@ -76,6 +79,13 @@ def _rewards(model: RewardModel) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return answer
 
 
+def _told(facts: dict[str, Any], model: tuple[str, float] = ("", 0.0)) -> Reply:
+    digest, more = model
+    results = [one | {"score": one["score"] + more} if "score" in one else one for one in facts["results"]]
+    headers = {"x-armorm-model": digest} if digest else {}
+    return 200, headers, json.dumps(facts | {"results": results}).encode()
+
+
 def _handler(served: Served, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -84,9 +94,12 @@ def _handler(served: Served, answer: Callable[[dict[str, Any]], dict[str, Any]])
                 served.bodies.append(body)
                 served.headers.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
                 planned = served.first.pop(0) if served.first else None
+                tells = () if planned else served.tells[:1]
+                if tells and len(served.tells) > 1:
+                    del served.tells[0]
             if planned is None:
                 large = len(body["conversations"]) > served.most
-                planned = refusal(413, "too large") if large else (200, {}, json.dumps(answer(body)).encode())
+                planned = refusal(413, "too large") if large else _told(answer(body), *tells)
             status, headers, data = planned
             if status == 0:
                 return

@@ -97,3 +97,15 @@ def test_where_no_answer_can_be_scored_it_says_so(best_of_n: Any, served: Served
         pytest.raises(SystemExit, match="gave no answer"),
     ):
         best_of_n.main([served.url, "How?", "--endpoint", generator.url, "--generator", "m"])
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9/v1", "nowhere"])
+def test_an_endpoint_that_is_down_is_one_line(best_of_n: Any, capsys: pytest.CaptureFixture[str], endpoint: str):
+    with pytest.raises(SystemExit) as ended:
+        best_of_n.main(["m", "How?", "--endpoint", endpoint, "--generator", "m"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{endpoint} wrote no answers (")
+    with judge_server(lambda _: Reply(b"<html>")) as generator, pytest.raises(SystemExit) as ended:
+        best_of_n.main(["m", "How?", "--endpoint", generator.url, "--generator", "m"])
+    assert ended.value.code == 2

@@ -7,6 +7,7 @@ import copy
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -20,7 +21,7 @@ import torch
 
 from armorm.errors import ArmormError, BackboneError, CheckpointError, ConversationError, RecipeError, UserError
 from armorm.model.reward_model import RewardModel
-from armorm.rl import areal, settings
+from armorm.rl import areal, settings, trl
 from armorm.rl import rewarder as core
 from armorm.rl.conversations import from_query, from_text, joined, prompt_in, without_end
 from armorm.rl.local import LocalModel
@@ -200,6 +201,52 @@ def test_a_source_that_loses_count_is_a_fault():
     source.score = lambda conversations: []
     with pytest.raises(ArmormError, match="0 rewards for 1 conv"):
         Rewarder(Settings("m"), source).rows([talk("a")])
+
+
+# -- another model ---------------------------------------------------------------------------------------------------------------
+
+
+class Swapped:
+    """A source that asks one model and then another; a score tells which."""
+
+    def __init__(self) -> None:
+        self.model, self.asked = 1, 0
+
+    def names(self, part: str) -> tuple[str, ...]:
+        return ("helpful",)
+
+    def score(self, conversations: Sequence[Any]) -> list[Row | str]:
+        model = self.model
+        self.asked += len(conversations)
+        time.sleep(0.001)
+        return [Row(float(model), {"rewards": {"helpful": 0.5}}, str(model)) for _ in conversations]
+
+
+def test_where_another_model_answers_all_is_forgotten_and_no_batch_mixes_them(caplog: pytest.LogCaptureFixture):
+    source = Swapped()
+    asked = Rewarder(Settings("m"), source)
+
+    def batch(i: int) -> set[float]:
+        if i == 100:
+            source.model = 2
+        rows = asked.rows([talk(f"answer {j}") for j in range(i // 4, i // 4 + 6)])
+        return {row.score for row in rows if row is not None}
+
+    with caplog.at_level(logging.WARNING, "armorm.rl"), ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(batch, range(200)))
+    assert all(len(scores) == 1 for scores in found)
+    assert found[0] == {1.0}
+    assert found[-1] == {2.0}
+    assert [row.score for row in asked.rows([talk("answer 3"), talk("new")]) if row is not None] == [2.0, 2.0]
+    assert caplog.text.count("another model") == 1
+
+
+def test_one_model_started_anew_is_remembered():
+    source = Swapped()
+    asked = Rewarder(Settings("m"), source)
+    for answers in (("a", "b"), ("b", "c"), ("a", "c")):
+        asked.rows([talk(answer) for answer in answers])
+    assert source.asked == 3
 
 
 # -- odd conversations -----------------------------------------------------------------------------------------------------------
@@ -385,6 +432,16 @@ def test_settings_that_are_given_act_beside_the_environments(monkeypatch: pytest
     monkeypatch.setenv("ARMORM_REWARD_PROFIL", "p")
     with pytest.raises(UserError, match=r"ARMORM_REWARD_PROFIL .*did you mean 'ARMORM_REWARD_PROFILE'"):
         settings.settings_of({"part": "debiased"})
+
+
+@pytest.mark.parametrize("place", ["h:1?api_key=KEY", "h/v1?KEY", "h#KEY", "me:KEY@h:1", "KEY@h", "h:8000/v1/rewards/?key=KEY"])
+def test_a_key_in_a_url_is_refused_and_not_repeated(place: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ARMORM_REWARD_MODEL", f" HTTP://{place}")
+    for ask in (lambda: Settings(f"http://{place}"), from_environment, lambda: trl.reward_functions(f"https://{place}")):
+        with pytest.raises(UserError, match="into ARMORM_API_KEY") as error:
+            ask()
+        assert "KEY" not in str(error.value).replace("ARMORM_API_KEY", "")
+    assert Settings("http://h/a@b").remote
 
 
 def test_no_model_is_named():

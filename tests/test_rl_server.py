@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -66,6 +67,59 @@ def test_names_come_from_the_server_and_what_it_lacks_is_told(served: Served, ti
     assert len(served.bodies) == 1
     with pytest.raises(UserError, match="gives no 'debiased'"):
         source.names("debiased")
+
+
+# -- another model behind the same address -----------------------------------------------------------------------------------
+
+
+def test_a_batch_is_one_models_where_servers_change(served: Served, tiny_model: RewardModel, caplog: pytest.LogCaptureFixture):
+    asked = Rewarder(Settings(served.url, chunk=2))
+    own = [tiny_model.score(talk).score for talk in TALKS[:3]]
+    served.tells = [("one", 0.0)]
+    asked.rows(TALKS[:2])
+    served.tells = [("two", 100.0)]
+    with caplog.at_level(logging.WARNING, "armorm.rl"):
+        rows = asked.rows(TALKS[:3])
+        again = asked.rows([TALKS[0], TALKS[4]])
+    assert [row and row.score for row in rows] == pytest.approx([score + 100 for score in own], abs=1e-4)
+    assert again[0] == rows[0]
+    assert caplog.text.count("another model") == 1
+    served.tells = [("two", 100.0), ("three", 200.0)]  # between two requests of a batch
+    rows = asked.rows([joined("How are you?", f"fine {i}") for i in range(3)])
+    assert all(row is not None and row.score > 150 for row in rows)
+
+
+def test_names_are_those_of_the_model_that_answers(served: Served):
+    source = RewardServer(Settings(served.url))
+    served.tells = [("one", 0.0)]
+    assert "helpful" in source.names("rewards")
+    body = b'{"results": [{"index": 0, "score": 1, "rewards": {"kind": 0.5}}]}'
+    served.first = [(200, {"x-armorm-model": "two"}, body)]
+    source.score(TALKS[:1])
+    assert source.names("rewards") == ("kind",)
+
+
+def test_models_that_answer_in_turns_end_in_an_error(served: Served):
+    served.tells = [("one", 0.0), ("two", 1.0)] * 9
+    with pytest.raises(UserError, match="answers for different models"):
+        Rewarder(Settings(served.url, chunk=1)).rows(TALKS[:2])
+    assert len(served.bodies) == 4
+
+
+def test_a_server_that_tells_no_model_is_asked_as_ever(served: Served):
+    asked = Rewarder(Settings(served.url))
+    served.tells = [("one", 0.0)]
+    (one,) = asked.rows(TALKS[:1])
+    served.tells = []
+    assert asked.rows(TALKS[:2])[0] is one
+    assert [len(body["conversations"]) for body in served.bodies] == [1, 1]
+
+
+def test_a_fault_is_named_once(served: Served, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING, "armorm.rl"):
+        Rewarder(Settings(served.url)).rows([joined("How are you?", "")])
+    assert "The first: empty-turn: " in caplog.text
+    assert "empty-turn: empty-turn" not in caplog.text
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/rewards"])

@@ -143,6 +143,21 @@ def test_verl_gets_a_number(name: str, score_of: Callable[[str], float]):
         run("fine", {"index": 3})
 
 
+@pytest.mark.parametrize("name", ["compute_score", "compute_score_async"])
+def test_verls_answers_may_carry_the_token_that_ended_them(name: str, score_of: Callable[[str], float]):
+    run, want = verl_manager(getattr(verl, name), {}), pytest.approx(score_of("fine"), abs=1e-5)
+    for extra in ({"messages": ASKED}, {"question": "How are you?"}, {"prompt": TEMPLATED}):
+        assert run("fine<|im_end|>", extra) == want
+        assert run("fine<|im_end|>\n", extra) == want
+    assert run("<|im_end|>", {"messages": ASKED}) == -1.0
+
+
+def test_columns_of_different_length_are_told():
+    for prompts, answers, told in ((["a", "b"], ["c"], "2 queries, 1 prompts"), (None, ["c"], "queries is NoneType")):
+        with pytest.raises(UserError, match=told):
+            openrlhf.reward_func(prompts, answers, ["l"])
+
+
 @pytest.mark.parametrize("name", ["compute_rewards", "compute_rewards_async"])
 def test_verl_gets_the_same_keys_in_all_rows_for_gdpo(name: str, score_of: Callable[[str], float]):
     run = verl_manager(getattr(verl, name), {"unscored": -2.0, "part": "contributions"})

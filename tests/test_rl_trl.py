@@ -219,8 +219,17 @@ def test_names_that_are_none_are_told(folder: Path, monkeypatch: pytest.MonkeyPa
         ours.objective_nice(prompts=["a"], completions=["fine"])
     for name in ("nice", "objective_", "async_", "__path__", "async_nice"):
         assert not hasattr(ours, name)
-    with pytest.raises(ValueError, match="argument 2 is shorter"):
-        ours.score(prompts=["a", "b"], completions=["c"])
+    with pytest.raises(UserError, match="objectives is 'safe': give a list of names"):
+        ours.reward_functions(str(folder), objectives="safe")
+
+
+def test_columns_that_do_not_fit_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ARMORM_REWARD_MODEL", str(folder))
+    for prompts, told in ((["a", "b"], "2 prompts, 1 completions"), (None, "prompts is NoneType"), ("a", "prompts is str")):
+        with pytest.raises(UserError, match=told):
+            ours.score(prompts=prompts, completions=["c"])
+        with pytest.raises(UserError, match=told):
+            asyncio.run(ours.async_score(prompts=prompts, completions=["c"]))
 
 
 def test_a_settings_object_may_be_given(folder: Path):

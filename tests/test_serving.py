@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import random
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,6 +114,23 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.002)
+
+
+# -- which model it is ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_header_is_equal_for_one_model_and_another_for_another(tiny_model: RewardModel):
+    def told(model: RewardModel) -> str:
+        return House(model).post({"conversations": talks(1)}).headers["x-armorm-model"]
+
+    other, steered, worded = copy.deepcopy(tiny_model), copy.deepcopy(tiny_model), copy.deepcopy(tiny_model)
+    assert told(tiny_model) == told(copy.deepcopy(tiny_model))
+    with torch.no_grad():
+        other.regression_layer.weight[0, 0] += 0.5
+    steered.config.profile = CAREFUL.to_json()
+    worded.tokenizer.chat_template += " "
+    assert len({told(model) for model in (tiny_model, other, steered, worded)}) == 4
+    assert len(told(tiny_model)) == 64
 
 
 # -- the same scores -----------------------------------------------------------------------------------------------------------

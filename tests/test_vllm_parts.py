@@ -27,6 +27,7 @@ from armorm.scoring.profile import Profile
 from armorm.serving.service import Limits, Overloaded, TimedOut, TooLarge
 from armorm.vllm.columns import Columns
 from armorm.vllm.config import ServedConfig
+from armorm.vllm.endpoints import sums_of
 from armorm.vllm.heads import load_heads
 from armorm.vllm.score_template import main, score_template
 from armorm.vllm.service import EngineService
@@ -183,6 +184,15 @@ def test_an_engine_for_fewer_tokens_bounds_the_conversations(tiny_model: RewardM
     service.start(engine)
     (long,) = asyncio.run(service.score([[TALKS[0][0], {"role": "assistant", "content": "hello " * 200}]]))
     assert (long.tokens, long.truncated) == (40, True)
+
+
+def test_the_service_tells_its_model_by_the_heads_and_the_folders_list(tiny_model: RewardModel, tmp_path: Path):
+    assert sums_of(str(tmp_path), None) == ""
+    assert sums_of("hub/id", "r1") == "r1"
+    (tmp_path / "SHA256SUMS").write_text("listed")
+    assert sums_of(str(tmp_path), "r1") == "listed"
+    told = [EngineService(tiny_model, name, sums=sums).fingerprint for name, sums in (("a", ""), ("b", ""), ("c", "d"))]
+    assert told[0] == told[1] != told[2]
 
 
 def test_more_than_a_request_may_have_is_refused(service: EngineService):

@@ -10,11 +10,11 @@ server read such texts by the same functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from armorm.conversation import entries_of, plain_value
-from armorm.errors import ConversationError
+from armorm.errors import ConversationError, UserError
 from armorm.prompts import Family, answer_behind, read_prompt, users_own, whole_prompt
 
 Messages = list[Any]
@@ -54,6 +54,24 @@ def from_text(prompt: Any, answer: Any) -> Messages | ConversationError:
             except ConversationError as error:
                 return error
     return joined(prompt, without_end(answer, family) if isinstance(answer, str) else answer)
+
+
+def paired(**columns: Any) -> list[tuple[Any, ...]]:
+    """The rows of a batch's columns. Raises UserError for a column that is no list, and for columns of different length."""
+    listed = {name: _listed(name, column) for name, column in columns.items()}
+    if len({len(column) for column in listed.values()}) > 1:
+        told = ", ".join(f"{len(column)} {name}" for name, column in listed.items())
+        raise UserError(f"there are {told}: give as many of the one as of the other, row by row")
+    return list(zip(*listed.values(), strict=True))
+
+
+def _listed(name: str, column: Any) -> Sequence[Any]:
+    if not isinstance(column, str | bytes | Mapping):
+        try:
+            return list(column)
+        except TypeError:
+            pass
+    raise UserError(f"{name} is {type(column).__name__}: give a list with one entry for each row")
 
 
 def from_query(query: Any, prompt: Any) -> Messages | ConversationError:

@@ -8,22 +8,22 @@ The settings stand in the environment. OpenRLHF ends the run at a reward that is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from armorm.rl.conversations import from_query
+from armorm.rl.conversations import from_query, paired
 from armorm.rl.rewarder import SCORE, rewarder
 
 
-def reward_func(queries: Iterable[Any], prompts: Iterable[Any], *_: Any, **__: Any) -> dict[str, Any]:
+def reward_func(queries: Any, prompts: Any, *_: Any, **__: Any) -> dict[str, Any]:
     """`rewards` and `scores` [n], and `extra_logs`: the objectives' numbers, and whether there is a score (`scored`).
 
     A query that does not begin with its prompt has no score, as at a server's `/get_reward`.
     """
     asked = rewarder()
-    rows = asked.rows([from_query(query, prompt) for query, prompt in zip(queries, prompts, strict=True)])
+    rows = asked.rows([from_query(query, prompt) for query, prompt in paired(queries=queries, prompts=prompts)])
     columns = _columns([asked.numbers(row) for row in rows])
     rewards = columns.pop(SCORE)
     return {"rewards": rewards, "scores": rewards, "extra_logs": columns}

@@ -17,8 +17,9 @@ import math
 import os
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -32,6 +33,8 @@ LOG = logging.getLogger("armorm.rl")
 SCORE = "score"
 WAITING = 64
 """So many requests of asynchronous callers are under way at once."""
+TRIES = 2
+"""So often a batch is asked for whose rows are of two models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Row:
 
     score: float
     parts: Mapping[Part, Mapping[str, float]]
+    model: str = ""
+    """The digest that its server tells of its model; "" where it tells none."""
 
     def named(self, part: Part) -> Mapping[str, float]:
         """Raises UserError for a part that this source doesn't give."""
@@ -68,14 +73,22 @@ class Source(Protocol):
     def score(self, conversations: Sequence[Any]) -> list[Row | str]: ...
 
 
+class _OtherModel(ArmormError):  # noqa: N818 - named for what happened
+    """Rows of two models in one batch, or of another than those that are remembered."""
+
+
 class Rewarder:
-    """Rows of one source, remembered by what the conversations are. Any number of threads may ask at once."""
+    """Rows of one source, remembered by what the conversations are. Any number of threads may ask at once.
+
+    What is remembered is one model's: a row of another model makes all forgotten, and its batch is asked for anew.
+    """
 
     def __init__(self, settings: Settings, source: Source | None = None) -> None:
         self.settings = settings
         self._given = source
         self._opening, self._lock = Lock(), Lock()
         self._rows: OrderedDict[Any, Future[Row | None]] = OrderedDict()
+        self._model, self._forgotten = "", 0
 
     @property
     def source(self) -> Source:
@@ -91,11 +104,22 @@ class Rewarder:
     def rows(self, conversations: Sequence[Any]) -> list[Row | None]:
         """A row for each conversation, in order; None for one that can't be scored, or in whose place stands a ConversationError.
 
-        Raises UserError or ArmormError where the source itself fails: no model, no server, a key that is refused.
+        Raises UserError or ArmormError where the source itself fails: no model, no server, a key that is refused, another model
+        each time.
         """
-        wanted, mine = list[Future[Row | None]](), dict[Any, tuple[Any, Future[Row | None]]]()
         keys = [_key(conversation) for conversation in conversations]
+        for _ in range(TRIES):
+            with suppress(_OtherModel):
+                return self._of_one_model(keys, conversations)
+        raise UserError(
+            f"{self.settings.model} answers for different models: a batch was asked for {TRIES} times, and each time another one "
+            "gave its rows. Let all servers behind that address serve one model, or give one server's own address"
+        )
+
+    def _of_one_model(self, keys: Sequence[Any], conversations: Sequence[Any]) -> list[Row | None]:
+        wanted, mine = list[Future[Row | None]](), dict[Any, tuple[Any, Future[Row | None]]]()
         with self._lock:
+            began = self._forgotten
             for key, conversation in zip(keys, conversations, strict=True):
                 if key not in self._rows:
                     self._rows[key] = Future()
@@ -105,8 +129,11 @@ class Rewarder:
             while len(self._rows) > self.settings.remember:
                 self._rows.popitem(last=False)
         if mine:
-            self._compute(mine)
-        return [future.result() for future in wanted]
+            self._compute(mine, began)
+        found = [future.result() for future in wanted]
+        if len(_models(found)) > 1:
+            raise _OtherModel
+        return found
 
     async def rows_async(self, conversations: Sequence[Any]) -> list[Row | None]:
         """The same without blocking the event loop. A caller that is cancelled leaves; the work it began is finished."""
@@ -119,23 +146,39 @@ class Rewarder:
         (objective)".
         """
         part, none = self.settings.part, self.settings.number
-        found = {column(n): none if row is None else row.named(part)[n] for n in self.source.names(part)}
+        values = dict.fromkeys(self.source.names(part), none) if row is None else row.named(part)
+        found = {column(name): value for name, value in values.items()}
         return {SCORE: none if row is None else row.score, **found, "scored": float(row is not None)}
 
-    def _compute(self, mine: Mapping[Any, tuple[Any, Future[Row | None]]]) -> None:
+    def _compute(self, mine: Mapping[Any, tuple[Any, Future[Row | None]]], began: int) -> None:
         try:
             given = self._scored([conversation for conversation, _ in mine.values()])
+            self._require_known(_models(given), began)
         except BaseException as error:
             said = error if isinstance(error, Exception) else ArmormError("the batch was interrupted: ask again")
             with self._lock:
-                for key in mine:
-                    self._rows.pop(key, None)
+                for key, (_, future) in mine.items():
+                    if self._rows.get(key) is future:
+                        del self._rows[key]
             for _, future in mine.values():
                 future.set_exception(said)
             raise
         _tell([row for row in given if isinstance(row, str)], len(given))
         for (_, future), row in zip(mine.values(), given, strict=True):
             future.set_result(None if isinstance(row, str) else row)
+
+    def _require_known(self, models: Sequence[str], began: int) -> None:
+        # A reply from before all was forgotten may be the former model's: it is asked for anew, and changes nothing.
+        with self._lock:
+            if models and not self._model:
+                self._model = models[-1]
+            if all(model == self._model for model in models):
+                return
+            if began == self._forgotten:
+                self._model, self._forgotten = models[-1], began + 1
+                self._rows.clear()
+                LOG.warning("%s serves another model than before: its rewards are asked for anew", self.settings.model)
+        raise _OtherModel
 
     def _scored(self, conversations: Sequence[Any]) -> list[Row | str]:
         sound = [one for one in conversations if not isinstance(one, ConversationError)]
@@ -206,6 +249,11 @@ def _key(conversation: Any) -> Any:
     except (ConversationError, TypeError, ValueError, RecursionError):
         return object()
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _models(rows: Iterable[Row | str | None]) -> list[str]:
+    # The models that gave these rows, as far as they are known, in the order of the rows.
+    return list(dict.fromkeys(row.model for row in rows if isinstance(row, Row) and row.model))
 
 
 def _tell(faults: Sequence[str], n: int) -> None:

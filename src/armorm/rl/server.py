@@ -30,6 +30,8 @@ from armorm.rl.settings import Part, Settings
 from armorm.user_json import DEEPEST, read_json
 
 ROUTE = "/v1/rewards"
+MODEL = "X-Armorm-Model"
+"""The header with a digest of the server's model."""
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 TOO_LARGE = 413
 LONGEST_WAIT = 120.0
@@ -55,13 +57,14 @@ class RewardServer:
         self._asked: dict[str, Any] = {"details": True} | ({} if profile is None else {"profile": profile})
         self._opener = build_opener(_Stay)
         self._names: Mapping[Part, tuple[str, ...]] = {}
+        self._model = ""
 
     def names(self, part: Part) -> tuple[str, ...]:
         if not self._names:
             (row,) = self.score([PROBE])
             if isinstance(row, str):
                 raise ArmormError(f"{self.url} can't score a greeting ({row}): look at the server's log")
-            self._names = {known: tuple(values) for known, values in row.parts.items()}
+            self._learn(row)
         if part not in self._names:
             raise UserError(f"{self.url} gives no {part!r}: choose another part, or give a model folder in place of the server")
         return self._names[part]
@@ -75,27 +78,32 @@ class RewardServer:
             at = sent[start : start + self.settings.chunk]
             for i, row in zip(at, self._rows([written[i][0] for i in at]), strict=True):
                 found[i] = row
+                if isinstance(row, Row) and row.model != self._model:
+                    self._learn(row)
         return found
+
+    def _learn(self, row: Row) -> None:
+        # The names of the model that answers now.
+        self._names, self._model = {known: tuple(values) for known, values in row.parts.items()}, row.model
 
     def _rows(self, texts: Sequence[str]) -> list[Row | str]:
         head = json.dumps(self._asked)[:-1]
         reply = self._post(f'{head}, "conversations": [{", ".join(texts)}]}}'.encode())
         if reply is not None:
-            return self._read(reply, len(texts))
+            return self._read(*reply, len(texts))
         if len(texts) == 1:
             return ["too-large: the server takes no conversation of this size"]
         half = len(texts) // 2
         return [*self._rows(texts[:half]), *self._rows(texts[half:])]
 
-    def _post(self, body: bytes) -> bytes | None:
-        # The reply's body; None where the request was too large.
+    def _post(self, body: bytes) -> tuple[bytes, str] | None:
+        # The reply's body, and what it says of its model; None where the request was too large.
         for tries in range(self.settings.retries + 1):
             asked = None
             try:
                 request = Request(self.url, body, self._headers)
                 with self._opener.open(request, timeout=self.settings.timeout) as reply:
-                    found: bytes = reply.read()
-                    return found
+                    return reply.read(), str(reply.headers.get(MODEL, ""))
             except HTTPError as error:
                 with error:
                     said = f"{error.code}: {_message(error)}"
@@ -114,10 +122,10 @@ class RewardServer:
             "runs and is not overloaded; timeout and retries can be raised"
         )
 
-    def _read(self, reply: bytes, n: int) -> list[Row | str]:
+    def _read(self, reply: bytes, model: str, n: int) -> list[Row | str]:
         try:
             results = json.loads(reply)["results"]
-            rows = {int(one["index"]): _row(one) for one in results}
+            rows = {int(one["index"]): _row(one, model) for one in results}
             return [rows[i] for i in range(n)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ArmormError(
@@ -164,13 +172,21 @@ def _written(conversation: Any) -> tuple[str, str | None]:
         return "", f"not-messages: JSON can't hold it ({str(error)[:100]})"
 
 
-def _row(result: Mapping[str, Any]) -> Row | str:
+def _row(result: Mapping[str, Any], model: str) -> Row | str:
     if (error := result.get("error")) is not None:
-        return f"{error['type']}: {error['message']}" if isinstance(error, Mapping) else str(error)
+        return _fault(error)
     parts: dict[Part, Mapping[str, float]] = {
         part: {name: float(value) for name, value in result[part].items()} for part in PARTS if result.get(part) is not None
     }
-    return finite(Row(float(result["score"]), parts))
+    return finite(Row(float(result["score"]), parts, model))
+
+
+def _fault(error: Any) -> str:
+    # What is wrong with one conversation, its name in front once.
+    if not isinstance(error, Mapping):
+        return str(error)
+    kind, said = str(error["type"]), str(error["message"])
+    return said if said.startswith(f"{kind}:") else f"{kind}: {said}"
 
 
 def _message(error: HTTPError) -> str:

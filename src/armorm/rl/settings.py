@@ -125,6 +125,19 @@ def check_values(given: Mapping[str, Any]) -> None:
     for name, (fits, needed) in _NEEDED.items():
         if not fits(value := given[name]):
             raise UserError(f"{name} is {value!r:.200}: give {needed}")
+    _check_url(given["model"], given["key_env"])
+
+
+def _check_url(model: str, key_env: str) -> None:
+    # URLs stand in errors and logs, so the text is not repeated.
+    scheme, mark, rest = model.partition("://")
+    if mark and scheme.strip().lower() in ("http", "https"):
+        host = rest.replace("?", "/").replace("#", "/").replace("\\", "/").partition("/")[0]
+        if "@" in host or "?" in rest or "#" in rest:
+            raise UserError(
+                "model is a URL with a query (?…), a fragment (#…) or a user (NAME:PASSWORD@…), which stay out of it: give the "
+                f"server's address alone, such as http://localhost:8000, and put its key into {key_env}"
+            )
 
 
 def check_names(given: Iterable[str], *, others: Iterable[str] = ()) -> None:

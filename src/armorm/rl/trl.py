@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from armorm.errors import UserError
-from armorm.rl.conversations import from_text
+from armorm.rl.conversations import from_text, paired
 from armorm.rl.rewarder import SCORE, Row, column, rewarder
 from armorm.rl.settings import Settings, check_names, from_environment
 
@@ -33,7 +33,7 @@ class Reward:
         self.__name__ = SCORE if objective is None else column(objective)
 
     def __call__(
-        self, prompts: Iterable[Any], completions: Iterable[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
+        self, prompts: Any, completions: Any, log_extra: Any = None, log_metric: Any = None, **_: Any
     ) -> list[float | None]:
         return self._answer(rewarder(self.settings).rows(_conversations(prompts, completions)), log_extra, log_metric)
 
@@ -59,7 +59,7 @@ class AsyncReward(Reward):
     """The same for a trainer that awaits: all functions are under way at once, and still the batch is scored once."""
 
     async def __call__(  # type: ignore[override]
-        self, prompts: Iterable[Any], completions: Iterable[Any], log_extra: Any = None, log_metric: Any = None, **_: Any
+        self, prompts: Any, completions: Any, log_extra: Any = None, log_metric: Any = None, **_: Any
     ) -> list[float | None]:
         rows = await rewarder(self.settings).rows_async(_conversations(prompts, completions))
         return self._answer(rows, log_extra, log_metric)
@@ -81,7 +81,7 @@ def reward_functions(
     check_names(settings)
     where = replace(model, **settings) if isinstance(model, Settings) else Settings(model, **settings)
     known = rewarder(where).source.names(where.part)
-    wanted = known if objectives is None else tuple(objectives)
+    wanted = known if objectives is None else _names(objectives)
     if unknown := [name for name in wanted if name not in known]:
         raise UserError(f"there is no {unknown[0]!r} among the {where.part}; there are {', '.join(known)}")
     kind = AsyncReward if asynchronous else Reward
@@ -89,8 +89,14 @@ def reward_functions(
     return [kind(where, name, logs=i == 0) for i, name in enumerate(names)]
 
 
-def _conversations(prompts: Iterable[Any], completions: Iterable[Any]) -> list[Any]:
-    return [from_text(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+def _names(objectives: Any) -> tuple[str, ...]:
+    if isinstance(objectives, str) or not isinstance(objectives, Iterable):
+        raise UserError(f"objectives is {objectives!r:.200}: give a list of names, such as ['helpfulness']")
+    return tuple(objectives)
+
+
+def _conversations(prompts: Any, completions: Any) -> list[Any]:
+    return [from_text(prompt, completion) for prompt, completion in paired(prompts=prompts, completions=completions)]
 
 
 def _log(rows: Sequence[Row | None], log_extra: Any, log_metric: Any) -> None:

@@ -6,9 +6,9 @@ objective.  Cost: one pass for each answer; verl asks for each sample by itself,
     reward.custom_reward_function.path=pkg://armorm.rl.verl
     reward.custom_reward_function.name=compute_rewards_async
 
-The prompt comes in `extra_info`, under `messages`, `prompt` or `question`: verl hands over no other. With
-`algorithm.adv_estimator=gdpo` the dict's names stand in `algorithm.gdpo_reward_keys`. Settings that stand in `reward_kwargs` are
-taken in place of the environment's, each by itself; a name that is no setting's is refused.
+The token that ended an answer is taken off. The prompt comes in `extra_info`, under `messages`, `prompt` or `question`: verl
+hands over no other. With `algorithm.adv_estimator=gdpo` the dict's names stand in `algorithm.gdpo_reward_keys`. Settings that
+stand in `reward_kwargs` are taken in place of the environment's, each by itself; a name that is no setting's is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from armorm.errors import UserError
-from armorm.rl.conversations import joined, prompt_in
+from armorm.rl.conversations import from_text, prompt_in
 from armorm.rl.rewarder import SCORE, Rewarder, rewarder
 from armorm.rl.settings import settings_of
 
@@ -76,11 +76,11 @@ def _rewarder(given: dict[str, Any]) -> Rewarder:
     return rewarder(settings_of({name: value for name, value in given.items() if name not in VERLS}))
 
 
-def _conversation(answer: str, extra_info: Any) -> list[Any]:
+def _conversation(answer: str, extra_info: Any) -> Any:
     prompt = prompt_in(extra_info, *KEYS)
     if prompt is None:
         raise UserError(
             f"extra_info holds no prompt under {', '.join(KEYS)}, and without one there is no score: write the prompt's messages "
             "into the data set's column extra_info as `messages`"
         )
-    return joined(prompt, answer)
+    return from_text(prompt, answer)

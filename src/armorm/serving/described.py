@@ -186,7 +186,7 @@ def refusals(statuses: Iterable[int] = (), *, told: Any = Error, door: Iterable[
     return found
 
 
-def answers(reply: Any, example: Any = None) -> dict[int | str, Any]:
-    """A route's reply when all is well."""
+def answers(reply: Any, example: Any = None, *, headers: Any = None) -> dict[int | str, Any]:
+    """A route's reply when all is well; `headers` as OpenAPI describes them."""
     shown = {} if example is None else {"content": {"application/json": {"example": example}}}
-    return {200: {"description": "OK", "model": reply, **shown}}
+    return {200: {"description": "OK", "model": reply, **shown, **({} if headers is None else {"headers": headers})}}

@@ -24,6 +24,7 @@ from armorm.rendering import Rendered
 from armorm.scoring.engine import Engine
 from armorm.scoring.profile import Profile
 from armorm.serving.batching import Row, Waiting
+from armorm.serving.fingerprint import fingerprint
 from armorm.serving.logs import tell
 from armorm.serving.service import Draining, Failed, Limits, Outcome, Overloaded, TooLarge, profile_named, read, served
 
@@ -57,8 +58,8 @@ class Asker:
 class LocalService:
     """Scores for many callers with one engine; `Service` says how.
 
-    `basis` and `profile` (the one that is baked in) are the model's. `watch` is told of each batch: its conversations, tokens and
-    seconds. `start` and `close` stand around its use.
+    `basis`, `profile` (the one that is baked in) and `fingerprint` are the model's. `watch` is told of each batch: its
+    conversations, tokens and seconds. `start` and `close` stand around its use.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class LocalService:
         self.basis = engine.model.basis
         self.profile = engine.model.profile
         self.objectives = tuple(self.basis.objectives.names)
+        self.fingerprint = fingerprint(engine.model)
         self.renderer = engine.renderer
         self.watch: Callable[[int, int, float], None] = lambda _rows, _tokens, _seconds: None
         self.waiting = Waiting()

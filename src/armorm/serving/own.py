@@ -20,8 +20,9 @@ from armorm.scoring.score import Score
 from armorm.serving.bodies import CompareBody, RewardsBody
 from armorm.serving.described import FOR_SCORES, CompareReply, ModelsReply, RewardsReply, answers, refusals
 from armorm.serving.faults import own_router
+from armorm.serving.fingerprint import DESCRIBED
 from armorm.serving.replies import Reply, result_of
-from armorm.serving.service import Outcome, Service, limits_of, require_model
+from armorm.serving.service import Outcome, Service, limits_of, model_header, require_model
 
 _DETAILS = {
     "index": 0,
@@ -69,13 +70,16 @@ def router(service: Service) -> APIRouter:
     """The routes that score, and the list of models."""
     routes = own_router()
 
-    @routes.post("/v1/rewards", summary="Score conversations", responses=answers(RewardsReply, _REWARDS) | refusals(FOR_SCORES))
+    told = answers(RewardsReply, _REWARDS, headers=DESCRIBED) | refusals(FOR_SCORES)
+
+    @routes.post("/v1/rewards", summary="Score conversations", responses=told)
     async def rewards(body: RewardsBody) -> Reply:
         require_model(service.name, body.model)
         limits_of(service).require_few(body.count)
         outcomes = await service.score(body.asked(), profile=body.asked_profile())
         results = [{"index": i, **result_of(outcome, details=body.details)} for i, outcome in enumerate(outcomes)]
-        return Reply({"model": service.name, "objectives": list(service.objectives), "results": results})
+        facts = {"model": service.name, "objectives": list(service.objectives), "results": results}
+        return Reply(facts, headers=model_header(service))
 
     @routes.post("/v1/compare", summary="Compare two answers", responses=answers(CompareReply, _COMPARED) | refusals(FOR_SCORES))
     async def compare(body: CompareBody) -> Reply:

@@ -16,6 +16,7 @@ from armorm.rendering import Rendered, Renderer
 from armorm.scoring.profile import Profile
 from armorm.scoring.score import Score
 from armorm.scoring.table import ScoreTable
+from armorm.serving.fingerprint import HEADER
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,12 @@ class Limits:
 def limits_of(service: Any) -> Limits:
     """A service's limits; the usual ones where it tells none."""
     return getattr(service, "limits", None) or Limits()
+
+
+def model_header(service: Any) -> dict[str, str]:
+    """The header that tells a service's model from another; none where it knows no fingerprint."""
+    known = getattr(service, "fingerprint", "")
+    return {HEADER: known} if known else {}
 
 
 def profile_named(profiles: Mapping[str, Profile], name: str) -> Profile:

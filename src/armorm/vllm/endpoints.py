@@ -21,6 +21,7 @@ from armorm.errors import BackboneError, CheckpointError
 from armorm.scoring.profile import Profile
 from armorm.serving import own, page, wire
 from armorm.serving.door import routes_of
+from armorm.sums import NAME
 from armorm.vllm.heads import load_heads
 from armorm.vllm.service import EngineService
 
@@ -51,7 +52,8 @@ class Endpoints:
             logger.warning("armorm adds no routes: %s", error)
             return
         names = asked.served_model_name or [asked.model]
-        self.service = EngineService(model, names[0] if isinstance(names, list) else names, named_profiles())
+        name = names[0] if isinstance(names, list) else names
+        self.service = EngineService(model, name, named_profiles(), sums=sums_of(asked.model, asked.revision))
         add_routes(app, self.service)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:  # noqa: ARG002 - vLLM's signature
@@ -67,6 +69,12 @@ def add_routes(app: Any, service: EngineService) -> None:
         router = make(service)
         router.routes[:] = [r for r in routes_of(router.routes) if taken.isdisjoint((r.path, method) for method in r.methods)]
         app.include_router(router)
+
+
+def sums_of(model: str, revision: str | None) -> str:
+    """What names a model's decoder, which is not here: the folder's list of digests, or a hub's revision; "" where neither is."""
+    place = Path(model) / NAME
+    return place.read_text(encoding="utf-8", errors="replace") if place.is_file() else revision or ""
 
 
 def named_profiles() -> dict[str, Profile]:

@@ -9,6 +9,7 @@ Where an answer stands is known from the conversation and sent beside its tokens
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,7 @@ from armorm.rendering import Rendered, Renderer
 from armorm.scoring.engine import with_silent
 from armorm.scoring.profile import Profile
 from armorm.scoring.table import ScoreTable
+from armorm.serving.fingerprint import fingerprint
 from armorm.serving.service import Limits, Outcome, profile_named, read, served
 from armorm.vllm.columns import ANSWER, PROMPT, STYLE, WANTED, Columns
 
@@ -41,14 +43,15 @@ class EngineService:
     """Scores with one engine of vLLM's (its `AsyncLLM`), which serves `model`, of which the heads are enough here.
 
     It is a `Service` and has what the page asks for besides. `profiles` may be asked for by name. `start` gives it the engine;
-    until then nothing can be scored.
+    until then nothing can be scored. `sums`: what else tells the model from another, such as its folder's SHA256SUMS.
     """
 
-    def __init__(self, model: RewardModel, name: str, profiles: Mapping[str, Profile] | None = None) -> None:
+    def __init__(self, model: RewardModel, name: str, profiles: Mapping[str, Profile] | None = None, *, sums: str = "") -> None:
         self.model, self.name, self.profiles = model, name, dict(profiles or {})
         self.objectives, self.preference = model.objectives.names, model.preference
         self.basis, self.profile = model.basis, model.profile
         self.renderer, self.limits = model.renderer, LIMITS
+        self.fingerprint = fingerprint(model, json.dumps(model.config.backbone_config, sort_keys=True, default=str), sums)
         self._requests = 0
         self._columns = Columns.of(model)
         self._renderer_of = lru_cache(maxsize=RENDERERS)(model.renderer.bounded)
