@@ -59,7 +59,7 @@ def in_one(sentence: str) -> WrapValidator:
         try:
             return check(given)
         except ValidationError:
-            raise PydanticCustomError("form", sentence) from None  # type: ignore[arg-type]
+            raise PydanticCustomError("form", sentence) from None
 
     return WrapValidator(checked)
 
