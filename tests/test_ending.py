@@ -238,6 +238,16 @@ def test_an_interruption_that_a_callback_swallows_still_ends_the_program(sent, s
     assert "ignored" not in found.stderr
 
 
+def test_a_server_that_is_stopped_while_it_starts_keeps_nothing_to_go_on_from(armorm: Armorm, monkeypatch):
+    monkeypatch.setattr("armorm.serving.server.serve", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    code, _, err = armorm("serve", "anything")
+    assert (code, err) == (130, "\nstopped\n")
+    monkeypatch.setattr("armorm.cli.doctor.check_all", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    code, _, err = armorm("doctor")
+    assert code == 130
+    assert "stopped; what is complete is kept" in err
+
+
 def test_a_hangup_that_nohup_took_away_stays_away():
     script = "import signal; from armorm.cli import ending; ending.run(lambda: signal.raise_signal(signal.SIGHUP))"
     found = shell(f'trap "" HUP; "{sys.executable}" -c "$1"', script)

@@ -50,6 +50,7 @@ ASKED = (
 )
 TOLD = ("GET /v1/models", "GET /v1/basis", "GET /info", "GET /healthz", "GET /readyz", "GET /metrics")
 JSON = {"content-type": "application/json"}
+OTHERS = ("text/plain", "application/x-www-form-urlencoded")
 
 
 # schemathesis ends an application's lifespan with each test, and a service that has ended stays so.
@@ -189,7 +190,7 @@ def test_what_is_no_json_is_answered_as_told(app: Any, client: Any, operations: 
     told = app.openapi()["paths"][path]["post"]["responses"]
     raw = (b"", b"{", b"\xff\xfe", b"\xed\xa0\x80", b'"\xed\xa0\x80"', b"\xef\xbb\xbf{}", b"[" * 50_000, b'{"a": ' * 300, b"\x00")
     for body in (*raw, b"x" * 70_000, "{}".encode("utf-16")):
-        for headers in (JSON, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}):
+        for headers in (JSON, JSON | {"content-encoding": "gzip"}, *({"content-type": kind} for kind in OTHERS)):
             reply = client.post(path, data=body, headers=headers)
             assert 400 <= reply.status_code < 500, (body[:50], headers, reply.text)
             assert str(reply.status_code) in told

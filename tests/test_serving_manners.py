@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +54,53 @@ def test_a_body_that_is_not_sent_as_json_hears_so(client: TestClient, path: str,
     reply = client.post(path, content=b"{}", headers={"X-API-Key": KEY, **({"content-type": kind} if kind else {})})
     assert reply.status_code in (400, 422)
     assert "content-type: application/json" in reply.text
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_a_query_that_stands_there_twice_is_refused(client: TestClient, path: str):
+    reply = client.post(f"{path}?api_key={KEY}&api_key={KEY}", content="{}", headers=HEADERS)
+    assert reply.status_code in (400, 422)
+    assert "`api_key` stands there 2 times: send it once" in reply.text
+    assert KEY not in reply.text
+
+
+def test_the_last_of_two_rewards_in_the_url_is_not_taken_in_silence(client: TestClient):
+    reply = client.post("/slime?unscorable=-1&unscorable=-2", json={"prompt": "hello", "response": ""}, headers=HEADERS)
+    assert reply.status_code == 422
+    assert "`unscorable` stands there 2 times" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_a_compressed_body_hears_which_header_is_meant(client: TestClient, path: str):
+    for kind in ("gzip", "br", "identity, gzip"):
+        reply = client.post(path, content=gzip.compress(b"{}"), headers={**HEADERS, "content-encoding": kind})
+        assert reply.status_code == 415, reply.text
+        assert f"content-encoding: {kind}" in reply.text
+    plain = [client.post(path, content=b"{}", headers=HEADERS | more) for more in ({}, {"content-encoding": "Identity"})]
+    assert plain[0].status_code == plain[1].status_code != 415
+
+
+MESSAGE = {"role": "assistant", "content": "x"}
+
+
+@pytest.mark.parametrize("wrong", [MESSAGE, [MESSAGE], {"content": "x"}, None, 7])
+def test_an_answer_that_is_no_text_hears_that_answers_are_texts(client: TestClient, wrong: Any):
+    asked = {"messages": [{"role": "user", "content": "hello"}]}
+    reply = client.post("/v1/rewards", json=asked | {"answers": ["fine", wrong]}, headers=HEADERS)
+    sound, refused = reply.json()["results"]
+    assert "score" in sound
+    assert "answers are texts" in refused["error"]["message"]
+    told = client.post("/v1/compare", json=asked | {"a": "fine", "b": wrong}, headers=HEADERS)
+    assert told.status_code == 400
+    assert told.json()["error"]["message"].startswith("b: not-text: the answer is ")
+
+
+def test_an_answer_in_parts_is_read_and_a_fault_in_the_prompt_stays_its_own(client: TestClient):
+    asked = {"messages": [{"role": "user", "content": "hello"}], "answers": [[{"type": "text", "text": "fine"}]]}
+    assert "score" in client.post("/v1/rewards", json=asked, headers=HEADERS).json()["results"][0]
+    asked["messages"] = [{"role": "nobody", "content": "hello"}]
+    told = client.post("/v1/rewards", json=asked, headers=HEADERS).json()["results"][0]["error"]
+    assert told["type"] == "unknown-role"
 
 
 def test_a_path_with_one_slash_more_is_none_and_nothing_repeats_the_key(client: TestClient):

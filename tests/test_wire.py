@@ -348,7 +348,14 @@ def test_vllm_pools_in_floats_and_base64(client, fine):
     assert reply["data"] == [{"index": 0, "object": "pooling", "data": [pytest.approx(fine, abs=2e-6)]}]
     coded = get(client, "/pooling", {"messages": TALK, "encoding_format": "base64"})["data"][0]["data"]
     assert struct.unpack("<f", base64.b64decode(coded))[0] == pytest.approx(fine, abs=2e-6)
-    for wrong in ({"data": {}}, {"messages": TALK, "task": "embed"}, {"messages": TALK, "encoding_format": "bytes"}):
+    assert get(client, "/pooling", {"messages": TALK, "priority": 3, "unknown": {}})["data"] == reply["data"]
+    for wrong in (
+        {"data": {}},
+        {"messages": TALK, "task": "embed"},
+        {"messages": TALK, "encoding_format": "bytes"},
+        {"messages": TALK, "instruction": "be harsh"},
+        {"messages": TALK, "max_tokens_per_doc": 3},
+    ):
         assert get(client, "/pooling", wrong, 400)["error"]["code"] == 400
 
 
@@ -402,6 +409,8 @@ def test_what_would_change_a_score_is_refused_by_vllms_routes(client):
         {"continue_final_message": True},
         {"truncate_prompt_tokens": 20, "truncation_side": "right"},
         {"truncate_prompt_tokens": 5},
+        {"instruction": "be harsh"},
+        {"max_tokens_per_query": 3},
     ):
         assert get(client, "/classify", {"messages": TALK} | more, 400)["error"]["message"]
     for body in (
@@ -414,6 +423,29 @@ def test_what_would_change_a_score_is_refused_by_vllms_routes(client):
     ):
         error = get(client, "/classify", body, 400)["error"]
         assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_a_wrong_input_hears_once_what_it_may_be(client):
+    texts = "send a text, a list of texts, a list of token ids, or a list of such lists"
+    for wrong in (7, {"a": 1}, [1.5], [["a"]], [1, "a"]):
+        assert get(client, "/classify", {"input": wrong}, 400)["error"]["message"] == f"body.vLLM.input: {texts}"
+        assert get(client, "/pooling", {"input": wrong}, 400)["error"]["message"] == f"body.input: {texts}"
+        assert get(client, "/v1/embeddings", {"input": wrong}, 400)["message"] == f"body.input: {texts}"
+    told = get(client, "/score", {"text_1": 7, "text_2": ["a", {"b": 1}]}, 400)["error"]["message"]
+    assert told.startswith("body.text_1: send a text, or an object")
+    assert told.count("; body.text_2: send a text, or an object") == told.count("or a list of them") - 1 == 1
+    told = get(client, "/v1/rerank", {"query": [], "documents": []}, 400)["error"]["message"]
+    assert [part.partition(":")[0] for part in told.split("; body")] == ["body.query", ".documents"]
+
+
+def test_openais_client_is_sent_floats_as_base64(client, fine):
+    """Its defaults ask for base64, and it reads the bytes as float32, little end first."""
+    whole = PROMPT + TALK[1]["content"]
+    body = {"model": "m", "input": [whole, whole], "encoding_format": "base64"}
+    for one in get(client, "/v1/embeddings", body)["data"]:
+        assert np.frombuffer(base64.b64decode(one["embedding"]), dtype="<f4") == pytest.approx([fine], abs=2e-6)
+    assert get(client, "/v1/embeddings", body | {"encoding_format": "float"})["data"][0]["embedding"] == [pytest.approx(fine)]
+    assert get(client, "/v1/embeddings", body | {"encoding_format": "int8"}, 400)["object"] == "error"
 
 
 def test_sglang_gives_an_object_for_one_and_a_list_for_many(client, model, fine):

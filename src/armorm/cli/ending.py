@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,9 @@ from armorm.errors import ArmormError
 from armorm.user_files import naming
 
 INTERRUPTED, UNREAD = 130, 141
+_GOES_ON = "; what is complete is kept: run the same command again and it goes on from there"
+_remedy: ContextVar[str] = ContextVar("remedy", default=_GOES_ON)
+"""What is said behind "stopped"."""
 
 
 class _Stream(str):
@@ -43,15 +47,21 @@ def run(command: Callable[[], Any]) -> None:
     """Run a command; whatever it ends in becomes one message on stderr and an exit code."""
     atexit.unregister(_ignore_stops)
     atexit.register(_ignore_stops)  # all is done then, and the interpreter only takes its time to leave
+    _remedy.set(_GOES_ON)
     with _streams(), _stops() as stop:
         code = _code_of(command, stop)
         stop.over = True
         _ignore_stops()  # no second signal disturbs the farewell
         if code == INTERRUPTED:
             eval("0")  # else Python, interrupted in an `exec` of its own, would end by the signal instead of with the code
-            print("\nstopped; what is complete is kept: run the same command again and it goes on from there", file=sys.stderr)
+            print(f"\nstopped{_remedy.get()}", file=sys.stderr)
     if code:
         sys.exit(code)
+
+
+def keep_nothing() -> None:
+    """The command that runs has nothing that it could go on from."""
+    _remedy.set("")
 
 
 def _ignore_stops() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from armorm.cli.ending import keep_nothing
 from armorm.cli.options import BatchTokens, Exact, MaxTokens, Model
 from armorm.limits import MOST_TOKENS
 
@@ -38,6 +39,7 @@ def serve(
     body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a body to come in.")] = 20.0,
 ) -> None:
     """Serve a model over HTTP: rewards, comparisons, metrics; requests of all clients share batches."""
+    keep_nothing()
     from armorm.serving.keys import Keys
     from armorm.serving.server import serve as run_server
     from armorm.serving.service import Limits

@@ -9,12 +9,15 @@ message is whatever JSON it is.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from armorm.errors import RecipeError
+from armorm.conversation import kind_of
+from armorm.errors import ConversationError, RecipeError
 from armorm.scoring.profile import Profile
+from armorm.serving.service import Outcome
 
 LARGEST_PROFILE = 2**14
 """Letters of a profile that is sent."""
@@ -84,6 +87,10 @@ class RewardsBody(_Body):
             return self.conversations
         return [answered(self.messages, answer) for answer in self.answers or ()]
 
+    def told(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The outcomes, where an answer that is no text hears so."""
+        return list(outcomes) if self.answers is None else told_of(self.answers, outcomes)
+
 
 class CompareBody(_Body):
     """Two answers to one prompt (`messages`), or two whole conversations."""
@@ -106,6 +113,10 @@ class CompareBody(_Body):
         sides = [self.a, self.b]
         return sides if self.messages is None else [answered(self.messages, side) for side in sides]
 
+    def told(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The outcomes, where an answer that is no text hears so."""
+        return list(outcomes) if self.messages is None else told_of((self.a, self.b), outcomes)
+
 
 def read_profile(given: str | dict[str, Any] | None) -> Profile | str | None:
     """A profile that was sent, checked by itself; a name stays one. Raises RecipeError."""
@@ -127,3 +138,26 @@ def answered(messages: Any, answer: Any) -> Any:
     if isinstance(messages, dict) and isinstance(messages.get("messages"), list):
         return {**messages, "messages": [*messages["messages"], turn]}
     return [*messages, turn] if isinstance(messages, list) else messages
+
+
+def told_of(answers: Sequence[Any], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """What came of answers to a prompt: one that failed and is no text hears that answers are texts."""
+    return [
+        _no_text(answer) if isinstance(outcome, ConversationError) and not _may_be_read(answer) else outcome
+        for answer, outcome in zip(answers, outcomes, strict=True)
+    ]
+
+
+def _may_be_read(answer: Any) -> bool:
+    # A text, or its parts, which are no messages.
+    parts = answer if isinstance(answer, list) else [answer]
+    return isinstance(answer, str | list | dict) and not any(map(_is_turn, parts))
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and ("role" in value or "content" in value)
+
+
+def _no_text(answer: Any) -> ConversationError:
+    seen = "a message" if _is_turn(answer) else kind_of(answer)
+    return ConversationError(f"not-text: the answer is {seen}: answers are texts: send what the assistant said alone", "not-text")

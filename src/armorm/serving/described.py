@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 AT_THE_DOOR = (401, 408, 413, 429, 500, 503)
 KEYLESS = (408, 413, 429, 500)
 """Of routes that need no key and are answered to the end."""
-FOR_SCORES = (400, 404, 413, 422, 429, 500, 503, 504)
+FOR_SCORES = (400, 404, 413, 415, 422, 429, 500, 503, 504)
 """Of this package's own routes that score."""
 SAID = {
     400: "A profile or a conversation that can't be used, or no JSON",
@@ -23,6 +23,7 @@ SAID = {
     404: "Another model than the one that is served",
     408: "The body was not there in time",
     413: "Too many bytes, answers or tokens",
+    415: "A body that is compressed, or encoded otherwise",
     422: "A body of another form, or that can't be scored",
     424: "The model failed, or was not there in time",
     429: "Too much is waiting: `Retry-After` says for how long",

@@ -39,6 +39,7 @@ REASONS = {
     401: "unauthorised",
     408: "slow-body",
     413: "too-large",
+    415: "invalid",
     422: "invalid",
     429: "overloaded",
     499: "client-left",

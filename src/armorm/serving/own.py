@@ -76,7 +76,7 @@ def router(service: Service) -> APIRouter:
     async def rewards(body: RewardsBody) -> Reply:
         require_model(service.name, body.model)
         limits_of(service).require_few(body.count)
-        outcomes = await service.score(body.asked(), profile=body.asked_profile())
+        outcomes = body.told(await service.score(body.asked(), profile=body.asked_profile()))
         results = [{"index": i, **result_of(outcome, details=body.details)} for i, outcome in enumerate(outcomes)]
         facts = {"model": service.name, "objectives": list(service.objectives), "results": results}
         return Reply(facts, headers=model_header(service))
@@ -85,7 +85,8 @@ def router(service: Service) -> APIRouter:
     async def compare(body: CompareBody) -> Reply:
         require_model(service.name, body.model)
         asked, profile = body.asked(), body.asked_profile()
-        compared = compare_outcomes(service, asked, await service.score(asked, profile=profile), profile)
+        outcomes = body.told(await service.score(asked, profile=profile))
+        compared = compare_outcomes(service, asked, outcomes, profile)
         return Reply({"model": service.name, "objectives": list(service.objectives), **_comparison_facts(compared)})
 
     @routes.get("/v1/models", summary="The model that is served", responses=answers(ModelsReply, _MODELS) | refusals())

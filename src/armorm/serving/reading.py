@@ -1,7 +1,8 @@
 """Bodies of requests as JSON, read as strictly as any JSON that people write.
 
 In: a request's bytes.  Out: their value; status 400 for what is no JSON, is nested without end, or says a key twice; 413 for more
-values or keys than a request may have; 422 for what is not sent as JSON.
+values or keys than a request may have; 415 for what is
+sent compressed; 422 for what is not sent as JSON.
 Cost: one parse, in a thread where the body is large, so that nobody else waits for it.
 
 Checking a body's form costs memory for each value and much more for each fault, so both are bounded: values here, faults by
@@ -66,6 +67,7 @@ class StrictRoute(APIRoute):
             strict = StrictRequest(request.scope, request.receive)
             if self.body_field is not None:
                 _require_known(strict, known)
+                _require_plain(strict)
                 await _require_json(strict)
             return await handler(strict)
 
@@ -78,6 +80,17 @@ def _require_known(request: Request, known: Collection[str]) -> None:
         told = ", ".join(f"`{name[:100]}`" for name in unknown[:5])
         takes = f"it takes {', '.join(sorted(known))}" if known else "what it takes stands in the body"
         raise HTTPException(422, f"query: this route knows no {told}: {takes}")
+    for name in sorted({*known, IN_URL}):
+        if (times := len(request.query_params.getlist(name))) > 1:
+            raise HTTPException(422, f"query: `{name}` stands there {times} times: send it once")
+
+
+def _require_plain(request: Request) -> None:
+    named = ", ".join(request.headers.getlist("content-encoding")).strip()
+    if named.lower() not in ("", "identity"):
+        raise HTTPException(
+            415, f"the body was sent with the header `content-encoding: {named[:100]}`: send it as it is, without that header"
+        )
 
 
 async def _require_json(request: Request) -> None:

@@ -118,7 +118,7 @@ def router(service: Shown) -> APIRouter:
         "/v1/profiles/check",
         tags=["own"],
         summary="Check a steering profile against the model: every fault at once",
-        responses=answers(ProfileReply) | refusals((400, 422)),
+        responses=answers(ProfileReply) | refusals((400, 415, 422)),
     )
     async def check(body: ProfileBody) -> Reply:
         profile = await run_in_threadpool(read_profile, body, service.basis)

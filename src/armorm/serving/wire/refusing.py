@@ -51,7 +51,7 @@ class Refusal:
 
 
 Form = Callable[[Refusal], tuple[int, Mapping[str, Any]]]
-_REFUSED = tuple(Refusal(status, kind, "") for status in (UNFIT, 413, 429, 500, 503, 504) for kind in ("", NO_INPUT))
+_REFUSED = tuple(Refusal(status, kind, "") for status in (UNFIT, 413, 415, 429, 500, 503, 504) for kind in ("", NO_INPUT))
 """Every way in which a route may refuse."""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, model_validator
@@ -23,7 +23,7 @@ from armorm.serving.reading import Listed
 from armorm.serving.service import Service
 from armorm.serving.wire.refusing import UNFIT, Refusal, refusing_router
 from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, require_whole, score_all
-from armorm.serving.wire.vllm import Usage, VllmFault, entries_of
+from armorm.serving.wire.vllm import Encoding, Texts, Usage, VllmFault, entries_of, vector
 
 
 class NativeRequest(BaseModel):
@@ -58,8 +58,8 @@ class EmbeddingRequest(BaseModel):
     )
 
     model: str | None = None
-    input: StrictStr | Listed[StrictStr] | Listed[StrictInt] | Listed[Listed[StrictInt]]
-    encoding_format: Literal["float"] = "float"
+    input: Texts
+    encoding_format: Encoding = "float"
     dimensions: None = None
 
 
@@ -83,7 +83,7 @@ class Embedded(BaseModel):
     """The same under OpenAI's names."""
 
     object: str
-    embedding: list[float]
+    embedding: list[float] | str
     index: int
 
 
@@ -134,7 +134,8 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/embeddings", response_model=EmbeddingsReply)
     async def embeddings(body: EmbeddingRequest, profile: ProfileName = None) -> dict[str, Any]:
         scores, tokens = await _scored(service, templated, body.input, profile)
-        data = [{"object": "embedding", "embedding": [score.score], "index": i} for i, score in enumerate(scores)]
+        written = [vector(score, body.encoding_format) for score in scores]
+        data = [{"object": "embedding", "embedding": one, "index": i} for i, one in enumerate(written)]
         usage = {"prompt_tokens": sum(tokens), "total_tokens": sum(tokens)}
         return {"object": "list", "data": data, "model": service.name, "usage": usage}
 

@@ -29,7 +29,7 @@ from armorm.serving.wire.vllm import LABEL, conversation_of
 
 Entry = Listed[StrictStr]
 """A text, or a question and its answer."""
-_ERRORS = {400: "Empty", UNFIT: "Validation", 413: "Validation", 429: "Overloaded", 503: "Unhealthy"}
+_ERRORS = {400: "Empty", UNFIT: "Validation", 413: "Validation", 415: "Validation", 429: "Overloaded", 503: "Unhealthy"}
 _BACKEND = 424
 
 

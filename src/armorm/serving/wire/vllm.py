@@ -19,7 +19,8 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from armorm.errors import ConversationError
 from armorm.model.templated import Templated
@@ -32,6 +33,8 @@ from armorm.serving.wire.scoring import ProfileName, count_tokens, read_each, re
 LABEL = "score"
 _EXAMPLE: list[Any] = [{"role": "user", "content": "What is 12 · 12?"}, {"role": "assistant", "content": "144."}]
 Message = dict[str, Any]
+Encoding = Literal["float", "base64"]
+"""How a vector is written; base64 is that of float32, little end first."""
 
 
 class Part(BaseModel):
@@ -49,8 +52,29 @@ class Parts(BaseModel):
     content: StrictStr | Listed[Part]
 
 
+def in_one(sentence: str) -> WrapValidator:
+    """For a value that may have several forms: one that has none of them hears this sentence, not what each form lacks."""
+
+    def checked(given: Any, check: Any) -> Any:
+        try:
+            return check(given)
+        except ValidationError:
+            raise PydanticCustomError("form", sentence) from None
+
+    return WrapValidator(checked)
+
+
 Side = StrictStr | Parts
 """A query or a document."""
+_SIDE = "send a text, or an object whose content is a text or a list of text parts"
+One = Annotated[Side, in_one(_SIDE)]
+Sides = Annotated[Side | Listed[Side] | None, in_one(f"{_SIDE}; or a list of them")]
+Documents = Annotated[Side | Annotated[Listed[Side], Field(min_length=1)], in_one(f"{_SIDE}; or a list of one of them at least")]
+Texts = Annotated[
+    StrictStr | Listed[StrictStr] | Listed[StrictInt] | Listed[Listed[StrictInt]],
+    in_one("send a text, a list of texts, a list of token ids, or a list of such lists"),
+]
+"""One conversation or several."""
 
 
 class Common(BaseModel):
@@ -62,6 +86,9 @@ class Common(BaseModel):
     truncation_side: Literal["left", "right"] | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    instruction: None = None
+    max_tokens_per_query: Literal[0] = 0
+    max_tokens_per_doc: Literal[0] = 0
 
     @model_validator(mode="after")
     def _one_template(self) -> Common:
@@ -82,7 +109,7 @@ class ClassifyRequest(Common):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"messages": _EXAMPLE}]})
 
-    input: StrictStr | Listed[StrictStr] | Listed[StrictInt] | Listed[Listed[StrictInt]] | None = None
+    input: Texts | None = None
     messages: Listed[Message] | None = None
     add_generation_prompt: bool = False
     continue_final_message: bool = False
@@ -100,32 +127,24 @@ class PoolingRequest(ClassifyRequest):
     """The same, with how vectors are written."""
 
     task: Literal["classify"] | None = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Encoding = "float"
     embed_dtype: Literal["float32"] = "float32"
     endianness: Literal["native", "little"] = "native"
     dimensions: None = None
 
 
-class Scoring(Common):
-    """What requests of two sides have."""
-
-    instruction: None = None
-    max_tokens_per_query: Literal[0] = 0
-    max_tokens_per_doc: Literal[0] = 0
-
-
-class ScoreRequest(Scoring):
+class ScoreRequest(Common):
     """One query or several, and documents: 1 to 1, 1 to n, or n to n; under any of vLLM's names for them."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text_1": "What is 12 · 12?", "text_2": ["144.", "124."]}]})
 
-    queries: Side | Listed[Side] | None = None
-    documents: Side | Listed[Side] | None = None
-    items: Side | Listed[Side] | None = None
-    data_1: Side | Listed[Side] | None = None
-    data_2: Side | Listed[Side] | None = None
-    text_1: Side | Listed[Side] | None = None
-    text_2: Side | Listed[Side] | None = None
+    queries: Sides = None
+    documents: Sides = None
+    items: Sides = None
+    data_1: Sides = None
+    data_2: Sides = None
+    text_1: Sides = None
+    text_2: Sides = None
 
     @model_validator(mode="after")
     def _two_sides(self) -> ScoreRequest:
@@ -146,13 +165,13 @@ class ScoreRequest(Scoring):
         return list(zip(asked * len(answered) if len(asked) == 1 else asked, answered, strict=True))
 
 
-class RerankRequest(Scoring):
+class RerankRequest(Common):
     """A query and documents; the best `top_n` come back, all of them for 0."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "What is 12 · 12?", "documents": ["144.", "124."]}]})
 
-    query: Side
-    documents: Side | Annotated[Listed[Side], Field(min_length=1)]
+    query: One
+    documents: Documents
     top_n: int = Field(0, ge=0)
 
 
@@ -275,8 +294,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/pooling", response_model=PoolingReply)
     async def pooling(body: PoolingRequest, profile: ProfileName = None) -> dict[str, Any]:
         scores, tokens = await scored(service, templated, body, profile)
-        write = _as_base64 if body.encoding_format == "base64" else _as_floats
-        data = [{"index": i, "object": "pooling", "data": write(score)} for i, score in enumerate(scores)]
+        data = [{"index": i, "object": "pooling", "data": vector(score, body.encoding_format)} for i, score in enumerate(scores)]
         return _whole("pool", service, data, tokens)
 
     @routes.post("/score", response_model=ScoreReply)
@@ -371,9 +389,6 @@ def _shown(document: Side) -> dict[str, Any]:
     return {"text": document if alone else None, "multi_modal": None if alone else _content(document)}
 
 
-def _as_floats(score: Score) -> list[float]:
-    return [score.score]
-
-
-def _as_base64(score: Score) -> str:
-    return base64.b64encode(struct.pack("<f", score.score)).decode()
+def vector(score: Score, encoding: Encoding) -> list[float] | str:
+    """A score as a vector of one, or as the bytes of one."""
+    return [score.score] if encoding == "float" else base64.b64encode(struct.pack("<f", score.score)).decode()
