@@ -27,6 +27,7 @@ from armorm.rl.conversations import from_query, from_text, joined, prompt_in, wi
 from armorm.rl.local import LocalModel
 from armorm.rl.rewarder import Rewarder, Row, rewarder
 from armorm.rl.settings import Settings, from_environment
+from armorm.rl.trl import reward_functions
 from armorm.scoring.profile import Profile
 
 ASKED = [{"role": "user", "content": "How are you?"}]
@@ -67,14 +68,15 @@ class Counted:
 # -- rows ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_paths_and_numpys_numbers_are_settings_too(tmp_path: Path):
-    given = Settings(tmp_path / "m", profile=tmp_path / "p.yaml", retries=np.int64(3), unscored=np.float32(-1))  # type: ignore[arg-type]
-    assert given == Settings(str(tmp_path / "m"), profile=str(tmp_path / "p.yaml"), retries=3, unscored=-1.0)
-    named = settings.settings_of({"model": tmp_path / "m", "chunk": np.int32(8)})
-    assert named == Settings(str(tmp_path / "m"), chunk=8)
-    for wrong in ({"retries": True}, {"retries": np.bool_(True)}, {"chunk": np.float64(8)}, {"timeout": np.float64("nan")}):
+def test_paths_and_numpys_numbers_are_settings_too(folder: Path, tmp_path: Path):
+    given = {"model": tmp_path / "m", "profile": tmp_path / "p.yaml", "chunk": np.int32(8), "unscored": np.float32(-1)}
+    wanted = Settings(str(tmp_path / "m"), profile=str(tmp_path / "p.yaml"), chunk=8, unscored=-1.0)
+    assert settings.settings_of(given) == wanted
+    (score,) = reward_functions(folder, objectives=[], score=True, chunk=np.int32(8))
+    assert score.settings == Settings(str(folder), chunk=8)
+    for wrong in ({"retries": np.bool_(True)}, {"chunk": np.float64(8)}, {"timeout": np.float64("nan")}):
         with pytest.raises(UserError, match=f"{next(iter(wrong))} is "):
-            Settings("m", **wrong)
+            settings.settings_of({"model": "m", **wrong})
 
 
 def test_rows_are_the_models_own_numbers(tiny_model: RewardModel, folder: Path):

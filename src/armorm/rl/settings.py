@@ -66,8 +66,6 @@ class Settings:
     remember: int = 8192
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            object.__setattr__(self, name, _plain(value))
         check_values(vars(self))
 
     @property
@@ -108,13 +106,20 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     Raises UserError for a name that is none, with the nearest that is one, and as `from_environment`.
     """
     check_names(given)
-    own = {name: _plain(value) for name, value in given.items() if value is not None}
+    own = {name: plain_setting(value) for name, value in given.items() if value is not None}
     found = _in_environment(own) | own
     if "model" not in found:
         raise UserError(f"{MODEL} is not set: put {VARIABLES[MODEL]} there")
     check_values(vars(Settings("m")) | found)
     real: dict[str, Any] = {name: float(found[name]) for name in ("unscored", "timeout") if name in found}
     return Settings(**found | real)
+
+
+def plain_setting(given: Any) -> Any:
+    """A path as a text, one of numpy's numbers as Python's, and anything else as it is."""
+    if isinstance(given, os.PathLike):
+        return os.fspath(given)
+    return given.item() if isinstance(given, numbers.Number) and hasattr(given, "item") else given
 
 
 def check_values(given: Mapping[str, Any]) -> None:
@@ -186,13 +191,6 @@ def _number(text: str) -> float | None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known := list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
-
-
-def _plain(given: Any) -> Any:
-    # Paths as texts, and numpy's numbers as Python's.
-    if isinstance(given, os.PathLike):
-        return os.fspath(given)
-    return given.item() if isinstance(given, numbers.Number) and hasattr(given, "item") else given
 
 
 def _is_text(given: Any) -> bool:

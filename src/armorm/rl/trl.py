@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 from armorm.errors import UserError
 from armorm.rl.conversations import from_text, paired
 from armorm.rl.rewarder import SCORE, Row, column, rewarder
-from armorm.rl.settings import Settings, check_names, from_environment
+from armorm.rl.settings import Settings, check_names, from_environment, plain_setting
 
 PREFIX = "contribution/"
 
@@ -66,7 +67,7 @@ class AsyncReward(Reward):
 
 
 def reward_functions(
-    model: str | Settings,
+    model: str | PathLike[str] | Settings,
     *,
     objectives: Sequence[str] | None = None,
     score: bool = False,
@@ -79,7 +80,8 @@ def reward_functions(
     what the score is made of. Raises UserError for names that the model doesn't have, and what opening the model raises.
     """
     check_names(settings)
-    where = replace(model, **settings) if isinstance(model, Settings) else Settings(model, **settings)
+    given = {name: plain_setting(value) for name, value in settings.items()}
+    where = replace(model, **given) if isinstance(model, Settings) else Settings(plain_setting(model), **given)
     known = rewarder(where).source.names(where.part)
     wanted = known if objectives is None else _names(objectives)
     if unknown := [name for name in wanted if name not in known]:
