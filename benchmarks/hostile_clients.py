@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -31,7 +30,7 @@ import httpx
 import numpy as np
 import psutil
 from measuring import Figure, write_results
-from serving import RUN, MiB, free_port, pairs_of, running
+from serving import MiB, free_port, helpful_pairs, pairs_of, running, server
 
 ORDINARY, MANY, WAITING = 4, 64, 32
 HEAD = b"POST /v1/rewards HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
@@ -53,8 +52,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--malformed", type=int, default=100_000)
     given = parser.parse_args()
-    file = given.file or Path(os.environ["ARMORM_DATA"]) / "pairs" / "hh-helpful-train.jsonl.gz"
-    bodies = [{"conversations": pair} for pair in pairs_of(file, 2000)]
+    bodies = [{"conversations": pair} for pair in pairs_of(given.file or helpful_pairs(), 2000)]
     beside = asyncio.run(beside_attacks(given.model, bodies, given.seconds, given.malformed))
     full = asyncio.run(over_a_full_queue(given.model, bodies, given.seconds))
     ends = [asyncio.run(told_to_end(given.model, bodies)) for _ in range(3)]
@@ -80,11 +78,6 @@ def figures(beside: dict[str, Any], full: dict[str, Any], ends: list[dict[str, A
     )
 
 
-def serving(model: str, port: int, *words: str) -> list[str]:
-    """The command of a server."""
-    return [sys.executable, "-c", RUN, "serve", model, "--port", str(port), *words]
-
-
 # -- beside attacks ------------------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +85,7 @@ async def beside_attacks(model: str, bodies: list[Any], seconds: float, malforme
     """By attack: what the ordinary clients saw, what the attack heard, and the server's memory after it."""
     found = {}
     port = free_port()
-    with running(serving(model, port), port) as process:
+    with running(server(model, str(port)), port) as process:
         for name in ("nobody", *ATTACKS):
             words = [
                 *NICE,
@@ -245,7 +238,7 @@ ATTACKS: dict[str, Callable[[int, float], Awaitable[Counter[str]]]] = {
 async def over_a_full_queue(model: str, bodies: list[Any], seconds: float) -> dict[str, Any]:
     """Statuses of clients by the dozen at a queue of 4,096 tokens, what they were told to wait, and one request afterwards."""
     port = free_port()
-    with running(serving(model, port, "--queue-tokens", "4096"), port) as process:
+    with running(server(model, str(port), "--queue-tokens", "4096"), port) as process:
         statuses, told, todo = Counter[str](), list[float](), cycle(bodies)
         until = time.perf_counter() + seconds
 
@@ -276,7 +269,7 @@ async def over_a_full_queue(model: str, bodies: list[Any], seconds: float) -> di
 async def told_to_end(model: str, bodies: list[Any]) -> dict[str, Any]:
     """SIGTERM once the metrics say that all clients were let in: how many had their answers, and the exit code."""
     port = free_port()
-    with running(serving(model, port), port) as process:
+    with running(server(model, str(port)), port) as process:
 
         async def client(body: Any) -> str:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:

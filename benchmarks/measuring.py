@@ -29,6 +29,8 @@ RESULTS = Path(__file__).parent / "results"
 PLACE = "ARMORM_BENCH_RESULTS"
 """The environment variable that leads results to another folder."""
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "pyarrow")
+RUN = (sys.executable, "-c", "from armorm.cli import main; import sys; sys.argv = ['armorm', *sys.argv[1:]]; main()")
+"""The command line of `armorm` in this Python, whatever it is installed as."""
 CHOSEN_BY_USER = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Settings of the linear algebra that would speed up one side: unset in every process that is measured."""
 

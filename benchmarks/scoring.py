@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from measuring import RUN
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from armorm.features.backbone import load_backbone
@@ -39,7 +40,6 @@ from armorm.report.provenance import provenance
 
 WORDS = "the of and to a in is it you that he was for on are with as his they be at one have this from or had by hot but"
 TEMPLATE = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
-RUN = "from armorm.cli import main; import sys; sys.argv = ['armorm', *sys.argv[1:]]; main()"
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
 
 def scored(model: Path, file: Path, out: Path) -> int:
     """Peak memory in KiB of a process that scores the file."""
-    words = [sys.executable, "-c", RUN, "score", str(model), str(file), "--out", str(out), "--quiet"]
+    words = [*RUN, "score", str(model), str(file), "--out", str(out), "--quiet"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -79,7 +79,7 @@ def scored(model: Path, file: Path, out: Path) -> int:
 
 
 def killed_and_resumed(model: Path, file: Path, out: Path, seconds: float, kills: int) -> int:
-    words = [sys.executable, "-c", RUN, "score", str(model), str(file), "--out", str(out), "--quiet"]
+    words = [*RUN, "score", str(model), str(file), "--out", str(out), "--quiet"]
     draw, killed = random.Random(0), 0
     for _ in range(kills):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL)

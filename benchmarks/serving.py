@@ -32,13 +32,12 @@ from typing import IO, Any
 import httpx
 import numpy as np
 import psutil
-from measuring import Figure, measure, write_results
+from measuring import RUN, Figure, measure, write_results
 
 from armorm.model.scorer import ModelScorer
 
 WINDOW = 256
 """Pairs that the offline way scores at once: 512 answers, as `armorm score` does."""
-RUN = "from armorm.cli import main; import sys; sys.argv = ['armorm', *sys.argv[1:]]; main()"
 MiB = 2**20
 
 
@@ -52,22 +51,12 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--vllm", metavar="PYTHON", help="the python of an environment that has vLLM and this package")
     given = parser.parse_args()
-    file = given.file or Path(os.environ["ARMORM_DATA"]) / "pairs" / "hh-helpful-train.jsonl.gz"
+    file = given.file or helpful_pairs()
     offline = measure(offline_rate, given.model, file, given.pairs, given.seconds / 3, given.batch_tokens).value
     print(f"offline: {offline['rate']:.2f} conversations/s, {offline['tokens_per_second']:,.0f} tokens/s", flush=True)
     port = str(free_port())
     ways = {
-        "armorm serve": [
-            sys.executable,
-            "-c",
-            RUN,
-            "serve",
-            given.model,
-            "--port",
-            port,
-            "--batch-tokens",
-            str(given.batch_tokens),
-        ],
+        "armorm serve": server(given.model, port, "--batch-tokens", str(given.batch_tokens)),
         "FastAPI around model.score()": [sys.executable, __file__, "--naive", given.model, port],
     }
     if given.vllm:
@@ -97,6 +86,16 @@ def figures(offline: dict[str, Any], loads: dict[str, Any]) -> Iterator[Figure]:
             f"{name}: {len(one['resident_mib'])} s of load", one["rate"], "conversations/s", "offline", offline["rate"], aim
         )
         yield Figure(f"{name}: 95 of 100 requests answered within", one["p95"], "s")
+
+
+def server(model: str, port: str, *words: str) -> list[str]:
+    """The command of this package's server."""
+    return [*RUN, "serve", model, "--port", port, *words]
+
+
+def helpful_pairs() -> Path:
+    """Pairs of the real data, where no others are given."""
+    return Path(os.environ["ARMORM_DATA"]) / "pairs" / "hh-helpful-train.jsonl.gz"
 
 
 def pairs_of(file: Path, most: int) -> list[Any]:
