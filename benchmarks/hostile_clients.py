@@ -4,8 +4,9 @@
 
 Four ordinary clients ask for the scores of pairs in a closed loop, first by themselves and then beside one attack at a time, each
 from a process of its own: bodies that trickle in, bodies of 64 MiB, connections that are closed by half, and malformed requests
-(no HTTP, no JSON, the wrong form, nested too deep, no such route). Then another server with little room in its queue has
-64 clients at once, and a third one, three times, gets SIGTERM while 32 clients wait. Without `--file`, the helpful pairs in
+(no HTTP, no JSON, the wrong form, nested too deep, no such route). `--nice` says how far the attackers give way on the machine
+that they share with the server; without it, as if they had one of their own. Then another server with little room in its queue
+has 64 clients at once, and a third one, three times, gets SIGTERM while 32 clients wait. Without `--file`, the helpful pairs in
 ARMORM_DATA. Exit code 1 where a request of an ordinary client failed, anybody heard a 5xx that was none of the door's, or a
 request that was let in was lost.
 """
@@ -35,8 +36,6 @@ from serving import MiB, free_port, helpful_pairs, pairs_of, running, server
 ORDINARY, MANY, WAITING = 4, 64, 32
 HEAD = b"POST /v1/rewards HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
 HUGE = 64 * MiB
-NICE = ("nice", "-n", "5")
-"""Attackers get less of the two cores than the server: they would have machines of their own."""
 MALFORMED = (
     (b"\x16\x03\x01 no HTTP at all\r\n\r\n", True),
     *((HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body, False) for body in (b"\x00", b"{", b"[" * 300, b'{"x": 1}')),
@@ -51,12 +50,13 @@ def main() -> None:
     parser.add_argument("--file", type=Path)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--malformed", type=int, default=100_000)
+    parser.add_argument("--nice", type=int, default=19)
     given = parser.parse_args()
     bodies = [{"conversations": pair} for pair in pairs_of(given.file or helpful_pairs(), 2000)]
-    beside = asyncio.run(beside_attacks(given.model, bodies, given.seconds, given.malformed))
+    beside = asyncio.run(beside_attacks(given.model, bodies, given.seconds, given.malformed, given.nice))
     full = asyncio.run(over_a_full_queue(given.model, bodies, given.seconds))
     ends = [asyncio.run(told_to_end(given.model, bodies)) for _ in range(3)]
-    command = f"hostile_clients.py --model MODEL --seconds {given.seconds:g} --malformed {given.malformed}"
+    command = f"hostile_clients.py --model MODEL --seconds {given.seconds:g} --malformed {given.malformed} --nice {given.nice}"
     facts = {"command": command, "model": Path(given.model).name, "beside": beside, "full_queue": full, "ends": ends}
     write_results("hostile_clients", facts, list(figures(beside, full, ends)))
     wrong = [name for name, one in beside.items() if one["failed"] or any(c.startswith("5") for c in one["attack"])]
@@ -81,20 +81,14 @@ def figures(beside: dict[str, Any], full: dict[str, Any], ends: list[dict[str, A
 # -- beside attacks ------------------------------------------------------------------------------------------------------------
 
 
-async def beside_attacks(model: str, bodies: list[Any], seconds: float, malformed: int) -> dict[str, Any]:
+async def beside_attacks(model: str, bodies: list[Any], seconds: float, malformed: int, nice: int) -> dict[str, Any]:
     """By attack: what the ordinary clients saw, what the attack heard, and the server's memory after it."""
     found = {}
     port = free_port()
     with running(server(model, str(port)), port) as process:
         for name in ("nobody", *ATTACKS):
-            words = [
-                *NICE,
-                sys.executable,
-                __file__,
-                name,
-                str(port),
-                str(malformed if name == "malformed requests" else seconds),
-            ]
+            amount = str(malformed if name == "malformed requests" else seconds)
+            words = ["nice", "-n", str(nice), sys.executable, __file__, name, str(port), amount]
             attack = None if name == "nobody" else await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
             ended = asyncio.sleep(seconds) if attack is None else attack.communicate()
             saw, told = await ordinary(port, bodies, ended)

@@ -33,11 +33,16 @@ class Simple:
         self.refuse: tuple[int, dict[str, str]] | None = None
 
     async def score(
-        self, conversations: Sequence[Any], *, profile: Profile | str | None = None, max_tokens: int | None = None
+        self,
+        conversations: Sequence[Any],
+        *,
+        profile: Profile | str | None = None,
+        max_tokens: int | None = None,
+        deviations: bool = False,
     ) -> list[Score | ArmormError]:
         self.passes += 1
         known = self.profiles[profile] if isinstance(profile, str) else profile
-        table = self.model.engine(max_tokens=max_tokens).score(conversations, profile=known, deviations=True)
+        table = self.model.engine(max_tokens=max_tokens).score(conversations, profile=known, deviations=deviations)
         return [table[i] if fault is None else ConversationError(fault) for i, fault in enumerate(table.faults)]
 
 

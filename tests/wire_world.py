@@ -36,7 +36,9 @@ class EngineService:
         self.fails: Exception | None = None
         self.asked: list[Any] = []
 
-    async def score(self, conversations: Sequence[Any], *, profile: Any = None, max_tokens: int | None = None) -> list[Any]:
+    async def score(
+        self, conversations: Sequence[Any], *, profile: Any = None, max_tokens: int | None = None, deviations: bool = False
+    ) -> list[Any]:
         if self.fails is not None:
             raise self.fails
         self.asked += conversations
@@ -45,7 +47,7 @@ class EngineService:
             if profile not in self.profiles:
                 raise RecipeError(f"there is no profile {profile!r}")
             profile = self.profiles[profile]
-        table = await asyncio.to_thread(engine.score, list(conversations), profile=profile, deviations=True)
+        table = await asyncio.to_thread(engine.score, list(conversations), profile=profile, deviations=deviations)
         return [table[i] if fault is None else _refused(fault) for i, fault in enumerate(table.faults)]
 
 

@@ -45,7 +45,7 @@ class Scoring(Protocol):
     def renderer(self) -> Renderer: ...
 
     async def score(
-        self, conversations: Sequence[Any], *, profile: Profile | str | None = None
+        self, conversations: Sequence[Any], *, profile: Profile | str | None = None, deviations: bool = False
     ) -> Sequence[Score | ArmormError]: ...
 
 
@@ -87,7 +87,7 @@ def router(service: Scoring) -> APIRouter:
         changed = await run_in_threadpool(changes, body, service.renderer)
         texts = [body.answer, *(text for _, text in changed if text is not None)]
         conversations = [[*body.messages, {"role": "assistant", "content": text}] for text in texts]
-        original, *scored = await service.score(conversations, profile=profile)
+        original, *scored = await service.score(conversations, profile=profile, deviations=True)
         if isinstance(original, ArmormError):
             raise original
         applied = [(change, text) for change, text in changed if text is not None]

@@ -22,12 +22,13 @@ LEAST_ROOM = 16
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """A conversation that waits: its tokens, its profile, and its place in the request that asked."""
+    """A conversation that waits: its tokens, its profile, its place in the request that asked, and whether with deviations."""
 
     rendered: Rendered
     profile: Profile | None
     asker: Any
     place: int
+    deviations: bool = False
     number: int = 0
 
     @property

@@ -109,7 +109,7 @@ class Guarded:
         except _Left:
             asked.status = asked.status or GONE
         except Refused as error:
-            await self._refuse(asked, error, receive, told)
+            await self._refuse(asked, error, _length(headers), receive, told)
         except Exception as error:  # a fault of ours: nobody else's request is to notice
             tell("fault", error=error, id=asked.id)
             if not asked.status:
@@ -127,8 +127,7 @@ class Guarded:
                 raise Unauthorised("send an API key of this server: `Authorization: Bearer KEY`, or `X-API-Key: KEY`")
             if door.closed:
                 raise Draining("the server is shutting down: ask another one", retry_after=1)
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > door.limits.body_bytes:
+        if _length(headers) > door.limits.body_bytes:
             raise self._too_large()
         try:
             async with asyncio.timeout(door.limits.body_seconds):
@@ -185,18 +184,22 @@ class Guarded:
                 task.cancel()
             await asyncio.gather(working, listening, return_exceptions=True)
 
-    async def _refuse(self, asked: _Asked, error: Refused, receive: Receive, send: Send) -> None:
+    async def _refuse(self, asked: _Asked, error: Refused, length: int, receive: Receive, send: Send) -> None:
         reply = error_reply(error, asked.id)
         if not asked.whole:  # what is left of the body is not read as another request
             reply.headers["connection"] = "close"
-            if not isinstance(error, SlowBody):
+            if not isinstance(error, SlowBody) and length <= self._most_passed_over:
                 await self._pass_over(receive)
         elif self.door.closed:
             reply.headers["connection"] = "close"
         await reply(asked.scope, receive, send)
 
+    @property
+    def _most_passed_over(self) -> int:
+        return PASSED_OVER * self.door.limits.body_bytes
+
     async def _pass_over(self, receive: Receive) -> None:
-        left = PASSED_OVER * self.door.limits.body_bytes
+        left = self._most_passed_over
         try:
             async with asyncio.timeout(2):
                 while left > 0:
@@ -234,6 +237,12 @@ class Guarded:
             bytes=len(asked.body),
             **texts,
         )
+
+
+def _length(headers: dict[bytes, bytes]) -> int:
+    # What the head says of the body's length; 0 where it says nothing.
+    said = headers.get(b"content-length", b"")
+    return int(said) if said.isdigit() else 0
 
 
 def _name_route(scope: Any) -> None:

@@ -121,7 +121,12 @@ class LocalService:
     # -- one request -----------------------------------------------------------------------------------------------------------
 
     async def score(
-        self, conversations: Sequence[Any], *, profile: Profile | str | None = None, max_tokens: int | None = None
+        self,
+        conversations: Sequence[Any],
+        *,
+        profile: Profile | str | None = None,
+        max_tokens: int | None = None,
+        deviations: bool = False,
     ) -> list[Outcome]:
         """See `Service.score`."""
         self._admit(len(conversations))
@@ -133,7 +138,7 @@ class LocalService:
                 if max_tokens is not None:
                     renderer = await self._in(self._rendering, lambda: self._renderer_of(min(max_tokens, renderer.max_tokens)))
                 rendered = [await self._in(self._rendering, read, renderer, one) for one in conversations]
-                return await self._scored(rendered, applied)
+                return await self._scored(rendered, applied, deviations)
         except TimeoutError:
             raise self.limits.late(self.retry_after) from None
         finally:
@@ -165,9 +170,11 @@ class LocalService:
         self.basis.bind(profile, 1)
         return profile
 
-    async def _scored(self, rendered: Sequence[Rendered | ConversationError], profile: Profile | None) -> list[Outcome]:
+    async def _scored(
+        self, rendered: Sequence[Rendered | ConversationError], profile: Profile | None, deviations: bool
+    ) -> list[Outcome]:
         asker = Asker(len(rendered))
-        rows = [Row(one, profile, asker, i) for i, one in enumerate(rendered) if isinstance(one, Rendered)]
+        rows = [Row(one, profile, asker, i, deviations) for i, one in enumerate(rendered) if isinstance(one, Rendered)]
         for i, one in enumerate(rendered):
             if isinstance(one, ConversationError):
                 asker.give(i, one)
@@ -200,8 +207,9 @@ class LocalService:
     def _run(self, rows: Sequence[Row]) -> list[Outcome]:
         # What fails a batch is one row's, or the machine's: halves are tried, so that it fails no neighbour.
         try:
-            table = self.engine.score_rendered([r.rendered for r in rows], profile=[r.profile for r in rows], deviations=True)
-            return [served(table, i, len(row.rendered)) for i, row in enumerate(rows)]
+            wanted = any(row.deviations for row in rows)
+            table = self.engine.score_rendered([r.rendered for r in rows], profile=[r.profile for r in rows], deviations=wanted)
+            return [served(table, i, len(row.rendered), deviations=row.deviations) for i, row in enumerate(rows)]
         except Exception as error:
             if len(rows) > 1:
                 half = len(rows) // 2

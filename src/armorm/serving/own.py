@@ -76,7 +76,7 @@ def router(service: Service) -> APIRouter:
     async def rewards(body: RewardsBody) -> Reply:
         require_model(service.name, body.model)
         limits_of(service).require_few(body.count)
-        outcomes = body.told(await service.score(body.asked(), profile=body.asked_profile()))
+        outcomes = body.told(await service.score(body.asked(), profile=body.asked_profile(), deviations=body.details))
         results = [{"index": i, **result_of(outcome, details=body.details)} for i, outcome in enumerate(outcomes)]
         facts = {"model": service.name, "objectives": list(service.objectives), "results": results}
         return Reply(facts, headers=model_header(service))

@@ -13,9 +13,12 @@ import ipaddress
 import os
 import socket
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
+
+from threadpoolctl import ThreadpoolController
 
 from armorm.errors import DataError, MissingExtra, RecipeError
 from armorm.model.scorer import ModelScorer
@@ -29,6 +32,8 @@ PRIMITIVES = "128"
 """Kernels that oneDNN keeps: it makes one for each shape of a product, a megabyte or so, and would keep 1,024 of them."""
 SWITCH_SECONDS = 5e-4
 """Seconds for which a thread may keep the interpreter to itself: the decoder asks for it at each of its layers' steps."""
+NICENESS = 10
+"""How far the thread that talks with clients gives way to the decoder: under a flood, a tenth of a core is left to it."""
 
 
 def serve(
@@ -75,14 +80,27 @@ def serve(
         service = run_apart(load)
         door = Door(limits, keys, log_texts)
         write_log()
-        url = url_of(listening)
-        run(create_app(service, door), listening, door, lambda: tell("serving", url=url, model=service.name))
+
+        def begun() -> None:
+            _give_way()
+            tell("serving", url=url_of(listening), model=service.name)
+
+        run(create_app(service, door), listening, door, begun)
 
 
 def _settle() -> None:
     # For a process that computes in one thread for days, while another one may be busy with refusing.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
     sys.setswitchinterval(SWITCH_SECONDS)
+    # The threads of numpy's and scipy's own BLAS spin on a core for a tenth of a second after a product, and the decoder waits.
+    ThreadpoolController().select(prefix="libscipy_openblas").limit(limits=1)
+
+
+def _give_way() -> None:
+    # Whoever refuses a flood would else take the cores from the decoder, whose threads have begun and keep their priority.
+    if sys.platform == "linux":  # elsewhere it is the whole process's
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def read_profiles(files: Sequence[Path]) -> Mapping[str, Profile]:

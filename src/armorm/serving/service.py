@@ -26,12 +26,13 @@ class Served(Score):
     tokens: int = 0
 
 
-def served(table: ScoreTable, i: int, tokens: int) -> Outcome:
-    """A row's score, or what is wrong with it."""
+def served(table: ScoreTable, i: int, tokens: int, *, deviations: bool) -> Outcome:
+    """A row's score, or what is wrong with it; without `deviations`, none of those that the table has for other rows."""
     if (fault := table.faults[i]) is not None:
         return ConversationError(fault, fault.partition(":")[0])
     score = table[i]
-    return Served(**{part.name: getattr(score, part.name) for part in fields(score)}, tokens=tokens)
+    facts = {part.name: getattr(score, part.name) for part in fields(score)}
+    return Served(**(facts if deviations else facts | {"std": None, "reward_std": {}}), tokens=tokens)
 
 
 def read(renderer: Renderer, conversation: Any) -> Rendered | ConversationError:
@@ -67,11 +68,17 @@ class Service(Protocol):
     def renderer(self) -> Renderer: ...
 
     async def score(
-        self, conversations: Sequence[Any], *, profile: Profile | str | None = None, max_tokens: int | None = None
+        self,
+        conversations: Sequence[Any],
+        *,
+        profile: Profile | str | None = None,
+        max_tokens: int | None = None,
+        deviations: bool = False,
     ) -> list[Outcome]:
         """An outcome for each conversation, in order.
 
-        `profile`: one of `profiles` by name, or a whole one; `max_tokens` cuts conversations shorter than the model's own bound.
+        `profile`: one of `profiles` by name, or a whole one; `max_tokens` cuts conversations shorter than the model's own bound;
+        `deviations`: with standard deviations, where the model knows its uncertainty.
         Raises RecipeError for a profile that is unknown or does not fit, BackboneError for a `max_tokens` that can't be, and
         `Refused` where the request as a whole is not answered. Cancelled, it takes back what still waits.
         """

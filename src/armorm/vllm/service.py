@@ -68,20 +68,27 @@ class EngineService:
             self.renderer = self.renderer.bounded(longest)
 
     async def score(
-        self, conversations: Sequence[Any], *, profile: Profile | str | None = None, max_tokens: int | None = None
+        self,
+        conversations: Sequence[Any],
+        *,
+        profile: Profile | str | None = None,
+        max_tokens: int | None = None,
+        deviations: bool = False,
     ) -> list[Outcome]:
         """See `Service.score`. Cancelled, it takes its requests back from the engine."""
         self.limits.check(answers=len(conversations), requests=self._requests, retry_after=RETRY_AFTER)
         self._requests += 1
         try:
             async with asyncio.timeout(self.limits.seconds):
-                return await self._scored(conversations, profile, max_tokens)
+                return await self._scored(conversations, profile, max_tokens, deviations)
         except TimeoutError:
             raise self.limits.late(RETRY_AFTER) from None
         finally:
             self._requests -= 1
 
-    async def _scored(self, conversations: Sequence[Any], profile: Profile | str | None, max_tokens: int | None) -> list[Outcome]:
+    async def _scored(
+        self, conversations: Sequence[Any], profile: Profile | str | None, max_tokens: int | None, deviations: bool
+    ) -> list[Outcome]:
         chosen = profile_named(self.profiles, profile) if isinstance(profile, str) else profile or self.profile
         steerings = self.basis.bind(chosen, len(conversations))
         renderer = self.renderer if max_tokens is None else self._bounded(max_tokens)
@@ -90,7 +97,7 @@ class EngineService:
         outputs = await asyncio.gather(*(self._run(row) for row in rows if isinstance(row, Rendered)))
         told = iter(outputs)
         columns = [next(told) if isinstance(row, Rendered) else nothing for row in rows]
-        return await asyncio.to_thread(self._outcomes, rows, columns, steerings)
+        return await asyncio.to_thread(self._outcomes, rows, columns, steerings, deviations)
 
     def _bounded(self, tokens: Any) -> Renderer:
         if not is_count(tokens):
@@ -112,7 +119,7 @@ class EngineService:
             raise ArmormError(f"vLLM gave no answer ({error}): ask again")
         return answered.outputs.data.reshape(-1).float().cpu()
 
-    def _outcomes(self, rows: Sequence[Row], columns: Sequence[Tensor], steerings: Any) -> list[Outcome]:
+    def _outcomes(self, rows: Sequence[Row], columns: Sequence[Tensor], steerings: Any, deviations: bool) -> list[Outcome]:
         if not rows:
             return []
         heads, feature = self._columns.split(columns, self.basis.transform)
@@ -124,7 +131,10 @@ class EngineService:
             np.array([isinstance(row, Rendered) and row.truncated for row in rows], dtype=np.bool_),
             with_silent(refused, heads),
             steerings,
-            {} if self.model.uncertainty is None else {self.basis.response: feature.numpy()},
+            {self.basis.response: feature.numpy()} if deviations and self.model.uncertainty is not None else {},
             tuple(row.notes if isinstance(row, Rendered) else () for row in rows),
         )
-        return [row if isinstance(row, ConversationError) else served(table, i, len(row)) for i, row in enumerate(rows)]
+        return [
+            row if isinstance(row, ConversationError) else served(table, i, len(row), deviations=deviations)
+            for i, row in enumerate(rows)
+        ]
