@@ -1,11 +1,12 @@
 """How far a score moves with what stands beside it, and what an exact one costs.
 
-    python benchmarks/batch_mates.py [--answers 60] [--fit 240] [--batch-tokens 4096] [--out FILE.json]
+    python benchmarks/batch_mates.py [--answers 60] [--fit 240] [--batch-tokens 4096] [--words N] [--out FILE.json]
 
-Answers of the starter set are scored alone, all in one call (batched by length, prompts shared), and exactly in one call, with
-the embedded SmolLM2 in float32 and bfloat16. The probe is fitted on other answers' planted qualities, the gate is random.
-Prints the largest and the mean difference to the score alone, also in standard deviations of the scores, the pairs of answers
-to one prompt whose order differs, and how much longer exact scoring takes. `--out` writes the same as JSON.
+Answers of the starter set (with `--words`, their first words) are scored alone, all in one call (batched by length, prompts
+shared), and exactly in one call, with the embedded SmolLM2 in float32 and bfloat16. The probe is fitted on other answers' planted
+qualities, the gate is random. Prints the largest and the mean difference to the score alone, also in standard deviations of the
+scores, the pairs of answers to one prompt whose order differs, and how much longer exact scoring takes. `--out` writes the same
+as JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -46,15 +48,18 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=60)
     parser.add_argument("--fit", type=int, default=240, help="answers that the probe is fitted on")
     parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--words", type=int, help="how many words an answer keeps")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     texts = {row.messages[-1]["content"]: row for row in sorted(build().ratings, key=lambda row: (row.group, row.id))}
     rows = list(texts.values())
-    measured, known = rows[: given.answers], rows[-given.fit :]
+    measured, known = [shorten(row, given.words) for row in rows[: given.answers]], rows[-given.fit :]
     fitted = fit(known)
     facts = provenance() | {"torch": torch.__version__, "transformers": transformers.__version__}
     print(f"{facts['machine']}; torch {torch.__version__}, transformers {transformers.__version__}; commit {facts['commit']}")
     prompts = len({row.group for row in measured})
+    if given.words:
+        print(f"of each answer, the first {given.words} words")
     print(f"{len(measured)} answers to {prompts} prompts, SmolLM2-135M; difference to the score alone")
     results = {dtype: measure(model_of(fitted, dtype), measured, given.batch_tokens) for dtype in ("float32", "bfloat16")}
     for dtype, found in results.items():
@@ -64,7 +69,16 @@ def main() -> None:
             f"most {found['exact_largest']:.0e}, {found['ratio']:.2f} times the time"
         )
     if given.out:
-        write_json(given.out, {**facts, "answers": len(measured), "prompts": prompts, "by_dtype": results})
+        write_json(given.out, {**facts, "answers": len(measured), "words": given.words, "prompts": prompts, "by_dtype": results})
+
+
+def shorten(row: RatedResponse, words: int | None) -> RatedResponse:
+    """An answer's first words; all of them where none are counted."""
+    if words is None:
+        return row
+    *context, answer = row.messages
+    text = " ".join(str(answer["content"]).split()[:words])
+    return replace(row, messages=(*context, {"role": "assistant", "content": text}))
 
 
 def fit(rows: Sequence[RatedResponse]) -> Fitted:

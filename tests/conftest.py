@@ -24,7 +24,9 @@ from armorm.features.spec import FeatureSpec
 from armorm.fit.debias import Debias
 from armorm.fit.gate import Gate
 from armorm.fit.method import Fitted
-from armorm.fit.probe import Probe
+from armorm.fit.posterior import fit_posterior
+from armorm.fit.probe import Probe, fit_probe
+from armorm.fit.statistics import RidgeStatistics
 from armorm.model.layouts.own import assemble
 from armorm.model.reward_model import RewardModel
 from armorm.objectives import Objective, Objectives
@@ -32,6 +34,8 @@ from armorm.progress import Reporter
 from armorm.recipe import load_recipe
 from armorm.rendering import Renderer
 from armorm.run.train import Run, train
+from armorm.scoring.reference import Reference
+from armorm.scoring.uncertainty import Uncertainty
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +133,22 @@ def assembled(tiny_folder: Path) -> Callable[..., RewardModel]:
 def tiny_model(assembled: Callable[..., RewardModel], parts: Parts) -> RewardModel:
     """The tiny backbone with the random parts. Shared by all tests: to be changed in copies only."""
     return assembled(*parts)
+
+
+@pytest.fixture(scope="session")
+def sure(assembled: Callable[..., RewardModel], parts: Parts) -> RewardModel:
+    """The tiny model with an uncertainty and a reference. To be changed in copies only."""
+    model = assembled(*parts)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 64)).astype(np.float32)
+    ratings = 0.5 + features @ rng.normal(size=(64, 3)) * 0.05 + 0.1 * rng.normal(size=(200, 3))
+    folds = [RidgeStatistics.from_rows(features[i::2], ratings[i::2]) for i in range(2)]
+    probe = fit_probe(folds, model.objectives, alphas=[1.0]).probe
+    model.uncertainty = Uncertainty(model.objectives, fit_posterior(folds[0] + folds[1], probe), np.full(3, 2.0))
+    gates, rewards = rng.dirichlet(np.ones(3), 20), rng.normal(size=(200, 3))
+    prompts = [f"training prompt {i}" for i in range(20)]
+    model.reference = Reference.of(model.objectives.names, rewards, rewards.mean(axis=1), prompts=prompts, gates=gates)
+    return model
 
 
 @pytest.fixture(scope="session")

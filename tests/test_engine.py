@@ -24,14 +24,10 @@ from armorm.features import forward, packed
 from armorm.features.backbone import DType
 from armorm.features.extract import extract
 from armorm.features.spec import FeatureSpec
-from armorm.fit.posterior import fit_posterior
-from armorm.fit.probe import fit_probe
-from armorm.fit.statistics import RidgeStatistics
 from armorm.model.reward_model import RewardModel
 from armorm.scoring.engine import Engine
 from armorm.scoring.explain import explain
 from armorm.scoring.profile import Constraint, Profile
-from armorm.scoring.reference import Reference
 from armorm.scoring.steer import Heads, Steering
 from armorm.scoring.table import Basis, ScoreTable
 from armorm.scoring.uncertainty import Uncertainty
@@ -66,22 +62,6 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     for module in (forward, packed):
         monkeypatch.setattr(module, "run_decoder", counted)
     return shapes
-
-
-@pytest.fixture(scope="module")
-def sure(assembled: Callable[..., RewardModel], parts: Parts) -> RewardModel:
-    """The tiny model with an uncertainty and a reference."""
-    model = assembled(*parts)
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(200, 64)).astype(np.float32)
-    ratings = 0.5 + features @ rng.normal(size=(64, 3)) * 0.05 + 0.1 * rng.normal(size=(200, 3))
-    folds = [RidgeStatistics.from_rows(features[i::2], ratings[i::2]) for i in range(2)]
-    probe = fit_probe(folds, model.objectives, alphas=[1.0]).probe
-    model.uncertainty = Uncertainty(model.objectives, fit_posterior(folds[0] + folds[1], probe), np.full(3, 2.0))
-    gates, rewards = rng.dirichlet(np.ones(3), 20), rng.normal(size=(200, 3))
-    prompts = [f"training prompt {i}" for i in range(20)]
-    model.reference = Reference.of(model.objectives.names, rewards, rewards.mean(axis=1), prompts=prompts, gates=gates)
-    return model
 
 
 # -- columns and scores ------------------------------------------------------------------------------------------------------

@@ -285,8 +285,12 @@ def test_the_last_objective_can_not_be_turned_off(opened: Any, service: Simple):
     for name in service.objectives:
         opened.get_by_label(f"How much {name} counts").fill("-31")
     assert "No objective is left" in opened.get_by_role("alert").filter(has_text="objective").text_content()
+    assert not any(opened.locator(".answer .points").all_inner_texts())
+    for left in ("#ranking", "#sentence", "#table .value >> nth=0"):
+        assert opened.locator(left).is_hidden(), left
     opened.get_by_label("How much safe counts").fill("0")
     assert opened.locator("#refused").is_hidden()
+    assert opened.locator("#ranking").is_visible()
     only = service.model.engine().score(conversations()).steered(Profile(drop=("helpful", "verbosity")))
     assert numbers(opened) == pytest.approx(only.scores, abs=6e-4)
 
@@ -501,9 +505,26 @@ def test_an_edited_answer_is_marked_until_it_is_scored_again(opened: Any):
     opened.get_by_label("Answer B", exact=True).fill("hello you")
     assert opened.locator(".answer.stale").count() == 1
     assert opened.get_by_role("button", name="Audit answer B").is_disabled()
+    opened.get_by_role("button", name="Audit answer A").click()
+    opened.locator("#changes tr[data-change=repeated]").wait_for()
+    opened.get_by_label("Answer B", exact=True).fill("hello you two")
+    assert opened.locator("#audit").is_visible()  # it is of the other answer
+    opened.get_by_label("Answer A", exact=True).fill("hello")
+    assert opened.locator("#audit").is_hidden()
     opened.get_by_role("button", name="Remove answer A").click()
     assert opened.locator("#scores").is_hidden()
-    assert opened.get_by_label("Answer A", exact=True).input_value() == "hello you"
+    assert opened.get_by_label("Answer A", exact=True).input_value() == "hello you two"
+
+
+def test_what_went_wrong_is_told_until_something_is_written(opened: Any, service: Simple):
+    service.refuse = (503, {})
+    try:
+        fill(opened)
+        opened.locator("#fault").wait_for()
+    finally:
+        service.refuse = None
+    opened.get_by_label("Answer A", exact=True).fill("hello")
+    assert opened.locator("#fault").is_hidden()
 
 
 @pytest.mark.parametrize("path", ["rewards", "compare", "audit"])

@@ -160,6 +160,39 @@ def test_scores_by_http_are_those_of_python_whatever_else_is_asked_meanwhile(hou
     assert len(house.batches) < 12  # requests shared batches
 
 
+def test_deviations_are_computed_for_a_batch_where_one_of_it_asks_and_told_to_that_one_alone(
+    sure: RewardModel, monkeypatch: pytest.MonkeyPatch
+):
+    house, wanted = House(sure), list[bool]()
+    original = house.service.engine.score_rendered
+
+    def counted(*arguments: Any, deviations: bool, **named: Any) -> Any:
+        wanted.append(deviations)
+        return original(*arguments, deviations=deviations, **named)
+
+    monkeypatch.setattr(house.service.engine, "score_rendered", counted)
+    held = Held(house, monkeypatch)
+
+    async def ask(client: Client) -> list[list[Any]]:
+        first = asyncio.create_task(post(client, {"conversations": talks(2)}))
+        await held.seen()
+        both = [asyncio.create_task(house.service.score(talks(2, seed=i), deviations=i == 2)) for i in (1, 2)]
+        await until(lambda: len(house.service.waiting) == 4)
+        held.go.set()
+        await first
+        return await asyncio.gather(*both)
+
+    without, with_them = house.run(ask)
+    assert wanted == [False, True]
+    expected = sure.engine().score(talks(2, seed=2), deviations=True)
+    for score, own in zip(with_them, expected, strict=True):
+        assert score.std == pytest.approx(own.std, rel=1e-3)
+        assert dict(score.reward_std) == pytest.approx(dict(own.reward_std), rel=1e-3)
+    assert all((score.std, score.reward_std) == (None, {}) for score in without)
+    details = House(sure).post({"conversations": talks(2, seed=2), "details": True}).json()["results"]
+    assert [one["std"] for one in details] == pytest.approx([score.std for score in with_them], rel=1e-3)
+
+
 def test_a_prompt_and_its_answers_are_conversations_and_the_prompt_is_read_once(house: House, tiny_model: RewardModel):
     answers = ["fine, thank you.", "2 + 2 is 4", "hello"]
     reply = house.post({"messages": ASKED, "answers": answers}).json()
@@ -547,8 +580,12 @@ def test_a_body_is_counted_while_it_comes_in(tiny_model: RewardModel):
         assert status_of(sent) == 413
         assert (b"connection", b"close") in sent[0]["headers"]
         assert read <= 60_000
+        before = read
         told = await call(house.app, endless(), headers=[(b"content-length", b"99999999999")])
         assert status_of(told) == 413
+        assert read == before  # nothing is read of what is longer than would be passed over
+        assert status_of(await call(house.app, endless(), headers=[(b"content-length", b"40000")])) == 413
+        assert before < read <= before + 41_000  # its client hears why
         house.door.held = 29_500
         assert status_of(await call(house.app, endless(most=30_500))) == 429
         assert house.door.held == 29_500

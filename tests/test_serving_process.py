@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from served import Running, serving
 from armorm.errors import BackboneError
 from armorm.model.reward_model import RewardModel
 from armorm.scoring.engine import Engine
-from armorm.serving import stopping
+from armorm.serving import server, stopping
 
 KEY = "a-key-of-mine"
 BODY = {"messages": [{"role": "user", "content": "how are you?"}], "answers": [f"fine, thank you {i}." for i in range(40)]}
@@ -54,6 +56,14 @@ def test_a_server_gives_the_models_scores(running: Running, tiny_model: RewardMo
     expected = tiny_model.score([[*BODY["messages"], {"role": "assistant", "content": text}] for text in BODY["answers"]])
     assert [one["score"] for one in found] == pytest.approx([one.score for one in expected], abs=1e-5)
     assert (asked["id"], asked["profiles"]) == ("tiny", ["careful"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux")
+def test_the_thread_that_talks_with_clients_gives_way_to_the_decoder(running: Running):
+    process = running.process.pid
+    niceness = {int(t.name): os.getpriority(os.PRIO_PROCESS, int(t.name)) for t in Path(f"/proc/{process}/task").iterdir()}
+    assert niceness[process] >= server.NICENESS
+    assert os.getpriority(os.PRIO_PROCESS, 0) in {nice for thread, nice in niceness.items() if thread != process}
 
 
 def test_hostile_clients_are_noticed_by_nobody(running: Running, place: tuple[str, int]):

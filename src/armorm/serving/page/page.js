@@ -17,7 +17,7 @@ const OWN = "own";
 let basis = null;
 let profile = AS_TRAINED;
 let scored = null; // { messages, answers: [{ text, result, row }] }: what the last scores are of
-let audited = null; // { letter, original, changes, rows }
+let audited = null; // { at, original, changes, rows }: of the answer at that place
 let pair = null; // the two that are compared; the first and the second until someone chooses
 let table = null;
 let changes = null;
@@ -38,7 +38,7 @@ function addAnswer(text = "") {
   const card = byId("answer").content.firstElementChild.cloneNode(true);
   const area = card.querySelector("textarea");
   area.value = text;
-  area.addEventListener("input", markStale);
+  area.addEventListener("input", onEdit);
   card.querySelector(".away").addEventListener("click", () => removeAnswer(card));
   card.querySelector(".check").addEventListener("click", () => audit(card));
   byId("answers").append(card);
@@ -70,9 +70,9 @@ function nameCards() {
 function forget() {
   running?.abort();
   likely.clear();
-  [scored, audited, table, changes] = [null, null, null, null];
-  pair = null;
-  byId("scores").hidden = byId("audit").hidden = byId("link").hidden = true;
+  dropAudit();
+  [scored, table, pair] = [null, null, null];
+  byId("scores").hidden = byId("link").hidden = true;
   say("");
   cards().forEach((card) => {
     card.classList.remove("first", "stale");
@@ -90,7 +90,18 @@ function markStale() {
     const stale = !same || answer?.text !== textOf(card);
     card.classList.toggle("stale", Boolean(answer) && stale);
     card.querySelector(".check").disabled = !answer?.row || stale;
+    if (stale && audited?.at === i) dropAudit();
   });
+}
+
+function dropAudit() {
+  [audited, changes] = [null, null];
+  byId("audit").hidden = true;
+}
+
+function onEdit() {
+  markStale();
+  if (byId("key").hidden) hideFault();
 }
 
 async function run(doing, work) {
@@ -123,8 +134,7 @@ async function score() {
     basis ??= await loadBasis(signal);
     const reply = await ask("v1/rewards", { messages: asked, answers: texts, profile: AS_TRAINED, details: true }, signal);
     scored = { messages: asked, answers: reply.results.map((result, i) => ({ text: texts[i], result, row: result.error ? null : readRow(basis, result) })) };
-    [audited, changes] = [null, null];
-    byId("audit").hidden = true;
+    dropAudit();
     likely.clear();
     choosePair();
     rebuild();
@@ -160,7 +170,7 @@ async function audit(card) {
   await run(`Auditing ${LETTERS[at]} …`, async (signal) => {
     const reply = await ask("v1/audit", { messages: scored.messages, answer: text, profile: AS_TRAINED }, signal);
     const rows = reply.changes.map(({ result }) => (result.error ? null : readRow(basis, result)));
-    audited = { original: readRow(basis, reply.original), changes: reply.changes, rows };
+    audited = { at, original: readRow(basis, reply.original), changes: reply.changes, rows };
     changes = new Changes(byId("changes"), reply.changes);
     byId("audit-head").textContent = `Audit of answer ${LETTERS[at]}`;
     const left = reply.inapplicable.map((change) => change.label);
@@ -214,7 +224,11 @@ function draw() {
   const fault = infeasible(profile, basis.names);
   byId("refused").textContent = fault;
   byId("refused").hidden = !fault;
-  if (fault) return table.updateCounts(profile);
+  byId("scores").classList.toggle("unscored", Boolean(fault));
+  if (fault) {
+    drawCards(rowsOf().map(() => null), []); // weights that give no score leave none standing
+    return table.updateCounts(profile);
+  }
   const weighed = weighedRows();
   const ranked = order(weighed);
   const places = scored.answers.map((_, i) => ranked.find((one) => one.i === i)?.place);
@@ -447,7 +461,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 byId("add").addEventListener("click", () => addAnswer()?.querySelector("textarea").focus());
-["prompt", "system"].forEach((id) => byId(id).addEventListener("input", markStale));
+["prompt", "system"].forEach((id) => byId(id).addEventListener("input", onEdit));
 byId("one").addEventListener("change", (event) => onPair(0, Number(event.target.value)));
 byId("other").addEventListener("change", (event) => onPair(1, Number(event.target.value)));
 byId("profile").addEventListener("change", (event) => setProfile(offered()[Number(event.target.value)] ?? profile));
