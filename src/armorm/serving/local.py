@@ -26,6 +26,7 @@ from armorm.scoring.profile import Profile
 from armorm.serving.batching import Row, Waiting
 from armorm.serving.fingerprint import fingerprint
 from armorm.serving.logs import tell
+from armorm.serving.memory import FreedMemory
 from armorm.serving.service import Draining, Failed, Limits, Outcome, Overloaded, TooLarge, profile_named, read, served
 
 PROBE = [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "Yes."}]
@@ -84,6 +85,7 @@ class LocalService:
         self.requests = 0
         self.draining = False
         self._rate = math.nan
+        self._freed = FreedMemory()
         self._more = asyncio.Event()
         self._rendering = ThreadPoolExecutor(1, "rendering")
         self._decoding = ThreadPoolExecutor(1, "decoding")
@@ -203,6 +205,8 @@ class LocalService:
                 self.watch(len(rows), tokens, seconds)
                 for row, outcome in zip(rows, outcomes, strict=True):
                     row.asker.give(row.place, outcome)
+                if self._freed.due:
+                    await self._in(self._decoding, self._freed.give_back)
 
     def _run(self, rows: Sequence[Row]) -> list[Outcome]:
         # What fails a batch is one row's, or the machine's: halves are tried, so that it fails no neighbour.
