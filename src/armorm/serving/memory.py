@@ -1,5 +1,7 @@
 """Memory that the C library keeps of what was freed, given back to the system.
 
+In: nothing.  Out: a smaller process.  Cost: 30 ms a time, and the pages that are needed again.
+
 Batches differ in their shapes, so glibc's heap is left with holes between them, and a process that scores for days would hold
 half as much again as it needs.
 """
@@ -11,7 +13,7 @@ import sys
 import time
 
 GIVE_BACK_SECONDS = 10.0
-"""Seconds between two times: one takes 30 ms, and the pages that are needed again are asked for anew."""
+"""Seconds between two times."""
 
 
 class FreedMemory:
