@@ -17,7 +17,7 @@ test-vllm: .venv-vllm/ready  ## the vLLM plugin beside our own scorer, in an env
 # slime and NeMo-RL are not on PyPI: with their sources, make test-trainers SOURCES=…/slime:…/RL
 SOURCES ?=
 test-trainers: .venv-trainers/ready  ## the trainers' own code with our reward functions in it, in an environment of its own (3 GB)
-	PYTHONPATH=$(SOURCES) OMP_NUM_THREADS=1 .venv-trainers/bin/pytest tests/on_trainers
+	$(if $(SOURCES),PYTHONPATH=$(SOURCES)) OMP_NUM_THREADS=1 .venv-trainers/bin/pytest tests/on_trainers
 
 MINUTES ?= 5
 torture: $(READY)  ## kills, damage, full disks, hostile inputs for so many minutes: make torture MINUTES=60

@@ -1,6 +1,6 @@
 """What ordinary clients of `armorm serve` see beside hostile ones, over a full queue, and when the server is told to end.
 
-    python benchmarks/hostile_clients.py --model MODEL [--file PAIRS.jsonl.gz] [--seconds 20] [--malformed 100000]
+    python benchmarks/hostile_clients.py --model MODEL [--file PAIRS.jsonl.gz] [--seconds 20] [--malformed 100000] [--nice 19]
 
 Four ordinary clients ask for the scores of pairs in a closed loop, first by themselves and then beside one attack at a time, each
 from a process of its own: bodies that trickle in, bodies of 64 MiB, connections that are closed by half, and malformed requests

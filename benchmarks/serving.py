@@ -5,7 +5,7 @@
 In one run, on the same pairs: the scoring core alone in a process of its own (the offline rate), then a server and, over the
 loopback, so many clients that each ask for the two scores of a pair as soon as they have the last ones. The same again for the
 way that suggests itself, FastAPI around `model.score()`, and with `--vllm` for `vllm serve` with this package's plugin in the
-environment of that python. A machine's speed drifts, so the offline rate is taken before and behind each server, which is held
+environment of that python. A machine's speed drifts, so the offline rate is taken before and after each server, which is held
 against the mean of the two. Memory is that of all of a server's processes; its growth is the most in the last third of the time
 less the most in the third before. Rates are conversations per second that are answered after the first tenth of the time.
 Without `--file`, the helpful pairs in ARMORM_DATA.
@@ -94,6 +94,8 @@ def figures(loads: dict[str, Any]) -> Iterator[Figure]:
             f"{name}: {len(one['resident_mib'])} s of load", one["rate"], "conversations/s", "offline", one["offline"], aim
         )
         yield Figure(f"{name}: 95 of 100 requests answered within", one["p95"], "s")
+        yield Figure(f"{name}: resident memory, at most", one["resident_most_mib"], "MiB")
+        yield Figure(f"{name}: of it, grown in the last third of the time", one["resident_growth_mib"], "MiB")
 
 
 def server(model: str, port: str, *words: str) -> list[str]:

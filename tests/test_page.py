@@ -286,8 +286,13 @@ def test_the_last_objective_can_not_be_turned_off(opened: Any, service: Simple):
         opened.get_by_label(f"How much {name} counts").fill("-31")
     assert "No objective is left" in opened.get_by_role("alert").filter(has_text="objective").text_content()
     assert not any(opened.locator(".answer .points").all_inner_texts())
-    for left in ("#ranking", "#sentence", "#table .value >> nth=0"):
+    for left in ("#ranking", "#sentence", "#legend", "#table .value >> nth=0"):
         assert opened.locator(left).is_hidden(), left
+    assert not opened.locator("#table th.first").count()
+    assert "weight" not in opened.get_by_label("How much safe counts").get_attribute("aria-valuetext")
+    assert opened.get_by_role("button", name="Audit answer A").is_disabled()
+    opened.get_by_role("button", name="Score", exact=True).click()
+    opened.get_by_text("nothing is shown").wait_for()
     opened.get_by_label("How much safe counts").fill("0")
     assert opened.locator("#refused").is_hidden()
     assert opened.locator("#ranking").is_visible()
@@ -514,6 +519,21 @@ def test_an_edited_answer_is_marked_until_it_is_scored_again(opened: Any):
     opened.get_by_role("button", name="Remove answer A").click()
     assert opened.locator("#scores").is_hidden()
     assert opened.get_by_label("Answer A", exact=True).input_value() == "hello you two"
+
+
+def test_an_audit_of_an_answer_that_was_edited_meanwhile_is_not_shown(opened: Any):
+    held: list[Any] = []
+    scored(opened)
+    opened.route("**/v1/audit", lambda route: held.append(route))
+    opened.get_by_role("button", name="Audit answer A").click()
+    for _ in range(100):
+        if held:
+            break
+        opened.wait_for_timeout(50)
+    opened.get_by_label("Answer A", exact=True).fill("hello")
+    held[0].continue_()
+    opened.get_by_text("edited meanwhile").wait_for()
+    assert opened.locator("#audit").is_hidden()
 
 
 def test_what_went_wrong_is_told_until_something_is_written(opened: Any, service: Simple):

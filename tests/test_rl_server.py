@@ -160,6 +160,21 @@ def test_many_are_asked_in_pieces_and_what_is_too_large_in_halves(served: Served
     assert source.score(talks[:2]) == ["too-large: the server takes no conversation of this size"] * 2
 
 
+def test_a_body_beyond_the_usual_bytes_is_halved_before_it_is_sent(served: Served, monkeypatch: pytest.MonkeyPatch):
+    source = RewardServer(Settings(served.url))
+    talks = [joined("How are you?", f"fine {i}") for i in range(4)]
+    source.score(talks)
+    size = len(json.dumps(served.bodies[-1]).encode())
+    served.forget()
+    monkeypatch.setattr(client, "USUAL_BYTES", int(0.8 * size))
+    assert [isinstance(row, str) for row in source.score(talks)] == [False] * 4
+    assert [len(b["conversations"]) for b in served.bodies] == [2, 2]
+    served.forget()
+    monkeypatch.setattr(client, "USUAL_BYTES", 1)
+    source.score(talks)
+    assert [len(b["conversations"]) for b in served.bodies] == [1] * 4
+
+
 def test_what_json_can_not_hold_is_not_sent(served: Served):
     odd = [joined("a", {1, 2}), joined("a", float("nan")), joined("a", "\ud800"), TALKS[0]]
     rows = RewardServer(Settings(served.url)).score(odd)

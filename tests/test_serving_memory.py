@@ -23,7 +23,7 @@ def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc's")
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc alone has it")
 def test_freed_memory_below_what_is_still_used_goes_back():
     library = ctypes.CDLL(None)
     library.malloc.restype, library.malloc.argtypes, library.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]

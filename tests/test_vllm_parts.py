@@ -140,11 +140,15 @@ class _Engine:
 
 
 @pytest.fixture
-def service(tiny_model: RewardModel, monkeypatch: pytest.MonkeyPatch) -> EngineService:
+def plays_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     played = {"vllm": types.ModuleType("vllm"), "vllm.inputs": types.ModuleType("vllm.inputs")}
     played["vllm"].PoolingParams, played["vllm.inputs"].TokensPrompt = _Params, dict  # type: ignore[attr-defined]
     for name, module in played.items():
         monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.fixture
+def service(tiny_model: RewardModel, plays_vllm: None) -> EngineService:
     made = EngineService(tiny_model, "mine", {"careful": PROFILE})
     made.start(_Engine(tiny_model))
     return made
@@ -160,6 +164,16 @@ def test_the_service_gives_the_scorers_scores(service: EngineService, tiny_model
             assert one.contributions == pytest.approx(other.contributions, abs=1e-5)
             assert one.tokens == len(tiny_model.renderer.render(talk))
             assert one.profile == other.profile
+
+
+def test_deviations_are_told_where_they_are_asked_for(sure: RewardModel, plays_vllm: None):
+    service = EngineService(sure, "sure")
+    service.start(_Engine(sure))
+    expected = sure.engine().score(TALKS, deviations=True)
+    for one, own in zip(asyncio.run(service.score(TALKS, deviations=True)), expected, strict=True):
+        assert one.std == pytest.approx(own.std, rel=1e-3)
+        assert dict(one.reward_std) == pytest.approx(dict(own.reward_std), rel=1e-3)
+    assert all((one.std, one.reward_std) == (None, {}) for one in asyncio.run(service.score(TALKS)))
 
 
 def test_bad_conversations_fail_alone_and_bad_requests_as_a_whole(service: EngineService):

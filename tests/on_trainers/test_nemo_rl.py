@@ -12,7 +12,7 @@ pytest.importorskip("ray")
 pytest.importorskip("nemo_rl.environments.utils", exc_type=ImportError)
 
 import ray
-from asked import ASKED, OBJECTIVES, TEMPLATED
+from asked import OBJECTIVES, TEMPLATED
 from nemo_rl.environments import utils
 from reward_server import Served
 
@@ -56,19 +56,3 @@ def test_the_registry_starts_our_environment_in_an_actor(cluster: None, served: 
     batch = {"total_reward": matrix.sum(dim=1), **{f"reward{i + 1}": matrix[:, i] for i in range(3)}}
     _, metrics = ray.get(several.global_post_process_and_metrics.remote(batch))
     assert metrics[f"armorm/reward/{names[0]}/mean"] == pytest.approx(matrix[:, 0].mean().item())
-
-
-def test_the_rollouts_gather_rewards_of_one_or_several_objectives(cluster: None, served: Served, scored: Callable[..., Any]):
-    rollouts = pytest.importorskip("nemo_rl.experience.rollouts", exc_type=ImportError)
-    batched = pytest.importorskip("nemo_rl.distributed.batched_data_dict", exc_type=ImportError)
-    logs = logs_of("fine", "", "return x")
-    batch = batched.BatchedDataDict({"message_log": logs, "extra_env_info": [None] * 3, "task_name": ["armorm"] * 3})
-    for multi in (False, True):
-        environment = utils.create_env("armorm", {"model": served.url, "multi": multi})
-        rewards = rollouts.calculate_rewards(batch, {"armorm": environment}).rewards
-        if not multi:
-            assert rewards.tolist() == pytest.approx([scored("fine").score, -1.0, scored("return x").score], abs=1e-5)
-            continue
-        matrix = rewards if isinstance(rewards, torch.Tensor) else torch.stack([*rewards.values()], dim=1)
-        assert matrix[2].tolist() == pytest.approx([scored("return x").rewards[n] for n in sorted(OBJECTIVES)], abs=1e-5)
-    assert ASKED

@@ -38,6 +38,8 @@ LONGEST_WAIT = 120.0
 LONGEST_PAUSE = 30.0
 PROBE = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello! How can I help?"}]
 """What is scored to learn the names of a server's numbers."""
+USUAL_BYTES = 4 * 2**20
+"""Bytes that a server takes unless it was told otherwise. One that is sent far more may close the connection and say nothing."""
 PARTS: tuple[Part, ...] = ("rewards", "debiased", "contributions")
 
 
@@ -88,8 +90,9 @@ class RewardServer:
 
     def _rows(self, texts: Sequence[str]) -> list[Row | str]:
         head = json.dumps(self._asked)[:-1]
-        reply = self._post(f'{head}, "conversations": [{", ".join(texts)}]}}'.encode())
-        if reply is not None:
+        body = f'{head}, "conversations": [{", ".join(texts)}]}}'.encode()
+        fits = len(body) <= USUAL_BYTES or len(texts) == 1
+        if fits and (reply := self._post(body)) is not None:
             return self._read(*reply, len(texts))
         if len(texts) == 1:
             return ["too-large: the server takes no conversation of this size"]

@@ -31,7 +31,8 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 HEALTH = frozenset({"/healthz", "/readyz"})
 """Paths that need no key and are answered to the end."""
 PASSED_OVER = 4
-"""So many times the largest body is read and thrown away, so that its client hears why it is refused."""
+"""So many times the largest body is read and thrown away, so that its client hears why it is refused. Of one that is longer, by
+its head, nothing is read: its client may see a closed connection and no more."""
 GONE = 499
 """The status in the log and the counters of a request whose client left."""
 REASONS = {

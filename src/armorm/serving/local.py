@@ -104,6 +104,7 @@ class LocalService:
     async def start(self) -> None:
         """Score a first conversation, and begin. Raises what the model raises when it can't."""
         await self._in(self._decoding, self.try_out)
+        await self._in(self._rendering, time.perf_counter)  # a thread has the priority of the one that began it, now
         self._pump = asyncio.create_task(self._feed())
         self._pump.add_done_callback(_tell_end)
 

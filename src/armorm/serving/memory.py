@@ -2,8 +2,8 @@
 
 In: nothing.  Out: a smaller process.  Cost: 30 ms a time, and the pages that are needed again.
 
-Batches differ in their shapes, so glibc's heap is left with holes between them, and a process that scores for days would hold
-half as much again as it needs.
+Batches differ in their shapes, and what they free is left in glibc's heap as holes that the next one doesn't fit into: a process
+that scores for days would hold half as much again as it needs.
 """
 
 from __future__ import annotations
@@ -32,5 +32,5 @@ class FreedMemory:
     def give_back(self) -> None:
         """Give back whole pages that are free. Other threads' allocations wait meanwhile."""
         if self._trim is not None:
-            self._trim(0)
+            self._trim(ctypes.c_size_t(0))
         self._last = time.monotonic()

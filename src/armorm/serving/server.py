@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Unpack
 
@@ -92,7 +93,7 @@ def _settle() -> None:
     # For a process that computes in one thread for days, while another one may be busy with refusing.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
     sys.setswitchinterval(SWITCH_SECONDS)
-    # The threads of numpy's and scipy's own BLAS spin on a core for a tenth of a second after a product, and the decoder waits.
+    # After a product, the threads of the BLAS in numpy's and scipy's wheels spin on a core for a tenth of a second.
     ThreadpoolController().select(prefix="libscipy_openblas").limit(limits=1)
 
 
@@ -100,7 +101,8 @@ def _give_way() -> None:
     # Whoever refuses a flood would else take the cores from the decoder, whose threads have begun and keep their priority.
     if sys.platform == "linux":  # elsewhere it is the whole process's
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
+        with suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def read_profiles(files: Sequence[Path]) -> Mapping[str, Profile]:

@@ -105,8 +105,13 @@ export class Contributions {
     return { input, output, element: make("span", { class: "count" }, input, output) };
   }
 
-  updateCounts(profile) {
-    this.rows.filter((row) => row.isObjective).forEach((row) => updateCount(row, profile));
+  // Weights that give no score: the sliders alone say something.
+  clear(profile) {
+    this.heads.forEach((element) => element.classList.remove("first"));
+    this.rows.filter((row) => row.isObjective).forEach((row) => {
+      updateCount(row, profile);
+      row.count.input.setAttribute("aria-valuetext", row.count.output.textContent);
+    });
   }
 
   // `weighed`: what `weigh` gave for each answer, null where it has no score; `pair`: the two that are compared.

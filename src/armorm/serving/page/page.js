@@ -82,14 +82,21 @@ function forget() {
   });
 }
 
+// Whether the answer at a place, or what it answers, is no longer what was scored.
+function isStale(card, at) {
+  return textOf(card) !== scored?.answers[at]?.text || JSON.stringify(messages()) !== JSON.stringify(scored.messages);
+}
+
+// Why the weights give no score, if they give none.
+const unscorable = () => infeasible(profile, basis.names);
+
 function markStale() {
   if (!scored) return;
-  const same = JSON.stringify(messages()) === JSON.stringify(scored.messages);
   cards().forEach((card, i) => {
     const answer = scored.answers[i];
-    const stale = !same || answer?.text !== textOf(card);
+    const stale = isStale(card, i);
     card.classList.toggle("stale", Boolean(answer) && stale);
-    card.querySelector(".check").disabled = !answer?.row || stale;
+    card.querySelector(".check").disabled = !answer?.row || stale || Boolean(unscorable());
     if (stale && audited?.at === i) dropAudit();
   });
 }
@@ -148,6 +155,7 @@ function refuse(field, text) {
 }
 
 function told() {
+  if (unscorable()) return `Scored, but nothing is shown: ${unscorable()}`;
   const [best] = order();
   if (!best) return "No answer has a score.";
   const n = scored.answers.filter((answer) => answer.row).length;
@@ -169,6 +177,7 @@ async function audit(card) {
   if (!row) return;
   await run(`Auditing ${LETTERS[at]} …`, async (signal) => {
     const reply = await ask("v1/audit", { messages: scored.messages, answer: text, profile: AS_TRAINED }, signal);
+    if (isStale(card, at)) return "The answer was edited meanwhile: score it, and audit it again.";
     const rows = reply.changes.map(({ result }) => (result.error ? null : readRow(basis, result)));
     audited = { at, original: readRow(basis, reply.original), changes: reply.changes, rows };
     changes = new Changes(byId("changes"), reply.changes);
@@ -221,13 +230,13 @@ function rebuild() {
 function draw() {
   showProfile();
   if (!scored || !table) return;
-  const fault = infeasible(profile, basis.names);
+  const fault = unscorable();
   byId("refused").textContent = fault;
   byId("refused").hidden = !fault;
   byId("scores").classList.toggle("unscored", Boolean(fault));
   if (fault) {
     drawCards(rowsOf().map(() => null), []); // weights that give no score leave none standing
-    return table.updateCounts(profile);
+    return table.clear(profile);
   }
   const weighed = weighedRows();
   const ranked = order(weighed);
