@@ -83,6 +83,7 @@ def test_a_row_of_the_table_is_its_score(tiny_model: RewardModel):
     assert table[-1] == table[19]
     with pytest.raises(IndexError):
         _ = table[20]
+    assert repr(tiny_model.engine().score([*talks(2), []])) == "ScoreTable(3 conversations, 3 objectives, 1 refused)"
 
 
 def test_the_heads_run_once_a_batch_and_no_features_are_kept(tiny_model: RewardModel, monkeypatch: pytest.MonkeyPatch):

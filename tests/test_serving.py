@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import logging
+import math
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -479,6 +480,43 @@ def test_a_request_that_no_queue_can_hold_is_too_large(tiny_model: RewardModel):
     reply = house.post({"conversations": talks(20)})
     assert reply.status_code == 413
     assert "at most 100" in reply.json()["error"]["message"]
+
+
+def test_what_could_not_be_answered_in_time_is_refused_at_once(tiny_model: RewardModel, monkeypatch: pytest.MonkeyPatch):
+    house = House(tiny_model, limits=Limits(seconds=20.0), batch_tokens=64)
+    held = Held(house, monkeypatch)
+    service = house.service
+
+    async def ask(client: Client) -> None:
+        first = asyncio.create_task(service.score(talks(6)))
+        await held.seen()
+        await until(lambda: len(service.waiting) > 0)
+        before = service._in_decoder + service.waiting.tokens
+        added = service.waiting.added_by([tiny_model.renderer.render(talk) for talk in talks(1, seed=9)])
+        for rate, refused in ((math.nan, False), ((before + added) / 20.0 - 0.1, True), ((before + added) / 20.0 + 0.1, False)):
+            service._rate = rate
+            second = asyncio.create_task(service.score(talks(1, seed=9)))
+            await until(lambda one=second: one.done() or len(service.waiting) > 5)  # type: ignore[misc]
+            if refused:
+                with pytest.raises(Overloaded, match="would not be answered within 20 seconds") as told:
+                    await second
+                assert told.value.retry_after == math.ceil(before / rate)
+            assert second.done() == refused
+            second.cancel()
+            await until(lambda: service._in_decoder + service.waiting.tokens == before)
+        held.go.set()
+        assert len(await first) == 6
+        service._rate = 1e-6
+        (alone,) = await service.score(talks(1))  # where nothing waits, a request is tried whatever its length
+        assert alone.score == pytest.approx(tiny_model.score(talks(1)[0]).score, abs=1e-5)
+
+    house.run(ask)
+
+
+def test_the_rate_is_that_of_batches_that_are_half_full(house: House):
+    for tokens, seconds, known in ((10, 1.0, math.nan), (2048, 1.0, 2048), (10, 1.0, 2048), (4096, 1.0, 0.8 * 2048 + 0.2 * 4096)):
+        house.service._learn_rate(tokens, seconds)
+        assert house.service._rate == pytest.approx(known, nan_ok=True)
 
 
 def test_requests_are_counted_too(tiny_model: RewardModel, monkeypatch: pytest.MonkeyPatch):

@@ -109,6 +109,10 @@ class ScoreTable:
     def __len__(self) -> int:
         return len(self.faults)
 
+    def __repr__(self) -> str:
+        refused = len(self) - len(self.accepted)
+        return f"ScoreTable({len(self)} conversations, {len(self.basis.objectives)} objectives, {refused} refused)"
+
     # -- columns -------------------------------------------------------------------------------------------------------------
 
     @cached_property

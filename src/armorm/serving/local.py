@@ -85,6 +85,7 @@ class LocalService:
         self.requests = 0
         self.draining = False
         self._rate = math.nan
+        self._in_decoder = 0
         self._freed = FreedMemory()
         self._more = asyncio.Event()
         self._rendering = ThreadPoolExecutor(1, "rendering")
@@ -160,12 +161,22 @@ class LocalService:
         if self.waiting.tokens + tokens > most:
             told = f"{self.waiting.tokens:,} tokens wait already, of {most:,} that may: ask again later"
             raise Overloaded(told, retry_after=self.retry_after)
+        if self.waiting.tokens and self._seconds_for(tokens) > self.limits.seconds:
+            told = (
+                f"{self.waiting.tokens:,} tokens wait already: at {self._rate:,.0f} a second, this request would not be answered "
+                f"within {self.limits.seconds:g} seconds: ask again later"
+            )
+            raise Overloaded(told, retry_after=self.retry_after)
+
+    def _seconds_for(self, tokens: int) -> float:
+        # Until so many tokens behind all others are read; NaN before the rate is known.
+        return (self._in_decoder + self.waiting.tokens + tokens) / self._rate
 
     @property
     def retry_after(self) -> int:
         """Seconds until what waits now is scored, at the rate of the last batches."""
-        wait = self.waiting.tokens / self._rate if self._rate > 0 else 1.0
-        return max(1, min(LONGEST_RETRY, math.ceil(wait)))
+        wait = self._seconds_for(0)
+        return 1 if math.isnan(wait) else max(1, min(LONGEST_RETRY, math.ceil(wait)))
 
     def _profile(self, profile: Profile | str | None) -> Profile | None:
         if isinstance(profile, str):
@@ -198,16 +209,22 @@ class LocalService:
             await self._more.wait()
             self._more.clear()
             while rows := self.waiting.take(self.engine.batch_tokens):
-                start = time.perf_counter()
+                start, tokens = time.perf_counter(), _tokens(rows)
+                self._in_decoder = tokens
                 outcomes = await self._in(self._decoding, self._run, rows)
-                seconds, tokens = time.perf_counter() - start, _tokens(rows)
-                rate = tokens / seconds
-                self._rate = rate if math.isnan(self._rate) else 0.8 * self._rate + 0.2 * rate
+                self._in_decoder, seconds = 0, time.perf_counter() - start
+                self._learn_rate(tokens, seconds)
                 self.watch(len(rows), tokens, seconds)
                 for row, outcome in zip(rows, outcomes, strict=True):
                     row.asker.give(row.place, outcome)
                 if self._freed.due:
                     await self._in(self._decoding, self._freed.give_back)
+
+    def _learn_rate(self, tokens: int, seconds: float) -> None:
+        # From batches that are half full at least: a queue is worked off in such ones, and in smaller ones more slowly.
+        if 2 * tokens >= self.engine.batch_tokens:
+            rate = tokens / seconds
+            self._rate = rate if math.isnan(self._rate) else 0.8 * self._rate + 0.2 * rate
 
     def _run(self, rows: Sequence[Row]) -> list[Outcome]:
         # What fails a batch is one row's, or the machine's: halves are tried, so that it fails no neighbour.
