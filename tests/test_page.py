@@ -229,6 +229,14 @@ def scored(shown: Any, answers: list[str] = ANSWERS) -> None:
     shown.locator("#ranking li").first.wait_for()
 
 
+def await_one(shown: Any, held: list[Any]) -> None:
+    """Until the page has asked, five seconds at most."""
+    for _ in range(100):
+        if held:
+            break
+        shown.wait_for_timeout(50)
+
+
 def ranked(shown: Any) -> list[str]:
     return [text.strip() for text in shown.locator("#ranking .letter").all_text_contents()]
 
@@ -526,10 +534,7 @@ def test_an_audit_of_an_answer_that_was_edited_meanwhile_is_not_shown(opened: An
     scored(opened)
     opened.route("**/v1/audit", lambda route: held.append(route))
     opened.get_by_role("button", name="Audit answer A").click()
-    for _ in range(100):
-        if held:
-            break
-        opened.wait_for_timeout(50)
+    await_one(opened, held)
     opened.get_by_label("Answer A", exact=True).fill("hello")
     held[0].continue_()
     opened.get_by_text("edited meanwhile").wait_for()
@@ -558,10 +563,7 @@ def test_a_reply_about_answers_that_are_gone_is_not_shown(opened: Any, path: str
     else:
         fill(opened)
     opened.wait_for_function("n => document.querySelectorAll('.answer').length === n", arg=len(ANSWERS))
-    for _ in range(100):
-        if held:
-            break
-        opened.wait_for_timeout(50)
+    await_one(opened, held)
     assert held
     opened.get_by_role("button", name="Remove answer A").click()
     for one in held:

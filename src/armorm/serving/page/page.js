@@ -92,11 +92,12 @@ const unscorable = () => infeasible(profile, basis.names);
 
 function markStale() {
   if (!scored) return;
+  const fault = unscorable();
   cards().forEach((card, i) => {
     const answer = scored.answers[i];
     const stale = isStale(card, i);
     card.classList.toggle("stale", Boolean(answer) && stale);
-    card.querySelector(".check").disabled = !answer?.row || stale || Boolean(unscorable());
+    card.querySelector(".check").disabled = !answer?.row || stale || Boolean(fault);
     if (stale && audited?.at === i) dropAudit();
   });
 }
@@ -155,7 +156,8 @@ function refuse(field, text) {
 }
 
 function told() {
-  if (unscorable()) return `Scored, but nothing is shown: ${unscorable()}`;
+  const fault = unscorable();
+  if (fault) return `Scored, but nothing is shown: ${fault}`;
   const [best] = order();
   if (!best) return "No answer has a score.";
   const n = scored.answers.filter((answer) => answer.row).length;
