@@ -243,6 +243,18 @@ def test_a_stray_column_of_another_format_makes_no_other_fault(stray: Any):
     assert {said for said, _ in read(record).values()} == {"missing-field"}
 
 
+@pytest.mark.parametrize("stray", [3, [], [user("q")], [user("Name a prime."), says("Nine.")]])
+@pytest.mark.parametrize("name", sorted(PAIRS.keys() - {"swift", "swift turns"}))  # where `messages` are a side of the pair
+def test_a_pair_is_a_pair_whatever_its_column_of_messages_holds(name: str, stray: Any):
+    """What holds two answers in order is that to every reader of pairs and to scoring; ratings are read from the messages."""
+    row = PAIRS[name]("Name a prime.", says, "Seven.", "Eight.")
+    alone, both = (Record(1, one, "rows.jsonl") for one in (row, row | {"messages": stray, "help": 3}))
+    assert kind_of_row(both.values) == "pair"
+    assert read(both)["pairs"] == read(both)["items"] == scored(both) == scored(alone)
+    rated = told(stream_ratings([Record(1, {"messages": stray, "help": 3}, "r")], source="s", objectives=HELP, where="s"))
+    assert read(both)["ratings"] == rated
+
+
 def assert_files_agree(path: Path, counts: Mapping[str, Counter[str]]) -> None:
     """`data validate` and a dry run count what the readers of rows say."""
     facts = path.with_name("objectives.json")

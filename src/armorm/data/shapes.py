@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
@@ -32,6 +31,7 @@ from armorm.conversation import (
 )
 from armorm.data.cells import list_in, messages_in
 from armorm.data.files import Cells
+from armorm.data.transcripts import as_transcript, turns_of_transcript
 from armorm.errors import ConversationError
 from armorm.numbers import shorten
 
@@ -240,8 +240,8 @@ def bare_text(answer: Answer) -> str:
 
 def _find(values: Mapping[str, Any], columns: Columns, kind: Kind | None) -> Found:
     other: Kind | None = None
-    if kind == "one" and _has(values, columns.chosen, columns.rejected):  # what else a row holds is of no interest
-        values, other = {n: v for n, v in values.items() if n not in (columns.chosen, columns.rejected)}, "pair"
+    if kind == "one" and (pair := _pair_in(values, columns)):  # what else a row holds is of no interest
+        values, other = {n: v for n, v in values.items() if n not in pair}, "pair"
     if media := [name for name in ("images", "videos", "audios") if values.get(name)]:
         raise RowFault("not-text", f"column {media[0]!r}", "only text can be scored: leave out rows with pictures or sound")
     for shape in _in_order(columns):
@@ -362,6 +362,16 @@ def _has(values: Mapping[str, Any], *names: str) -> bool:
     return all(values.get(name) is not None for name in names)
 
 
+def _pair_in(values: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+    # The columns that make a row a pair although it also has messages; none where it is no such pair.
+    if _has(values, columns.chosen, columns.rejected):
+        return columns.chosen, columns.rejected
+    if columns.format != "auto" or "messages" in columns.model_fields_set:  # they were asked for
+        return ()
+    ranked = (found := _find_nemo(values, columns)) is not None and found.wins is not None
+    return ("completions",) if ranked else ()
+
+
 def _filled(values: Mapping[str, Any], name: str) -> bool:
     # An empty cell of a CSV holds no messages.
     value = values.get(name)
@@ -385,7 +395,7 @@ def _several(side: Any) -> list[Any]:
 
 
 def _find_messages(values: Mapping[str, Any], columns: Columns) -> Found | None:
-    if not _filled(values, columns.messages) or _has(values, columns.chosen, columns.rejected):
+    if not _filled(values, columns.messages) or _pair_in(values, columns):
         return None
     return Found([], [_or_itself(values[columns.messages])])
 
@@ -480,7 +490,7 @@ def _find_implicit(values: Mapping[str, Any], columns: Columns) -> Found | None:
         return Found(before if before and _speaker(before[-1]) not in ("assistant", "gpt") else [], answers, wins, True)
     if any(map(messages_in, answers)):
         raise RowFault("not-messages", "JSON text of messages stays text here", "write lists, or have cells read as messages")
-    talks = [turns_of_transcript(_as_transcript(answer)) for answer in answers]
+    talks = [turns_of_transcript(as_transcript(answer)) for answer in answers]
     if all(talks):
         return Found([], talks, wins, True)
     prompt = _shared_start(answers)
@@ -490,32 +500,11 @@ def _find_implicit(values: Mapping[str, Any], columns: Columns) -> Found | None:
     return Found(_context(prompt), [answer[len(prompt) :] for answer in answers], wins, True, (note,))
 
 
-def _as_transcript(text: str) -> str:
-    # Its first blank line may be lacking, and lines may end as on Windows.
-    unix = text.replace("\r\n", "\n").lstrip()
-    return f"\n\n{unix}" if unix.startswith(("Human:", "Assistant:")) else text
-
-
 def _shared_start(texts: Sequence[str]) -> str:
     # As TRL finds it: up to the first letter that differs; a space in front of that belongs to the answers.
     low, high = min(texts), max(texts)
     same = next((i for i, letter in enumerate(low) if i >= len(high) or letter != high[i]), max(len(low) - 1, 0))
     return low[: same - 1] if same and low[same - 1] == " " else low[:same]
-
-
-_ROLES = {"Human": "user", "Assistant": "assistant"}
-_MARKER = re.compile(r"\n\n(Human|Assistant):")
-
-
-def turns_of_transcript(text: str) -> list[Message] | None:
-    """The turns of a flat dialogue, each behind a blank line and "Human:" or "Assistant:", without the white space around them.
-
-    None where there is text before the first turn, or no turn.
-    """
-    before, *parts = _MARKER.split(text)
-    if before.strip() or not parts:
-        return None
-    return [Message(role=_ROLES[r], content=t.strip()) for r, t in zip(parts[::2], parts[1::2], strict=True)]
 
 
 _ASKED = [{"role": "user", "content": "Name a prime."}]

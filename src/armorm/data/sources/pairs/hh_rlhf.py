@@ -19,9 +19,9 @@ import re
 from collections.abc import Iterator
 
 from armorm.data.files import Found, Record
-from armorm.data.shapes import turns_of_transcript
 from armorm.data.sources.catalogue import published_pairs
 from armorm.data.sources.source import bad, each, flat, text_fault
+from armorm.data.transcripts import turns_of_transcript
 
 _BARE_START = re.compile(r"(?!\n\n)\s*(Human|Assistant):")
 
