@@ -7,7 +7,8 @@ loopback, so many clients that each ask for the two scores of a pair as soon as 
 way that suggests itself, FastAPI around `model.score()`, and with `--vllm` for `vllm serve` with this package's plugin in the
 environment of that python. A machine's speed drifts, so the offline rate is taken before and after each server, which is held
 against the mean of the two. Memory is that of all of a server's processes; its growth is the most in the last third of the time
-less the most in the third before. Rates are conversations per second that are answered after the first tenth of the time.
+less the most in the third before. Before the load, one client asks alone for a twelfth of the time. Rates are conversations per
+second that are answered after the first tenth of the time.
 Without `--file`, the helpful pairs in ARMORM_DATA.
 """
 
@@ -73,12 +74,14 @@ def main() -> None:
     for name, command in ways.items():
         try:
             with running(command, int(port)) as process:
+                alone = asyncio.run(load(process, int(port), bodies, 1, given.seconds / 12))
                 loads[name] = asyncio.run(load(process, int(port), bodies, given.clients, given.seconds))
         except SystemExit as never:
             print(f"{name}: {never}", file=sys.stderr)
             continue
         offline.append(measure_offline())
         loads[name]["offline"] = (offline[-2]["rate"] + offline[-1]["rate"]) / 2
+        loads[name]["alone"] = {quantile: alone[quantile] for quantile in ("p50", "p95", "p99")}
         loads[name]["of_offline"] = loads[name]["rate"] / loads[name]["offline"]
         print(name, json.dumps({k: v for k, v in loads[name].items() if k != "resident_mib"}), flush=True)
     facts = {"model": Path(given.model).name, "file": file.name, "clients": given.clients, "seconds": given.seconds}
@@ -94,6 +97,7 @@ def figures(loads: dict[str, Any]) -> Iterator[Figure]:
             f"{name}: {len(one['resident_mib'])} s of load", one["rate"], "conversations/s", "offline", one["offline"], aim
         )
         yield Figure(f"{name}: 95 of 100 requests answered within", one["p95"], "s")
+        yield Figure(f"{name}: half the requests of a client alone, within", one["alone"]["p50"], "s")
         yield Figure(f"{name}: resident memory, at most", one["resident_most_mib"], "MiB")
         yield Figure(f"{name}: of it, grown in the last third of the time", one["resident_growth_mib"], "MiB")
 

@@ -27,6 +27,8 @@ class Running:
     process: subprocess.Popen[str]
     url: str = ""
     log: list[dict[str, Any]] = field(default_factory=list)
+    reading: threading.Event = field(default_factory=threading.Event)
+    """Cleared, nobody reads the log any further."""
 
     def end(self, kind: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
@@ -41,9 +43,11 @@ def serving(model: Path, *words: object) -> Iterator[Running]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     running, begun = Running(process), threading.Event()
+    running.reading.set()
 
     def read() -> None:
         for line in process.stderr or ():
+            running.reading.wait()
             running.log.append(json.loads(line) if line.startswith("{") else {"event": "text", "text": line})
             if running.log[-1]["event"] == "serving":
                 running.url = running.log[-1]["url"]
@@ -60,6 +64,7 @@ def serving(model: Path, *words: object) -> Iterator[Running]:
         if process.poll() is None:
             process.kill()
         process.wait()
+        running.reading.set()
         reader.join(timeout=10)
         if process.stderr is not None:
             process.stderr.close()

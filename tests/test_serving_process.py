@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -24,6 +25,8 @@ from armorm.scoring.engine import Engine
 from armorm.serving import server, stopping
 
 KEY = "a-key-of-mine"
+REQUESTS = 600
+"""Their lines are more than a pipe takes."""
 BODY = {"messages": [{"role": "user", "content": "how are you?"}], "answers": [f"fine, thank you {i}." for i in range(40)]}
 
 
@@ -117,6 +120,27 @@ def test_hostile_clients_are_noticed_by_nobody(running: Running, place: tuple[st
     assert not [line for line in running.log if line.get("status") == 500 or line["event"] in ("fault", "text")]
 
 
+def test_a_log_that_nobody_reads_holds_nobody_up_and_says_what_it_lost(running: Running):
+    before = len(running.log)
+    fill_log(running)
+    running.reading.set()
+    while "lines-lost" not in {line["event"] for line in running.log[before:]}:
+        with asking(running) as client:
+            assert client.get("/healthz").status_code == 200
+    log = running.log[before:]
+    (lost,) = (i for i, line in enumerate(log) if line["event"] == "lines-lost")
+    written = [line["event"] for line in log[:lost]]
+    assert set(written) == {"request"}  # and each of them is whole
+    assert len(written) + log[lost]["lines"] >= REQUESTS
+    assert log[lost]["lines"] > 0
+
+
+def fill_log(running: Running) -> None:
+    running.reading.clear()
+    with asking(running) as client:
+        assert {client.get("/healthz").status_code for _ in range(REQUESTS)} == {200}
+
+
 def test_at_the_end_what_was_accepted_is_answered_and_the_code_is_0(running: Running):
     answered: list[int] = []
     lost: list[str] = []
@@ -163,6 +187,22 @@ def test_at_the_end_what_was_accepted_is_answered_and_the_code_is_0(running: Run
     assert answered.count(200) == ended.count(200)
     assert sum(line["status"] == 200 for line in log[draining:] if line.get("route") == "/v1/rewards") >= 1
     assert KEY not in json.dumps(running.log)
+
+
+def test_signals_act_where_nobody_reads_the_log(tiny_model: RewardModel, tmp_path: Path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    with serving(tmp_path / "model") as running:
+        fill_log(running)
+        at = urlsplit(running.url)
+        with socket.create_connection((at.hostname, at.port)) as slow, asking(running) as client:
+            slow.sendall(b"POST /v1/rewards HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+            while "armorm_requests_inside 2.0" not in client.get("/metrics").text:
+                time.sleep(0.1)
+            running.process.send_signal(signal.SIGTERM)
+            while client.get("/v1/models").status_code == 200:
+                pass
+            assert running.process.poll() is None
+            assert running.end() == stopping.AT_ONCE
 
 
 def test_a_server_that_can_not_be_says_why_before_the_model_is_loaded(armorm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

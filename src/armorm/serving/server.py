@@ -131,8 +131,8 @@ def listen(host: str, port: int, *, open_to_all: bool) -> socket.socket:
             "(`armorm serve --no-key`)"
         )
     fault: Exception | None = None
-    for family, _, _, _, address in places:
-        found = socket.socket(family, socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in places:
+        found = socket.socket(family, kind, protocol)  # asyncio sends at once where it knows that the protocol is TCP
         try:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(address)

@@ -10,16 +10,16 @@ import asyncio
 import errno
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from armorm.serving.door import Door
-from armorm.serving.logs import tell
+from armorm.serving.logs import tell, tell_at_once
 
 HEAD_SECONDS = 20.0
 """A connection that is silent, or has sent half of a request's head, for so long is closed."""
@@ -55,13 +55,13 @@ class Server(uvicorn.Server):
             self.begun()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """What a signal does."""
+        """What a signal does. It may come while a line of the log is written, so the loop tells of the first one."""
         if self.door.closed:
-            tell("stopped", requests=self.door.inside)
-            sys.stderr.flush()
+            tell_at_once("stopped", requests=self.door.inside)
             os._exit(AT_ONCE)  # a thread in the decoder would hold up any other end
         self.door.closed = True
-        tell("draining", requests=self.door.inside)
+        telling = partial(tell, "draining", requests=self.door.inside)
+        asyncio.get_running_loop().call_soon_threadsafe(telling)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end now."""
