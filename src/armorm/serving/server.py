@@ -60,7 +60,7 @@ def serve(
     try:
         from armorm.serving.app import create_app
         from armorm.serving.door import Door
-        from armorm.serving.logs import tell, write_log
+        from armorm.serving.logs import tell, writing_log
         from armorm.serving.stopping import run
     except ImportError as missing:
         raise MissingExtra("a server", str(missing.name), "serve") from missing
@@ -80,13 +80,13 @@ def serve(
 
         service = run_apart(load)
         door = Door(limits, keys, log_texts)
-        write_log()
 
         def begun() -> None:
             _give_way()
             tell("serving", url=url_of(listening), model=service.name)
 
-        run(create_app(service, door), listening, door, begun)
+        with writing_log():
+            run(create_app(service, door), listening, door, begun)
 
 
 def _settle() -> None:
@@ -121,7 +121,7 @@ def listen(host: str, port: int, *, open_to_all: bool) -> socket.socket:
     Raises DataError where the address can't be had, and for one that other machines reach unless `open_to_all`.
     """
     try:
-        places = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)
+        places = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     except (OSError, ValueError) as error:
         raise DataError(f"host {host!r}: {error}: name an address of this machine, such as 127.0.0.1") from None
     if not open_to_all and not all(_is_this_machine(str(address[0])) for *_, address in places):

@@ -12,14 +12,13 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from armorm.serving.door import Door
-from armorm.serving.logs import tell, tell_at_once
+from armorm.serving.logs import flush_log, tell
 
 HEAD_SECONDS = 20.0
 """A connection that is silent, or has sent half of a request's head, for so long is closed."""
@@ -33,6 +32,8 @@ AGAIN = 0.5
 """Seconds between two times that room is made where a connection could not be taken; asyncio tries again after one."""
 TOLD_EVERY = 60.0
 """Seconds between two lines of the log about too few descriptors."""
+LAST_LINE = 0.2
+"""Seconds that a second signal's line has to be written."""
 AT_ONCE = 130
 """The exit code after a second signal."""
 
@@ -55,13 +56,13 @@ class Server(uvicorn.Server):
             self.begun()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """What a signal does. It may come while a line of the log is written, so the loop tells of the first one."""
+        """What a signal does."""
         if self.door.closed:
-            tell_at_once("stopped", requests=self.door.inside)
+            tell("stopped", requests=self.door.inside)
+            flush_log(LAST_LINE)
             os._exit(AT_ONCE)  # a thread in the decoder would hold up any other end
         self.door.closed = True
-        telling = partial(tell, "draining", requests=self.door.inside)
-        asyncio.get_running_loop().call_soon_threadsafe(telling)
+        tell("draining", requests=self.door.inside)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end now."""
