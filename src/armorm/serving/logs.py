@@ -68,7 +68,7 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Let a record's line be written, or count it. The caller has the lock."""
         line = f"{self.format(record)}\n".encode()
-        size = len(line)
+        size = len(line)  # here: a signal's line may come in the middle of a call, and must not in the middle of the sum
         if self._held > HELD:
             self._lost += 1
         else:
