@@ -29,11 +29,15 @@ class Running:
     log: list[dict[str, Any]] = field(default_factory=list)
     reading: threading.Event = field(default_factory=threading.Event)
     """Cleared, nobody reads the log any further."""
+    reader: threading.Thread | None = None
 
     def end(self, kind: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the exit code."""
+        """Send a signal, wait for the exit code and, where the log is read, for its last line."""
         self.process.send_signal(kind)
-        return self.process.wait(timeout=300)
+        code = self.process.wait(timeout=300)
+        if self.reader is not None and self.reading.is_set():
+            self.reader.join(timeout=300)
+        return code
 
 
 @contextmanager
@@ -54,7 +58,7 @@ def serving(model: Path, *words: object) -> Iterator[Running]:
                 begun.set()
         begun.set()
 
-    reader = threading.Thread(target=read, daemon=True)
+    reader = running.reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
         assert begun.wait(timeout=900), "the server did not begin"
