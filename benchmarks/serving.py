@@ -8,14 +8,14 @@ way that suggests itself, FastAPI around `model.score()`, and with `--vllm` for 
 environment of that python. A machine's speed drifts, so the offline rate is taken before and after each server, which is held
 against the mean of the two. Memory is that of all of a server's processes; its growth is the most in the last third of the time
 less the most in the third before. Before the load, one client asks alone for a twelfth of the time. Rates are conversations per
-second that are answered after the first tenth of the time.
+second that are answered after the first tenth of the time. The clients share the server's cores, so they are threads around
+sockets whose bodies are written beforehand, and what they use is measured too.
 Without `--file`, the helpful pairs in ARMORM_DATA.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gzip
 import json
 import os
@@ -24,8 +24,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -40,6 +43,8 @@ from armorm.model.scorer import ModelScorer
 
 WINDOW = 256
 """Pairs that the offline way scores at once: 512 answers, as `armorm score` does."""
+ANSWERS = 2
+"""Conversations of a request."""
 MiB = 2**20
 
 
@@ -69,13 +74,13 @@ def main() -> None:
     if given.vllm:
         program = str(Path(given.vllm).parent / "vllm")
         ways["vllm serve with the plugin"] = [program, "serve", given.model, "--runner", "pooling", "--port", port]
-    bodies = [{"conversations": pair} for pair in pairs_of(file, given.pairs)]
+    bodies = [json.dumps({"conversations": pair}).encode() for pair in pairs_of(file, given.pairs)]
     loads = {}
     for name, command in ways.items():
         try:
             with running(command, int(port)) as process:
-                alone = asyncio.run(load(process, int(port), bodies, 1, given.seconds / 12))
-                loads[name] = asyncio.run(load(process, int(port), bodies, given.clients, given.seconds))
+                alone = load(process, int(port), bodies, 1, given.seconds / 12)
+                loads[name] = load(process, int(port), bodies, given.clients, given.seconds)
         except SystemExit as never:
             print(f"{name}: {never}", file=sys.stderr)
             continue
@@ -98,6 +103,7 @@ def figures(loads: dict[str, Any]) -> Iterator[Figure]:
         )
         yield Figure(f"{name}: 95 of 100 requests answered within", one["p95"], "s")
         yield Figure(f"{name}: half the requests of a client alone, within", one["alone"]["p50"], "s")
+        yield Figure(f"{name}: of all cores, used by the clients themselves", 100 * one["own_share"], "%")
         yield Figure(f"{name}: resident memory, at most", one["resident_most_mib"], "MiB")
         yield Figure(f"{name}: of it, grown in the last third of the time", one["resident_growth_mib"], "MiB")
 
@@ -162,49 +168,61 @@ def _await(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
     raise SystemExit(f"{process.args} takes no requests:\n{log.read().decode(errors='replace')[-4000:]}")
 
 
-async def load(process: Any, port: int, bodies: list[Any], clients: int, seconds: float) -> dict[str, Any]:
-    """What clients in a closed loop see: what is answered after the first tenth of the time counts."""
-    begin = time.perf_counter()
-    counted, until = begin + seconds / 10, begin + seconds
-    todo, waits, ended, errors = cycle(bodies), list[float](), list[int](), dict[str, int]()
+def load(process: Any, port: int, bodies: list[bytes], clients: int, seconds: float) -> dict[str, Any]:
+    """What clients in a closed loop see: what is answered after the first tenth of the time counts.
 
-    async def client() -> None:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
+    `own_share`: what the clients themselves computed, of all cores. They stand on the server's own machine, so they do little.
+    """
+    begin, computed = time.perf_counter(), time.process_time()
+    counted, until = begin + seconds / 10, begin + seconds
+    waits, errors = list[float](), Counter[str]()
+
+    def client(number: int) -> None:
+        todo = cycle(bodies[number:] + bodies[:number])
+        with closing(HTTPConnection("127.0.0.1", port, timeout=300)) as http:
             while (start := time.perf_counter()) < until:
-                body = next(todo)
-                told = "ok"
-                try:
-                    reply = await http.post("/v1/rewards", json=body)
-                    if reply.status_code != 200 or any("error" in one for one in reply.json()["results"]):
-                        told = str(reply.status_code)
-                except httpx.TransportError as error:
-                    told = type(error).__name__
+                told = ask(http, next(todo))
                 if told != "ok":
-                    errors[told] = errors.get(told, 0) + 1
+                    errors[told] += 1
                 elif counted <= (now := time.perf_counter()) < until:
                     waits.append(now - start)
-                    ended.append(len(body["conversations"]))
 
     resident: list[float] = []
 
-    async def watch() -> None:
+    def watch() -> None:
         whole = psutil.Process(process.pid)
         while time.perf_counter() < until:
             resident.append(sum(p.memory_info().rss for p in (whole, *whole.children(recursive=True))) / MiB)
-            await asyncio.sleep(1)
+            time.sleep(1)
 
-    await asyncio.gather(watch(), *(client() for _ in range(clients)))
+    with ThreadPoolExecutor(clients + 1) as pool:
+        for done in [pool.submit(watch), *(pool.submit(client, i * len(bodies) // clients) for i in range(clients))]:
+            done.result()
     third = max(1, len(resident) // 3)
     quantiles = np.quantile(waits, [0.5, 0.95, 0.99]).tolist() if waits else [0.0, 0.0, 0.0]
     return {
-        "rate": sum(ended) / (until - counted),
+        "rate": ANSWERS * len(waits) / (until - counted),
         "requests": len(waits),
-        "errors": errors,
+        "errors": dict(errors),
         **dict(zip(("p50", "p95", "p99"), quantiles, strict=True)),
+        "own_share": (time.process_time() - computed) / (time.perf_counter() - begin) / (os.cpu_count() or 1),
         "resident_most_mib": max(resident),
         "resident_growth_mib": max(resident[-third:]) - max(resident[third:-third] or [0.0]),
         "resident_mib": [round(x, 1) for x in resident],
     }
+
+
+def ask(http: HTTPConnection, body: bytes) -> str:
+    """What came of a request: "ok" where each answer has its score, else the status or the error's name."""
+    try:
+        http.request("POST", "/v1/rewards", body, {"content-type": "application/json"})
+        with http.getresponse() as reply:
+            said = reply.read()
+        whole = reply.status == 200 and sum("score" in one for one in json.loads(said)["results"]) == ANSWERS
+        return "ok" if whole else str(reply.status)
+    except (OSError, HTTPException) as error:
+        http.close()  # the next request connects again
+        return type(error).__name__
 
 
 def naive(model: str, port: str) -> None:

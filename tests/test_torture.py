@@ -24,6 +24,7 @@ def torture(*words: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_short_run_of_every_attack_finds_nothing_broken(tmp_path: Path):
     ended = torture("--moves", 2, "--seed", 0, "--json", tmp_path / "torture.json", "--work", tmp_path)
+    assert (tmp_path / "torture.json").exists(), f"{ended.stdout}\n{ended.stderr[-6000:]}"
     found = json.loads((tmp_path / "torture.json").read_text(encoding="utf-8"))
     assert {line["attack"] for line in found["attacks"]} == ATTACKS
     assert all(line["tried"] + line["missed"] for line in found["attacks"])
